@@ -1,0 +1,16 @@
+"""The JSON API for operators. Agents join it here."""
+
+from flask import Flask
+from flask_smorest import Api
+
+from app.api import errors, health, tasks
+
+
+def register(app: Flask, base: str) -> None:
+    """Put the API under `base`; health also at the root, where load balancers look."""
+    app.config |= {"API_TITLE": "agent-fleet", "API_VERSION": "v1", "OPENAPI_VERSION": "3.1.0"}
+    smorest = Api(app)
+    errors.register(app)  # after Api, which brings an error shape of its own
+    smorest.register_blueprint(tasks.blueprint, url_prefix=f"{base}/tasks")
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(health.blueprint, name="health_v1", url_prefix=base)

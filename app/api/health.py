@@ -1,0 +1,46 @@
+"""Whether we live, and whether what we need is there."""
+
+import sqlalchemy as sa
+from celery import Celery
+from flask import Blueprint, Response, jsonify
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import wiring
+from app.api.doors import fleet
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    return Response("ok", mimetype="text/plain")
+
+
+@blueprint.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """200 when the database answers; a broker that does not is named, and is no reason to send us nothing."""
+    words = {"database": _word(_database()), "broker": _word(_broker())}
+    return jsonify(words), 200 if words["database"] == "ok" else 503
+
+
+def _word(there: bool) -> str:
+    return "ok" if there else "away"
+
+
+def _database() -> bool:
+    try:
+        with fleet().engine.begin() as conn:
+            return bool(conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar())
+    except SQLAlchemyError:
+        return False
+
+
+def _broker() -> bool:
+    try:
+        with Celery(broker=fleet().config.redis_url).connection_for_write(
+            transport_options=wiring.broker_options()
+        ) as link:
+            link.ensure_connection(max_retries=1, timeout=1)
+            return True
+    except Exception:  # whatever stands in the way, the answer is that it is away
+        return False

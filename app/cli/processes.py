@@ -1,0 +1,169 @@
+"""Keeps child processes: starts them in order, starts again what dies, stops all in reverse, leaves none behind."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+DEATHS_ALLOWED = 5
+WITHIN_SECS = 60.0
+STOP_SECS = 15.0
+FIRST_PAUSE_SECS = 0.05
+PR_SET_PDEATHSIG = 1
+
+
+class Broken(Exception):
+    """A child could not be kept. `name` says which, `log` has its last lines."""
+
+    def __init__(self, name: str, sentence: str, log: Path | None) -> None:
+        super().__init__(sentence)
+        self.name, self.log = name, log
+
+
+@dataclass
+class Child:
+    """One process to keep. `ready` says when it serves, `user` is a uid to run as; without `log` it has our stderr."""
+
+    name: str
+    argv: list[str]
+    env: Mapping[str, str] | None = None
+    stop_signal: str = "SIGTERM"
+    user: int | None = None
+    log: Path | None = None
+    ready: Callable[[], bool] = lambda: True
+    process: "subprocess.Popen[bytes] | None" = None
+    deaths: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        number = getattr(signal, self.stop_signal)
+        out = self.log.open("ab") if self.log else None
+        try:
+            self.process = subprocess.Popen(
+                self.argv, env=self.env, user=self.user, group=self.user, extra_groups=[] if self.user else None,
+                stdin=subprocess.DEVNULL, stdout=out or sys.stderr, stderr=out or sys.stderr, start_new_session=True,
+                preexec_fn=lambda: _die_with_parent(number),  # noqa: PLW1509 - a keeper has one thread
+                cwd="/" if self.user else None,
+            )  # fmt: skip
+        finally:
+            if out:
+                out.close()
+
+    def is_dead(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def stop(self) -> None:
+        """Ask it to end, wait, then end it and whatever it left in its group."""
+        if self.process is None:
+            return
+        if not self.is_dead():
+            self.process.send_signal(getattr(signal, self.stop_signal))
+            try:
+                self.process.wait(STOP_SECS)
+            except subprocess.TimeoutExpired:
+                self.end_group()
+        self.end_group()
+        self.process.wait()
+
+    def end_group(self) -> None:
+        """End what the process left behind; the group is its own, since it was started as a session leader."""
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                return
+
+
+class Keeper:
+    """The children of one command. A context: whatever happens inside, none outlives it."""
+
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+        self.stopping = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Keeper":
+        self._before = {
+            sig: signal.signal(sig, self._asked_to_stop) for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for sig, handler in self._before.items():
+            signal.signal(sig, handler)
+
+    def add(self, child: Child, within: float = 30.0) -> Child:
+        """Start a child and wait until it is ready. Raises Broken."""
+        self.children.append(child)
+        child.start()
+        until = time.monotonic() + within
+        while not (child.ready() and not child.is_dead()):
+            if self.stopping:
+                raise KeyboardInterrupt
+            if child.is_dead():
+                raise Broken(child.name, f"{child.name} ended while it was starting.", child.log)
+            if time.monotonic() > until:
+                raise Broken(child.name, f"{child.name} was not ready within {within:.0f} s.", child.log)
+            time.sleep(0.02)
+        return child
+
+    def look(self) -> list[str]:
+        """Start again what died, each death with a longer pause before it; the names of what was started. Raises
+        Broken when one dies too often."""
+        now = time.monotonic()
+        return [child.name for child in self.children if child.is_dead() and self._start_again(child, now)]
+
+    def _start_again(self, child: Child, now: float) -> bool:
+        if child.process is not None:
+            child.end_group()
+            child.process = None
+            child.deaths = [at for at in child.deaths if now - at < WITHIN_SECS] + [now]
+        if len(child.deaths) > DEATHS_ALLOWED:
+            raise Broken(child.name, f"{child.name} died {len(child.deaths)} times within a minute.", child.log)
+        if now - child.deaths[-1] < FIRST_PAUSE_SECS * 2 ** len(child.deaths):
+            return False
+        child.start()
+        return True
+
+    def keep(self) -> None:
+        """Look after the children until we are asked to stop. Raises Broken."""
+        while not self.stopping:
+            for name in self.look():
+                print(f"fleet: {name} had died and was started again", file=sys.stderr, flush=True)
+            time.sleep(0.25)
+
+    def stop(self) -> None:
+        """End every child, the last one first."""
+        self.stopping = True
+        for child in reversed(self.children):
+            child.stop()
+
+    def _asked_to_stop(self, number: int, _: FrameType | None) -> None:
+        if self.stopping:
+            return
+        self.stopping = True
+        if number == signal.SIGINT:
+            print("\nfleet: stopping (runs on hosts go on)", file=sys.stderr, flush=True)
+
+
+def last_lines(path: Path | None, count: int = 15) -> list[str]:
+    """The last lines of a log, for whoever must see why."""
+    if path is None or not path.exists():
+        return []
+    return path.read_bytes()[-20_000:].decode(errors="replace").splitlines()[-count:]
+
+
+def _die_with_parent(number: int) -> None:
+    """Have the kernel send `number` when our parent dies, however it dies. Linux only; elsewhere nothing."""
+    if sys.platform == "linux":
+        _LIBC.prctl(PR_SET_PDEATHSIG, number)
+
+
+_LIBC = ctypes.CDLL(None)

@@ -1,0 +1,117 @@
+"""The whole system as processes: checked, started in order, ready to serve, with its secrets kept."""
+
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from urllib.request import urlopen
+
+from honcho.environ import parse_procfile
+
+from app import config as settings
+from app import wiring
+from app.cli import embedded
+from app.cli.processes import Broken, Child, Keeper, last_lines
+from app.config import Config, Wrong
+from app.store import places
+from app.store.migrate import migrate
+
+TOP = Path(__file__).parents[2]
+
+
+@contextmanager
+def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Config]:
+    """The system, ready to serve, until `keeper` ends its processes. `quiet` sends every process's output to its log
+    in FLEET_HOME. Raises Wrong, before anything is started where that can be known."""
+    config = settings.read(environ)
+    check(config)
+    with _only_one(config.home):
+        config = _keep_secrets(environ, config)
+        try:
+            _start(keeper, config, environ, quiet)
+            yield config
+        except Broken as broken:
+            lines = "\n".join(f"  {line}" for line in last_lines(broken.log))
+            raise Wrong([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
+
+
+def check(config: Config) -> None:
+    """What must be so before anything is started. Raises Wrong with all that is not."""
+    if subprocess.run(["/bin/sh", "-c", "command -v git"], capture_output=True, check=False).returncode:
+        raise Wrong(["git is missing: install it; the fleet works on repositories with it."])
+    if config.fleet_toml:
+        settings.read_toml(config.fleet_toml)
+    embedded.prepare_home(config.home)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.bind, config.port))
+        except OSError as error:
+            raise Wrong([f"Port {config.port} cannot be used ({error.strerror}): set PORT to a free one."]) from error
+
+
+def _start(keeper: Keeper, config: Config, environ: dict[str, str], quiet: bool) -> None:
+    if not environ.get("DATABASE_URL"):
+        keeper.add(embedded.postgres(config.home))
+        embedded.create_database(config.database_url)
+    if not environ.get("REDIS_URL"):
+        keeper.add(embedded.valkey(config.home))
+    _release(config, environ)
+    lines = parse_procfile((TOP / "Procfile").read_text()).processes
+    for name, ready in (("worker", None), ("beat", None), ("web", lambda: _answers(config))):
+        log = config.home / "log" / f"{name}.log" if quiet else None
+        keeper.add(
+            Child(
+                name,
+                ["/bin/sh", "-c", f"exec {lines[name]}"],
+                environ,
+                log=log,
+                ready=ready or (lambda: True),
+            )
+        )
+
+
+def _release(config: Config, environ: Mapping[str, str]) -> None:
+    """Bring schema and declarations up to date, as the Procfile's release line does."""
+    fleet = wiring.fleet(environ, connections=1)
+    try:
+        migrate(fleet.engine)
+        if config.fleet_toml:
+            with fleet.engine.begin() as conn:
+                places.apply(conn, settings.read_toml(config.fleet_toml))
+    finally:
+        fleet.engine.dispose()
+
+
+def _answers(config: Config) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{config.port}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """One fleet in a home at a time."""
+    with (home / "run" / "lock").open("a+") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except OSError:
+            raise Wrong([f"Another fleet is running in {home}: stop it, or choose another FLEET_HOME."]) from None
+        yield
+
+
+def _keep_secrets(environ: dict[str, str], config: Config) -> Config:
+    """Make the tokens that were not given, for their owner's eyes only, and read the configuration with them."""
+    for name in ("FLEET_OPERATOR_TOKEN", "FLEET_ENROLL_TOKEN", "FLEET_WEBHOOK_SECRET"):
+        if not config.secret(name):
+            path = settings.secret_path(config.home, name)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+    environ["FLEET_HOME"] = str(config.home)
+    return settings.read(environ)

@@ -1,0 +1,343 @@
+"""The life of a task as one table, and the one function that reads it.
+
+The first row whose source holds the task's state and whose guard holds wins. From this table come the
+code that moves, the diagram in the docs, the database's CHECK, the test matrix and the sentence of each
+refusal.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from app.domain.errors import Kind, Refused
+from app.domain.task import LIVE, WORKING, Mode, Priority, State, Task
+
+UNCONFIRMED_LIMIT = 5
+FIRST_BACK_OFF = timedelta(seconds=5)
+LONGEST_BACK_OFF = timedelta(minutes=10)
+ENDS = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+
+
+class What(StrEnum):
+    """The kinds of fact. Told by a runner, heard from the forge, noticed by the clock, asked by an operator."""
+
+    REQUESTED = "requested"
+    PLACED = "placed"
+    CLAIMED = "claimed"
+    STARTED = "started"
+    BEAT = "beat"
+    EXPIRED = "expired"
+    FINISHED = "finished"
+    FAILED = "failed"
+    LIMIT_REACHED = "limit_reached"
+    DUE = "due"
+    PULL_OPENED = "pull_opened"
+    PULL_REOPENED = "pull_reopened"
+    PULL_MERGED = "pull_merged"
+    PULL_CLOSED = "pull_closed"
+    CHANGES_REQUESTED = "changes_requested"
+    ISSUE_WANTED = "issue_wanted"
+    ISSUE_CLOSED = "issue_closed"
+    LABEL_REMOVED = "label_removed"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+TOLD = frozenset({What.STARTED, What.BEAT, What.FINISHED, What.FAILED, What.LIMIT_REACHED})
+
+
+class Debt(StrEnum):
+    """What we can owe the outside. Written with the event, paid later, harmless to pay twice."""
+
+    START = "start"
+    STOP = "stop"
+    OPEN_PULL = "open_pull"
+    COMMENT = "comment"
+    LABEL = "label"
+    RECEIPT = "receipt"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that happened. `run` is the fence of whoever tells it; `key` names it, so that hearing
+    it again changes nothing; `detail` is JSON."""
+
+    what: What
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    run: int | None = None
+    key: str | None = None
+
+
+REQUESTED_FIELDS = (
+    "task_id", "mode", "priority", "capset_id", "forge", "repository_id", "issue_number", "branch",
+    "wants_pull", "max_retries",
+)  # fmt: skip
+
+Guard = Callable[[Task, Fact], bool]
+Change = Callable[[Task, Fact, datetime], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One row: in one of `source`, `fact` leads to `to` if `only_if` holds; then `also` changes the rest of
+    the row and `owes` says what we owe. A quiet move says what is known already: it writes no event."""
+
+    source: frozenset[State]
+    fact: What
+    to: State | None
+    only_if: Guard | None = None
+    owes: tuple[Debt, ...] = ()
+    also: tuple[Change, ...] = ()
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a fact does to a task: the row after it, and what is owed. `move.quiet` means nothing to write."""
+
+    task: Task
+    move: Move
+
+    @property
+    def owes(self) -> tuple[Debt, ...]:
+        return self.move.owes
+
+
+def begin(id_: int, asked: Mapping[str, Any], at: datetime) -> Task:
+    """The task that a REQUESTED fact makes. `asked` is JSON with the names of Task's fields."""
+    given = {name: asked[name] for name in REQUESTED_FIELDS if name in asked}
+    given |= {"mode": Mode(asked["mode"]), "priority": Priority(asked["priority"])}
+    return Task(id=id_, state=State.CREATED, version=1, ready=True, created_at=at, moved_at=at, **given)
+
+
+def decide(task: Task, fact: Fact, at: datetime) -> Decision:
+    """The task as it is after `fact` at the moment `at`, or Refused: `stale` when an older run speaks or its
+    silence is noticed, `invalid` when no row of the table fits."""
+    fenced = fact.what in TOLD or (fact.what is What.EXPIRED and fact.run is not None)
+    if fenced and fact.run != task.run:
+        raise Refused(Kind.STALE, f"{task.task_id}: run {fact.run} is over; the newest run is {task.run}.")
+    for move in MOVES:
+        if task.state in move.source and move.fact is fact.what and (not move.only_if or move.only_if(task, fact)):
+            return Decision(task if move.quiet else _after(task, fact, at, move), move)
+    raise Refused(Kind.INVALID, refusal(task, fact.what))
+
+
+def refusal(task: Task, what: What) -> str:
+    """Why `what` moves nothing now, and when it would."""
+    states = sorted({state for move in MOVES if move.fact is what for state in move.source})
+    when = f"that is possible when it is {' or '.join(states)}" if states else "nothing takes it"
+    return f"{task.task_id} is {task.state}: '{what}' has no effect now; {when}."
+
+
+def _after(task: Task, fact: Fact, at: datetime, move: Move) -> Task:
+    to = move.to or task.state
+    ended = (task.completed_at or at) if to in ENDS else None
+    changes: dict[str, Any] = {
+        "version": task.version + 1, "state": to, "moved_at": at, "completed_at": ended, "ready": False, "due_at": None,
+    }  # fmt: skip
+    for change in move.also:
+        changes |= change(task, fact, at)
+    return replace(task, **changes)
+
+
+# --- guards: what a row may ask of the task and the fact -------------------------------------------------
+
+
+def wants_a_pull_and_has_one_to_open(task: Task, fact: Fact) -> bool:
+    return task.wants_pull and has_news(task, fact)
+
+
+def has_news(task: Task, fact: Fact) -> bool:
+    """The forge holds a commit of this run that was not offered for review before."""
+    return bool(fact.detail.get("pushed")) and fact.detail.get("head") not in (None, task.head)
+
+
+def wants_no_pull(task: Task, fact: Fact) -> bool:
+    """Then the CLI's own word is all there is, and it must have been understood."""
+    return not task.wants_pull and not fact.detail.get("unreadable")
+
+
+def may_try_again(task: Task, fact: Fact) -> bool:
+    return bool(fact.detail.get("transient")) and task.retries_left
+
+
+def has_retries_left(task: Task, _: Fact) -> bool:
+    return task.retries_left
+
+
+def was_never_confirmed_too_often(task: Task, _: Fact) -> bool:
+    return task.unconfirmed + 1 >= UNCONFIRMED_LIMIT
+
+
+def is_news_of_a_pull(task: Task, fact: Fact) -> bool:
+    """The first we hear of a pull request, or the one that this very run delivered to."""
+    return task.pr_number is None or fact.run == task.run
+
+
+def has_reviews_left(task: Task, _: Fact) -> bool:
+    return task.review_count < task.max_retries
+
+
+def is_on_a_host(task: Task, _: Fact) -> bool:
+    return task.host_id is not None and task.review_count < task.max_retries
+
+
+def has_a_pull(task: Task, _: Fact) -> bool:
+    return task.pr_number is not None
+
+
+def ended_with_its_pull(task: Task, _: Fact) -> bool:
+    return task.reason == "pull_closed"
+
+
+def waits_for_the_clock(task: Task, _: Fact) -> bool:
+    return not task.ready
+
+
+def was_ended_by_the_forge(task: Task, _: Fact) -> bool:
+    return task.reason in ("issue_closed", "label_removed")
+
+
+# --- changes: what else a row does to the task -----------------------------------------------------------
+
+
+def next_run(task: Task, _: Fact, at: datetime) -> dict[str, Any]:
+    return {"run": task.run + 1, "assigned_at": at, "started_at": None, "reason": None}
+
+
+def on_the_host(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+    return {"host_id": fact.detail["host_id"], "agent_id": None, "mode": Mode.SSH_CLI}
+
+
+def with_the_agent(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+    return {"agent_id": fact.detail["agent_id"], "host_id": None, "mode": Mode.HTTP_PULL}
+
+
+def confirmed(_: Task, __: Fact, at: datetime) -> dict[str, Any]:
+    return {"started_at": at, "unconfirmed": 0}
+
+
+def count_unconfirmed(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
+    return {"unconfirmed": task.unconfirmed + 1, "reason": None}
+
+
+def ready(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
+    return {"ready": True}
+
+
+def afresh(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
+    """A person asked: the attempts of before do not count against this one."""
+    return {"retry_count": 0, "review_count": 0, "unconfirmed": 0, "reason": None}
+
+
+def count_retry(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+    return {"retry_count": task.retry_count + 1, "reason": fact.detail.get("reason", task.reason)}
+
+
+def after_back_off(task: Task, _: Fact, at: datetime) -> dict[str, Any]:
+    return {"due_at": at + min(FIRST_BACK_OFF * 2**task.retry_count, LONGEST_BACK_OFF)}
+
+
+def due_at_once(_: Task, __: Fact, at: datetime) -> dict[str, Any]:
+    return {"due_at": at}
+
+
+def due_at_reset(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+    until = fact.detail.get("until")
+    return {"due_at": datetime.fromisoformat(until) if until else None}
+
+
+def keep_session(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+    return {"session": fact.detail.get("session") or task.session}
+
+
+def know_pull(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+    told = fact.detail
+    return {
+        "pr_number": told.get("number", task.pr_number),
+        "pr_title": told.get("title", task.pr_title),
+        "pr_url": told.get("url", task.pr_url),
+        "head": told.get("head", task.head),
+    }
+
+
+def count_review(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
+    return {"review_count": task.review_count + 1}
+
+
+def because(reason: str) -> Change:
+    """The end has this reason, or the more exact one that the fact brings."""
+
+    def reason_of(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+        return {"reason": fact.detail.get("reason", reason)}
+
+    reason_of.__name__ = f"because_{reason}"
+    return reason_of
+
+
+def without_reason(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
+    return {"reason": None}
+
+
+# --- the table -------------------------------------------------------------------------------------------
+
+_CREATED, _ASSIGNED = frozenset({State.CREATED}), frozenset({State.ASSIGNED})
+_RUNNING, _REVIEW = frozenset({State.RUNNING}), frozenset({State.REVIEW_PENDING})
+_PARKED, _LOST = frozenset({State.PARKED}), frozenset({State.AGENT_LOST})
+_CANCELLED, _COMPLETED = frozenset({State.CANCELLED}), frozenset({State.COMPLETED})
+_FAILED_OR_CANCELLED = frozenset({State.FAILED, State.CANCELLED})
+_ENDED = frozenset({State.FAILED, State.AGENT_LOST, State.CANCELLED})
+_ALL = frozenset(State)
+_TELL = (Debt.COMMENT, Debt.LABEL)
+_PROVE = (Debt.STOP, Debt.RECEIPT, Debt.COMMENT, Debt.LABEL)
+
+MOVES: tuple[Move, ...] = (
+    Move(_CREATED, What.PLACED, State.ASSIGNED, owes=(Debt.START, Debt.LABEL), also=(next_run, on_the_host)),
+    Move(_CREATED, What.CLAIMED, State.ASSIGNED, owes=(Debt.LABEL,), also=(next_run, with_the_agent)),
+    Move(_CREATED, What.DUE, State.CREATED, also=(ready,)),
+    Move(_ASSIGNED, What.STARTED, State.RUNNING, owes=(Debt.COMMENT,), also=(confirmed,)),
+    Move(_RUNNING, What.STARTED, State.RUNNING, quiet=True),
+    Move(WORKING, What.BEAT, None, quiet=True),
+    Move(_ASSIGNED, What.EXPIRED, State.FAILED, was_never_confirmed_too_often,
+         (Debt.STOP, *_TELL), (because("never_confirmed"),)),
+    Move(_ASSIGNED, What.EXPIRED, State.CREATED, None, (Debt.STOP,), (count_unconfirmed, ready)),
+    Move(_RUNNING, What.EXPIRED, State.AGENT_LOST, None, (Debt.STOP,), (because("silent"), due_at_once)),
+    Move(_LOST, What.DUE, State.CREATED, has_retries_left, (), (count_retry, ready)),
+    Move(_LOST, What.DUE, State.FAILED, None, _TELL, ()),
+    Move(WORKING, What.PULL_OPENED, State.REVIEW_PENDING, is_news_of_a_pull, _TELL, (know_pull,)),
+    Move(_REVIEW, What.PULL_OPENED, State.REVIEW_PENDING, quiet=True),
+    Move(WORKING, What.FINISHED, State.RUNNING, wants_a_pull_and_has_one_to_open,
+         (Debt.OPEN_PULL,), (keep_session,)),
+    Move(WORKING, What.FINISHED, State.COMPLETED, wants_no_pull,
+         (Debt.RECEIPT, *_TELL), (keep_session, without_reason)),
+    Move(WORKING, What.FINISHED, State.FAILED, None, _TELL, (keep_session, because("no_delivery"))),
+    Move(_REVIEW, What.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
+    Move(WORKING, What.FAILED, State.CREATED, may_try_again, (), (keep_session, count_retry, after_back_off)),
+    Move(WORKING, What.FAILED, State.FAILED, None, _TELL, (keep_session, because("failed"))),
+    Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, (), (keep_session, because("limit"), due_at_reset)),
+    Move(_PARKED, What.DUE, State.CREATED, also=(ready, without_reason)),
+    Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, is_on_a_host,
+         (Debt.START, *_TELL), (next_run, count_review)),
+    Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, has_reviews_left, _TELL, (next_run, count_review)),
+    Move(_REVIEW, What.CHANGES_REQUESTED, State.FAILED, None, _TELL, (because("review_loop_limit"),)),
+    Move(_COMPLETED, What.PULL_MERGED, State.COMPLETED, quiet=True),
+    Move(_ALL, What.PULL_MERGED, State.COMPLETED, None, _PROVE, (know_pull, without_reason)),
+    Move(LIVE, What.PULL_CLOSED, State.CANCELLED, has_a_pull, (Debt.STOP, *_TELL), (because("pull_closed"),)),
+    Move(_FAILED_OR_CANCELLED, What.PULL_CLOSED, None, has_a_pull),
+    Move(_CANCELLED, What.PULL_REOPENED, State.REVIEW_PENDING, ended_with_its_pull, _TELL, (know_pull, without_reason)),
+    Move(LIVE | _LOST, What.ISSUE_CLOSED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("issue_closed"),)),
+    Move(LIVE | _LOST, What.LABEL_REMOVED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("label_removed"),)),
+    Move(LIVE | _LOST, What.CANCEL, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("cancelled"),)),
+    Move(_CANCELLED, What.ISSUE_WANTED, State.CREATED, was_ended_by_the_forge,
+         (Debt.STOP, Debt.LABEL), (afresh, ready)),
+    Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, Debt.LABEL), (afresh, ready)),
+    Move(_CREATED, What.RETRY, State.CREATED, waits_for_the_clock, (), (ready,)),
+    Move(_PARKED, What.RETRY, State.CREATED, None, (Debt.LABEL,), (ready, without_reason)),
+)  # fmt: skip
+
+
+def takes(state: State, what: What) -> Iterable[Move]:
+    """The rows that could take `what` in `state`, in the order in which they are tried."""
+    return (move for move in MOVES if state in move.source and move.fact is what)

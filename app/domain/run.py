@@ -1,0 +1,129 @@
+"""A run: one attempt at a task. Its number is its fence; its outcome is judged, never taken from an exit code."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from app.domain.lifecycle import Fact, What
+
+
+class Verdict(StrEnum):
+    """What a CLI's own output says about how it ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LIMITED = "limited"
+    KILLED = "killed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run used, as far as its CLI says. Tokens; dollars."""
+
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A parser's reading of a CLI's output. `failure` is one of the names in FAILURES, or None."""
+
+    verdict: Verdict
+    final_text: str | None = None
+    session_id: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    failure: str | None = None
+    resets_at: str | None = None
+    denied_actions: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+# The names a failed run can bear, and whether trying the same again can help.
+FAILURES: Mapping[str, bool] = {
+    "cli_failed": True,
+    "cli_missing": False,
+    "timed_out": True,
+    "silent": True,
+    "lost": True,
+    "prepare_failed": True,
+    "push_refused": True,
+    "validation_failed": True,
+    "host_unreachable": True,
+    "pull_refused": False,
+    "unreadable": True,
+}
+
+_FAILED_STEP = {
+    "prepare": "prepare_failed",
+    "agent": "cli_failed",
+    "validate": "validation_failed",
+    "deliver": "push_refused",
+}
+
+
+def slug(task_id: str) -> str:
+    """A task id where only [A-Za-z0-9._-] is safe, at most 100 of it: `acme/widgets#12` -> `acme-widgets-12`."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in task_id).strip("-.")[-100:]
+
+
+def run_name(task_pk: int, task_id: str, number: int) -> str:
+    """The run's folder on its host. The task's key keeps two names with one slug apart."""
+    return f"{slug(task_id)}-t{task_pk}.{number}"
+
+
+def judge(number: int, result: Mapping[str, Any], outcome: Outcome) -> Fact:
+    """The one fact that the end of a run amounts to.
+
+    `result` is the supervisor's result.json, `outcome` the parser's reading of the CLI's output. What was
+    cancelled by us says nothing new: it is told as a failure and the task, already cancelled, refuses it.
+    """
+    detail = {
+        "pushed": bool(result.get("pushed")),
+        "head": result.get("head"),
+        "commits": list(result.get("commits") or []),
+        "session": outcome.session_id,
+        "summary": (outcome.final_text or "")[:4000],
+    }
+    failure = _failure(result, outcome)
+    if failure is None:
+        unreadable = {"unreadable": True} if outcome.verdict is Verdict.UNKNOWN else {}
+        return Fact(What.FINISHED, detail | unreadable, run=number)
+    if failure == "lost":
+        return Fact(What.EXPIRED, {"reason": "lost", "why": _why(result, failure)}, run=number)
+    reason = "cancelled" if result.get("end") == "cancelled" else failure
+    told = detail | {
+        "reason": reason,
+        "why": _why(result, failure),
+        "transient": FAILURES.get(failure, False),
+    }
+    if outcome.verdict is Verdict.LIMITED:
+        return Fact(What.LIMIT_REACHED, told | {"reason": "limit", "until": outcome.resets_at}, run=number)
+    return Fact(What.FAILED, told, run=number)
+
+
+def _failure(result: Mapping[str, Any], outcome: Outcome) -> str | None:
+    """The name of what went wrong, or None: the step that failed, a failed validation, the CLI's own word."""
+    end = result.get("end")
+    if end in ("timed_out", "silent", "lost"):
+        return str(end)
+    if end == "failed" and result.get("step") != "agent":
+        return _FAILED_STEP.get(str(result.get("step")), "cli_failed")
+    if end != "finished" or outcome.verdict in (Verdict.FAILED, Verdict.LIMITED, Verdict.KILLED):
+        return outcome.failure if outcome.failure in FAILURES else "cli_failed"
+    if any(check.get("exit_code") != 0 for check in result.get("validation") or []):
+        return "validation_failed"
+    return None
+
+
+def _why(result: Mapping[str, Any], failure: str) -> str:
+    checks = result.get("validation") or []
+    broken = next((check for check in checks if check.get("exit_code") != 0), None)
+    if failure == "validation_failed" and broken:
+        return f"`{broken['command']}` ended with {broken['exit_code']}:\n{broken.get('tail', '')[-1500:]}"
+    return str(result.get("reason") or f"the CLI ended with exit code {result.get('exit_code')}")

@@ -1,0 +1,52 @@
+"""Notices the clock: leases that ran out in silence, back-offs and pauses that are over."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from app.domain.errors import Refused
+from app.domain.lifecycle import Fact, What
+from app.ports import Fleet
+from app.store import rounds, runs, tasks
+
+AWAY_AFTER = timedelta(seconds=30)
+
+
+def rescue(fleet: Fleet) -> int:
+    """Move every task about which the clock has something to say; returns how many.
+
+    If nobody looked for a while, the control plane itself was away: every lease gets that time back first.
+    """
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        gap = rounds.ran(conn, "rescue", at)
+        if gap and gap > max(AWAY_AFTER, timedelta(seconds=3 * fleet.config.scan_secs)):
+            runs.extend_leases(conn, gap)
+    return _expire(fleet, at) + _wake(fleet, at)
+
+
+def _expire(fleet: Fleet, at: datetime) -> int:
+    with fleet.engine.begin() as conn:
+        silent = runs.silent(conn, at)
+    for run in silent:
+        with fleet.engine.begin() as conn:
+            if runs.expired(conn, run["id"], at):
+                _notice(conn, run["task_pk"], Fact(What.EXPIRED, run=run["number"]), at, newest=run["number"])
+    return len(silent)
+
+
+def _wake(fleet: Fleet, at: datetime) -> int:
+    with fleet.engine.begin() as conn:
+        due = tasks.due(conn, at)
+        for task in due:
+            _notice(conn, task.id, Fact(What.DUE), at)
+    return len(due)
+
+
+def _notice(conn: Connection, task_pk: int, fact: Fact, at: datetime, newest: int | None = None) -> None:
+    """What the clock says of an older run, or of a task that others moved meanwhile, changes nothing."""
+    try:
+        if newest is None or tasks.load(conn, task_pk).run == newest:
+            tasks.record(conn, task_pk, fact, at)
+    except Refused:
+        return

@@ -1,0 +1,97 @@
+"""Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
+
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain import prompt, speech
+from app.domain.errors import Kind, Refused
+from app.domain.lifecycle import What
+from app.domain.run import slug
+from app.domain.task import WORKING, State, Task
+from app.ports import Fleet
+from app.store import places, runs, tasks, views
+from app.store.tables import Row
+
+GIT_USER = "fleet"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run to be started. `session` is the CLI's session to go on with, None for a fresh one; `credentials`
+    are for the repository, and go to the host on standard input only."""
+
+    run: Row
+    host: Row
+    task_name: str
+    cli: str
+    template: dict[str, Any] | None
+    prompt: str
+    session: str | None
+    repository: dict[str, str] | None
+    credentials: dict[str, str] | None
+    validation: list[str]
+    timeout_secs: int
+    delivery: dict[str, str] | None
+
+
+def order(fleet: Fleet, debt: Row) -> Order | None:
+    """The order that a START debt stands for; None when the task has gone on without it. Raises Refused."""
+    with fleet.engine.begin() as conn:
+        task = tasks.load(conn, debt["task_pk"])
+        run = runs.get(conn, task.id, debt["run"])
+        if run is None or run["ended_at"] or task.run != debt["run"] or task.state not in WORKING:
+            return None
+        host = places.host(conn, run["host_id"])
+        if host is None:
+            raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
+        brief, cli = views.brief(conn, task.id), run["agent_type"]
+        template = places.cli(conn, cli)
+        session, text = _prompt(conn, task, brief)
+        repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
+    return Order(
+        run=run,
+        host=host,
+        task_name=f"{slug(task.task_id)}-t{task.id}",
+        cli=cli,
+        template=template,
+        prompt=text,
+        session=session,
+        repository=_repository(task, repository) if repository else None,
+        credentials=_credentials(fleet, task) if repository else None,
+        validation=list(brief["validation"]),
+        timeout_secs=brief["timeout_secs"],
+        delivery=_delivery(task, run, brief) if repository else None,
+    )
+
+
+def _prompt(conn: Connection, task: Task, brief: Row) -> tuple[str | None, str]:
+    """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
+    went wrong with the attempt before."""
+    told = views.event_list(conn, task.id)
+    text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
+    since = list(takewhile(lambda event: event["to"] != State.REVIEW_PENDING, reversed(told)))
+    why = next((event["detail"].get("why") for event in since if event["fact"] == What.FAILED), "") or ""
+    asked = next((event["detail"] for event in since if event["fact"] == What.CHANGES_REQUESTED), None)
+    if asked is None:
+        return None, prompt.read_again(text, why)
+    review = prompt.read_review(goal, asked["text"], [tuple(comment) for comment in asked["comments"]])
+    return task.session, prompt.read_again(review if task.session else f"{text}\n{review}", why)
+
+
+def _repository(task: Task, repository: Row) -> dict[str, str]:
+    return {"url": repository["clone_url"], "base": repository["default_branch"], "branch": task.branch or ""}
+
+
+def _credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
+    with fleet.engine.begin() as conn:
+        row = next((row for row in places.all_forges(conn) if row["name"] == task.forge), None)
+    token = row and fleet.config.secret(row["token_env"], row["token_file"])
+    return {"username": GIT_USER, "password": token} if token else None
+
+
+def _delivery(task: Task, run: Row, brief: Row) -> dict[str, str]:
+    message = speech.commit_message(brief["title"], task.issue_number, run["name"])
+    return {"message": message, "author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}

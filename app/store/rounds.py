@@ -1,0 +1,28 @@
+"""When each round ran last, so that an absence of the whole control plane can be told from silence of a runner."""
+
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.store.tables import rounds
+
+
+def ran(conn: Connection, name: str, at: datetime) -> timedelta | None:
+    """Note that the round `name` runs at `at`; returns how long ago it ran before, None the first time."""
+    before = conn.execute(sa.select(rounds.c.ran_at).where(rounds.c.name == name).with_for_update()).scalar()
+    statement = insert(rounds).values(name=name, ran_at=at)
+    newest = sa.func.greatest(rounds.c.ran_at, statement.excluded.ran_at)
+    conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"ran_at": newest}))
+    return at - before if before else None
+
+
+def is_due(conn: Connection, name: str, at: datetime, every: timedelta) -> bool:
+    """Whether the round `name` is due; the one caller who hears yes has it."""
+    statement = insert(rounds).values(name=name, ran_at=at)
+    due = sa.or_(rounds.c.ran_at <= at - every, rounds.c.ran_at > at)  # the clock was set back
+    taken = statement.on_conflict_do_update(index_elements=["name"], set_={"ran_at": at}, where=due).returning(
+        rounds.c.name
+    )
+    return conn.execute(taken).first() is not None

@@ -1,0 +1,107 @@
+"""Runs as rows: leases, ends and logs. A run's end is recorded once; its log has no gap and no repeat."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.store.tables import Row, logs, runs
+
+
+def get(conn: Connection, task_pk: int, number: int) -> Row | None:
+    return _first(conn, runs.c.task_pk == task_pk, runs.c.number == number)
+
+
+def named(conn: Connection, name: str) -> Row | None:
+    return _first(conn, runs.c.name == name)
+
+
+def of_task(conn: Connection, task_pk: int) -> list[Row]:
+    return list(conn.execute(sa.select(runs).where(runs.c.task_pk == task_pk).order_by(runs.c.number)).mappings())
+
+
+def open_on_hosts(conn: Connection) -> list[Row]:
+    """Every run on a host that has not ended as far as we know, with its host."""
+    query = sa.select(runs).where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None)).order_by(runs.c.id)
+    return list(conn.execute(query).mappings())
+
+
+def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:
+    """How many runs each (host, kind of CLI) has now."""
+    query = (
+        sa.select(runs.c.host_id, runs.c.agent_type, sa.func.count())
+        .where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
+        .group_by(runs.c.host_id, runs.c.agent_type)
+    )
+    return {(host, kind): count for host, kind, count in conn.execute(query)}
+
+
+def started(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
+    _update(conn, run_id, started_at=at, seen_at=at, deadline=deadline)
+
+
+def beat(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
+    """The run was seen alive: its lease runs until `deadline`."""
+    _update(conn, run_id, seen_at=at, deadline=deadline)
+
+
+def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) -> bool:
+    """Write down the end of a run (`result`, `outcome`, `session` in `rest`); False when it had ended before."""
+    return _update(conn, run_id, ended_at=at, end=end, deadline=None, **rest)
+
+
+def keep_session(conn: Connection, run_id: int, session: str) -> None:
+    _update(conn, run_id, session=session)
+
+
+def expired(conn: Connection, run_id: int, at: datetime) -> bool:
+    """End a run whose lease is over; False when it was renewed or ended meanwhile."""
+    believed = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.deadline <= at)
+    values = {"ended_at": at, "end": "expired", "deadline": None}
+    return conn.execute(sa.update(runs).where(*believed).values(**values)).rowcount == 1
+
+
+def silent(conn: Connection, at: datetime, most: int = 200) -> list[Row]:
+    """Runs whose lease is over."""
+    query = (
+        sa.select(runs).where(runs.c.deadline <= at, runs.c.ended_at.is_(None)).order_by(runs.c.deadline).limit(most)
+    )
+    return list(conn.execute(query).mappings())
+
+
+def extend_leases(conn: Connection, gap: timedelta) -> int:
+    """We were away for `gap`: nobody loses a lease for having been unable to reach us."""
+    return conn.execute(
+        sa.update(runs)
+        .where(runs.c.ended_at.is_(None), runs.c.deadline.is_not(None))
+        .values(deadline=runs.c.deadline + gap)
+    ).rowcount
+
+
+def append_log(conn: Connection, run_id: int, stream: str, offset: int, data: bytes) -> int:
+    """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns the size now.
+    A piece that would leave a gap is not stored."""
+    column = runs.c[f"{stream}_size"]
+    size: int = conn.execute(sa.select(column).where(runs.c.id == run_id).with_for_update()).scalar_one()
+    news = data[size - offset :] if offset <= size else b""
+    if news:
+        conn.execute(insert(logs).values(run_id=run_id, stream=stream, offset=size, data=news))
+        conn.execute(sa.update(runs).where(runs.c.id == run_id).values({column: size + len(news)}))
+    return size + len(news)
+
+
+def read_log(conn: Connection, run_id: int, stream: str) -> bytes:
+    """A stream as far as it is known."""
+    where = (logs.c.run_id == run_id, logs.c.stream == stream)
+    return b"".join(conn.execute(sa.select(logs.c.data).where(*where).order_by(logs.c.offset)).scalars())
+
+
+def _first(conn: Connection, *where: sa.ColumnElement[bool]) -> Row | None:
+    return conn.execute(sa.select(runs).where(*where)).mappings().first()
+
+
+def _update(conn: Connection, run_id: int, **values: Any) -> bool:
+    still_open = (runs.c.id == run_id, runs.c.ended_at.is_(None))
+    return conn.execute(sa.update(runs).where(*still_open).values(**values)).rowcount == 1

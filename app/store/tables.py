@@ -1,0 +1,289 @@
+"""The tables. Hot rows are narrow; texts stand beside them; events are append-only by trigger."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+
+from app.domain.place import Fitness
+from app.domain.task import Mode, State
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+    }
+)
+
+Row = sa.RowMapping
+MOMENT = TIMESTAMP(timezone=True)
+WORDS = ARRAY(sa.Text)
+
+
+def _one_of(column: str, words: type[State] | type[Mode] | type[Fitness]) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} IN ({', '.join(repr(str(word)) for word in words)})", name=column)
+
+
+def _task_key(primary: bool = False) -> sa.Column[int]:
+    return sa.Column("task_pk", sa.ForeignKey("tasks.id"), primary_key=primary, nullable=False)
+
+
+capsets = sa.Table(
+    "capsets",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("names", WORDS, nullable=False, unique=True),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("task_id", sa.Text, nullable=False, unique=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    sa.Column("capset_id", sa.ForeignKey("capsets.id"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("ready", sa.Boolean, nullable=False),
+    sa.Column("created_at", MOMENT, nullable=False),
+    sa.Column("moved_at", MOMENT, nullable=False),
+    sa.Column("forge", sa.Text),
+    sa.Column("repository_id", sa.BigInteger),
+    sa.Column("issue_number", sa.BigInteger),
+    sa.Column("branch", sa.Text),
+    sa.Column("wants_pull", sa.Boolean, nullable=False),
+    sa.Column("max_retries", sa.Integer, nullable=False),
+    sa.Column("retry_count", sa.Integer, nullable=False),
+    sa.Column("review_count", sa.Integer, nullable=False),
+    sa.Column("unconfirmed", sa.Integer, nullable=False),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("host_id", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("due_at", MOMENT),
+    sa.Column("reason", sa.Text),
+    sa.Column("session", sa.Text),
+    sa.Column("pr_number", sa.BigInteger),
+    sa.Column("pr_title", sa.Text),
+    sa.Column("pr_url", sa.Text),
+    sa.Column("head", sa.Text),
+    sa.Column("assigned_at", MOMENT),
+    sa.Column("started_at", MOMENT),
+    sa.Column("completed_at", MOMENT),
+    _one_of("state", State),
+    _one_of("mode", Mode),
+    sa.CheckConstraint("NOT ready OR state = 'created'", name="ready"),
+    sa.UniqueConstraint("forge", "repository_id", "issue_number"),
+    postgresql_with={"fillfactor": 70},
+)
+sa.Index("tasks_ready_idx", tasks.c.priority.desc(), tasks.c.id, postgresql_where=tasks.c.ready)
+sa.Index(
+    "tasks_ready_of_set_idx",
+    tasks.c.capset_id,
+    tasks.c.priority.desc(),
+    tasks.c.id,
+    postgresql_where=tasks.c.ready,
+)
+sa.Index("tasks_due_at_idx", tasks.c.due_at, postgresql_where=tasks.c.due_at.is_not(None))
+sa.Index("tasks_state_idx", tasks.c.state, tasks.c.id)
+
+briefs = sa.Table(
+    "briefs",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("task_type", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("requirements", sa.Text, nullable=False),
+    sa.Column("labels", WORDS, nullable=False),
+    sa.Column("prompt", JSONB, nullable=False),
+    sa.Column("prompt_sha256", sa.Text, nullable=False),
+    sa.Column("repository", JSONB),
+    sa.Column("issue", JSONB),
+    sa.Column("cli", sa.Text),
+    sa.Column("validation", WORDS, nullable=False),
+    sa.Column("timeout_secs", sa.Integer, nullable=False),
+    sa.Column("asked_by", sa.Text),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("from_state", sa.Text),
+    sa.Column("to_state", sa.Text, nullable=False),
+    sa.Column("run", sa.Integer),
+    sa.Column("key", sa.Text),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Column("at", MOMENT, nullable=False),
+)
+sa.Index("events_key_idx", events.c.task_pk, events.c.key, unique=True, postgresql_where=events.c.key.is_not(None))
+
+debts = sa.Table(
+    "debts",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    _task_key(),
+    sa.Column("seq", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("due_at", MOMENT, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("held_until", MOMENT),
+    sa.Column("paid_at", MOMENT),
+    sa.Column("given_up_at", MOMENT),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("task_pk", "seq", "kind"),
+)
+sa.Index(
+    "debts_open_idx",
+    debts.c.due_at,
+    postgresql_where=sa.and_(debts.c.paid_at.is_(None), debts.c.given_up_at.is_(None)),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    _task_key(),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("host_id", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("agent_type", sa.Text),
+    sa.Column("assigned_at", MOMENT, nullable=False),
+    sa.Column("started_at", MOMENT),
+    sa.Column("deadline", MOMENT),
+    sa.Column("seen_at", MOMENT),
+    sa.Column("ended_at", MOMENT),
+    sa.Column("end", sa.Text),
+    sa.Column("result", JSONB),
+    sa.Column("outcome", JSONB),
+    sa.Column("session", sa.Text),
+    sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
+    sa.UniqueConstraint("task_pk", "number"),
+)
+sa.Index("runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=runs.c.ended_at.is_(None))
+sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=runs.c.ended_at.is_(None))
+
+logs = sa.Table(
+    "logs",
+    metadata,
+    sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True, nullable=False),
+    sa.Column("stream", sa.Text, primary_key=True),
+    sa.Column("offset", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("forge", sa.Text, nullable=False),
+    sa.Column("delivery_id", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("received_at", MOMENT, nullable=False),
+    sa.Column("due_at", MOMENT, nullable=False),
+    sa.Column("held_until", MOMENT),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("result", sa.Text),
+    sa.Column("why", sa.Text),
+    sa.Column("applied_at", MOMENT),
+    sa.UniqueConstraint("forge", "delivery_id"),
+)
+sa.Index("deliveries_open_idx", deliveries.c.due_at, postgresql_where=deliveries.c.applied_at.is_(None))
+
+forges = sa.Table(
+    "forges",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("token_env", sa.Text),
+    sa.Column("token_file", sa.Text),
+    sa.Column("webhook_secret_env", sa.Text),
+    sa.Column("webhook_secret_file", sa.Text),
+)
+
+rules = sa.Table(
+    "rules",
+    metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("forge", sa.ForeignKey("forges.name"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("cli", sa.Text),
+    sa.Column("max_retries", sa.Integer, nullable=False),
+    sa.Column("task_timeout_secs", sa.Integer, nullable=False),
+    sa.Column("validation", WORDS, nullable=False),
+)
+
+repositories = sa.Table(
+    "repositories",
+    metadata,
+    sa.Column("forge", sa.Text, primary_key=True),
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("full_name", sa.Text, nullable=False),
+    sa.Column("clone_url", sa.Text, nullable=False),
+    sa.Column("default_branch", sa.Text, nullable=False),
+)
+
+hosts = sa.Table(
+    "hosts",
+    metadata,
+    sa.Column("host_id", sa.Text, primary_key=True),
+    sa.Column("hostname", sa.Text, nullable=False),
+    sa.Column("work_dir", sa.Text),
+    sa.Column("reach", JSONB, nullable=False),
+    sa.Column("fitness", sa.Text, nullable=False),
+    sa.Column("why", sa.Text),
+    _one_of("fitness", Fitness),
+)
+
+slots = sa.Table(
+    "slots",
+    metadata,
+    sa.Column("host_id", sa.ForeignKey("hosts.host_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("agent_type", sa.Text, primary_key=True),
+    sa.Column("max_concurrency", sa.Integer, nullable=False),
+    sa.Column("capabilities", WORDS, nullable=False),
+)
+
+clis = sa.Table(
+    "clis",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("template", JSONB, nullable=False),
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("body", JSONB, nullable=False),
+    sa.Column("written_at", MOMENT, nullable=False),
+)
+
+posts = sa.Table(
+    "posts",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("remote_id", sa.BigInteger, nullable=False),
+)
+
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, server_default=sa.text("substr(md5(gen_random_uuid()::text), 1, 12)")),
+)
+
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("ran_at", MOMENT, nullable=False),
+)

@@ -1,0 +1,186 @@
+"""The one door: a task moves here, with its event and its debts in the same transaction, or not at all."""
+
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.domain.errors import Kind, Refused
+from app.domain.lifecycle import Decision, Fact, What, begin, decide
+from app.domain.run import run_name
+from app.domain.task import LIVE, Mode, Priority, State, Task
+from app.store import engine
+from app.store.tables import Row, capsets, debts, events, runs, tasks
+
+SWAPS = 20  # how often a row may have been moved under our hands before we say so
+NUMBERED = "api#{n}"
+COLUMNS = tuple(field.name for field in fields(Task))
+
+
+def record(conn: Connection, id_: int, fact: Fact, at: datetime) -> Task:
+    """Move task `id_` by `fact` at `at`: compare-and-swap the row, write the event and the debts.
+
+    A fact whose key was recorded before, and one that says what is known already, change nothing. Returns the
+    task as it is now. Raises Refused: `unknown`, `stale` (an older run speaks), `invalid` (no such move).
+    """
+    for _ in range(SWAPS):
+        task = load(conn, id_)
+        if fact.key and _was_recorded(conn, id_, fact.key):
+            return task
+        decision = decide(task, fact, at)
+        if decision.move.quiet:
+            return task
+        if _swap(conn, task, decision.task):
+            _write_down(conn, task, decision, fact, at)
+            return decision.task
+    raise Refused(Kind.UNAVAILABLE, f"{task.task_id} is being moved by others; try again.")
+
+
+def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | None = None) -> Task:
+    """Create a task from the REQUESTED fact `asked` (names of Task's fields; in a NUMBERED one `{n}` stands for its
+    number). A task id that exists already is returned as it is."""
+    id_ = conn.execute(sa.select(sa.func.nextval(sa.func.pg_get_serial_sequence("tasks", "id")))).scalar_one()
+    if asked["task_id"] == NUMBERED:
+        asked = asked | {name: asked[name] and asked[name].replace("{n}", str(id_)) for name in ("task_id", "branch")}
+    task = begin(id_, asked, at)
+    made = conn.execute(insert(tasks).values(**row_of(task)).on_conflict_do_nothing().returning(tasks.c.id)).first()
+    if made is None:
+        return find(conn, task.task_id)
+    _write_event(conn, task, None, Fact(What.REQUESTED, asked, key=key), at)
+    return task
+
+
+def load(conn: Connection, id_: int) -> Task:
+    """The task with the key `id_`. Raises Refused(unknown)."""
+    row = conn.execute(sa.select(tasks).where(tasks.c.id == id_)).mappings().first()
+    if row is None:
+        raise Refused(Kind.UNKNOWN, f"There is no task {id_}.")
+    return task_of(row)
+
+
+def find(conn: Connection, task_id: str) -> Task:
+    """The task that people call `task_id`. Raises Refused(unknown)."""
+    row = conn.execute(sa.select(tasks).where(tasks.c.task_id == task_id)).mappings().first()
+    if row is None:
+        raise Refused(Kind.UNKNOWN, f"There is no task {task_id!r}; `fleet task list` shows those there are.")
+    return task_of(row)
+
+
+def of_issue(conn: Connection, forge: str, repository_id: int, number: int) -> Task | None:
+    """The task of an issue, if one was ever made."""
+    where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, tasks.c.issue_number == number)
+    row = conn.execute(sa.select(tasks).where(*where)).mappings().first()
+    return task_of(row) if row else None
+
+
+def of_pull(conn: Connection, forge: str, repository_id: int, number: int, branch: str) -> Task | None:
+    """The task whose pull request has this number, or whose branch is its head."""
+    where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id)
+    either = sa.or_(tasks.c.pr_number == number, tasks.c.branch == branch)
+    row = conn.execute(sa.select(tasks).where(*where, either).order_by(tasks.c.id.desc()).limit(1)).mappings().first()
+    return task_of(row) if row else None
+
+
+def everything(conn: Connection) -> list[Task]:
+    return [task_of(row) for row in conn.execute(sa.select(tasks).order_by(tasks.c.id)).mappings()]
+
+
+def due(conn: Connection, at: datetime, most: int = 200) -> list[Task]:
+    """Tasks about which the clock has something to say."""
+    query = sa.select(tasks).where(tasks.c.due_at <= at).order_by(tasks.c.due_at).limit(most)
+    return [task_of(row) for row in conn.execute(query).mappings()]
+
+
+def unfinished(conn: Connection, forge: str, repository_id: int, most: int = 1000) -> list[Task]:
+    """The tasks of a repository that the forge may still move: live ones, and those that ended without a merge
+    in the last week."""
+    recent = tasks.c.moved_at > sa.func.now() - sa.text("interval '7 days'")
+    open_ = sa.or_(tasks.c.state.in_(LIVE), sa.and_(tasks.c.state != State.COMPLETED, recent))
+    where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, open_)
+    return [task_of(row) for row in conn.execute(sa.select(tasks).where(*where).limit(most)).mappings()]
+
+
+def capset(conn: Connection, names: tuple[str, ...]) -> int:
+    """The number of a distinct set of required capabilities."""
+    known = sa.select(capsets.c.id).where(capsets.c.names == list(names))
+    found = conn.execute(known).scalar()
+    if found is None:
+        found = conn.execute(
+            insert(capsets).values(names=list(names)).on_conflict_do_nothing().returning(capsets.c.id)
+        ).scalar()
+    return int(found) if found is not None else int(conn.execute(known).scalar_one())
+
+
+def task_of(row: Row) -> Task:
+    """A row of the table as a Task."""
+    given = {name: row[name] for name in COLUMNS}
+    return Task(
+        **given | {"state": State(row["state"]), "mode": Mode(row["mode"]), "priority": Priority(row["priority"])}
+    )
+
+
+def row_of(task: Task) -> dict[str, Any]:
+    return {name: getattr(task, name) for name in COLUMNS}
+
+
+def replayed(rows: list[Row]) -> Task:
+    """The task that its events (in their order) amount to."""
+    first, *rest = rows
+    task = begin(first["task_pk"], first["detail"], first["at"])
+    for row in rest:
+        fact = Fact(What(row["what"]), row["detail"], run=row["run"])
+        task = decide(task, fact, row["at"]).task
+    return replace(task, version=len(rows))
+
+
+def _was_recorded(conn: Connection, id_: int, key: str) -> bool:
+    return bool(conn.execute(sa.select(sa.exists().where(events.c.task_pk == id_, events.c.key == key))).scalar())
+
+
+def _swap(conn: Connection, before: Task, after: Task) -> bool:
+    changed = {name: value for name, value in row_of(after).items() if value != getattr(before, name)}
+    where = (tasks.c.id == before.id, tasks.c.version == before.version)
+    return conn.execute(sa.update(tasks).where(*where).values(**changed)).rowcount == 1
+
+
+def _write_down(conn: Connection, before: Task, decision: Decision, fact: Fact, at: datetime) -> None:
+    after = decision.task
+    _write_event(conn, after, before.state, fact, at)
+    if after.run > before.run:
+        conn.execute(sa.insert(runs).values(**_new_run(conn, after, fact, at)))
+    owed = [
+        {"task_pk": after.id, "seq": after.version, "kind": kind, "run": after.run, "due_at": at}
+        for kind in decision.owes
+    ]
+    if owed:
+        conn.execute(sa.insert(debts), owed)
+
+
+def _write_event(conn: Connection, task: Task, source: State | None, fact: Fact, at: datetime) -> None:
+    line = {
+        "task_pk": task.id, "seq": task.version, "what": fact.what, "from_state": source, "to_state": task.state,
+        "run": fact.run, "key": fact.key, "detail": dict(fact.detail), "at": at,
+    }  # fmt: skip
+    conn.execute(sa.insert(events).values(**line))
+    engine.tell(conn, line | {"task_id": task.task_id, "number": task.run})
+
+
+def _new_run(conn: Connection, task: Task, fact: Fact, at: datetime) -> dict[str, Any]:
+    """The row of the run that this fact begins. `until` is the moment by which it must have been confirmed; a next
+    round goes on with the kind of CLI that it had before."""
+    until = fact.detail.get("until")
+    before = sa.select(runs.c.agent_type).where(runs.c.task_pk == task.id).order_by(runs.c.number.desc()).limit(1)
+    return {
+        "task_pk": task.id,
+        "number": task.run,
+        "name": run_name(task.id, task.task_id, task.run),
+        "host_id": task.host_id,
+        "agent_id": task.agent_id,
+        "agent_type": fact.detail.get("agent_type") or conn.execute(before).scalar(),
+        "assigned_at": at,
+        "deadline": datetime.fromisoformat(until) if until else None,
+        "session": task.session,
+    }

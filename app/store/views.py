@@ -1,0 +1,158 @@
+"""The read side: tasks as the contract names them, with their events, runs and debts."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.domain.task import Priority, State
+from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
+
+Json = dict[str, Any]
+
+_LATEST_SIGN = (
+    sa.select(sa.func.max(runs.c.seen_at)).where(runs.c.task_pk == tasks.c.id).correlate(tasks).scalar_subquery()
+)
+_TASKS = (
+    sa.select(tasks, briefs, capsets.c.names.label("required"), _LATEST_SIGN.label("seen_at"))
+    .join(capsets, capsets.c.id == tasks.c.capset_id)
+    .join(briefs, briefs.c.task_pk == tasks.c.id)
+)
+
+
+def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | None:
+    """One task as the contract shows it, with `events` and `runs`; None when there is none."""
+    row = conn.execute(_TASKS.where(tasks.c.task_id == task_id)).mappings().first()
+    if row is None:
+        return None
+    shown = _shown(row) | {"runs": run_list(conn, row["id"]), "debts": open_debts(conn, row["id"])}
+    return shown | {"events": event_list(conn, row["id"])} if with_events else shown
+
+
+def task_list(
+    conn: Connection, where: Mapping[str, Any], limit: int = 50, after: str | None = None
+) -> tuple[list[Json], int]:
+    """Tasks, newest first, that fit `where` (status, agent_id, host, execution_mode, repository), from below the
+    task id `after`; and how many fit in all."""
+    fits = [_FILTERS[name](value) for name, value in where.items() if value is not None]
+    count = sa.select(sa.func.count()).select_from(tasks.join(briefs, briefs.c.task_pk == tasks.c.id)).where(*fits)
+    query = _TASKS.where(*fits).order_by(tasks.c.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(tasks.c.id < sa.select(tasks.c.id).where(tasks.c.task_id == after).scalar_subquery())
+    return [_shown(row) for row in conn.execute(query).mappings()], conn.execute(count).scalar_one()
+
+
+def brief(conn: Connection, task_pk: int) -> Row:
+    """The texts of a task: title, prompt, repository, issue."""
+    return conn.execute(sa.select(briefs).where(briefs.c.task_pk == task_pk)).mappings().one()
+
+
+def needs(conn: Connection, capset_id: int) -> list[str]:
+    """The capabilities that an interned set holds."""
+    return list(conn.execute(sa.select(capsets.c.names).where(capsets.c.id == capset_id)).scalar_one())
+
+
+def write_brief(conn: Connection, task_pk: int, values: Mapping[str, Any]) -> None:
+    """The texts of a new task; where two made it at once, those of the first stand."""
+    conn.execute(insert(briefs).values(task_pk=task_pk, **values).on_conflict_do_nothing())
+
+
+def event_list(conn: Connection, task_pk: int) -> list[Json]:
+    rows = conn.execute(sa.select(events).where(events.c.task_pk == task_pk).order_by(events.c.seq)).mappings()
+    return [
+        {
+            "seq": row["seq"], "fact": row["what"], "from": row["from_state"], "to": row["to_state"],
+            "run": row["run"], "detail": row["detail"], "at": moment(row["at"]),
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def all_events(conn: Connection) -> Iterable[Row]:
+    """Every event of every task, in order, for replay. A server-side cursor: read them as they come."""
+    query = sa.select(events).order_by(events.c.task_pk, events.c.seq)
+    return conn.execution_options(yield_per=1000).execute(query).mappings()
+
+
+def run_list(conn: Connection, task_pk: int) -> list[Json]:
+    rows = conn.execute(sa.select(runs).where(runs.c.task_pk == task_pk).order_by(runs.c.number)).mappings()
+    return [_run_shown(row) for row in rows]
+
+
+def open_debts(conn: Connection, task_pk: int) -> list[Json]:
+    """What is still owed for a task, or was given up."""
+    query = sa.select(debts).where(debts.c.task_pk == task_pk, debts.c.paid_at.is_(None)).order_by(debts.c.id)
+    return [
+        {
+            "kind": row["kind"], "tries": row["tries"], "due_at": moment(row["due_at"]),
+            "given_up": row["given_up_at"] is not None, "error": row["error"],
+        }
+        for row in conn.execute(query).mappings()
+    ]  # fmt: skip
+
+
+def receipt_of(conn: Connection, task_id: str) -> Json | None:
+    """The receipt of a finished task."""
+    query = sa.select(receipts.c.body).join(tasks, tasks.c.id == receipts.c.task_pk).where(tasks.c.task_id == task_id)
+    return conn.execute(query).scalar()
+
+
+def moment(value: datetime | None) -> str | None:
+    """RFC 3339 in UTC."""
+    return value.isoformat().replace("+00:00", "Z") if value else None
+
+
+def _shown(row: Row) -> Json:
+    signs = [at for at in (row["moved_at"], row["seen_at"]) if at]
+    return {
+        "task_id": row["task_id"],
+        "source": row["source"],
+        "task_type": row["task_type"],
+        "title": row["title"],
+        "priority": Priority(row["priority"]).word,
+        "status": row["state"],
+        "execution_mode": row["mode"],
+        "assigned_agent_id": row["agent_id"] if row["state"] != State.CREATED else None,
+        "assigned_host": row["host_id"] if row["state"] != State.CREATED else None,
+        "run": row["run"],
+        **{name: row[name] for name in ("retry_count", "max_retries", "review_count", "labels", "requirements")},
+        "required_capabilities": row["required"],
+        "prompt": row["prompt"],
+        "repository": row["repository"],
+        "issue": row["issue"],
+        "branch_name": row["branch"],
+        **{name: row[name] for name in ("pr_number", "pr_title", "pr_url", "reason")},
+        "wants_pull_request": row["wants_pull"],
+        "due_at": moment(row["due_at"]),
+        **{name: moment(row[name]) for name in ("created_at", "assigned_at", "started_at", "completed_at")},
+        "last_activity_at": moment(max(signs)),
+    }
+
+
+def _run_shown(row: Row) -> Json:
+    result, outcome = row["result"] or {}, row["outcome"] or {}
+    return {
+        **{name: row[name] for name in ("number", "name", "host_id", "agent_id", "session", "end")},
+        "cli": row["agent_type"],
+        **{name: moment(row[name]) for name in ("assigned_at", "started_at", "seen_at", "ended_at", "deadline")},
+        "exit_code": result.get("exit_code"),
+        "commits": result.get("commits") or [],
+        "validation": result.get("validation") or [],
+        "why": result.get("reason"),
+        "verdict": outcome.get("verdict"),
+        "summary": outcome.get("final_text"),
+        "usage": outcome.get("usage"),
+        "log_bytes": row["stdout_size"] + row["stderr_size"],
+    }
+
+
+_FILTERS: dict[str, Callable[[str], sa.ColumnElement[bool]]] = {
+    "status": lambda value: tasks.c.state == value,
+    "agent_id": lambda value: tasks.c.agent_id == value,
+    "host": lambda value: tasks.c.host_id == value,
+    "execution_mode": lambda value: tasks.c.mode == value,
+    "repository": lambda value: briefs.c.repository["full_name"].astext == value,
+}

@@ -1,0 +1,11 @@
+"""The door for deliveries: checked, stored raw, answered; applied later."""
+
+from flask import Flask
+
+from app.webhooks import forgejo
+
+
+def register(app: Flask, base: str) -> None:
+    """The forge's address, under the API's base and at the root."""
+    app.register_blueprint(forgejo.blueprint)
+    app.register_blueprint(forgejo.blueprint, name="webhooks_v1", url_prefix=base)

@@ -1,0 +1,51 @@
+"""Takes Forgejo's deliveries: the signature decides whose they are, the raw body is stored before the answer."""
+
+import hashlib
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from app import wiring
+from app.domain.errors import Kind, Refused
+from app.forgejo.signature import is_signed
+from app.ports import Fleet
+from app.store import deliveries
+
+blueprint = Blueprint("webhooks", __name__)
+
+SIGNATURES = ("X-Forgejo-Signature", "X-Gitea-Signature", "X-Hub-Signature-256")
+EVENT_TYPES = ("X-Forgejo-Event-Type", "X-Gitea-Event-Type", "X-Forgejo-Event", "X-Gitea-Event")
+DELIVERIES = ("X-Forgejo-Delivery", "X-Gitea-Delivery")
+LONGEST_NAME = 200
+
+
+@blueprint.post("/webhooks/forgejo")
+def receive() -> tuple[Response, int]:
+    """202 once the delivery is stored (or was before); 401 without a good signature."""
+    fleet: Fleet = current_app.extensions["fleet"]
+    body = request.get_data(cache=True)
+    forge = _signed_by(fleet, body)
+    event = _header(EVENT_TYPES) or "unknown"
+    delivery = _header(DELIVERIES) or f"sha256:{hashlib.sha256(body).hexdigest()}"
+    with fleet.engine.begin() as conn:
+        new = deliveries.keep(conn, forge, delivery, event, body, fleet.clock())
+    if new:
+        fleet.nudge.soon()
+    return jsonify({"result": "accepted" if new else "duplicate", "delivery": delivery}), 202
+
+
+def _signed_by(fleet: Fleet, body: bytes) -> str:
+    """The forge whose secret signed the body."""
+    signature = _header(SIGNATURES)
+    for forge, secret in wiring.webhook_secrets(fleet).items():
+        if is_signed(secret, body, signature):
+            return forge
+    raise Refused(
+        Kind.UNAUTHORIZED,
+        "The signature is missing or wrong: give the hook the secret that this fleet knows.",
+    )
+
+
+def _header(names: tuple[str, ...]) -> str | None:
+    """The first of these headers that is not empty, without what no database can hold."""
+    given = next((request.headers[name] for name in names if request.headers.get(name)), None)
+    return given.replace("\x00", "")[:LONGEST_NAME] if given else None

@@ -1,0 +1,126 @@
+"""config -> engine, forges, nudge; used by web, cli and workers alike."""
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app import config as settings
+from app.config import Config
+from app.domain.errors import Kind, Refused
+from app.domain.masking import Mask
+from app.forgejo.client import Forgejo
+from app.ports import Fleet
+from app.store import places
+from app.store.engine import connect
+
+WORK, QUEUE = "fleet.work", "fleet"
+log = structlog.get_logger()
+
+
+def fleet(environ: Mapping[str, str] | None = None, connections: int = 8, ping: bool = True) -> Fleet:
+    """Everything a process of ours works with. Raises app.config.Wrong."""
+    config = settings.read(os.environ if environ is None else environ)
+    mask = Mask(secret for name, secret in config.secrets.items() if _is_secret(name))
+    set_up_logs(mask)
+    engine = connect(config.database_url, connections, announce, ping)
+    return Fleet(config, engine, Forges(config, engine), Nudge(config.redis_url), now, mask)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def broker_options() -> dict[str, Any]:
+    """How Celery and the nudge talk to Redis: quick to give up, since a message is only a hint."""
+    return {"socket_timeout": 5, "socket_connect_timeout": 1, "visibility_timeout": 3600}
+
+
+class Nudge:
+    """Sends one Celery task by name. Failing is harmless: the next scan finds the row."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._celery = Celery("fleet", broker=redis_url)
+        self._celery.conf.update(
+            broker_transport_options=broker_options(), task_ignore_result=True, task_default_queue=QUEUE
+        )
+
+    def soon(self) -> None:
+        try:
+            self._celery.send_task(WORK, ignore_result=True, retry=False, expires=60)
+        except (OperationalError, OSError) as error:
+            log.warning("no nudge; the next scan will find it", why=str(error))
+
+
+class Forges:
+    """Forge clients by name, one connection pool each, made anew when a forge's declaration changed."""
+
+    def __init__(self, config: Config, engine: Any) -> None:
+        self._config, self._engine = config, engine
+        self._client = cache(Forgejo)
+
+    def __call__(self, name: str) -> Forgejo:
+        with self._engine.begin() as conn:
+            row = next((row for row in places.all_forges(conn) if row["name"] == name), None)
+        if row is None:
+            raise Refused(Kind.UNKNOWN, f"The forge {name!r} is not declared in fleet.toml.")
+        token = self._config.secret(row["token_env"], row["token_file"])
+        if not token:
+            raise Refused(
+                Kind.INVALID,
+                f"The token of forge {name!r} is missing: set {row['token_env']} or {row['token_env']}_FILE.",
+            )
+        return self._client(name, row["url"], token)
+
+
+def webhook_secrets(fleet: Fleet) -> dict[str, str]:
+    """The webhook secret of each forge that has one."""
+    with fleet.engine.begin() as conn:
+        rows = places.all_forges(conn)
+    found = {row["name"]: fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]) for row in rows}
+    return {name: secret for name, secret in found.items() if secret}
+
+
+# --- logs ------------------------------------------------------------------------------------------------
+
+
+def set_up_logs(mask: Mask, stream: Any = None) -> None:
+    """One line of JSON an entry, secrets masked by value."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            lambda _, __, line: mask.json(line),
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def announce(event: Mapping[str, Any]) -> None:
+    """The one subscriber to the events: a line for each fact."""
+    detail = event["detail"]
+    log.info(
+        str(event["what"]),
+        task=event["task_id"],
+        run=event["number"],
+        moved=f"{event['from_state'] or '-'} -> {event['to_state']}",
+        **{
+            name: detail[name]
+            for name in ("host_id", "reason", "why", "number", "head")
+            if detail.get(name) is not None
+        },
+    )
+
+
+def _is_secret(name: str) -> bool:
+    return name in settings.SECRETS or any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY"))

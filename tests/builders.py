@@ -1,0 +1,77 @@
+"""Builders: the nouns of the tests. Each gives a whole thing; a test names only what it is about."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.lifecycle import Fact, What
+from app.domain.task import Mode, Priority, State, Task
+from app.store import places, tasks, views
+
+AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+
+
+def a_task(**given: Any) -> Task:
+    """A task as the domain sees it: waiting, undecided, of an issue."""
+    plain = Task(
+        id=1, task_id="acme/widgets#12", state=State.CREATED, mode=Mode.UNDECIDED, priority=Priority.NORMAL, capset_id=1,
+        version=1, ready=True, created_at=AT, moved_at=AT, forge="main", repository_id=42, issue_number=12,
+        branch="task/12-fix-the-total",
+    )  # fmt: skip
+    return replace(plain, **given)
+
+
+def a_fact(what: What, run: int | None = None, key: str | None = None, **detail: Any) -> Fact:
+    return Fact(what, detail, run=run, key=key)
+
+
+def a_request(
+    conn: Connection, task_id: str = "acme/widgets#12", needs: tuple[str, ...] = ("python",), **given: Any
+) -> dict[str, Any]:
+    """What a REQUESTED fact says, its capabilities interned."""
+    number = int(task_id.rpartition("#")[2])
+    return {
+        "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(Priority.NORMAL), "capset_id": tasks.capset(conn, needs),
+        "forge": "main", "repository_id": 42, "issue_number": number, "branch": f"task/{number}-fix", "wants_pull": True,
+        "max_retries": 2, **given,
+    }  # fmt: skip
+
+
+def a_stored_task(conn: Connection, task_id: str = "acme/widgets#12", at: datetime = AT, **given: Any) -> Task:
+    """A task in the database, with its texts."""
+    task = tasks.request(conn, a_request(conn, task_id, **given), at)
+    views.write_brief(conn, task.id, {
+        "source": f"forgejo:{task_id}", "task_type": "python", "title": "Fix the total", "requirements": "It is off by one.",
+        "labels": ["agent:python"], "prompt": {"goal": "Fix the total", "constraints": [], "validation": [], "text": "# Fix the total\n"},
+        "prompt_sha256": "0" * 64, "repository": {"full_name": "acme/widgets"}, "issue": {"number": task.issue_number},
+        "cli": None, "validation": [], "timeout_secs": 60, "asked_by": "alice",
+    })  # fmt: skip
+    return task
+
+
+def declared(forge_url: str = "https://forge.example.org", **given: Any) -> dict[str, Any]:
+    """A fleet.toml as it is read: one forge, one repository, one host with a slot for each of two runs."""
+    return {
+        "forges": {"main": {
+            "url": forge_url, "token_env": "FLEET_FORGE_TOKEN", "token_file": None,
+            "webhook_secret_env": "FLEET_WEBHOOK_SECRET", "webhook_secret_file": None,
+        }},
+        "repositories": [{"forge": "main", "name": "acme/*", "cli": None, "max_retries": 2, "task_timeout_secs": 60, "validation": []}],
+        "hosts": [a_host()],
+        "clis": {},
+    } | given  # fmt: skip
+
+
+def a_host(
+    host_id: str = "localhost", slots: int = 2, capabilities: tuple[str, ...] = ("python",), **given: Any
+) -> dict[str, Any]:
+    agents = [{"agent_type": "coder", "max_concurrency": slots, "capabilities": list(capabilities)}]
+    reach = {"ssh_user": None, "ssh_port": 22, "ssh_key_path": None, "host_key": None}
+    return {"host_id": host_id, "hostname": "localhost", "work_dir": None, "agents": agents, **reach, **given}
+
+
+def apply(conn: Connection, **given: Any) -> None:
+    """Declare a fleet.toml."""
+    places.apply(conn, declared(**given))

@@ -1,0 +1,139 @@
+"""What every test may ask for: a fresh database, a fleet with a clock of its own, a forge, a client."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from sqlalchemy import Connection, Engine
+
+from app import wiring
+from app.domain.masking import Mask
+from app.ports import Fleet
+from app.store.engine import connect
+from app.store.tables import metadata
+from app.web import create_app
+from tests import servers
+from tests.fakes.forge import FakeForge
+from tests.workshop import Workshop
+
+_shared: list[servers.Servers] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The servers belong to the process that was called, not to its workers."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        shared = servers.Servers()
+        _shared.append(shared)
+        shared.start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    while _shared:
+        _shared.pop().stop()
+
+
+class FakeClock:
+    """A clock that stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class CountingNudge:
+    """A nudge that only counts: tests run the rounds themselves."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def soon(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The address of one database for this test process."""
+    name = servers.fresh_name()
+    servers.create(name)
+    yield servers.url(name)
+    servers.drop(name)
+
+
+@pytest.fixture(scope="session")
+def shared_engine(database: str) -> Iterator[Engine]:
+    engine = connect(database, 20)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(shared_engine: Engine) -> Iterator[Engine]:
+    """An engine on an empty database; what a test commits is gone after it."""
+    yield shared_engine
+    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
+    with shared_engine.begin() as conn:
+        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+
+
+@pytest.fixture
+def conn(engine: Engine) -> Iterator[Connection]:
+    """One transaction, rolled back at the end."""
+    with engine.connect() as conn:
+        yield conn
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[FakeForge]:
+    """A fake forge whose every answer is checked against the real one's API description."""
+    with FakeForge(tmp_path / "forge") as forge:
+        yield forge
+    assert forge.violations == []
+
+
+@pytest.fixture
+def make_fleet(engine: Engine, clock: FakeClock, database: str, tmp_path: Path) -> Callable[..., Fleet]:
+    """Builds a fleet on the test's database, with the test's clock and a nudge that only counts."""
+
+    def make(**environ: str) -> Fleet:
+        given = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url(), **environ)
+        fleet = wiring.fleet(given, connections=1)
+        fleet.engine.dispose()
+        forges = wiring.Forges(fleet.config, engine)
+        mask = Mask([*environ.values(), "operator-token-of-the-test"])
+        return replace(fleet, engine=engine, forges=forges, clock=clock, nudge=CountingNudge(), mask=mask)
+
+    return make
+
+
+@pytest.fixture
+def fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
+    return make_fleet()
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> FlaskClient:
+    """The web application's client, with an operator's token."""
+    client = create_app(fleet).test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = "Bearer operator-token-of-the-test"
+    return client
+
+
+@pytest.fixture
+def workshop(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> Workshop:
+    """A repository on the fake forge with a hook, and a fleet that works for it."""
+    return Workshop(forge, make_fleet)

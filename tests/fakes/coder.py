@@ -1,0 +1,71 @@
+"""A scripted coding CLI: reads its prompt on stdin, really edits files, and prints what Codex prints."""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+BUG, FIX = "range(len(prices) - 1)", "range(len(prices))"
+PLAIN = '    """The sum of all prices."""\n    return sum(prices)\n'
+
+
+def main() -> None:
+    args = _arguments()
+    if args.ignore_term:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    prompt = sys.stdin.buffer.read()
+    say({"type": "thread.started", "thread_id": args.resume or str(uuid.uuid4())})
+    say({"type": "turn.started"})
+    until = time.monotonic() + args.seconds
+    while time.monotonic() < until:
+        say({"type": "item.completed", "item": {"type": "reasoning", "text": "thinking"}})
+        time.sleep(min(0.2, args.seconds))
+    text = "I changed nothing." if args.nothing else work(prompt, again=bool(args.resume))
+    say({"type": "item.completed", "item": {"type": "agent_message", "text": text}})
+    if args.exit:
+        say({"type": "turn.failed", "error": {"message": "told to fail"}})
+        sys.exit(args.exit)
+    say(
+        {
+            "type": "turn.completed",
+            "usage": {"input_tokens": 1200, "cached_input_tokens": 200, "output_tokens": 90},
+        }
+    )
+
+
+def work(prompt: bytes, again: bool) -> str:
+    """Mend the demo's bug, simplify it in a second round; elsewhere leave the prompt in a file as it came."""
+    core = Path("widgets/core.py")
+    if core.exists() and BUG in core.read_text():
+        core.write_text(core.read_text().replace(BUG, FIX))
+        return "total() left out the last price; it adds them all now."
+    if core.exists() and again:
+        head, _, _ = core.read_text().partition('    """The sum of all prices."""')
+        core.write_text(head + PLAIN)
+        return "total() is sum() now, as the review asked."
+    name = f"work-{hashlib.sha256(prompt).hexdigest()[:12]}.md"
+    Path(name).write_bytes(prompt)
+    return f"I wrote {name}."
+
+
+def say(event: dict[str, object]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resume")
+    parser.add_argument("--seconds", type=float, default=float(os.environ.get("CODER_SECONDS", "0")))
+    parser.add_argument("--exit", type=int, default=0)
+    parser.add_argument("--nothing", action="store_true")
+    parser.add_argument("--ignore-term", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""REST: webhooks of a repository and of an organisation, with their traps."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from . import objects, payloads
+from .api import Problem, answer, asked, for_repositories, me, need, nothing, paged, repository, world
+from .state import Hook
+from .subscriptions import RUNS, wanted
+
+routes = for_repositories("hooks")
+organisations = Blueprint("organisations", __name__, url_prefix="/api/v1/orgs/<org>")
+
+
+@routes.get("/hooks")
+def list_hooks() -> Response:
+    need("admin")
+    return paged(of_repository(), objects.hook)
+
+
+@routes.post("/hooks")
+def make() -> Response:
+    need("admin")
+    hook = from_order()
+    hook.repository_id = repository().id
+    return answer(objects.hook(hook), 201)
+
+
+@routes.route("/hooks/<int:number>", methods=["GET", "PATCH", "DELETE"])
+def one_hook(number: int) -> Response:
+    need("admin")
+    return on_one(number, of_repository())
+
+
+@routes.post("/hooks/<int:number>/tests")
+def test(number: int) -> Response:
+    """Sends a push of the default branch's head with before == after, whatever the hook wants."""
+    user = need("admin")
+    hook = pick(number, of_repository())
+    world().post.send(hook, "push", payloads.test_push(world(), repository(), user))
+    return nothing()
+
+
+@organisations.get("/hooks")
+def list_of_organisation(org: str) -> Response:
+    return paged(of_organisation(org), objects.hook)
+
+
+@organisations.post("/hooks")
+def make_for_organisation(org: str) -> Response:
+    of_organisation(org)
+    hook = from_order()
+    hook.organisation = world().users[org.lower()].login
+    return answer(objects.hook(hook), 201)
+
+
+@organisations.route("/hooks/<int:number>", methods=["GET", "PATCH", "DELETE"])
+def one_of_organisation(org: str, number: int) -> Response:
+    return on_one(number, of_organisation(org))
+
+
+def of_repository() -> list[Hook]:
+    return [hook for hook in world().hooks.values() if hook.repository_id == repository().id]
+
+
+def of_organisation(name: str) -> list[Hook]:
+    org, user = world().users.get(name.lower()), me()
+    if org is None or org.owners is None:
+        raise Problem(404)
+    if user.login not in org.owners and not user.is_admin:
+        raise Problem(403, "Must be an organization owner")
+    return [hook for hook in world().hooks.values() if hook.organisation == org.login]
+
+
+def pick(number: int, among: list[Hook]) -> Hook:
+    for hook in among:
+        if hook.id == number:
+            return hook
+    raise Problem(404)
+
+
+def from_order() -> Hook:
+    """`active` is false unless asked for; without events it is push alone."""
+    order = asked("type", "config")
+    config = order["config"]
+    for name in ("url", "content_type"):
+        if not config.get(name):
+            raise Problem(422, f"Missing config option: {name}")
+    if order["type"] not in ("forgejo", "gitea"):
+        raise Problem(422, f"Invalid hook type: {order['type']}")
+    if config["content_type"] not in ("json", "form"):
+        raise Problem(422, "Invalid content type")
+    now = world().now()
+    hook = Hook(
+        next(world().hook_ids),
+        order["type"],
+        config["url"],
+        config["content_type"],
+        config.get("secret") or "",
+        bool(order.get("active")),
+        wanted(order.get("events") or []),
+        order.get("branch_filter") or "",
+        order.get("authorization_header") or "",
+        now,
+        now,
+    )
+    world().hooks[hook.id] = hook
+    return hook
+
+
+def on_one(number: int, among: list[Hook]) -> Response:
+    hook = pick(number, among)
+    if request.method == "DELETE":
+        del world().hooks[hook.id]
+        return nothing()
+    if request.method == "PATCH":
+        edit(hook)
+    return answer(objects.hook(hook))
+
+
+def edit(hook: Hook) -> None:
+    """The trap: no new secret, no action_run events, and what is not sent again is lost."""
+    order = asked()
+    config = order.get("config") or {}
+    hook.url, hook.content_type = (
+        config.get("url") or hook.url,
+        config.get("content_type") or hook.content_type,
+    )
+    hook.wants = (wanted(order.get("events") or []) - set(RUNS)) | (hook.wants & set(RUNS))
+    hook.branch_filter = order.get("branch_filter") or ""
+    hook.authorization = order.get("authorization_header") or ""
+    if order.get("active") is not None:
+        hook.active = bool(order["active"])
+    hook.updated = world().now()

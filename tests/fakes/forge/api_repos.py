@@ -1,0 +1,145 @@
+"""REST: the account, the repository, its people, branches, files and commit statuses."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from . import branches, commits, objects, plumbing
+from .api import (
+    Problem,
+    answer,
+    asked,
+    asker,
+    for_repositories,
+    me,
+    need,
+    nothing,
+    paged,
+    repository,
+    users,
+    world,
+)
+from .state import Json
+
+routes = for_repositories("repositories")
+site = Blueprint("site", __name__, url_prefix="/api/v1")
+VERSION = "16.0.0+gitea-1.22.0"
+
+
+@site.get("/version")
+def version() -> Response:
+    return answer({"version": VERSION})
+
+
+@site.get("/settings/api")
+def settings() -> Response:
+    return answer(
+        {
+            "max_response_items": 50,
+            "default_paging_num": 30,
+            "default_git_trees_per_page": 1000,
+            "default_max_blob_size": 10485760,
+        }
+    )
+
+
+@site.get("/user")
+def who_am_i() -> Response:
+    return answer(objects.user(world(), me()))
+
+
+@routes.get("")
+def get_repository() -> Response:
+    return answer(objects.repository(world(), repository(), asker()))
+
+
+@routes.get("/collaborators/<login>")
+def is_collaborator(login: str) -> Response:
+    if users([login])[0].login not in repository().collaborators:
+        raise Problem(404)
+    return nothing()
+
+
+@routes.put("/collaborators/<login>")
+def collaborate(login: str) -> Response:
+    need("admin")
+    repository().collaborators[users([login])[0].login] = asked().get("permission") or "write"
+    return nothing()
+
+
+@routes.delete("/collaborators/<login>")
+def part(login: str) -> Response:
+    need("admin")
+    repository().collaborators.pop(users([login])[0].login, None)
+    return nothing()
+
+
+@routes.get("/collaborators/<login>/permission")
+def permission(login: str) -> Response:
+    """Only admins may ask about others."""
+    if login.lower() != me().login.lower() and not world().anyone_may_ask_permissions:
+        need(
+            "admin",
+            "Only admins can query all permissions, repo admins can query all repo permissions, "
+            "collaborators can query only their own",
+        )
+    user = world().users.get(login.lower())
+    if user is None:
+        raise Problem(404)
+    right = world().right(user, repository())
+    return answer({"permission": right, "role_name": right, "user": objects.user(world(), user)})
+
+
+def branch_shown(name: str) -> Json:
+    sha = plumbing.branch(repository().path, name)
+    if sha is None:
+        raise Problem(404)
+    may = world().may(asker(), "write", repository())
+    tip = commits.in_payload(world(), repository(), commits.one_of(repository(), sha))
+    return {
+        "name": name,
+        "commit": {**tip, "added": None, "removed": None, "modified": None},
+        "protected": False,
+        "required_approvals": 0,
+        "enable_status_check": False,
+        "status_check_contexts": [],
+        "user_can_push": may,
+        "user_can_merge": may,
+        "effective_branch_protection_name": "",
+    }
+
+
+@routes.get("/branches")
+def list_branches() -> Response:
+    names = [ref.removeprefix("refs/heads/") for ref in plumbing.refs(repository().path, "refs/heads/")]
+    return paged(names, branch_shown)
+
+
+@routes.get("/branches/<path:name>")
+def get_branch(name: str) -> Response:
+    return answer(branch_shown(name))
+
+
+@routes.post("/branches")
+def make_branch() -> Response:
+    order, user, repo = asked("new_branch_name"), need("write"), repository()
+    name = order["new_branch_name"]
+    start = order.get("old_ref_name") or order.get("old_branch_name") or repo.default_branch
+    if plumbing.branch(repo.path, name):
+        raise Problem(409, "The branch already exists.")
+    sha = plumbing.resolve(repo.path, start)
+    if sha is None:
+        raise Problem(404, "The old branch does not exist.")
+    branches.make(world(), repo, user, name, sha)
+    return answer(branch_shown(name), 201)
+
+
+@routes.delete("/branches/<path:name>")
+def remove_branch(name: str) -> Response:
+    user = need("write")
+    if name == repository().default_branch:
+        raise Problem(403, "can not delete default branch")
+    if plumbing.branch(repository().path, name) is None:
+        raise Problem(404)
+    branches.remove(world(), repository(), user, name)
+    return nothing()

@@ -1,0 +1,76 @@
+"""The Flask application: every part of the API and git, under one lock, with faults striking around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from flask import Flask, Response, request
+from werkzeug.wrappers import Request
+
+from . import api, api_code, api_hooks, api_issues, api_labels, api_pulls, api_repos, api_reviews, git
+from .contract import Contract
+from .faults import Fault, Faults
+from .serving import Cut
+from .world import World
+
+LARGEST_BODY = 100 * 1024 * 1024
+PARTS = (
+    api_repos.site,
+    api_repos.routes,
+    api_code.routes,
+    api_issues.routes,
+    api_labels.routes,
+    api_pulls.routes,
+    api_reviews.routes,
+    api_hooks.routes,
+    api_hooks.organisations,
+    git.routes,
+)
+
+
+class ForgeApp(Flask):
+    """Everything that is not a push or fetch runs under the world's lock; faults strike outside it."""
+
+    def __init__(self, world: World, faults: Faults, contract: Contract | None) -> None:
+        super().__init__("fake-forge", static_folder=None)
+        self.config.update(WORLD=world, MAX_CONTENT_LENGTH=LARGEST_BODY)
+        self.json.sort_keys = False  # type: ignore[attr-defined]
+        self.faults, self.world = faults, world
+        for part in PARTS:
+            self.register_blueprint(part)
+        api.install(self)
+        if contract:
+            self.after_request(contract.after_request)
+
+    def dispatch_request(self) -> Any:
+        if request.blueprint == "git":
+            return super().dispatch_request()
+        with self.world.lock:
+            return super().dispatch_request()
+
+    def wsgi_app(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        path = environ.get("REQUEST_URI", environ["PATH_INFO"]).split("?")[0]
+        environ["PATH_INFO"] = "/".join(
+            unquote_to_bytes(part).decode("latin-1").replace("/", api.SLASH) for part in path.split("/")
+        )
+        fault = self.faults.take(environ["REQUEST_METHOD"], path)
+        if fault is None:
+            return super().wsgi_app(environ, start_response)
+        return self.go_wrong(fault, environ, start_response)
+
+    def go_wrong(self, fault: Fault, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if fault.after_doing:
+            list(super().wsgi_app(environ, lambda *_: lambda data: None))
+        else:
+            Request(environ).get_data()
+        what = str(fault.what).removesuffix("-after-doing")
+        if what == "hang":
+            self.faults.hang()
+        if not what.isdigit():
+            raise Cut("cut by a fault")
+        headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
+        return Response('{"message":"a fault"}', int(what), headers, content_type="application/json")(
+            environ, start_response
+        )

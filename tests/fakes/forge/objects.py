@@ -1,0 +1,188 @@
+"""The objects of the REST API, key for key: accounts, repositories, labels, statuses, hooks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from .state import Hook, Issue, Json, Label, Repository, Status, User
+from .subscriptions import KNOWN
+from .world import World
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+DRAFT = ("wip:", "[wip]")
+FIXED_REPOSITORY: Json = {
+    "has_issues": True,
+    "internal_tracker": {
+        "enable_time_tracker": True,
+        "allow_only_contributors_to_track_time": True,
+        "enable_issue_dependencies": True,
+    },
+    "has_wiki": True,
+    "has_wiki_contents": False,
+    "wiki_branch": "main",
+}
+FIXED_REPOSITORY_END: Json = {
+    "globally_editable_wiki": False,
+    "has_pull_requests": True,
+    "has_projects": True,
+    "has_releases": True,
+    "has_packages": True,
+    "has_actions": True,
+    "ignore_whitespace_conflicts": False,
+    "allow_merge_commits": True,
+    "allow_rebase": True,
+    "allow_rebase_explicit": True,
+    "allow_squash_merge": True,
+    "allow_fast_forward_only_merge": True,
+    "allow_rebase_update": True,
+    "default_delete_branch_after_merge": False,
+    "default_merge_style": "merge",
+    "default_allow_maintainer_edit": False,
+    "default_update_style": "merge",
+    "avatar_url": "",
+    "internal": False,
+    "mirror_interval": "",
+    "object_format_name": "sha1",
+    "mirror_updated": ZERO_TIME,
+    "repo_transfer": None,
+    "topics": [],
+}
+
+
+def when(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def draft(title: str) -> bool:
+    return title.lower().startswith(DRAFT)
+
+
+def user(world: World, one: User) -> Json:
+    return {
+        "id": one.id,
+        "login": one.login,
+        "login_name": "",
+        "source_id": 0,
+        "full_name": one.full_name,
+        "email": world.email(one),
+        "avatar_url": f"{world.url}/avatars/{one.id:032}",
+        "html_url": f"{world.url}/{one.login}",
+        "language": "",
+        "is_admin": one.is_admin,
+        "last_login": ZERO_TIME,
+        "created": when(one.created),
+        "restricted": False,
+        "active": False,
+        "prohibit_login": False,
+        "location": "",
+        "pronouns": "",
+        "website": "",
+        "description": "",
+        "visibility": "public",
+        "followers_count": 0,
+        "following_count": 0,
+        "starred_repos_count": 0,
+        "username": one.login,
+    }
+
+
+def repository(world: World, repo: Repository, viewer: User | None) -> Json:
+    """`permissions` are the viewer's; in deliveries that is not always the one who acted."""
+    web, api = html(world, repo), f"{world.url}/api/v1/repos/{repo.full_name}"
+    ssh = f"ssh://git@{world.host}/{repo.full_name}"
+    still_open = [issue for issue in repo.issues.values() if issue.state == "open"]
+    return {
+        "id": repo.id,
+        "owner": user(world, repo.owner),
+        "name": repo.name,
+        "full_name": repo.full_name,
+        "description": repo.description,
+        "empty": False,
+        "private": repo.private,
+        "fork": False,
+        "template": False,
+        "parent": None,
+        "mirror": False,
+        "size": 128,
+        "language": "Python",
+        "languages_url": f"{api}/languages",
+        "html_url": web,
+        "url": api,
+        "link": "",
+        "ssh_url": f"{ssh}.git",
+        "clone_url": f"{web}.git",
+        "original_url": "",
+        "website": "",
+        "stars_count": 0,
+        "forks_count": 0,
+        "watchers_count": 2,
+        "open_issues_count": sum(not issue.pull for issue in still_open),
+        "open_pr_counter": sum(bool(issue.pull) for issue in still_open),
+        "release_counter": 0,
+        "default_branch": repo.default_branch,
+        "archived": repo.archived,
+        "created_at": when(repo.created),
+        "updated_at": when(repo.updated),
+        "archived_at": "1970-01-01T00:00:00Z",
+        "permissions": {
+            name: world.may(viewer, needed, repo)
+            for name, needed in (("admin", "admin"), ("push", "write"), ("pull", "read"))
+        },
+        **FIXED_REPOSITORY,
+        "wiki_ssh_url": f"{ssh}.wiki.git",
+        "wiki_clone_url": f"{web}.wiki.git",
+        **FIXED_REPOSITORY_END,
+    }
+
+
+def html(world: World, repo: Repository, issue: Issue | None = None) -> str:
+    base = f"{world.url}/{repo.full_name}"
+    return f"{base}/{'pulls' if issue.pull else 'issues'}/{issue.number}" if issue else base
+
+
+def label(world: World, repo: Repository, one: Label) -> Json:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "exclusive": one.exclusive,
+        "is_archived": one.is_archived,
+        "color": one.color,
+        "description": one.description,
+        "url": f"{world.url}/api/v1/repos/{repo.full_name}/labels/{one.id}",
+    }
+
+
+def people(world: World, some: list[User]) -> Json:
+    everyone = [user(world, one) for one in some]
+    return {"assignee": everyone[0] if everyone else None, "assignees": everyone or None}
+
+
+def status(world: World, repo: Repository, sha: str, one: Status) -> Json:
+    return {
+        "id": one.id,
+        "status": one.state,
+        "target_url": one.target_url,
+        "description": one.description,
+        "url": f"{world.url}/api/v1/repos/{repo.full_name}/statuses/{sha}",
+        "context": one.context,
+        "creator": user(world, one.creator),
+        "created_at": when(one.created),
+        "updated_at": when(one.created),
+    }
+
+
+def hook(one: Hook) -> Json:
+    return {
+        "id": one.id,
+        "type": one.kind,
+        "branch_filter": one.branch_filter,
+        "url": one.url,
+        "config": {"content_type": one.content_type, "url": one.url},
+        "content_type": one.content_type,
+        "events": [kind for kind in KNOWN if kind in one.wants],
+        "authorization_header": one.authorization,
+        "active": one.active,
+        "metadata": None,
+        "updated_at": when(one.updated),
+        "created_at": when(one.created),
+    }

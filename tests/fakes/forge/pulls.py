@@ -1,0 +1,158 @@
+"""What people do with pull requests, each with the deliveries it sends: open, review, ask for review."""
+
+from __future__ import annotations
+
+from . import issues, payloads, plumbing
+from .state import Issue, Json, Label, Pull, Repository, Review, ReviewComment, User
+from .world import World
+
+
+def find(repo: Repository, base: str, head: str, only_open: bool = False) -> Issue | None:
+    """The first row with these branches, in any state: that is what Forgejo answers with."""
+    for one in repo.issues.values():
+        if one.pull and (one.pull.base, one.pull.head) == (base, head) and (one.state == "open" or not only_open):
+            return one
+    return None
+
+
+def open_pull(
+    world: World,
+    repo: Repository,
+    user: User,
+    title: str,
+    body: str,
+    base: str,
+    head: str,
+    labels: list[Label],
+    assignees: list[User],
+) -> Issue:
+    head_sha, base_sha = plumbing.branch(repo.path, head) or "", plumbing.branch(repo.path, base) or ""
+    one = issues.file(world, repo, user, title, body)
+    one.labels, one.assignees = labels, assignees
+    one.pull = Pull(next(world.pull_ids), base, head, head_sha, plumbing.merge_base(repo.path, base_sha, head_sha))
+    plumbing.move(repo.path, f"refs/pull/{one.number}/head", head_sha)
+    for label in labels:
+        world.note(one, "label", user, "1", label)
+    issues.announce(world, repo, one, "opened", user)
+    if labels:
+        issues.announce(world, repo, one, "label_updated", user, kind="_label")
+    if assignees:
+        issues.announce(world, repo, one, "assigned", user, kind="_assign")
+    return one
+
+
+def head_moved(world: World, repo: Repository, one: Issue, doer: User, sha: str) -> None:
+    pull = one.pull
+    assert pull is not None
+    pull.head_sha = sha
+    measure(repo, pull)
+    plumbing.move(repo.path, f"refs/pull/{one.number}/head", sha)
+    for review in pull.reviews:
+        review.stale = review.state in ("APPROVED", "REQUEST_CHANGES") and review.commit_id != sha
+    world.touch(repo, one)
+    world.note(one, "pull_push", doer)
+    world.announce(repo, "pull_request_sync", payloads.pull(world, repo, one, "synchronized", doer))
+
+
+def measure(repo: Repository, pull: Pull) -> None:
+    """Where base and head parted, as of now."""
+    base = plumbing.branch(repo.path, pull.base)
+    if base:
+        pull.merge_base = plumbing.merge_base(repo.path, base, pull.head_sha) or pull.merge_base
+
+
+def review(
+    world: World,
+    repo: Repository,
+    one: Issue,
+    doer: User,
+    state: str,
+    body: str,
+    notes: list[Json],
+    commit_id: str,
+) -> Review:
+    pull = one.pull
+    assert pull is not None
+    now = world.touch(repo, one)
+    this = Review(
+        next(world.review_ids),
+        doer,
+        state,
+        body,
+        commit_id or pull.head_sha,
+        now,
+        official=state in ("APPROVED", "REQUEST_CHANGES") and world.may(doer, "write", repo),
+    )
+    this.comments = [inline(world, pull, this, note) for note in notes]
+    pull.reviews = [old for old in pull.reviews if not (old.state == "REQUEST_REVIEW" and old.user is doer)]
+    pull.reviews.append(this)
+    pull.requested = [user for user in pull.requested if user is not doer]
+    if state != "PENDING":
+        announce_review(world, repo, one, this)
+    return this
+
+
+def announce_review(world: World, repo: Repository, one: Issue, this: Review) -> None:
+    world.note(one, "review", this.user, this.body, review_id=this.id)
+    world.announce(
+        repo,
+        payloads.REVIEW_TYPES[this.state],
+        payloads.pull(world, repo, one, "reviewed", this.user, reviewer=this.user, review=this),
+    )
+
+
+def inline(world: World, pull: Pull, this: Review, note: Json) -> ReviewComment:
+    """A note on a line: new_position is the line's number in the new file, old_position in the old one."""
+    line = int(note.get("new_position") or 0) or -int(note.get("old_position") or 0)
+    return ReviewComment(
+        next(world.comment_ids),
+        str(note.get("path", "")),
+        line,
+        str(note.get("body", "")),
+        this.user,
+        this.commit_id,
+        world.now(),
+        f"@@ -{abs(line)} +{abs(line)} @@",
+    )
+
+
+def ask(world: World, repo: Repository, one: Issue, doer: User, reviewers: list[User]) -> list[Review]:
+    pull = one.pull
+    assert pull is not None
+    made = []
+    for reviewer in reviewers:
+        if reviewer in pull.requested:
+            continue
+        pull.requested.append(reviewer)
+        now = world.touch(repo, one)
+        made.append(
+            Review(
+                next(world.review_ids),
+                reviewer,
+                "REQUEST_REVIEW",
+                "",
+                pull.head_sha,
+                now,
+                official=world.may(reviewer, "write", repo),
+            )
+        )
+        pull.reviews.append(made[-1])
+        world.note(one, "review_request", doer)
+        announce_ask(world, repo, one, doer, reviewer, "review_requested")
+    return made
+
+
+def unask(world: World, repo: Repository, one: Issue, doer: User, reviewers: list[User]) -> None:
+    pull = one.pull
+    assert pull is not None
+    for reviewer in [user for user in reviewers if user in pull.requested]:
+        pull.requested.remove(reviewer)
+        pull.reviews = [old for old in pull.reviews if not (old.state == "REQUEST_REVIEW" and old.user is reviewer)]
+        world.touch(repo, one)
+        announce_ask(world, repo, one, doer, reviewer, "review_request_removed")
+
+
+def announce_ask(world: World, repo: Repository, one: Issue, doer: User, reviewer: User, action: str) -> None:
+    world.announce(
+        repo, "pull_request_review_request", payloads.pull(world, repo, one, action, doer, reviewer=reviewer)
+    )

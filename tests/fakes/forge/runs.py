@@ -1,0 +1,64 @@
+"""Runs of Forgejo Actions: the deliveries one sends when it ends."""
+
+from __future__ import annotations
+
+import json
+
+from . import objects, payloads
+from .state import Issue, Json, Repository, Status
+from .world import World
+
+
+def finish(world: World, repo: Repository, sha: str, status: str, workflow: str) -> None:
+    """Everything but success is sent as a failure; success after a failure sends `recover` too."""
+    one = next((one for one in repo.issues.values() if one.pull and one.pull.head_sha == sha), None)
+    last = next((run for run in reversed(repo.runs) if run["workflow_id"] == workflow), None)
+    this = _run(world, repo, one, sha, status, workflow)
+    repo.runs.append(this)
+    state = "success" if status == "success" else "failure"
+    repo.statuses.setdefault(sha, []).append(
+        Status(
+            next(world.status_ids),
+            state,
+            f"{workflow} / test (pull_request)",
+            "",
+            this["html_url"],
+            repo.owner,
+            world.now(),
+        )
+    )
+    world.announce(repo, f"action_run_{state}", payloads.run(state, this, "running", last))
+    if state == "success" and last and last["status"] != "success":
+        world.announce(repo, "action_run_recover", payloads.run("recover", this, "running", last))
+
+
+def _run(world: World, repo: Repository, one: Issue | None, sha: str, status: str, workflow: str) -> Json:
+    number, now = next(world.run_ids), objects.when(world.now())
+    doer = one.user if one else repo.owner
+    cause = payloads.pull(world, repo, one, "synchronized", doer) if one else {}
+    event = "pull_request" if one else "push"
+    return {
+        "id": number,
+        "title": one.title if one else sha[:10],
+        "repository": objects.repository(world, repo, repo.owner),
+        "workflow_id": workflow,
+        "index_in_repo": len(repo.runs) + 1,
+        "trigger_user": objects.user(world, doer),
+        "ScheduleID": 0,
+        "prettyref": f"#{one.number}" if one else repo.default_branch,
+        "is_ref_deleted": False,
+        "commit_sha": sha,
+        "is_fork_pull_request": False,
+        "need_approval": False,
+        "approved_by": 0,
+        "event": event,
+        "event_payload": json.dumps(cause, separators=(",", ":")),
+        "trigger_event": event,
+        "status": status,
+        "started": now,
+        "stopped": now,
+        "created": now,
+        "updated": now,
+        "duration": 1_000_000_000,
+        "html_url": f"{objects.html(world, repo)}/actions/runs/{len(repo.runs) + 1}",
+    }

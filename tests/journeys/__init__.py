@@ -1,0 +1,1 @@
+"""End to end: every process real, the story as an operator would see it."""

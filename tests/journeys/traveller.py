@@ -1,0 +1,118 @@
+"""What every journey does: takes an issue along, and asks the outside how it ended."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from app.cli.stage import CAPABILITY, REPOSITORY, Stage, stage
+from app.services.replay import differences
+from app.store import views
+from app.store.tables import runs
+from tests.fakes.forge import FakeForge
+from tests.fakes.forge.demo import furnish
+
+PATIENCE_SECS = 60.0
+
+
+class Journey:
+    """One stage, one forge, and the issues that travel over it."""
+
+    def __init__(self, set_: Stage, forge: FakeForge) -> None:
+        self.stage, self.forge = set_, forge
+
+    def open_issue(self, title: str = "Fix off-by-one in total()", body: str = "The last price is left out.") -> str:
+        label = self.stage.alice.label(REPOSITORY, CAPABILITY)
+        return f"{REPOSITORY}#{self.stage.alice.open_issue(REPOSITORY, title, body, [label])}"
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        with self.stage.fleet.engine.begin() as conn:
+            return views.task(conn, task_id) or {"status": "unknown", "events": [], "runs": []}
+
+    def until(self, happened: Callable[[], object], what: str) -> None:
+        """Wait for something to be so, keeping the processes alive; fails with the logs when it never is."""
+        until = time.monotonic() + PATIENCE_SECS
+        while not self._is_so(happened):
+            self.stage.keeper.look()
+            assert time.monotonic() < until, f"never: {what}\n{self.logs()}"
+            time.sleep(0.03)
+
+    @staticmethod
+    def _is_so(happened: Callable[[], object]) -> bool:
+        """A database that is being started again has nothing to say yet."""
+        try:
+            return bool(happened())
+        except OperationalError:
+            return False
+
+    def until_status(self, task_id: str, status: str, opened: int = 0) -> dict[str, Any]:
+        def is_so() -> bool:
+            task = self.task(task_id)
+            openings = sum(event["fact"] == "pull_opened" for event in task["events"])
+            return bool(task["status"] == status and openings >= opened)
+
+        self.until(is_so, f"{task_id} {status}")
+        return self.task(task_id)
+
+    def until_settled(self, task_id: str) -> dict[str, Any]:
+        self.until(lambda: not self.task(task_id)["debts"], "nothing owed any more")
+        return self.task(task_id)
+
+    def to_the_merge(self, task_id: str) -> dict[str, Any]:
+        """Review once, merge, and wait until everything is told."""
+        pull = self.until_status(task_id, "review_pending", opened=1)["pr_number"]
+        self.stage.reviewer.ask_for_changes(REPOSITORY, pull, "Please use sum().")
+        self.until_status(task_id, "review_pending", opened=2)
+        self.stage.reviewer.merge(REPOSITORY, pull)
+        self.until_status(task_id, "completed")
+        return self.until_settled(task_id)
+
+    def kill(self, name: str, number: int = 9) -> int:
+        child = next(child for child in self.stage.keeper.children if child.name == name)
+        assert child.process is not None
+        os.kill(child.process.pid, number)
+        return child.process.pid
+
+    def run_states(self) -> list[dict[str, Any]]:
+        """state.json of each run on the host."""
+        found = (self.stage.config.home / "work" / "runs").glob("*/*/state.json")
+        return [json.loads(path.read_text()) for path in sorted(found)]
+
+    def run_rows(self) -> int:
+        with self.stage.fleet.engine.begin() as conn:
+            return int(conn.execute(sa.select(sa.func.count()).select_from(runs)).scalar_one())
+
+    def pulls(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (
+            self.forge.client(self.stage.alice.token).get(f"/repos/{REPOSITORY}/pulls", params={"state": "all"}).json()
+        )
+        return found
+
+    def comment_kinds(self, task_id: str) -> list[str]:
+        """The kinds of our comments on an issue, in order."""
+        bodies = self.stage.alice.comments(REPOSITORY, int(task_id.rpartition("#")[2]))
+        return [body.rpartition("kind=")[2].removesuffix(" -->") for body in bodies if "<!-- fleet:" in body]
+
+    def assert_history_holds(self) -> None:
+        _, differing = differences(self.stage.fleet)
+        assert differing == []
+
+    def logs(self) -> str:
+        files = sorted((self.stage.config.home / "log").glob("*.log"))
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in files)
+
+
+@contextmanager
+def journey(tmp_path: Path, seconds: float = 0.2, **environ: str) -> Iterator[Journey]:
+    """A forge of our own, furnished as in the demo, and the whole system beside it."""
+    with FakeForge(tmp_path / "forge") as forge:
+        users = furnish(forge)
+        with stage(seconds, {"url": forge.url, "users": users}, **environ) as set_:
+            yield Journey(set_, forge)
+        assert forge.violations == []

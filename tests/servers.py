@@ -1,0 +1,87 @@
+"""The servers that tests share: one embedded Postgres and Valkey a session, started by whoever runs pytest."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import psycopg
+
+from app.cli import embedded
+from app.cli.processes import Keeper
+from app.config import embedded_database_url, read
+from app.store.engine import connect
+from app.store.migrate import migrate
+
+HOME = "FLEET_TEST_HOME"
+TEMPLATE = "template_fleet"
+
+
+class Servers:
+    """Postgres with a migrated template database, and Valkey, in a folder of their own."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="fleet-test-"))
+        self._keeper = Keeper()
+
+    def start(self) -> None:
+        """Start both and name them in the environment, where pytest's workers find them."""
+        embedded.POSTGRES_SETTINGS |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        embedded.POSTGRES_SETTINGS |= {"max_connections": "200"}
+        embedded.prepare_home(self.home)
+        self._keeper.add(embedded.postgres(self.home))
+        self._keeper.add(embedded.valkey(self.home))
+        os.environ[HOME] = str(self.home)
+        embedded.create_database(embedded_database_url(self.home), TEMPLATE)
+        engine = connect(url(TEMPLATE), 1)
+        migrate(engine)
+        engine.dispose()
+
+    def stop(self) -> None:
+        self._keeper.stop()
+        os.environ.pop(HOME, None)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def url(name: str) -> str:
+    """The address of a database on the shared server."""
+    return embedded_database_url(home()).replace("/fleet?", f"/{name}?")
+
+
+def home() -> Path:
+    return Path(os.environ[HOME])
+
+
+def valkey_url(number: int = 0) -> str:
+    return f"redis+socket://{home()}/run/valkey.sock?virtual_host={number}"
+
+
+def create(name: str, template: str = TEMPLATE) -> None:
+    """Make a database as a copy of the template."""
+    _run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+
+def drop(name: str) -> None:
+    _run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def fresh_name() -> str:
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+def config(**environ: str) -> dict[str, str]:
+    """An environment for a fleet of a test; checked as a real one is."""
+    given = {
+        "FLEET_HOME": str(home()),
+        "HOME": str(home()),
+        "FLEET_OPERATOR_TOKEN": "operator-token-of-the-test",
+    } | environ
+    read(given)
+    return given
+
+
+def _run(statement: str) -> None:
+    address = url("postgres").replace("postgresql+psycopg", "postgresql")
+    with psycopg.connect(address, autocommit=True) as conn:
+        conn.execute(statement.encode())

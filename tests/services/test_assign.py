@@ -1,0 +1,68 @@
+"""Placing tasks on hosts: slots are never exceeded, and a refusal is a sentence."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import sqlalchemy as sa
+
+from app.domain.task import Mode, State
+from app.ports import Fleet
+from app.services import assign
+from app.store import tasks
+from app.store.tables import briefs, runs
+from tests.builders import a_host, a_stored_task, apply
+
+
+def test_many_who_place_at_once_never_exceed_the_slots(fleet: Fleet) -> None:
+    with fleet.engine.begin() as conn:
+        apply(conn, hosts=[a_host("a", slots=3), a_host("b", slots=2)])
+        for number in range(30):
+            a_stored_task(conn, f"acme/widgets#{number + 1}")
+    with ThreadPoolExecutor(8) as pool:
+        placed = sum(pool.map(lambda _: assign.place_waiting(fleet), range(16)))
+    assert placed == 5
+    with fleet.engine.begin() as conn:
+        counts = conn.execute(sa.select(runs.c.host_id, sa.func.count()).group_by(runs.c.host_id)).all()
+    assert sorted((host, count) for host, count in counts) == [("a", 3), ("b", 2)]
+
+
+def test_a_task_for_agents_stays_where_it_is(fleet: Fleet) -> None:
+    with fleet.engine.begin() as conn:
+        apply(conn)
+        task = a_stored_task(conn, mode=Mode.HTTP_PULL)
+    assert assign.place_waiting(fleet) == 0
+    with fleet.engine.begin() as conn:
+        assert tasks.load(conn, task.id).state is State.CREATED
+
+
+def test_why_names_what_each_host_lacks(fleet: Fleet) -> None:
+    with fleet.engine.begin() as conn:
+        apply(conn)
+        task = a_stored_task(conn, needs=("gpu",))
+    assert assign.place_waiting(fleet) == 0
+    with fleet.engine.begin() as conn:
+        assert assign.why(conn, task)["refusals"] == {"localhost": "coder lacks gpu"}
+
+
+def test_the_higher_priority_goes_first(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet()
+    with fleet.engine.begin() as conn:
+        apply(conn, hosts=[a_host(slots=1)])
+        low, urgent = (
+            a_stored_task(conn, "acme/widgets#1", priority=0),
+            a_stored_task(conn, "acme/widgets#2", priority=3),
+        )
+    assert assign.place_waiting(fleet) == 1
+    with fleet.engine.begin() as conn:
+        assert [tasks.load(conn, task.id).state for task in (low, urgent)] == [State.CREATED, State.ASSIGNED]
+
+
+def test_tasks_for_a_cli_that_nobody_has_hold_up_none_behind_them(fleet: Fleet) -> None:
+    with fleet.engine.begin() as conn:
+        apply(conn)
+        stuck = [a_stored_task(conn, f"acme/widgets#{number + 1}").id for number in range(20)]
+        conn.execute(sa.update(briefs).where(briefs.c.task_pk.in_(stuck)).values(cli="nobody-has-it"))
+        healthy = a_stored_task(conn, "acme/widgets#99")
+    assert assign.place_waiting(fleet) == 1
+    with fleet.engine.begin() as conn:
+        assert tasks.load(conn, healthy.id).state is State.ASSIGNED

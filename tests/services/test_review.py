@@ -1,0 +1,218 @@
+"""Pull requests followed: opened, asked to change, merged, closed; in whatever order it is heard."""
+
+import pytest
+
+from app.domain.lifecycle import Fact, What
+from app.domain.task import State
+from app.services import intake
+from app.store import tasks
+from tests.workshop import Workshop, signed
+
+
+def test_a_run_that_pushed_ends_in_a_pull_request_that_waits_for_review(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    task = workshop.task(number)
+    assert (task.state, task.pr_number, workshop.pulls()) == (State.REVIEW_PENDING, pull, [pull])
+    assert "status:review" in workshop.labels(number)
+
+
+def test_a_review_starts_one_round_however_often_it_is_heard(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.review(pull)
+    workshop.hear()
+    workshop.reconcile()
+    for again in range(len(workshop.forge.deliveries)):
+        workshop.forge.deliver_again(again)
+    workshop.hear()
+    task = workshop.task(number)
+    assert (task.state, task.review_count, task.run) == (State.RUNNING, 1, 2)
+    assert workshop.facts(number).count("changes_requested") == 1
+
+
+def test_two_reviews_are_two_rounds_one_after_the_other(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    for content in ("2", "3"):
+        workshop.review(pull)
+        workshop.hear()
+        workshop.start(number)
+        workshop.finish(number, content)
+        workshop.hear()
+    task = workshop.task(number)
+    assert (task.state, task.review_count, task.run, workshop.pulls()) == (State.REVIEW_PENDING, 2, 3, [pull])
+
+
+def test_more_reviews_than_retries_are_too_many(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    for content in ("2", "3", None):
+        workshop.review(pull)
+        workshop.hear()
+        if content:
+            workshop.start(number)
+            workshop.finish(number, content)
+            workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.FAILED, "review_loop_limit")
+
+
+def test_a_review_brings_its_notes_with_file_and_line(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    note = {"path": "total.py", "new_position": 1, "body": "Why?"}
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="REQUEST_CHANGES", body="Hm.", comments=[note])
+    workshop.hear()
+    asked = workshop.shown(number)["events"][-1]["detail"]
+    assert (asked["by"], asked["text"], asked["comments"]) == ("reviewer", "Hm.", [["total.py", 1, "Why?"]])
+
+
+@pytest.mark.parametrize("event", ["APPROVED", "COMMENT"])
+def test_a_review_that_asks_for_nothing_changes_nothing(workshop: Workshop, event: str) -> None:
+    number, pull = workshop.in_review()
+    before = workshop.task(number)
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event=event, body="Fine.")
+    workshop.hear()
+    assert workshop.task(number) == before
+
+
+def test_a_dismissed_review_starts_nothing(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    review = workshop.review(pull)
+    workshop.say("POST", f"/pulls/{pull}/reviews/{review}/dismissals", message="Mistaken.")
+    workshop.hear()
+    assert workshop.task(number).state is State.REVIEW_PENDING
+
+
+def test_the_merge_completes_the_task(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.merge(pull)
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+    assert "status:done" in workshop.labels(number)
+
+
+@pytest.mark.parametrize("fact", ["created", "assigned", "running"])
+def test_a_merge_by_somebody_else_completes_a_task_at_any_live_state(workshop: Workshop, fact: str) -> None:
+    number = workshop.open_issue(labels=("agent:cobol" if fact == "created" else "agent:python",))
+    workshop.hear()
+    if fact == "running":
+        workshop.start(number)
+    assert workshop.task(number).state == fact
+    workshop.push(number)
+    workshop.merge(workshop.open_pull(number, by="alice"))
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+
+
+def test_a_task_that_failed_is_completed_by_the_merge_of_its_branch(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.finish(number, None)
+    workshop.push(number)
+    pull = workshop.open_pull(number)
+    workshop.hear()
+    assert workshop.task(number).state is State.FAILED
+    workshop.merge(pull)
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+
+
+def test_the_merge_heard_before_the_opening_completes_all_the_same(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.push(number)
+    workshop.merge(workshop.open_pull(number))
+    workshop.forge.settle()
+    for delivery in reversed(workshop.forge.deliveries[workshop.carried :]):
+        assert workshop.bring(delivery) == 202
+        intake.apply_deliveries(workshop.fleet)
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+    assert workshop.task(number).pr_number is not None
+
+
+def test_closing_the_pull_request_cancels_and_reopening_brings_back(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.say("PATCH", f"/pulls/{pull}", state="closed")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.CANCELLED, "pull_closed")
+    workshop.say("PATCH", f"/pulls/{pull}", state="open")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.REVIEW_PENDING, None)
+
+
+def test_closed_reopened_and_closed_again_is_cancelled(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    for state in ("closed", "open"):
+        workshop.say("PATCH", f"/pulls/{pull}", state=state)
+        workshop.hear()
+    with workshop.forge.world.lock:
+        closed = workshop.forge.repository("acme/widgets").issues[pull]
+    workshop.say("PATCH", f"/pulls/{pull}", state="closed")
+    closed.closed = closed.closed and closed.closed.replace(year=2031)
+    workshop.hear()
+    assert workshop.task(number).state is State.CANCELLED
+
+
+def test_a_pull_request_that_a_cancelled_task_had_is_not_brought_back_by_reopening_it(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    with workshop.fleet.engine.begin() as conn:
+        tasks.record(conn, workshop.task(number).id, Fact(What.CANCEL), workshop.fleet.clock())
+    workshop.say("PATCH", f"/pulls/{pull}", state="closed")
+    workshop.say("PATCH", f"/pulls/{pull}", state="open")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.CANCELLED, "cancelled")
+
+
+def test_a_new_pull_request_is_opened_after_the_old_one_was_closed(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.say("PATCH", f"/pulls/{pull}", state="closed")
+    workshop.hear()
+    with workshop.fleet.engine.begin() as conn:
+        tasks.record(conn, workshop.task(number).id, Fact(What.RETRY), workshop.fleet.clock())
+    workshop.hear()
+    workshop.start(number)
+    workshop.finish(number, "2")
+    workshop.hear()
+    task = workshop.task(number)
+    assert (task.state, len(workshop.pulls())) == (State.REVIEW_PENDING, 2)
+    assert task.pr_number == max(workshop.pulls())
+
+
+def test_our_own_echo_does_no_harm(workshop: Workshop) -> None:
+    """Every comment, label and pull request of ours comes back as a delivery; `hear` ends only when all is quiet."""
+    number, _ = workshop.in_review()
+    ours = [one for one in workshop.forge.deliveries if one.body["sender"]["login"] == "fleet"]
+    assert {one.event_type for one in ours} >= {"issue_label", "issue_comment", "pull_request"}
+    before = workshop.shown(number)
+    for delivery in ours:
+        workshop.client.post(
+            "/webhooks/forgejo",
+            data=delivery.raw,
+            headers=delivery.headers | {"X-Forgejo-Delivery": f"again {delivery.uuid}"},
+        )
+    workshop.hear()
+    assert workshop.shown(number) == before
+
+
+def test_a_pull_request_from_another_branch_is_not_the_tasks_own(workshop: Workshop) -> None:
+    """A delivery is a hint: what the forge says of that number decides, not the branch the delivery names."""
+    number = workshop.running()
+    workshop.say("POST", "/branches", new_branch_name="other")
+    workshop.forge.commit("acme/widgets", "alice", "other", {"other.py": "1"}, "Something else")
+    workshop.say("POST", "/pulls", head="other", base="main", title="Something else")
+    workshop.forge.settle()
+    named = workshop.task(number).branch or ""
+    delivery = next(one for one in workshop.forge.deliveries if one.kind == "pull_request/opened")
+    raw = delivery.raw.replace(b'"ref": "other"', f'"ref": "{named}"'.encode())
+    assert raw != delivery.raw
+    workshop.client.post("/webhooks/forgejo", data=raw, headers=signed(raw, "pull_request", "twisted"))
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.RUNNING, None)
+
+
+def test_a_retry_is_not_undone_by_a_pull_request_that_was_closed_before(workshop: Workshop) -> None:
+    number, _ = workshop.in_review()
+    task = workshop.task(number)
+    with workshop.fleet.engine.begin() as conn:
+        tasks.record(conn, task.id, Fact(What.CANCEL), workshop.fleet.clock())
+    workshop.say("PATCH", f"/pulls/{task.pr_number}", state="closed")
+    workshop.hear()
+    with workshop.fleet.engine.begin() as conn:
+        tasks.record(conn, task.id, Fact(What.RETRY), workshop.fleet.clock())
+    workshop.reconcile()
+    assert workshop.task(number).live

@@ -1,0 +1,93 @@
+"""The one door: compare-and-swap, event and debts in one breath."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from app.domain.errors import Kind, Refused
+from app.domain.lifecycle import Fact, What
+from app.domain.task import State
+from app.store import debts, tasks, views
+from app.store.tables import events, runs
+from tests.builders import AT, a_fact, a_stored_task
+
+PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
+
+
+def test_a_move_writes_the_event_the_debts_and_the_run_together(conn: Connection) -> None:
+    task = a_stored_task(conn)
+    moved = tasks.record(conn, task.id, Fact(What.PLACED, PLACED), AT)
+    assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
+    assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
+    assert {debt["kind"] for debt in debts.of_task(conn, task.id)} == {"start", "label"}
+    assert conn.execute(sa.select(runs.c.number, runs.c.agent_type)).all() == [(1, "coder")]
+
+
+def test_a_refused_fact_changes_nothing_at_all(conn: Connection) -> None:
+    task = a_stored_task(conn)
+    with pytest.raises(Refused) as refused:
+        tasks.record(conn, task.id, a_fact(What.CHANGES_REQUESTED), AT)
+    assert refused.value.kind is Kind.INVALID
+    assert "review_pending" in str(refused.value)
+    assert tasks.load(conn, task.id) == task
+    assert debts.of_task(conn, task.id) == []
+
+
+def test_a_fact_with_a_key_is_heard_once(conn: Connection) -> None:
+    task = a_stored_task(conn)
+    opened = a_fact(What.PULL_OPENED, number=13, head="a" * 40)
+    tasks.record(conn, task.id, Fact(What.PLACED, PLACED), AT)
+    tasks.record(conn, task.id, opened, AT)
+    review = a_fact(What.CHANGES_REQUESTED, key="review 7", until=AT.isoformat())
+    once = tasks.record(conn, task.id, review, AT)
+    assert tasks.record(conn, task.id, review, AT) == once
+    assert once.review_count == 1
+
+
+def test_of_many_who_place_one_task_at_once_one_wins(engine: Engine) -> None:
+    with engine.begin() as conn:
+        task = a_stored_task(conn)
+
+    def place(number: int) -> str:
+        try:
+            with engine.begin() as conn:
+                tasks.record(conn, task.id, Fact(What.PLACED, PLACED | {"host_id": f"host-{number}"}), AT)
+        except Refused:
+            return "refused"
+        return "won"
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(place, range(16)))
+    assert sorted(answers) == ["refused"] * 15 + ["won"]
+    with engine.begin() as conn:
+        assert conn.execute(sa.select(sa.func.count()).select_from(runs)).scalar() == 1
+        assert tasks.load(conn, task.id).version == 2
+
+
+@pytest.mark.parametrize("statement", ["UPDATE events SET what = 'x'", "DELETE FROM events", "TRUNCATE events CASCADE"])
+def test_the_database_refuses_to_change_history(conn: Connection, statement: str) -> None:
+    a_stored_task(conn)
+    with pytest.raises(DBAPIError, match="append-only"):
+        conn.execute(sa.text(statement))
+
+
+def test_the_same_task_id_asked_for_twice_is_one_task(conn: Connection) -> None:
+    first = a_stored_task(conn)
+    assert a_stored_task(conn).id == first.id
+    assert len(views.event_list(conn, first.id)) == 1
+
+
+def test_events_amount_to_the_row(conn: Connection) -> None:
+    task = a_stored_task(conn)
+    for fact in (
+        Fact(What.PLACED, PLACED),
+        a_fact(What.STARTED, run=1),
+        a_fact(What.FAILED, run=1, reason="cli_failed", transient=True, session="s"),
+        a_fact(What.DUE),
+    ):
+        task = tasks.record(conn, task.id, fact, AT)
+    told = list(conn.execute(sa.select(events).where(events.c.task_pk == task.id).order_by(events.c.seq)).mappings())
+    assert tasks.replayed(told) == task == tasks.load(conn, task.id)

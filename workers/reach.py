@@ -1,0 +1,92 @@
+"""Calls the supervisor on a host: one verb, JSON in, JSON out. `localhost` is a local process; SSH joins it here."""
+
+import hashlib
+import json
+import os
+import py_compile
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from app.domain.errors import Kind, Refused
+from app.ports import Fleet
+from app.store.tables import Row
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SECONDS = 60
+KEPT = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "SHELL",
+)  # no secret of ours goes along
+
+
+class Unreachable(Exception):
+    """The host did not answer; what it does meanwhile is unknown."""
+
+
+def ask(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The supervisor's answer. Raises Unreachable, or Refused where the host says that it cannot be done."""
+    if host["hostname"] != "localhost":
+        raise Refused(Kind.INVALID, f"The host {host['host_id']} needs SSH, which this version does not have yet.")
+    return _ask_locally(host, verb, request)
+
+
+def home(fleet: Fleet, host: Row) -> str:
+    """The folder on the host that is ours."""
+    return host["work_dir"] or (
+        str(fleet.config.home / "work") if host["hostname"] == "localhost" else "~/.agent-fleet"
+    )
+
+
+def _ask_locally(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    argv = [sys.executable, "-I", "-S", str(_copied(request["home"])), verb]
+    try:
+        done = subprocess.run(
+            argv,
+            input=json.dumps(request).encode(),
+            env=environment,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unreachable(f"{host['host_id']} did not answer `{verb}`: {error}") from error
+    return _answer(host, verb, done.stdout, done.stderr)
+
+
+def _answer(host: Row, verb: str, stdout: bytes, stderr: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(stdout)
+    except ValueError as error:
+        raise Unreachable(
+            f"{host['host_id']} gave no answer to `{verb}`: {stderr[-500:].decode(errors='replace')}"
+        ) from error
+    if "error" in answer:
+        raise Unreachable(f"{host['host_id']} could not `{verb}`: {answer['error']}")
+    return dict(answer)
+
+
+@cache
+def _copied(home: str) -> Path:
+    """The supervisor under its content's hash, so that one that runs is never changed under its feet; compiled, since
+    compiling it would be a sixth of every start."""
+    code = SUPERVISOR.read_bytes()
+    path = Path(home) / "bin" / f"{hashlib.sha256(code).hexdigest()}.py"
+    compiled = path.with_suffix(f".{sys.implementation.cache_tag}.pyc")
+    if not compiled.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_bytes(code)
+        new.replace(path)
+        py_compile.compile(str(path), str(compiled), doraise=True)
+    return compiled

@@ -1,0 +1,52 @@
+"""The rounds: work (apply, place, start, settle), look (poll hosts), rescue, reconcile. Any number at once is fine."""
+
+from collections.abc import Callable
+
+import structlog
+
+from app.services import assign, intake, reconcile, rescue, settle
+from app.wiring import WORK
+from workers import runs
+from workers.celery import app, fleet
+
+MOST_TURNS = 50
+log = structlog.get_logger()
+
+
+@app.task(name=WORK)
+def work() -> None:
+    """Apply deliveries, place tasks, start runs, pay debts, until a turn finds nothing to do.
+
+    Runs come before words: a start waits for no comment.
+    """
+    steps: tuple[Callable[..., int], ...] = (
+        intake.apply_deliveries,
+        assign.place_waiting,
+        runs.pay,
+        settle.settle,
+    )
+    for _ in range(MOST_TURNS):
+        if not sum(step(fleet()) for step in steps):
+            return
+    log.warning("a round of work found more to do than it may; the next one goes on")
+
+
+@app.task(name="fleet.look")
+def look() -> None:
+    """See how the runs on all hosts are."""
+    if runs.look(fleet()):
+        work()
+
+
+@app.task(name="fleet.rescue")
+def rescue_round() -> None:
+    """Move what the clock has something to say about."""
+    if rescue.rescue(fleet()):
+        work()
+
+
+@app.task(name="fleet.reconcile")
+def reconcile_round() -> None:
+    """Compare with the forges."""
+    if reconcile.reconcile(fleet(), every=fleet().config.reconcile_secs * 0.9):
+        work()

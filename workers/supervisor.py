@@ -1,0 +1,1261 @@
+"""The one file that is copied to hosts: it starts, watches, cancels and releases coding-agent runs there.
+
+    python3 -I -S supervisor.py start|poll|cancel|release|probe  < request.json  > answer.json
+
+A run is a folder, and the folder is the truth about it. `start` makes it and leaves behind a supervisor, which
+takes the run through its steps, prepare -> agent -> validate -> deliver, even if nobody asks for an hour. Each
+JSON file in it is written under another name and renamed; who holds the flock on `lock` supervises the run.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import select
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False  # importing typing costs 3 ms, and every one counts between `start` and the CLI
+if TYPE_CHECKING:
+    from subprocess import Popen
+    from typing import Any, Callable, NoReturn
+
+    Json = dict[str, Any]
+    Exhausted = Callable[[], str | None]  # why a child has to be ended now, if it has to
+
+STEPS = ("prepare", "agent", "validate", "deliver")
+# The wall clock and the silence of the agent, all commands of the validation together, each git process.
+LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600}
+ENDS = {
+    "cancelled": "the run was cancelled",
+    "lost": "the supervisor was told to end (SIGTERM), but not by a cancel: the host may be shutting down",
+    "timed_out": "the agent was still working after {wall_secs} s and was ended",
+    "silent": "the agent printed nothing for {silence_secs} s and was ended",
+}
+ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")
+NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,120}\Z")
+NOT_IN_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|/\.|@\{|\.lock(/|\Z)|\A[-/.]|[/.]\Z|\A\Z")
+ABANDONED_SECS = 3  # a folder without state.json whose maker has not locked it for so long belongs to nobody
+PATIENCE_SECS = 10  # how long we wait for another process to do its part
+
+
+class Refused(Exception):
+    """The request cannot be carried out; the sentence says what happened and what to do."""
+
+
+class Ended(Exception):
+    """The run is over before its last step."""
+
+    def __init__(self, end: str, reason: str) -> None:
+        super().__init__(reason)
+        self.end = end
+
+
+# ------------------------------------------------------------------------------------------------- the verbs
+def main() -> None:
+    try:
+        verb = sys.argv[1] if len(sys.argv) == 2 else ""
+        if verb not in VERBS:
+            raise Refused(f"'{verb}' is not a verb: use one of {', '.join(VERBS)}")
+        answer = VERBS[verb](checked(verb, sys.stdin.buffer.read()))
+    except (Refused, Ended) as why:
+        answer = {"error": str(why)}
+    except OSError as why:
+        answer = {"error": f"this host could not {verb}: {why}; put that right, then ask again"}
+    except (AttributeError, KeyError, TypeError, ValueError) as why:
+        answer = {"error": f"a field of the request to {verb} has the wrong shape ({why}): put that right"}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.exit(2 if "error" in answer else 0)
+
+
+def start(request: Json) -> Json:
+    """Make the run's folder and leave its supervisor behind. Saying it again changes nothing."""
+    run, until = Run.named(request), time.monotonic() + PATIENCE_SECS
+    while not run.has_begun():
+        if run.claim():
+            return {"run": run.name, "state": "started", "pid": launch(run, request)}
+        if time.monotonic() > until:
+            raise Refused(f"another process is still starting run {run.name}: poll it, or ask again")
+        time.sleep(0.02)
+    state, result = run.read("state.json"), run.read("result.json")
+    refused = result is not None and state is None
+    return {"run": run.name, "state": "cancelled" if refused else "known", "pid": (state or {}).get("pid")}
+
+
+def poll(request: Json) -> Json:
+    """How all these runs are, and what their logs have grown by since the given offsets.
+
+    `offset` is where `data` begins: go on at offset + its length. `limit` bounds the bytes before base64.
+    """
+    answers: Json = {}
+    logs: list[tuple[int, str, int, Json]] = []
+    for asked in request["runs"]:
+        run = Run.named({**request, **asked})
+        # The result is looked at before the logs: once it is there they do not grow any more.
+        answer = answers[run.name] = run.seen()
+        for name in ("stdout", "stderr") if answer["known"] else ():
+            path, offset = run.file(name + ".log"), asked.get(name) or 0
+            size = os.path.getsize(path) if os.path.exists(path) else 0
+            answer[name] = {"offset": offset, "size": size, "data": ""}
+            logs.append((max(0, size - offset), path, offset, answer[name]))
+    share_out(logs, request.get("limit") or 262144)
+    return {"now": time.time(), "boot_id": boot_id(), "runs": answers}
+
+
+def cancel(request: Json) -> Json:
+    """Have the run ended. One never seen here gets a tombstone, so that a late start is refused."""
+    run, until = Run.named(request), time.monotonic() + PATIENCE_SECS
+    make_folder(run.path)
+    while time.monotonic() < until:
+        if run.settled():
+            return {"run": run.name, "state": "ended"}
+        state = run.read("state.json")
+        if state and is_alive(state):
+            run.write("cancel.json", {"grace_secs": request.get("grace_secs", LIMITS["grace_secs"])})
+            os.kill(state["pid"], signal.SIGTERM)
+            return {"run": run.name, "state": "cancelling"}
+        if run.lock() and not run.has_begun():
+            tombstone = outcome(run.name, "cancelled", "it was cancelled before it was started")
+            run.write("result.json", tombstone, durable=True)
+            return {"run": run.name, "state": "unknown"}
+        time.sleep(0.02)
+    raise Refused(f"run {run.name} is held by a process that does not answer: look at it on the host")
+
+
+def release(request: Json) -> Json:
+    """Delete an ended run, and its worktree once everything in it is on the forge or saved."""
+    run = Run.named(request)
+    make_folder(run.path)
+    if (run.has_begun() and not run.settled()) or not run.lock():
+        raise Refused(f"run {run.name} is still going: cancel it and wait for its result first")
+    saved = None
+    if request.get("worktree"):
+        watch = Watch()
+        with Lock(worktree_lock(request)) as lock:
+            if not watch.acquire(lock, PATIENCE_SECS):
+                raise Refused(f"another run works on task {request['task']}: end that one first")
+            saved = Worktree(request, run, watch, LIMITS).give_up()
+            os.unlink(lock.path)
+    erase(run.path)
+    return {"released": True, "saved": saved}
+
+
+def probe(request: Json) -> Json:
+    """What this host is and has: asked before it is given work."""
+    base = fleet_folder(request)
+    while not os.path.exists(base):
+        base = os.path.dirname(base)
+    disk = os.statvfs(base)
+    versions = versions_of({**request.get("clis", {}), " git": ["git", "--version"]})
+    return {
+        "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
+        "git": versions.pop(" git"), "disk_free": disk.f_bavail * disk.f_frsize, "cpus": os.cpu_count(),
+        "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
+    }  # fmt: skip
+
+
+VERBS = {"start": start, "poll": poll, "cancel": cancel, "release": release, "probe": probe}
+RUN = {"instance": str, "run": str}
+ASKED: dict[str, Json] = {  # what each verb needs
+    "start": {**RUN, "task": str, "agent": dict, "agent.argv": list, "agent.prompt": str},
+    "poll": {"instance": str, "runs": list},
+    "cancel": RUN,
+    "release": {**RUN, "task": str},
+    "probe": {},
+}
+INSIDE = {  # what these need, where they are there at all
+    "repository.url": str, "repository.branch": str, "repository.base": str,
+    "credentials.username": str, "credentials.password": str,
+    "delivery.message": str, "delivery.author_name": str, "delivery.author_email": str,
+}  # fmt: skip
+KINDS = {str: "a text", list: "a list", dict: "an object"}
+
+
+# ----------------------------------------------------------------------------------------- what a request is
+def checked(verb: str, text: bytes) -> Json:
+    try:
+        request = json.loads(text)
+    except ValueError as why:
+        raise Refused(f"the request on stdin is not JSON ({why}): send one JSON object") from None
+    if not isinstance(request, dict):
+        raise Refused("the request on stdin is not a JSON object: send one")
+    for field, kind in [*ASKED[verb].items(), *INSIDE.items()]:
+        owner, _, name = field.rpartition(".")
+        holder = request.get(owner) if owner else request
+        if holder is not None and not (isinstance(holder, dict) and isinstance(holder.get(name), kind)):
+            raise Refused(f"the request to {verb} needs '{field}' as {KINDS[kind]}: add it and ask again")
+    check_sense(request)
+    return request
+
+
+def check_sense(request: Json) -> None:
+    """What would do harm later: names that leave their folder, options in disguise, a password on disk."""
+    for field in ("instance", "run", "task"):
+        check_name(field, request.get(field, "unasked"))
+    for asked in request.get("runs") or []:
+        check_name("run", asked.get("run") if isinstance(asked, dict) else asked)
+    agent: Json = request.get("agent") or {"argv": ["-"]}
+    texts = [*agent["argv"], *(agent.get("env") or {}).values(), *(request.get("validation") or [])]
+    if not agent["argv"] or not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise Refused("agent.argv must name a program; agent.env and validation hold texts, none of them with a NUL")
+    repository: Json = request.get("repository") or {}
+    for field in ("base", "branch") if repository else ():
+        if NOT_IN_BRANCH.search(repository[field]):
+            raise Refused(f"repository.{field} {repository[field]!r} is no branch name: choose another")
+    if re.match(r"-|[^/]*//[^/@]*:[^/@]*@", repository.get("url", "")):
+        raise Refused("repository.url must be a plain URL: send a password in credentials, not in it")
+
+
+def check_name(field: str, name: object) -> None:
+    if not (isinstance(name, str) and NAME.match(name)):
+        raise Refused(f"{field} {name!r} cannot name a folder: use up to 120 of A-Za-z0-9._- and no leading dot")
+
+
+# ------------------------------------------------------------------------------------------ the run's folder
+class Run:
+    """One run's folder: runs/<instance>/<run>/."""
+
+    def __init__(self, base: str, instance: str, name: str) -> None:
+        self.base, self.name = base, name
+        self.path = os.path.join(base, "runs", instance, name)
+        self._lock = Lock(self.file("lock"))
+
+    @classmethod
+    def named(cls, request: Json) -> Run:
+        return cls(fleet_folder(request), request["instance"], request["run"])
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def read(self, name: str) -> Json | None:
+        try:
+            with open(self.file(name), "rb") as file:
+                content = json.load(file)
+                return content if isinstance(content, dict) else None
+        except (OSError, ValueError):
+            return None
+
+    def write(self, name: str, content: Json, durable: bool = False) -> None:
+        replace_file(self.file(name), json.dumps(content).encode(), durable=durable)
+
+    def lock(self) -> bool:
+        return self._lock.acquire()
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    def has_begun(self) -> bool:
+        """The files' existence counts: a state.json cut short by a power failure was a start too."""
+        return os.path.exists(self.file("state.json")) or os.path.exists(self.file("result.json"))
+
+    def claim(self) -> bool:
+        """True for the one process that may start the run: it made the folder, or the maker died."""
+        made = make_folder(self.path)
+        return (made or self._age() > ABANDONED_SECS) and self.lock() and not self.has_begun()
+
+    def _age(self) -> float:
+        try:
+            return time.time() - os.path.getmtime(self.path)
+        except FileNotFoundError:  # taken away again by a starter that failed
+            return 0
+
+    def seen(self) -> Json:
+        result, state = self.settled(), self.read("state.json")
+        if not self.has_begun():
+            return {"known": False}
+        state = state or {}
+        return {"known": True, "step": state.get("step"), "beat_age": self._beat_age(),
+                "agent_started_at": state.get("agent_started_at"), "result": result}  # fmt: skip
+
+    def _beat_age(self) -> float | None:
+        try:
+            return max(0.0, time.time() - os.path.getmtime(self.file("heartbeat")))
+        except OSError:
+            return None
+
+    def settled(self) -> Json | None:
+        """The run's result. A run whose supervisor is dead gets one here: lost."""
+        result = self.read("result.json")
+        if result or not self.has_begun() or is_alive(self.read("state.json")) or not self.lock():
+            return result
+        try:  # with the lock ours no supervisor lives, but it may have written its result just before it went
+            return self.read("result.json") or self._lose(self.read("state.json") or {})
+        finally:
+            self.unlock()
+
+    def _lose(self, state: Json) -> Json:
+        reason = "the host was rebooted"
+        if state.get("boot_id") == boot_id():
+            reason = "the supervisor died"
+            end_leftovers(state)
+        if state.get("step") == "deliver":
+            reason += " while it was delivering: look at the branch on the forge before anything is run again"
+        known = {key: state[key] for key in ("step", "started_at") if key in state}
+        result = outcome(self.name, "lost", reason, **known)
+        self.write("result.json", result, durable=True)
+        return result
+
+
+class Lock:
+    """An flock on a file; it ends with the process that holds it, however that ends."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self._fd = path, -1
+
+    def acquire(self) -> bool:
+        if self._fd >= 0:
+            return True
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:  # else its folder was deleted between open and flock
+                self._fd, fd = fd, -1
+        except BlockingIOError:
+            pass
+        if fd >= 0:
+            os.close(fd)
+        return self._fd >= 0
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def outcome(run: str, end: str, reason: str | None, **known: Any) -> Json:
+    """What result.json holds, with nothing in it that is not known."""
+    now = time.time()
+    empty: Json = {
+        "run": run, "end": end, "step": None, "reason": reason, "exit_code": None, "signal": None,
+        "started_at": now, "ended_at": now, "steps": [], "validation": [],
+        "base": None, "head": None, "commits": [], "changed": False, "pushed": False,
+    }  # fmt: skip
+    return {**empty, **known}
+
+
+def fleet_folder(request: Json) -> str:
+    return os.path.abspath(os.path.expanduser(request.get("home") or "~/.agent-fleet"))
+
+
+def make_folder(path: str) -> bool:
+    """True if we made it. Whatever has to be made above it is for our eyes only, too."""
+    try:
+        os.mkdir(path, 0o700)
+        return True
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path))
+        return make_folder(path)
+
+
+def replace_file(path: str, content: bytes, mode: int = 0o600, durable: bool = False) -> None:
+    """Whoever reads sees the old content or the new, never a half."""
+    draft = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(draft, path)
+    except OSError:
+        if os.path.exists(draft):
+            os.unlink(draft)
+        raise
+
+
+def erase(path: str) -> None:
+    """Delete a folder, also one with read-only folders in it, as some package caches make them."""
+    import shutil
+
+    def open_up(remove: Callable[[str], object], inner: str, _: object) -> None:
+        if os.path.lexists(inner):
+            os.chmod(os.path.dirname(inner), 0o700)
+            remove(inner)
+
+    if os.path.lexists(path):
+        shutil.rmtree(path, onerror=open_up)
+
+
+def share_out(logs: list[tuple[int, str, int, Json]], budget: int) -> None:
+    """Fill in the new bytes of each log. Those with little news come first and leave the rest to others."""
+    import base64
+
+    logs.sort(key=lambda log: log[0])
+    for position, (news, path, offset, answer) in enumerate(logs):
+        share = max(1, budget // (len(logs) - position))
+        if news:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                data = file.read(min(news, share))
+            answer["data"] = base64.b64encode(data).decode()
+            budget -= len(data)
+
+
+# ---------------------------------------------------------------------------------------------- a run's life
+def launch(run: Run, request: Json) -> int:
+    """Detach the supervisor, which says through a pipe that it lives. If it cannot, the folder goes."""
+    try:
+        run.write("spec.json", without_secrets(request))
+        replace_file(run.file("prompt.txt"), request["agent"]["prompt"].encode("utf-8", "replace"))
+        hear, say = os.pipe()
+        if os.fork() == 0:
+            detach(run, request, say)
+        os.close(say)
+        os.wait()
+        with open(hear, "rb") as pipe:
+            word = pipe.read().decode()
+        if not word.isdigit():
+            raise Refused(f"run {run.name} could not begin: {word or 'it died'}; put that right, then ask again")
+        return int(word)
+    except (OSError, Refused):
+        erase(run.path)
+        raise
+
+
+def without_secrets(request: Json) -> Json:
+    """The request as it may lie on a disk: of the agent's environment, where keys are, only the names."""
+    agent = {**request["agent"], "env": sorted(request["agent"].get("env") or {})}
+    del agent["prompt"]
+    return {**{key: value for key, value in request.items() if key != "credentials"}, "agent": agent}
+
+
+def detach(run: Run, request: Json, say: int) -> NoReturn:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    try:
+        os.chdir(run.path)
+        null, log = os.open(os.devnull, os.O_RDWR), open_log("supervisor.log")
+        for fd, place in ((null, 0), (null, 1), (log, 2)):
+            os.dup2(fd, place)
+        supervisor = Supervisor(run, request)
+        supervisor.begin()
+        os.write(say, str(os.getpid()).encode())
+        os.close(say)
+        supervisor.live()
+    except OSError as why:
+        say_why(say, why)
+        sys.excepthook(*sys.exc_info())
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(0)
+
+
+def say_why(say: int, why: OSError) -> None:
+    try:
+        os.write(say, str(why).encode())
+    except OSError:  # it was said long ago that we began
+        pass
+
+
+def open_log(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+class Supervisor:
+    """Takes one run through its steps and writes down how it ended."""
+
+    def __init__(self, run: Run, request: Json) -> None:
+        self.run, self.request = run, request
+        self.limits: Json = {**LIMITS, **{k: v for k, v in (request.get("limits") or {}).items() if v}}
+        self.watch = Watch(run.file("heartbeat"), request.get("heartbeat_secs") or 5)
+        self.tree = Worktree(request, run, self.watch, self.limits)
+        self.tree_lock = Lock(worktree_lock(request))
+        self.state: Json = {
+            "run": run.name, "pid": os.getpid(), "pgid": os.getpgrp(), "pid_start": started(os.getpid()),
+            "boot_id": boot_id(), "step": STEPS[0], "started_at": time.time(),
+            "agent_pid": None, "agent_pgid": None, "agent_start": None, "agent_started_at": None,
+        }  # fmt: skip
+        self.result = outcome(run.name, "finished", None, started_at=self.state["started_at"])
+
+    def begin(self) -> None:
+        self.run.write("state.json", self.state)
+
+    def live(self) -> None:
+        try:
+            for step in STEPS:
+                self.take(step)
+            self.watch.heed_cancel()  # too late to stop the push, and `pushed` says so
+        except Ended as why:
+            self.result.update(end=why.end, reason=str(why))
+        except Exception as why:  # an end with a reason is better than none
+            sys.excepthook(*sys.exc_info())
+            self.result.update(end="failed", reason=f"step {self.state['step']} failed on this host: {why}")
+        if self.result["end"] == "cancelled" and not self.run.read("cancel.json"):
+            self.result.update(end="lost", reason=ENDS["lost"])
+        self.run.write("result.json", {**self.result, "ended_at": time.time()}, durable=True)
+        self.tree_lock.release()
+        self.run.unlock()
+        self.tree.tidy()
+
+    def take(self, step: str) -> None:
+        """One step, written down before and after."""
+        self.state["step"] = self.result["step"] = step
+        began, note = time.monotonic(), {"name": step, "seconds": 0.0, "ok": False}
+        self.result["steps"].append(note)
+        try:
+            self.watch.heed_cancel()
+            if step != STEPS[0]:
+                self.run.write("state.json", self.state)
+            note["ok"] = getattr(self, step)()
+        finally:
+            note["seconds"] = round(time.monotonic() - began, 4)
+
+    def grace(self) -> float:
+        return float({**self.limits, **(self.run.read("cancel.json") or {})}["grace_secs"])
+
+    def prepare(self) -> bool:
+        make_folder(os.path.dirname(self.tree.path))
+        if not self.watch.acquire(self.tree_lock, PATIENCE_SECS):
+            raise Ended("failed", f"another run still works in {self.tree.path}: end that one first")
+        self.result["base"] = self.tree.prepare()
+        return True
+
+    def agent(self) -> bool:
+        child = self.agent_process()
+        self.state.update(agent_pid=child.pid, agent_pgid=child.pid, agent_start=started(child.pid),
+                          agent_started_at=time.time())  # fmt: skip
+        self.run.write("state.json", self.state)  # the note comes first: no process without one
+        self.go(child, f"the CLI '{child.argv[0]}'")
+        self.run.write("state.json", self.state, durable=True)  # only now: syncing holds up the checkout
+        why = self.watch.over(child, Patience(self, ("stdout.log", "stderr.log")).exhausted, self.grace)
+        self.result.update(exit_code=child.exit_code, signal=child.signal)
+        if why:
+            raise Ended(why, ENDS[why].format(**self.limits))
+        if child.exit_code != 0:
+            raise Ended("failed", f"the CLI '{child.argv[0]}' {child.how()}: read the end of its logs")
+        return True
+
+    def agent_process(self) -> Child:
+        agent, places = self.request["agent"], {
+            "{workdir}": self.tree.path, "{run}": self.run.path, "{home}": os.path.expanduser("~"),
+            "{prompt_file}": self.run.file("prompt.txt")}  # fmt: skip
+        argv = [filled(word, places) for word in agent["argv"]]
+        env = {key: filled(value, places) for key, value in (agent.get("env") or {}).items()}
+        prompt = os.devnull if agent.get("prompt_via") == "file" else "prompt.txt"
+        files = [os.open(prompt, os.O_RDONLY), open_log("stdout.log"), open_log("stderr.log")]
+        return Child(argv, {**environment(), **env, "FLEET_RUN": self.run.name}, self.tree.path, files)
+
+    def go(self, child: Child, who: str) -> None:
+        try:
+            child.go()
+        except FileNotFoundError:
+            raise Ended("failed", f"{who} is not on this host's PATH") from None
+        except OSError as why:
+            raise Ended("failed", f"{who} could not be started: {why.strerror}") from None
+
+    def validate(self) -> bool:
+        until = time.monotonic() + self.limits["validation_secs"]
+        for command in self.request.get("validation") or []:
+            note = self.check(command, until)
+            self.result["validation"].append(note)
+            if note["exit_code"] != 0:
+                self.result["reason"] = f"validation failed: `{command}` ended with {note['exit_code']}"
+                return False
+        return True
+
+    def check(self, command: str, until: float) -> Json:
+        began, log = time.monotonic(), open_log("validate.log")
+        offset = os.fstat(log).st_size
+        env = {**environment(), "FLEET_RUN": self.run.name}
+        files = [os.open(os.devnull, os.O_RDONLY), log, os.dup(log)]
+        child = Child(["sh", "-c", command], env, self.tree.path, files)
+        self.state.update(check_pid=child.pid, check_start=started(child.pid))
+        self.run.write("state.json", self.state)
+        self.go(child, "the shell")
+        late = self.watch.over(child, lambda: self.watch.told_to_stop or late_after(until), self.grace)
+        self.watch.heed_cancel()
+        code = 124 if late else 128 + child.signal if child.signal else child.exit_code
+        return {"command": command, "exit_code": code, "seconds": round(time.monotonic() - began, 3),
+                "tail": tail("validate.log", offset)}  # fmt: skip
+
+    def deliver(self) -> bool:
+        wanted = self.request.get("delivery")
+        if wanted and self.tree.mirror:
+            self.tree.commit(wanted["message"], wanted["author_name"], wanted["author_email"])
+            head, base = self.tree.head(), self.result["base"]
+            commits = self.tree.commits_since(base)
+            self.result.update(head=head, commits=commits, changed=head != base)
+            self.result["pushed"] = self.tree.deliver()
+        return True
+
+
+class Patience:
+    """When the agent has to be ended, and why."""
+
+    def __init__(self, supervisor: Supervisor, logs: tuple[str, ...]) -> None:
+        self.watch, self.limits, self.logs = supervisor.watch, supervisor.limits, logs
+        self.began = self.heard_at = time.monotonic()
+        self.heard = 0
+
+    def exhausted(self) -> str | None:
+        now, heard = time.monotonic(), sum(os.stat(log).st_size for log in self.logs)
+        if heard != self.heard:
+            self.heard, self.heard_at = heard, now
+        if self.watch.told_to_stop:
+            return "cancelled"
+        if now - self.began > self.limits["wall_secs"]:
+            return "timed_out"
+        return "silent" if now - self.heard_at > self.limits["silence_secs"] else None
+
+
+def late_after(moment: float) -> str | None:
+    return "timed_out" if time.monotonic() > moment else None
+
+
+def environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return {"PATH": os.defpath, "HOME": os.path.expanduser("~"), **kept}
+
+
+def filled(text: str, places: dict[str, str]) -> str:
+    for placeholder, value in places.items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+def tail(path: str, offset: int, size: int = 4000) -> str:
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(offset, end - size))
+        return file.read(size).decode("utf-8", "replace")
+
+
+# --------------------------------------------------------------------------------------------- the processes
+class Child:
+    """One program in a session of its own, so that it and what it starts can be ended together.
+
+    Until `go` it waits before its first instruction; if we die before that, it goes too. Made with fork and exec
+    by hand: importing subprocess takes longer than all of this.
+    """
+
+    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, files: list[int]) -> None:
+        self.argv, self.exit_code, self.signal = argv, None, None  # type: list[str], int | None, int | None
+        gate, self._gate = os.pipe()
+        self._trouble, trouble = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._gate)
+            become(argv, env, cwd, files, gate, trouble)
+        for fd in {gate, trouble, *files}:
+            os.close(fd)
+
+    def go(self) -> None:
+        with open(self._gate, "wb"), open(self._trouble, "rb") as trouble:
+            os.write(self._gate, b"!")
+            number = trouble.read()  # ends without a word when exec has closed the other end
+        if number:
+            os.waitpid(self.pid, 0)
+            self.exit_code = 127
+            raise OSError(int(number), os.strerror(int(number)), self.argv[0])
+
+    def has_ended(self) -> bool:
+        if self.exit_code is None and self.signal is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid and os.WIFSIGNALED(status):
+                self.signal = os.WTERMSIG(status)
+            elif pid:
+                self.exit_code = os.WEXITSTATUS(status)
+        return self.exit_code is not None or self.signal is not None
+
+    def how(self) -> str:
+        return f"was ended by signal {self.signal}" if self.signal else f"ended with code {self.exit_code}"
+
+
+def become(argv: list[str], env: dict[str, str], cwd: str, files: list[int], gate: int, trouble: int) -> NoReturn:
+    try:
+        os.setsid()
+        for number in OURS:
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir(cwd)
+        for place, fd in enumerate(files):
+            os.dup2(fd, place)
+        if os.read(gate, 1):
+            os.execve(program(argv[0], env["PATH"]), argv, env)
+    except OSError as why:
+        os.write(trouble, str(why.errno).encode())
+    finally:
+        os._exit(127)
+
+
+def program(name: str, path: str) -> str:
+    """As execvp finds it; Python's own way there imports a module first."""
+    if "/" in name:
+        return name
+    for folder in path.split(os.pathsep):
+        place = os.path.join(folder, name)
+        if os.access(place, os.X_OK) and not os.path.isdir(place):
+            return place
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+# What Python or we have set up otherwise than a program may expect.
+OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
+
+
+class Watch:
+    """Waits for children while the heart beats; hears at once that one ended or that the run shall stop."""
+
+    def __init__(self, heart: str | None = None, beat_secs: float = 5) -> None:
+        self.told_to_stop: str | None = None
+        self.told_at = 0.0
+        self._heart, self._beat_secs, self._next_beat = heart, beat_secs, 0.0
+        self._ear, bell = os.pipe()
+        os.set_blocking(self._ear, False)
+        os.set_blocking(bell, False)
+        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._stop)
+        self.beat()
+
+    def _stop(self, *_: object) -> None:
+        self.told_at, self.told_to_stop = time.monotonic(), "cancelled"
+
+    def heed_cancel(self) -> None:
+        if self.told_to_stop:
+            raise Ended("cancelled", ENDS["cancelled"])
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if self._heart and now >= self._next_beat:
+            os.close(os.open(self._heart, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.utime(self._heart)
+            self._next_beat = now + self._beat_secs
+
+    def pause(self, secs: float, *pipes: int) -> list[int]:
+        """Sleep until something happens, at most so long; the pipes that have something to read."""
+        self.beat()
+        secs = min(secs, self._next_beat - time.monotonic()) if self._heart else secs
+        ready = select.select([self._ear, *pipes], [], [], max(0.0, secs))[0]
+        if self._ear in ready:
+            os.read(self._ear, 4096)
+        return [pipe for pipe in ready if pipe != self._ear]
+
+    def acquire(self, lock: Lock, secs: float) -> bool:
+        until = time.monotonic() + secs
+        while not lock.acquire():
+            self.heed_cancel()
+            if time.monotonic() > until:
+                return False
+            self.pause(0.01)
+        return True
+
+    def over(self, child: Child, exhausted: Exhausted, grace: Callable[[], float]) -> str | None:
+        """Wait for the child's end, or make it when patience is exhausted. What it leaves running is ended."""
+        why = None
+        try:
+            while not child.has_ended() and not why:
+                self.pause(0.5)
+                why = None if child.has_ended() else exhausted()
+        finally:
+            self.end(child, grace())
+        return why
+
+    def end(self, child: Child, grace: float) -> None:
+        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, PATIENCE_SECS)):
+            until = time.monotonic() + patience
+            send(number, child.pid)
+            while not child.has_ended() or members(child.pid):
+                if time.monotonic() > until:
+                    break
+                self.pause(0.02)
+            else:
+                return
+
+    def listen(self, child: Child, pipes: list[int], exhausted: Exhausted) -> tuple[str | None, list[bytes]]:
+        """Wait for a child that talks through pipes: why it had to be ended, and what it said."""
+        said, talking, why = dict.fromkeys(pipes, b""), list(pipes), None
+        while not child.has_ended() and not why:
+            self._hear(said, talking, 0.5)
+            why = None if child.has_ended() else exhausted()
+        if why:
+            self.end(child, 2)
+        while self._hear(said, talking, 0):
+            pass
+        for pipe in pipes:
+            os.close(pipe)
+        return why, list(said.values())
+
+    def _hear(self, said: dict[int, bytes], talking: list[int], secs: float) -> bool:
+        ready = self.pause(secs, *talking)
+        for pipe in ready:
+            data = os.read(pipe, 1 << 20)
+            said[pipe] += data
+            if not data:
+                talking.remove(pipe)
+        return bool(ready)
+
+
+def send(number: int, session: int) -> None:
+    for pid in members(session):
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def members(session: int) -> list[int]:
+    """The living processes of a session or group. A shell's jobs leave the group, not the session."""
+    if not os.path.exists("/proc/self/stat"):
+        try:
+            os.kill(-session, 0)
+            return [-session]
+        except OSError:
+            return []
+    found, wanted = [], str(session).encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        fields = process(int(pid))
+        if fields and wanted in fields[2:4] and fields[0] != b"Z":
+            found.append(int(pid))
+    return found
+
+
+def process(pid: int) -> list[bytes]:
+    """/proc/<pid>/stat from its third field on: state, parent, group, session ... start time at [19]."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def started(pid: int) -> int | None:
+    fields = process(pid)
+    return int(fields[19]) if fields and fields[0] != b"Z" else None
+
+
+def is_alive(state: Json | None) -> bool:
+    """Whether the very process that wrote this still lives: same boot, same pid, same start."""
+    if not state or state.get("boot_id") != boot_id():
+        return False
+    if state.get("pid_start") is not None:
+        return bool(started(state["pid"]) == state["pid_start"])
+    try:
+        os.kill(state["pid"], 0)
+        return True
+    except OSError:
+        return False
+
+
+def end_leftovers(state: Json) -> None:
+    """Kill what a dead supervisor left behind, unless its number belongs to somebody else by now."""
+    for who in ("agent", "check"):
+        pid = state.get(who + "_pid")
+        if pid and started(pid) in (None, state.get(who + "_start")):
+            send(signal.SIGKILL, pid)
+
+
+def boot_id() -> str | None:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------- git
+MIRROR_CONFIG = b"""[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = true
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[advice]
+\tdetachedHead = false
+\tpushUpdateRejected = false
+"""
+ASKPASS = b"""#!/bin/sh
+case "$1" in
+Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
+*) printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
+esac
+"""
+# The agent may write to the mirror, its home and its worktree. None of that may decide what git does for us.
+GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", "-c", "core.fsmonitor=false")
+GIT_ENVIRONMENT = {
+    "HOME": "/dev/null", "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_ATTR_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
+}  # fmt: skip
+GIT_KEPT = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+            "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSH_AUTH_SOCK")  # fmt: skip
+
+
+class Mirror:
+    """The bare copy of one repository that all its worktrees on this host share."""
+
+    def __init__(self, request: Json, run: Run, watch: Watch, limits: Json) -> None:
+        self.url: str = request["repository"]["url"]
+        self.path = os.path.join(fleet_folder(request), "mirrors", folder_name(self.url) + ".git")
+        self.lock = Lock(self.path + ".lock")
+        self._credentials: Json = request.get("credentials") or {}
+        self._run, self._watch, self._limits = run, watch, limits
+
+    def refresh(self, base: str, branch: str) -> None:
+        """Fetch the base, and the task's branch if the forge has it: one git process, one connection.
+
+        To name a branch that is not there would fail, so a star follows; a longer name it matches does no harm.
+        """
+        refs = [f"+refs/heads/{name}:refs/remotes/origin/{name}" for name in (base, branch + "*")]
+        words = ("fetch", "--quiet", "--no-tags", "--prune", "--no-recurse-submodules", "--")
+        try:
+            self.git(*words, self.url, *refs, secret=True)
+        except Ended:
+            if not self._swept_locks():
+                raise
+            self.git(*words, self.url, *refs, secret=True)
+
+    def _swept_locks(self) -> bool:
+        """A git killed with its host leaves its lock files for ever. None of ours lives longer than git_secs."""
+        swept = False
+        for folder, _, names in os.walk(self.path):
+            for lock in (os.path.join(folder, name) for name in names if name.endswith(".lock")):
+                if time.time() - os.path.getmtime(lock) > self._limits["git_secs"]:
+                    os.unlink(lock)
+                    swept = True
+        return swept
+
+    def push(self, sha: str, branch: str) -> None:
+        """Never by force. A cancel gives it a grace: of a push cut short nobody knows whether it arrived."""
+        words, grace = (
+            ("push", "--quiet", "--no-verify", "--recurse-submodules=no", "--"),
+            self._limits["grace_secs"],
+        )
+        self.git(*words, self.url, f"{sha}:refs/heads/{branch}", secret=True, patience=grace)
+        self.git("update-ref", f"refs/remotes/origin/{branch}", sha, patience=grace + PATIENCE_SECS)
+
+    def forge_has(self, sha: str, branch: str) -> bool:
+        """Ask the forge itself: what to believe when a push did not end well."""
+        words = ("ls-remote", "--", self.url, f"refs/heads/{branch}")
+        patience = self._limits["grace_secs"] + PATIENCE_SECS
+        code, answer, _ = self.try_git(*words, secret=True, patience=patience)
+        return code == 0 and answer.startswith(sha)
+
+    def ref(self, name: str) -> str | None:
+        """Read by hand: asking git costs a process."""
+        try:
+            with open(os.path.join(self.path, name)) as file:
+                return file.read().strip()
+        except OSError:
+            pass
+        try:
+            with open(os.path.join(self.path, "packed-refs")) as file:
+                return next((line[:-1].split(" ")[0] for line in file if line.endswith(f" {name}\n")), None)
+        except OSError:
+            return None
+
+    def git(self, *words: str, **how: Any) -> str:
+        code, out, trouble = self.try_git(*words, **how)
+        if code:
+            lines = [line for line in trouble.splitlines() if line.strip() and not line.startswith("hint:")]
+            raise Ended("failed", f"git {words[0]} failed: " + " | ".join(lines[-4:]))
+        return out
+
+    def try_git(
+        self,
+        *words: str,
+        where: tuple[str, ...] = (),
+        secret: bool = False,
+        patience: float = 0,
+        env: dict[str, str] | None = None,
+    ) -> tuple[int | None, str, str]:
+        """Run git on the mirror, or `where`; `patience` is how long it may go on after a cancel."""
+        self._put_right()
+        (out, out_end), (trouble, trouble_end) = os.pipe(), os.pipe()
+        files = [os.open(os.devnull, os.O_RDONLY), out_end, trouble_end]
+        argv = [*GIT, *(where or ("--git-dir=" + self.path,)), *words]
+        child = Child(argv, {**self._environment(secret), **(env or {})}, self.path, files)
+        try:
+            child.go()
+        except OSError as why:
+            raise Ended("failed", f"this host could not start git ({why.strerror}): install it") from None
+        why_ended, said = self._watch.listen(child, [out, trouble], self._deadline(patience))
+        texts = [text.decode("utf-8", "replace") for text in said]
+        if self._credentials.get("password"):
+            texts = [text.replace(self._credentials["password"], "***") for text in texts]
+        if why_ended:
+            raise Ended(why_ended, f"git {words[0]} was ended: {GIT_ENDS[why_ended].format(**self._limits)}")
+        return child.exit_code if child.signal is None else 128 + child.signal, texts[0], texts[1]
+
+    def _deadline(self, patience: float) -> Exhausted:
+        until = time.monotonic() + self._limits["git_secs"]
+
+        def exhausted() -> str | None:
+            now = time.monotonic()
+            if self._watch.told_to_stop and now > self._watch.told_at + patience:
+                return "cancelled"
+            return "failed" if now > until else None
+
+        return exhausted
+
+    def _environment(self, secret: bool) -> dict[str, str]:
+        env = {**environment(), **GIT_ENVIRONMENT, "GIT_COMMON_DIR": self.path}
+        env.update({name: os.environ[name] for name in GIT_KEPT if name in os.environ})
+        if secret and self._credentials:
+            replace_file(self._run.file("askpass"), ASKPASS, mode=0o700)
+            env["GIT_ASKPASS"] = self._run.file("askpass")
+            env["FLEET_GIT_USERNAME"] = self._credentials["username"]
+            env["FLEET_GIT_PASSWORD"] = self._credentials["password"]
+        return env
+
+    def _put_right(self) -> None:
+        """The mirror as `git init --bare` would make it, whatever an agent wrote into it since."""
+        for folder in ("objects", "refs"):
+            make_folder(os.path.join(self.path, folder))
+        put_right(self.path + "/HEAD", b"ref: refs/heads/main\n")
+        put_right(self.path + "/config", MIRROR_CONFIG)
+        if os.path.lexists(self.path + "/commondir"):  # it would name another folder whose config counts
+            os.unlink(self.path + "/commondir")
+
+
+GIT_ENDS = {"cancelled": "the run was cancelled", "failed": "it was still running after {git_secs} s"}
+
+
+def folder_name(text: str) -> str:
+    """Readable, of bounded length, and another one for every text."""
+    try:  # hashlib would load all of OpenSSL
+        from _sha256 import sha256  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        from hashlib import sha256
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", re.sub(r"^\w+://([^/]*@)?|\.git/?$", "", text)).strip("-")[-60:]
+    return f"{readable}-{sha256(text.encode()).hexdigest()[:12]}"
+
+
+def put_right(path: str, content: bytes) -> None:
+    if content_of(path) != content:
+        replace_file(path, content)
+
+
+def content_of(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def worktree_path(request: Json) -> str:
+    return os.path.join(fleet_folder(request), "work", request["instance"], request["task"])
+
+
+def worktree_lock(request: Json) -> str:
+    """Beside the worktree, under a name no task can have."""
+    folder, task = os.path.split(worktree_path(request))
+    make_folder(folder)
+    return os.path.join(folder, f".{task}.lock")
+
+
+class Worktree:
+    """Where a task's runs work, one after the other: a git worktree, or a plain folder without a repository."""
+
+    def __init__(self, request: Json, run: Run, watch: Watch, limits: Json) -> None:
+        self.path, self.run, self._watch, self._limits = worktree_path(request), run, watch, limits
+        self._instance, self._task = request["instance"], request["task"]
+        repository: Json = request.get("repository") or {"base": "", "branch": ""}
+        self.base, self.branch = repository["base"], repository["branch"]
+        self.mirror = Mirror(request, run, watch, limits) if "url" in repository else None
+        if self.mirror:  # where git keeps HEAD and index of this worktree
+            self.own = os.path.join(self.mirror.path, "worktrees", folder_name(f"{self._instance}/{self._task}"))
+
+    def prepare(self) -> str | None:
+        """Ready for the agent; the commit it begins from."""
+        if not self.mirror:
+            make_folder(self.path)
+            return None
+        make_folder(os.path.dirname(self.mirror.path))
+        with self.mirror.lock as lock:
+            if not self._watch.acquire(lock, self._limits["git_secs"]):
+                raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
+            self.mirror.refresh(self.base, self.branch)
+            if self._is_whole():
+                self._go_on()
+            else:
+                self._make()
+        return self.head()
+
+    def _is_whole(self) -> bool:
+        """The index is the last thing a checkout writes. Where there is none, nobody has worked yet."""
+        return os.path.exists(self.own + "/index") and os.path.isdir(self.path)
+
+    def _make(self) -> None:
+        """`git worktree add` by hand: that takes four processes, each looking at every other worktree."""
+        begin = self._on_forge() or self._ref(f"refs/remotes/origin/{self.base}") or ""
+        for folder in (self.path, self.own):
+            erase(folder)
+            make_folder(folder)
+        put_right(self.own + "/HEAD", f"{begin}\n".encode())
+        self._join()
+        self._git("checkout", "--quiet", "--force", "--no-track", "-B", self.branch, begin)
+
+    def _join(self) -> None:
+        """Worktree and mirror point at each other, whatever an agent made of that."""
+        put_right(self.own + "/commondir", b"../..\n")
+        put_right(self.own + "/gitdir", os.fsencode(self.path) + b"/.git\n")
+        put_right(self.path + "/.git", b"gitdir: " + os.fsencode(self.own) + b"\n")
+
+    def _go_on(self) -> None:
+        """A further round: on the branch, with what others pushed to it if we have nothing of our own."""
+        self._join()
+        if os.path.exists(self.own + "/index.lock"):  # of a git that was killed: no other run works here
+            os.unlink(self.own + "/index.lock")
+        ours, theirs, branch = self.head(), self._on_forge(), self._ref(f"refs/heads/{self.branch}")
+        if content_of(self.own + "/HEAD") != f"ref: refs/heads/{self.branch}\n".encode():
+            if branch and not self._holds(branch, inside=ours):
+                raise Ended("failed", f"{self.path} left {self.branch}, which has other commits: join them")
+            self._git("checkout", "--quiet", "-B", self.branch)
+        if theirs and theirs != ours and self._holds(ours, inside=theirs):
+            self._git("merge", "--quiet", "--ff-only", theirs)
+
+    def _holds(self, commit: str, inside: str) -> bool:
+        assert self.mirror
+        return self.mirror.try_git("merge-base", "--is-ancestor", commit, inside)[0] == 0
+
+    def _on_forge(self) -> str | None:
+        return self._ref(f"refs/remotes/origin/{self.branch}")
+
+    def _ref(self, name: str) -> str | None:
+        return self.mirror.ref(name) if self.mirror else None
+
+    def _git(self, *words: str, **how: Any) -> str:
+        assert self.mirror
+        where = ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
+        return self.mirror.git(*words, where=where, **how)
+
+    def head(self) -> str:
+        head = (content_of(self.own + "/HEAD") or b"").decode("utf-8", "replace").strip()
+        commit = self._ref(head[5:]) if head.startswith("ref: ") else head
+        if not commit:
+            raise Ended("failed", f"{self.path} has no commit at its HEAD: look at it, then release the task")
+        return commit
+
+    def commit(self, message: str, name: str, email: str) -> None:
+        """What the agent left lying. Its own commits stay as they are."""
+        if self._git("status", "--porcelain"):
+            who = {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email,
+                   "GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email}  # fmt: skip
+            self._git("add", "--all")
+            if self._git("diff", "--cached", "--name-only"):
+                words = ("commit", "--quiet", "--no-verify", "--allow-empty-message", "-m", message)
+                self._git(*words, env=who)
+
+    def commits_since(self, base: str) -> list[str]:
+        return self._git("rev-list", "--reverse", "--max-count=100", f"{base}..{self.head()}").split()
+
+    def deliver(self) -> bool:
+        """Push what the forge lacks; whether it has our head on the branch."""
+        assert self.mirror
+        head, known = self.head(), self._on_forge()
+        there = known or f"refs/remotes/origin/{self.base}"
+        if not self._git("rev-list", "--max-count=1", head, "^" + there):
+            return known is not None
+        try:
+            self.mirror.push(head, self.branch)
+        except Ended:
+            if not self.mirror.forge_has(head, self.branch):
+                raise
+        return True
+
+    def give_up(self) -> str | None:
+        """Delete the worktree; where its work went that was nowhere else."""
+        saved = None
+        if os.path.lexists(self.path):
+            saved = self._save() if self.mirror and self._is_whole() else self._pack()
+            erase(self.path)
+        if self.mirror and os.path.exists(self.mirror.path):
+            with self.mirror.lock as lock:
+                if self._watch.acquire(lock, PATIENCE_SECS):
+                    erase(self.own)
+                    self.mirror.try_git("update-ref", "-d", f"refs/heads/{self.branch}")
+        return saved
+
+    def _save(self) -> str | None:
+        assert self.mirror
+        self.commit(f"Work on {self._task}, saved at its release", "agent-fleet", "agent-fleet@localhost")
+        head, wip = self.head(), f"refs/heads/wip/{self._task}"
+        if not self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin"):
+            return None
+        try:
+            self.mirror.push(head, "wip/" + self._task)
+            return wip
+        except Ended:
+            place = self._place_to_save("bundle")
+            self._git("bundle", "create", "--quiet", place, "HEAD", "--not", "--remotes=origin")
+            return place
+
+    def _pack(self) -> str | None:
+        """A folder without git in it is saved as it is."""
+        import tarfile
+
+        if not os.listdir(self.path):
+            return None
+        place = self._place_to_save("tar.gz")
+        with tarfile.open(place, "w:gz") as pack:
+            pack.add(self.path, self._task)
+        return place
+
+    def _place_to_save(self, kind: str) -> str:
+        folder, fence = os.path.join(self.run.base, "saved"), self.run.name.rpartition(".")[2]
+        make_folder(folder)
+        return os.path.join(folder, f"{self._instance}-{self._task}-{fence}.{kind}")
+
+    def tidy(self) -> None:
+        """Let git pack the mirror when it thinks fit, now that nobody waits for us."""
+        if self.mirror:
+            self._watch.told_to_stop = None
+            self.mirror.try_git("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+
+
+# ---------------------------------------------------------------------------------------- what a host can do
+def versions_of(commands: Json) -> dict[str, str | None]:
+    """The first line each command prints, all asked at the same time, within 5 s."""
+    until = time.monotonic() + 5
+    asked = {name: ask_version(argv) for name, argv in commands.items()}
+    return {name: first_line(child, until) if child else None for name, child in asked.items()}
+
+
+def ask_version(argv: list[str]) -> Popen[bytes] | None:
+    from subprocess import DEVNULL, PIPE, Popen
+
+    try:
+        files = {"stdin": DEVNULL, "stdout": PIPE, "stderr": DEVNULL}
+        return Popen(argv, env=environment(), start_new_session=True, **files)  # type: ignore[call-overload,no-any-return]
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def first_line(child: Popen[bytes], until: float) -> str | None:
+    from subprocess import TimeoutExpired
+
+    try:
+        said = child.communicate(timeout=max(0.1, until - time.monotonic()))[0].decode("utf-8", "replace")
+        return said.partition("\n")[0].strip() if child.returncode == 0 else None
+    except TimeoutExpired:
+        send(signal.SIGKILL, child.pid)
+        child.wait()
+        return None
+
+
+def memory_available() -> int | None:
+    lines = (content_of("/proc/meminfo") or b"").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"MemAvailable:")), None)
+
+
+if __name__ == "__main__":
+    main()
