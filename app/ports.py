@@ -93,7 +93,8 @@ Forges = Callable[[str], Forge]
 
 @dataclass(frozen=True)
 class Fleet:
-    """What a service works with. `clock` gives aware UTC datetimes; `forges` a forge by its name."""
+    """What a service works with. `clock` gives aware UTC datetimes; `forges` a forge by its name; `instance` our own
+    name on hosts, the same for as long as the database lives."""
 
     config: Config
     engine: Engine
@@ -101,3 +102,4 @@ class Fleet:
     nudge: Nudge
     clock: Clock
     mask: Mask
+    instance: Callable[[], str]

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from sqlalchemy import Engine
 
 from app import config as settings
 from app.config import Config
@@ -30,7 +31,18 @@ def fleet(environ: Mapping[str, str] | None = None, connections: int = 8, ping: 
     mask = Mask(secret for name, secret in config.secrets.items() if _is_secret(name))
     set_up_logs(mask)
     engine = connect(config.database_url, connections, announce, ping)
-    return Fleet(config, engine, Forges(config, engine), Nudge(config.redis_url), now, mask)
+    return Fleet(config, engine, Forges(config, engine), Nudge(config.redis_url), now, mask, instance_of(engine))
+
+
+def instance_of(engine: Engine) -> Callable[[], str]:
+    """Asks the database once."""
+
+    @cache
+    def instance() -> str:
+        with engine.begin() as conn:
+            return places.instance(conn)
+
+    return instance
 
 
 def now() -> datetime:

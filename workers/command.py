@@ -14,7 +14,6 @@ from app.domain.errors import Kind, Refused
 from app.domain.run import Outcome, Usage
 from app.ports import Fleet
 from app.services.start import Order
-from app.store import places
 from app.store.tables import Row
 from workers import reach
 
@@ -52,13 +51,7 @@ def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
 
 def about(fleet: Fleet, host: Row, run: str | None = None) -> dict[str, Any]:
     """What every request to a host begins with."""
-    return {"home": reach.home(fleet, host), "instance": instance(fleet)} | ({"run": run} if run else {})
-
-
-def instance(fleet: Fleet) -> str:
-    """Our name on hosts. Kept in the database, so that a new address of it orphans no run."""
-    with fleet.engine.begin() as conn:
-        return places.instance(conn)
+    return {"home": reach.home(fleet, host), "instance": fleet.instance()} | ({"run": run} if run else {})
 
 
 def template_of(cli: str, declared: Mapping[str, Any] | None) -> Mapping[str, Any]:

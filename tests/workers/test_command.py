@@ -39,7 +39,7 @@ def no_forge(name: str) -> Forge:
 
 def a_fleet(**environ: str) -> Fleet:
     config = read({"FLEET_HOME": "/srv/fleet"} | environ)
-    return Fleet(config, sa.create_engine(config.database_url), no_forge, NoNudge(), lambda: AT, Mask())
+    return Fleet(config, sa.create_engine(config.database_url), no_forge, NoNudge(), lambda: AT, Mask(), lambda: "f1")
 
 
 def a_row(**columns: Any) -> Row:
@@ -91,11 +91,6 @@ class TestTheRequest:
         assert agent["prompt"] == HOSTILE
         assert not any("done" in word for word in (*agent["argv"], *agent["env"].values()))
 
-    def test_names_the_control_plane_so_that_two_share_a_host(self) -> None:
-        fleets = [a_fleet(), a_fleet(FLEET_HOME="/srv/other"), a_fleet(DATABASE_URL="postgresql://db/fleet")]
-        assert len({command.instance(fleet) for fleet in fleets}) == 3
-        assert command.instance(a_fleet()) == command.instance(a_fleet(PORT="8080"))
-
     @pytest.mark.parametrize(
         ("host", "home"),
         [
@@ -105,7 +100,7 @@ class TestTheRequest:
         ],
     )
     def test_names_our_folder_on_the_host(self, host: dict[str, Any], home: str) -> None:
-        assert command.about(a_fleet(), a_row(**host)) == {"home": home, "instance": command.instance(a_fleet())}
+        assert command.about(a_fleet(), a_row(**host)) == {"home": home, "instance": "f1"}
 
 
 class TestLimits:
