@@ -3,10 +3,12 @@
 from flask import Flask
 
 from app import api, webhooks, wiring
+from app.api.waiting import Waiting
 from app.ports import Fleet
 
 BASE = "/api/v1"
 LARGEST_BODY = 10 * 1024 * 1024
+SEATS = 48  # of the threads, how many may wait for work at once
 
 
 def create_app(fleet: Fleet | None = None) -> Flask:
@@ -15,6 +17,9 @@ def create_app(fleet: Fleet | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no address is answered with a redirect
     app.extensions["fleet"] = fleet or wiring.fleet()
+    app.extensions["waiting"] = Waiting(app.extensions["fleet"], SEATS)
+    if fleet is None:
+        app.extensions["waiting"].open()
     api.register(app, BASE)
     webhooks.register(app, BASE)
     return app

@@ -19,7 +19,8 @@ from app.domain.masking import Mask
 from app.forgejo.client import Forgejo
 from app.ports import Fleet
 from app.store import places
-from app.store.engine import connect
+from app.store.bell import Bell
+from app.store.engine import announce_after_commit, connect
 
 WORK, QUEUE = "fleet.work", "fleet"
 log = structlog.get_logger()
@@ -30,7 +31,8 @@ def fleet(environ: Mapping[str, str] | None = None, connections: int = 8, ping: 
     config = settings.read(os.environ if environ is None else environ)
     mask = Mask(secret for name, secret in config.secrets.items() if _is_secret(name))
     set_up_logs(mask)
-    engine = connect(config.database_url, connections, announce, ping)
+    engine = connect(config.database_url, connections, ping=ping)
+    ring_and_log(engine)
     return Fleet(config, engine, Forges(config, engine), Nudge(config.redis_url), now, mask, instance_of(engine))
 
 
@@ -116,6 +118,18 @@ def set_up_logs(mask: Mask, stream: Any = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def ring_and_log(engine: Engine) -> None:
+    """What follows the commit of an event: a line in the log, and the bell when agents may take the task."""
+    bell = Bell(engine)
+
+    def announced(event: Mapping[str, Any]) -> None:
+        announce(event)
+        if event["for_agents"]:
+            bell.ring()
+
+    announce_after_commit(engine, announced)
 
 
 def announce(event: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def a_stored_task(conn: Connection, task_id: str = "acme/widgets#12", at: dateti
         "source": f"forgejo:{task_id}", "task_type": "python", "title": "Fix the total", "requirements": "It is off by one.",
         "labels": ["agent:python"], "prompt": {"goal": "Fix the total", "constraints": [], "validation": [], "text": "# Fix the total\n"},
         "prompt_sha256": "0" * 64, "repository": {"full_name": "acme/widgets"}, "issue": {"number": task.issue_number},
-        "cli": None, "validation": [], "timeout_secs": 60, "asked_by": "alice",
+        "validation": [], "timeout_secs": 60, "asked_by": "alice",
     })  # fmt: skip
     return task
 

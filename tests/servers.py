@@ -76,6 +76,8 @@ def config(**environ: str) -> dict[str, str]:
         "FLEET_HOME": str(home()),
         "HOME": str(home()),
         "FLEET_OPERATOR_TOKEN": "operator-token-of-the-test",
+        "FLEET_ENROLL_TOKEN": "enroll-token-of-the-test",
+        "FLEET_VIEWER_TOKEN": "viewer-token-of-the-test",
     } | environ
     read(given)
     return given

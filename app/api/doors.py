@@ -1,12 +1,40 @@
-"""Who may come in: operators by token, compared as hashes in constant time."""
+"""Who may come in: operators and viewers by the tokens of the settings, agents by their own. Hashes are compared."""
 
-import hashlib
 import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
-from flask import current_app, request
+from flask import current_app, g, request
 
 from app.domain.errors import Kind, Refused
 from app.ports import Fleet
+from app.services.enlist import hash_of
+from app.store import agents
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Role(StrEnum):
+    """Whose token was shown. An operator may do what a viewer may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    AGENT = "agent"
+
+
+_TOKENS = (("FLEET_OPERATOR_TOKEN", Role.OPERATOR), ("FLEET_VIEWER_TOKEN", Role.VIEWER))
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls; `agent_id` is None for people."""
+
+    role: Role
+    agent_id: str | None = None
 
 
 def fleet() -> Fleet:
@@ -15,23 +43,63 @@ def fleet() -> Fleet:
     return found
 
 
-def operators_only() -> None:
-    """Let an operator in, or raise Refused(unauthorized)."""
-    expected = fleet().config.secret("FLEET_OPERATOR_TOKEN")
-    if not expected:
+def only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let only callers with one of these roles through to the decorated view."""
+
+    def guarded(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guard(*args: P.args, **kwargs: P.kwargs) -> R:
+            let_in(*roles)
+            return view(*args, **kwargs)
+
+        return guard
+
+    return guarded
+
+
+def let_in(*roles: Role) -> None:
+    """Let a caller with one of these roles in, or raise Refused."""
+    if fleet().config.secret("FLEET_OPERATOR_TOKEN") is None and Role.AGENT not in roles:
         raise Refused(Kind.UNAUTHORIZED, "No operator token is set: set FLEET_OPERATOR_TOKEN for the web process.")
-    if not _same(_shown(), expected):
-        raise Refused(Kind.UNAUTHORIZED, "Show an operator token: Authorization: Bearer <token>.")
+    g.caller = _who(shown())
+    if g.caller.role not in roles:
+        takes = " or ".join(roles)
+        raise Refused(Kind.FORBIDDEN, f"A token of role '{g.caller.role}' may not do this; it takes {takes}.")
 
 
-def _shown() -> str:
+def caller() -> Caller:
+    """Who was let in."""
+    found: Caller = g.caller
+    return found
+
+
+def as_agent(agent_id: str) -> str:
+    """The agent that speaks, which must be the one that the request names. Raises Refused."""
+    own = caller().agent_id
+    if own != agent_id:
+        with fleet().engine.begin() as conn:
+            known = agents.get(conn, agent_id)
+        if known is None:
+            raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}: register it first.")
+        raise Refused(Kind.FORBIDDEN, f"This token is that of agent {own!r}, not of {agent_id!r}.")
+    return agent_id
+
+
+def shown() -> str:
+    """The token that the request shows, empty if none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "basic" and request.authorization:  # a browser asks people for it
+        return request.authorization.password or ""
     return token.strip() if scheme.lower() in ("bearer", "token") else ""
 
 
-def _same(shown: str, expected: str) -> bool:
-    return hmac.compare_digest(_hash(shown), _hash(expected))
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode(errors="replace")).digest()
+def _who(token: str) -> Caller:
+    for name, role in _TOKENS:
+        expected = fleet().config.secret(name)
+        if expected and hmac.compare_digest(hash_of(token), hash_of(expected)):
+            return Caller(role)
+    with fleet().engine.begin() as conn:
+        agent = agents.with_token(conn, hash_of(token), fleet().clock()) if token else None
+    if agent is None:
+        raise Refused(Kind.UNAUTHORIZED, "Show a valid token: Authorization: Bearer <token>.")
+    return Caller(Role.AGENT, agent["agent_id"])

@@ -20,6 +20,7 @@ SENTENCE = {
     413: "The body is larger than 10 MiB.",
     415: "Send JSON, with Content-Type: application/json.",
 }
+TRY_AGAIN = {"busy": "5", "unavailable": "5"}  # seconds
 log = structlog.get_logger()
 
 
@@ -35,10 +36,12 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _broken)
 
 
-def answer(kind: str, sentence: str) -> Response:
+def answer(kind: str, sentence: str, **more: Any) -> Response:
     """The contract's error: `{"error", "code"}` with the status of its kind."""
-    response = jsonify({"error": sentence, "code": kind})
+    response = jsonify({"error": sentence, "code": kind, **more})
     response.status_code = STATUS[kind]
+    if kind in TRY_AGAIN:
+        response.headers["Retry-After"] = TRY_AGAIN[kind]
     return response
 
 

@@ -1,29 +1,37 @@
-"""Tasks for operators: list, look, make, retry, cancel."""
+"""Tasks: operators list, make, retry, cancel and assign them; agents ask for one, say how far they are, finish it."""
 
+import base64
+import binascii
 from typing import Any
 from urllib.parse import quote
 
 from flask import Response, jsonify, request
 from flask_smorest import Blueprint
 
-from app.api.doors import fleet, operators_only
-from app.api.schemas import Detail, NewTask, TaskFilter
+from app.api import agents, schemas
+from app.api.doors import Role, as_agent, caller, fleet, only
+from app.api.errors import answer
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
-from app.services import ask, intake
-from app.store import views
+from app.services import accept, ask, assign, intake, lease
+from app.store import runs, tasks, views
 
 blueprint = Blueprint("tasks", __name__, description="What is wanted, and how far it has come")
-blueprint.before_request(operators_only)
+receipts = Blueprint("receipts", __name__, description="The proof of finished work")
+ANYONE = (Role.VIEWER, Role.OPERATOR, Role.AGENT)
+PIECE = 1 << 20
 
 
 @blueprint.get("")
-@blueprint.arguments(TaskFilter, location="query")
+@only(*ANYONE)
+@blueprint.arguments(schemas.TaskFilter, location="query")
 def list_tasks(asked: dict[str, Any]) -> Response:
-    """Tasks, newest first; `Link` leads to the next page, `X-Total-Count` says how many there are."""
+    """Tasks, newest first; `Link` leads to the next page, `X-Total-Count` says how many there are. An agent sees its
+    own."""
     limit, after = asked.pop("limit"), asked.pop("after", None)
     with fleet().engine.begin() as conn:
-        found, total = views.task_list(conn, asked, limit, after)
+        own = {"agent_id": caller().agent_id} if caller().role is Role.AGENT else {}
+        found, total = views.task_list(conn, asked | own, limit, after)
     response = jsonify(found)
     response.headers["X-Total-Count"] = str(total)
     if len(found) == limit:
@@ -34,20 +42,48 @@ def list_tasks(asked: dict[str, Any]) -> Response:
 
 
 @blueprint.post("")
-@blueprint.arguments(NewTask)
+@only(Role.OPERATOR)
+@blueprint.arguments(schemas.NewTask)
 def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
     """Ask for work without an issue."""
     return _shown(intake.request(fleet(), asked).task_id), 201
 
 
+@blueprint.post("/dequeue")
+@only(Role.AGENT)
+@blueprint.arguments(schemas.Dequeue)
+def dequeue(given: dict[str, Any]) -> Response:
+    """Ask for work: the highest priority first, then the oldest. Waits up to `wait_secs` for some to come."""
+    return agents.dequeue(given)
+
+
+@blueprint.get("/<path:task_id>/log")
+@only(*ANYONE)
+@blueprint.arguments(schemas.LogWanted, location="query")
+def read_log(asked: dict[str, Any], task_id: str) -> Response:
+    """A piece of what a run printed, base64; `next_offset` is where to go on."""
+    _may_see(task_id)
+    with fleet().engine.begin() as conn:
+        task = tasks.find(conn, task_id)
+        run = runs.get(conn, task.id, asked["run"] or task.run)
+        if run is None:
+            raise Refused(Kind.UNKNOWN, f"{task_id} has no run {asked['run'] or task.run}.")
+        data = runs.read_log(conn, run["id"], asked["stream"], asked["offset"], PIECE)
+    here = {"run": run["number"], "stream": asked["stream"], "offset": asked["offset"]}
+    return jsonify(here | {"data": base64.b64encode(data).decode(), "next_offset": asked["offset"] + len(data)})
+
+
 @blueprint.get("/<path:task_id>")
-@blueprint.arguments(Detail, location="query")
+@only(*ANYONE)
+@blueprint.arguments(schemas.Detail, location="query")
 def get_task(asked: dict[str, Any], task_id: str) -> Response:
     """One task with its events and runs."""
+    _may_see(task_id)
     return _shown(task_id, with_events=asked["events"])
 
 
 @blueprint.post("/<path:task_id>/retry")
+@only(Role.OPERATOR)
 def retry_task(task_id: str) -> Response:
     """Try a task again that failed, was lost, was cancelled or is parked."""
     ask.about(fleet(), task_id, What.RETRY)
@@ -55,15 +91,94 @@ def retry_task(task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/cancel")
+@only(Role.OPERATOR)
 def cancel_task(task_id: str) -> Response:
     """Cancel a task; what still runs is stopped."""
     ask.about(fleet(), task_id, What.CANCEL)
     return _shown(task_id)
 
 
+@blueprint.post("/<path:task_id>/assign")
+@only(Role.OPERATOR)
+@blueprint.arguments(schemas.Assignment)
+def assign_task(given: dict[str, Any], task_id: str) -> Response:
+    """Give a waiting task to a place of your choice."""
+    if given["agent_id"]:
+        assign.to_agent(fleet(), task_id, given["agent_id"])
+    else:
+        assign.to_host(fleet(), task_id, given["host"])
+    return _shown(task_id)
+
+
+@blueprint.post("/<path:task_id>/status")
+@only(Role.AGENT)
+@blueprint.arguments(schemas.Report)
+def report_status(given: dict[str, Any], task_id: str) -> Response:
+    """Confirm a task, say how far it is, or give it up. `stop` says whether the agent shall leave it alone."""
+    how = accept.running if given["status"] == "running" else accept.failed
+    return _told(how(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
+
+
+@blueprint.post("/<path:task_id>/log")
+@only(Role.AGENT)
+@blueprint.arguments(schemas.LogPiece)
+def write_log(given: dict[str, Any], task_id: str) -> Response:
+    """Keep a piece of a run's output. What is known already is trimmed; a gap is refused."""
+    piece = given | {"task_id": task_id, "data": _bytes(given["data"])}
+    wanted, is_gap = accept.log(fleet(), caller().agent_id or "", piece)
+    if not is_gap:
+        return jsonify(next_offset=wanted)
+    return answer(Kind.STALE, f"There is a gap: send the bytes from {wanted} first.", next_offset=wanted)
+
+
+@blueprint.post("/<path:task_id>/complete")
+@only(Role.AGENT)
+@blueprint.arguments(schemas.Receipt)
+def complete_task(given: dict[str, Any], task_id: str) -> Response:
+    """End the work with a receipt. Its claims are checked on the forge; the same receipt twice is fine."""
+    if given.get("task_id", task_id) != task_id:
+        raise Refused(Kind.INVALID, f"task_id: the receipt is for {given['task_id']!r}, the address for {task_id!r}.")
+    return _told(accept.complete(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
+
+
+@receipts.post("")
+@only(Role.AGENT)
+@receipts.arguments(schemas.Receipt)
+def post_receipt(given: dict[str, Any]) -> Response:
+    """The same as to complete a task, with the task's id in the body."""
+    if "task_id" not in given:
+        raise Refused(Kind.INVALID, "task_id: Missing data for required field.")
+    return _told(accept.complete(fleet(), as_agent(given["agent_id"]), given))
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(Kind.INVALID, "data: Must be base64.") from None
+
+
+def _may_see(task_id: str) -> None:
+    """An agent sees what it has or had."""
+    if caller().role is Role.AGENT:
+        with fleet().engine.begin() as conn:
+            task = tasks.find(conn, task_id)
+            if all(run["agent_id"] != caller().agent_id for run in runs.of_task(conn, task.id)):
+                raise Refused(Kind.FORBIDDEN, f"{task_id} is not a task of agent {caller().agent_id!r}.")
+
+
+def _told(held: lease.Held) -> Response:
+    found = _task(held.task.task_id, with_events=False)
+    return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)})
+
+
 def _shown(task_id: str, with_events: bool = True) -> Response:
+    return jsonify(_task(task_id, with_events))
+
+
+def _task(task_id: str, with_events: bool) -> dict[str, Any]:
     with fleet().engine.begin() as conn:
         found = views.task(conn, task_id, with_events)
     if found is None:
         raise Refused(Kind.UNKNOWN, f"There is no task {task_id!r}.")
-    return jsonify(found)
+    return found

@@ -12,6 +12,7 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
     STALE = "stale"
     TOO_LARGE = "too_large"
+    BUSY = "busy"
     UNAVAILABLE = "unavailable"
 
 

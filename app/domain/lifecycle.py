@@ -29,6 +29,7 @@ class What(StrEnum):
     STARTED = "started"
     BEAT = "beat"
     EXPIRED = "expired"
+    GIVEN_BACK = "given_back"
     FINISHED = "finished"
     FAILED = "failed"
     LIMIT_REACHED = "limit_reached"
@@ -45,7 +46,7 @@ class What(StrEnum):
     RETRY = "retry"
 
 
-TOLD = frozenset({What.STARTED, What.BEAT, What.FINISHED, What.FAILED, What.LIMIT_REACHED})
+TOLD = frozenset({What.STARTED, What.BEAT, What.GIVEN_BACK, What.FINISHED, What.FAILED, What.LIMIT_REACHED})
 
 
 class Debt(StrEnum):
@@ -303,6 +304,7 @@ MOVES: tuple[Move, ...] = (
     Move(_ASSIGNED, What.EXPIRED, State.FAILED, was_never_confirmed_too_often,
          (Debt.STOP, *_TELL), (because("never_confirmed"),)),
     Move(_ASSIGNED, What.EXPIRED, State.CREATED, None, (Debt.STOP,), (count_unconfirmed, ready)),
+    Move(WORKING, What.GIVEN_BACK, State.CREATED, None, (Debt.LABEL,), (ready, without_reason)),
     Move(_RUNNING, What.EXPIRED, State.AGENT_LOST, None, (Debt.STOP,), (because("silent"), due_at_once)),
     Move(_LOST, What.DUE, State.CREATED, has_retries_left, (), (count_retry, ready)),
     Move(_LOST, What.DUE, State.FAILED, None, _TELL, ()),

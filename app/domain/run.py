@@ -57,6 +57,8 @@ FAILURES: Mapping[str, bool] = {
     "host_unreachable": True,
     "pull_refused": False,
     "unreadable": True,
+    "agent_failed": True,
+    "partial": False,
 }
 
 _FAILED_STEP = {

@@ -104,6 +104,17 @@ class Forgejo:
         found = self._find(f"/repos/{repository}/branches/{quote(branch, safe='')}")
         return str(found["commit"]["id"]) if found else None
 
+    def has_commit(self, repository: str, sha: str) -> bool:
+        """Whether the forge holds a commit; one that is compared with itself is either there or not found."""
+        return self._find(f"/repos/{repository}/compare/{quote(sha, safe='')}...{quote(sha, safe='')}") is not None
+
+    def has_file(self, repository: str, branch: str, path: str) -> bool:
+        """Whether a file stands on a branch. A path that would climb out of the address names none."""
+        if {"", ".", ".."} & set(path.split("/")):
+            return False
+        where = f"/repos/{repository}/contents/{quote(path)}"
+        return self._send("GET", where, query={"ref": branch}, ok={404}).is_success
+
     def reviews_asking_for_changes(self, repository: str, number: int) -> list[Review]:
         """Reviews by people who may write that ask for changes and were not dismissed, oldest first, with comments."""
         reviews = self._pages(f"/repos/{repository}/pulls/{number}/reviews")

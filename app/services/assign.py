@@ -6,26 +6,28 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from app.domain import matching
+from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
-from app.domain.place import Host, Slots
+from app.domain.place import Fitness, Host, Slots
 from app.domain.task import Task
 from app.ports import Fleet
-from app.store import claims, places, tasks, views
+from app.store import agents, claims, places, runs, tasks, views
 
 
 def place_waiting(fleet: Fleet) -> int:
     """Give every ready task that a host can take to the host that suits it best; returns how many."""
     with fleet.engine.begin() as conn:
-        waiting = claims.waiting_wishes(conn)
+        waiting = claims.wishes_for_hosts(conn)
         if not waiting:
             return 0
         claims.hold_the_slots(conn)
         hosts = places.all_hosts(conn)
-        placeable = [wish for wish, needs in waiting.items() if matching.choose(needs, hosts, cli=wish[1])]
+        placeable = [set_ for set_, (needs, cli) in waiting.items() if matching.choose(needs, hosts, cli=cli)]
         free = sum(slots.free for host in hosts for slots in host.slots)
         placed = 0
-        for task, wish in claims.ready_for_hosts(conn, placeable, free) if placeable else ():
-            choice = matching.choose(waiting[wish], hosts, before=task.host_id, cli=wish[1])
+        for task in claims.for_hosts(conn, placeable, free) if placeable else ():
+            needs, cli = waiting[task.capset_id]
+            choice = matching.choose(needs, hosts, before=task.host_id, cli=cli)
             if choice:
                 _place(conn, fleet, task, choice)
                 hosts = [_with_one_more(host, choice) for host in hosts]
@@ -35,8 +37,8 @@ def place_waiting(fleet: Fleet) -> int:
 
 def why(conn: Connection, task: Task) -> dict[str, object]:
     """Where a task is and why: for one that waits, the sentence with which each host refuses it."""
-    brief = views.brief(conn, task.id)
-    needs = frozenset(views.needs(conn, task.capset_id))
+    names, cli = views.needs(conn, task.capset_id)
+    needs = frozenset(names)
     answer: dict[str, object] = {"task_id": task.task_id, "status": task.state, "needs": sorted(needs)}
     if not task.live or not task.ready:
         return answer | {
@@ -47,12 +49,59 @@ def why(conn: Connection, task: Task) -> dict[str, object]:
     hosts = places.all_hosts(conn)
     return answer | {
         "mode": task.mode,
-        "refusals": matching.refusals(needs, hosts, brief["cli"]),
+        "refusals": matching.refusals(needs, hosts, cli),
         "hosts": len(hosts),
     }
 
 
-def _place(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) -> None:
+def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
+    """An operator gives a waiting task to a host. Raises Refused with the host's own reason."""
+    with fleet.engine.begin() as conn:
+        claims.hold_the_slots(conn)
+        task = tasks.find(conn, task_id)
+        names, cli = views.needs(conn, task.capset_id)
+        host = [one for one in places.all_hosts(conn) if one.host_id == host_id]
+        if not host:
+            raise Refused(Kind.UNKNOWN, f"There is no host {host_id!r}; `fleet apply` declares hosts.")
+        choice = matching.choose(frozenset(names), host, cli=cli)
+        if choice is None:
+            raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host[0], cli)}")
+        task = _place(conn, fleet, task, choice)
+    fleet.nudge.soon()
+    return task
+
+
+def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
+    """An operator gives a waiting task to an agent, which hears of it when it beats or next asks for work. Raises
+    Refused."""
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        agent = agents.hold(conn, agent_id)
+        if agent is None or agent["gone_at"] or agent["revoked_at"]:
+            raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
+        task = tasks.find(conn, task_id)
+        lacks = set(views.needs(conn, task.capset_id)[0]) - set(agent["capabilities"])
+        if lacks:
+            raise Refused(Kind.INVALID, f"{agent_id} lacks {', '.join(sorted(lacks))}.")
+        if len(runs.open_of_agent(conn, agent_id)) >= agent["max_concurrency"]:
+            raise Refused(Kind.INVALID, f"{agent_id} is full: it has {agent['max_concurrency']} slots.")
+        until = at + timedelta(seconds=fleet.config.offline_after_secs)
+        detail = {"agent_id": agent_id, "agent_type": agent["agent_type"], "until": until.isoformat(), "handed": False}
+        return tasks.record(conn, task.id, Fact(What.CLAIMED, detail), at)
+
+
+def set_fitness(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None) -> Host:
+    """An operator drains a host or lets it work again. Raises Refused(unknown)."""
+    with fleet.engine.begin() as conn:
+        places.set_fitness(conn, host_id, fitness, why)
+        found = next((host for host in places.all_hosts(conn) if host.host_id == host_id), None)
+    if found is None:
+        raise Refused(Kind.UNKNOWN, f"There is no host {host_id!r}; `fleet apply` declares hosts.")
+    fleet.nudge.soon()
+    return found
+
+
+def _place(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) -> Task:
     at = fleet.clock()
     detail = {
         "host_id": choice.host.host_id,
@@ -60,7 +109,7 @@ def _place(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) 
         "until": (at + timedelta(seconds=fleet.config.confirm_secs)).isoformat(),
         "refusals": choice.refusals,
     }
-    tasks.record(conn, task.id, Fact(What.PLACED, detail), at)
+    return tasks.record(conn, task.id, Fact(What.PLACED, detail), at)
 
 
 def _with_one_more(host: Host, chosen: matching.Choice) -> Host:

@@ -52,9 +52,10 @@ def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
     text = prompt.read_issue(asked["title"], asked["requirements"], checks)
     needs = tuple(sorted({matching.capability(word) for word in asked["required_capabilities"]} - {""}))
     with fleet.engine.begin() as conn:
+        capset = tasks.capset(conn, needs, rule["cli"] if rule else None)
         task = tasks.request(conn, {
             "task_id": tasks.NUMBERED, "mode": asked["execution_mode"], "priority": int(Priority.of(asked["priority"])),
-            "capset_id": tasks.capset(conn, needs), "forge": forge_name, "repository_id": repository and repository.id,
+            "capset_id": capset, "forge": forge_name, "repository_id": repository and repository.id,
             "branch": prompt.branch_name("api-{n}", asked["title"]) if repository else None,
             "wants_pull": bool(repository) and asked["wants_pull_request"], "max_retries": asked["max_retries"],
         }, fleet.clock())  # fmt: skip
@@ -166,7 +167,7 @@ def _make(conn: Connection, fleet: Fleet, forge: Forge, repository: Repository, 
     places.remember_repository(conn, forge.name, vars(repository))
     task = tasks.request(conn, {
         "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(_priority(issue.labels)),
-        "capset_id": tasks.capset(conn, needs), "forge": forge.name, "repository_id": repository.id,
+        "capset_id": tasks.capset(conn, needs, rule["cli"]), "forge": forge.name, "repository_id": repository.id,
         "issue_number": issue.number, "branch": prompt.branch_name(issue.number, issue.title),
         "wants_pull": True, "max_retries": rule["max_retries"], "prompt_sha256": text.hash,
     }, fleet.clock())  # fmt: skip
@@ -192,7 +193,6 @@ def _brief(
         },
         "prompt_sha256": text.hash,
         "repository": shown,
-        "cli": rule["cli"] if rule else None,
         "validation": list(rule["validation"]) if rule else [],
         "timeout_secs": rule["task_timeout_secs"] if rule else 3600,
     }  # fmt: skip

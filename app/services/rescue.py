@@ -10,24 +10,39 @@ from app.ports import Fleet
 from app.store import rounds, runs, tasks
 
 AWAY_AFTER = timedelta(seconds=30)
+WEB, PULSE_SECS = "web", 5.0  # what the web processes note, so that agents are not blamed for a door that was shut
 
 
 def rescue(fleet: Fleet) -> int:
     """Move every task about which the clock has something to say; returns how many.
 
-    If nobody looked for a while, the control plane itself was away: every lease gets that time back first.
+    If nobody looked for a while, the control plane itself was away: every lease of a host gets that time back first.
     """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         gap = rounds.ran(conn, "rescue", at)
         if gap and gap > max(AWAY_AFTER, timedelta(seconds=3 * fleet.config.scan_secs)):
-            runs.extend_leases(conn, gap)
+            runs.extend_leases(conn, gap, on_hosts=True)
     return _expire(fleet, at) + _wake(fleet, at)
+
+
+def pulse(fleet: Fleet) -> None:
+    """A web process is there to hear agents. If none was for a while, their leases get that time back."""
+    with fleet.engine.begin() as conn:
+        gap = rounds.ran(conn, WEB, fleet.clock())
+        if gap and gap > AWAY_AFTER / 2:
+            runs.extend_leases(conn, gap, on_hosts=False)
+
+
+def _door_is_shut(conn: Connection, at: datetime) -> bool:
+    """Whether there were web processes once and are none now: then an agent's silence says nothing."""
+    heard = rounds.last(conn, WEB)
+    return heard is not None and at - heard > AWAY_AFTER / 2
 
 
 def _expire(fleet: Fleet, at: datetime) -> int:
     with fleet.engine.begin() as conn:
-        silent = runs.silent(conn, at)
+        silent = runs.silent(conn, at, on_hosts_only=_door_is_shut(conn, at))
     for run in silent:
         with fleet.engine.begin() as conn:
             if runs.expired(conn, run["id"], at):

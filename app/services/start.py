@@ -16,6 +16,7 @@ from app.store import places, runs, tasks, views
 from app.store.tables import Row
 
 GIT_USER = "fleet"
+AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
         brief, cli = views.brief(conn, task.id), run["agent_type"]
         template = places.cli(conn, cli)
-        session, text = _prompt(conn, task, brief)
+        session, text = prompt_of(conn, task, brief)
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
     return Order(
         run=run,
@@ -67,18 +68,33 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
     )
 
 
-def _prompt(conn: Connection, task: Task, brief: Row) -> tuple[str | None, str]:
+def prompt_of(conn: Connection, task: Task, brief: Row, resume: bool = True) -> tuple[str | None, str]:
     """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
-    went wrong with the attempt before."""
-    told = views.event_list(conn, task.id)
+    went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
+    session = task.session if resume else None
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
-    since = list(takewhile(lambda event: event["to"] != State.REVIEW_PENDING, reversed(told)))
+    since = _since_the_review(conn, task)
     why = next((event["detail"].get("why") for event in since if event["fact"] == What.FAILED), "") or ""
-    asked = next((event["detail"] for event in since if event["fact"] == What.CHANGES_REQUESTED), None)
+    asked = _asked(since)
     if asked is None:
         return None, prompt.read_again(text, why)
     review = prompt.read_review(goal, asked["text"], [tuple(comment) for comment in asked["comments"]])
-    return task.session, prompt.read_again(review if task.session else f"{text}\n{review}", why)
+    return session, prompt.read_again(review if session else f"{text}\n{review}", why)
+
+
+def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
+    """The review that asked for changes and was not answered yet: by, text, comments."""
+    return _asked(_since_the_review(conn, task))
+
+
+def _since_the_review(conn: Connection, task: Task) -> list[dict[str, Any]]:
+    """What happened after the task was last ready for review, newest first."""
+    told = views.event_list(conn, task.id)
+    return list(takewhile(lambda event: event["to"] != State.REVIEW_PENDING, reversed(told)))
+
+
+def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((event["detail"] for event in events if event["fact"] == What.CHANGES_REQUESTED), None)
 
 
 def _repository(task: Task, repository: Row) -> dict[str, str]:
@@ -94,4 +110,4 @@ def _credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
 
 def _delivery(task: Task, run: Row, brief: Row) -> dict[str, str]:
     message = speech.commit_message(brief["title"], task.issue_number, run["name"])
-    return {"message": message, "author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
+    return {"message": message, "author_name": AUTHOR, "author_email": AUTHOR_EMAIL}

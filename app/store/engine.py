@@ -13,9 +13,9 @@ _PENDING = "announcements"
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
-def connect(url: str, size: int = 8, announce: Announce | None = None, ping: bool = True) -> Engine:
-    """An engine for `url`. `announce` is called with each event once its transaction is committed. With `ping`, a
-    connection that died in the pool is noticed before it is used: whoever asks only once wants that."""
+def connect(url: str, size: int = 8, ping: bool = True) -> Engine:
+    """An engine for `url`. With `ping`, a connection that died in the pool is noticed before it is used: whoever asks
+    only once wants that."""
     engine = sa.create_engine(
         url,
         pool_size=size,
@@ -27,8 +27,6 @@ def connect(url: str, size: int = 8, announce: Announce | None = None, ping: boo
             "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000 -c lock_timeout=10000",
         },
     )
-    if announce is not None:
-        _announce_after_commit(engine, announce)
     return engine
 
 
@@ -43,7 +41,9 @@ def tell(conn: Connection, line: dict[str, Any]) -> None:
     conn.info.setdefault(_PENDING, []).append(line)
 
 
-def _announce_after_commit(engine: Engine, announce: Announce) -> None:
+def announce_after_commit(engine: Engine, announce: Announce) -> None:
+    """Have `announce` called with each event once its transaction is committed."""
+
     @event.listens_for(engine, "commit")
     def committed(conn: Connection) -> None:
         for line in conn.info.pop(_PENDING, []):

@@ -18,6 +18,11 @@ def ran(conn: Connection, name: str, at: datetime) -> timedelta | None:
     return at - before if before else None
 
 
+def last(conn: Connection, name: str) -> datetime | None:
+    """When the round `name` ran last; None if it never did."""
+    return conn.execute(sa.select(rounds.c.ran_at).where(rounds.c.name == name)).scalar()
+
+
 def is_due(conn: Connection, name: str, at: datetime, every: timedelta) -> bool:
     """Whether the round `name` is due; the one caller who hears yes has it."""
     statement = insert(rounds).values(name=name, ran_at=at)

@@ -28,6 +28,22 @@ def open_on_hosts(conn: Connection) -> list[Row]:
     return list(conn.execute(query).mappings())
 
 
+def open_of_agent(conn: Connection, agent_id: str) -> list[Row]:
+    """Every run of an agent that has not ended as far as we know."""
+    query = sa.select(runs).where(runs.c.agent_id == agent_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
+    return list(conn.execute(query).mappings())
+
+
+def handed(conn: Connection, run_id: int) -> None:
+    """Its agent has heard of the run."""
+    _update(conn, run_id, handed=True)
+
+
+def noted(conn: Connection, run_id: int, message: str | None, progress: Any) -> None:
+    """What the runner says of how far it is."""
+    _update(conn, run_id, message=message, progress=progress)
+
+
 def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:
     """How many runs each (host, kind of CLI) has now."""
     query = (
@@ -63,21 +79,20 @@ def expired(conn: Connection, run_id: int, at: datetime) -> bool:
     return conn.execute(sa.update(runs).where(*believed).values(**values)).rowcount == 1
 
 
-def silent(conn: Connection, at: datetime, most: int = 200) -> list[Row]:
+def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Row]:
     """Runs whose lease is over."""
-    query = (
-        sa.select(runs).where(runs.c.deadline <= at, runs.c.ended_at.is_(None)).order_by(runs.c.deadline).limit(most)
-    )
+    over = [runs.c.deadline <= at, runs.c.ended_at.is_(None)]
+    if on_hosts_only:
+        over.append(runs.c.host_id.is_not(None))
+    query = sa.select(runs).where(*over).order_by(runs.c.deadline).limit(most)
     return list(conn.execute(query).mappings())
 
 
-def extend_leases(conn: Connection, gap: timedelta) -> int:
-    """We were away for `gap`: nobody loses a lease for having been unable to reach us."""
-    return conn.execute(
-        sa.update(runs)
-        .where(runs.c.ended_at.is_(None), runs.c.deadline.is_not(None))
-        .values(deadline=runs.c.deadline + gap)
-    ).rowcount
+def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
+    """We were away for `gap`: nobody loses a lease for having been unable to reach us, or to be reached."""
+    theirs = runs.c.host_id.is_not(None) if on_hosts else runs.c.agent_id.is_not(None)
+    open_ = (theirs, runs.c.ended_at.is_(None), runs.c.deadline.is_not(None))
+    return conn.execute(sa.update(runs).where(*open_).values(deadline=runs.c.deadline + gap)).rowcount
 
 
 def append_log(conn: Connection, run_id: int, stream: str, offset: int, data: bytes) -> int:
@@ -92,10 +107,16 @@ def append_log(conn: Connection, run_id: int, stream: str, offset: int, data: by
     return size + len(news)
 
 
-def read_log(conn: Connection, run_id: int, stream: str) -> bytes:
-    """A stream as far as it is known."""
-    where = (logs.c.run_id == run_id, logs.c.stream == stream)
-    return b"".join(conn.execute(sa.select(logs.c.data).where(*where).order_by(logs.c.offset)).scalars())
+def read_log(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int | None = None) -> bytes:
+    """A stream as far as it is known, from `offset`; at most `most` bytes of it."""
+    begins = logs.c.offset + sa.func.length(logs.c.data) > offset
+    query = sa.select(logs).where(logs.c.run_id == run_id, logs.c.stream == stream, begins).order_by(logs.c.offset)
+    data = bytearray()
+    for row in conn.execute(query):
+        data += row.data[max(0, offset - row.offset) :]
+        if most is not None and len(data) >= most:
+            break
+    return bytes(data[:most])
 
 
 def _first(conn: Connection, *where: sa.ColumnElement[bool]) -> Row | None:

@@ -33,7 +33,9 @@ capsets = sa.Table(
     "capsets",
     metadata,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
-    sa.Column("names", WORDS, nullable=False, unique=True),
+    sa.Column("names", WORDS, nullable=False),
+    sa.Column("cli", sa.Text, nullable=False, server_default=""),
+    sa.UniqueConstraint("names", "cli"),
 )
 
 tasks = sa.Table(
@@ -77,14 +79,11 @@ tasks = sa.Table(
     sa.UniqueConstraint("forge", "repository_id", "issue_number"),
     postgresql_with={"fillfactor": 70},
 )
-sa.Index("tasks_ready_idx", tasks.c.priority.desc(), tasks.c.id, postgresql_where=tasks.c.ready)
-sa.Index(
-    "tasks_ready_of_set_idx",
-    tasks.c.capset_id,
-    tasks.c.priority.desc(),
-    tasks.c.id,
-    postgresql_where=tasks.c.ready,
-)
+_QUEUE = (tasks.c.priority.desc(), tasks.c.id)  # highest priority first, then oldest
+_FOR_AGENTS, _FOR_HOSTS = sa.text("ready AND mode <> 'ssh_cli'"), sa.text("ready AND mode <> 'http_pull'")
+sa.Index("tasks_for_agents_idx", *_QUEUE, postgresql_where=_FOR_AGENTS)
+sa.Index("tasks_of_set_for_agents_idx", tasks.c.capset_id, *_QUEUE, postgresql_where=_FOR_AGENTS)
+sa.Index("tasks_of_set_for_hosts_idx", tasks.c.capset_id, *_QUEUE, postgresql_where=_FOR_HOSTS)
 sa.Index("tasks_due_at_idx", tasks.c.due_at, postgresql_where=tasks.c.due_at.is_not(None))
 sa.Index("tasks_state_idx", tasks.c.state, tasks.c.id)
 
@@ -101,7 +100,6 @@ briefs = sa.Table(
     sa.Column("prompt_sha256", sa.Text, nullable=False),
     sa.Column("repository", JSONB),
     sa.Column("issue", JSONB),
-    sa.Column("cli", sa.Text),
     sa.Column("validation", WORDS, nullable=False),
     sa.Column("timeout_secs", sa.Integer, nullable=False),
     sa.Column("asked_by", sa.Text),
@@ -163,11 +161,15 @@ runs = sa.Table(
     sa.Column("result", JSONB),
     sa.Column("outcome", JSONB),
     sa.Column("session", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("progress", JSONB),
+    sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("task_pk", "number"),
 )
 sa.Index("runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=runs.c.ended_at.is_(None))
+sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=runs.c.ended_at.is_(None))
 sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=runs.c.ended_at.is_(None))
 
 logs = sa.Table(
@@ -258,6 +260,46 @@ clis = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("template", JSONB, nullable=False),
 )
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("agent_id", sa.Text, primary_key=True),
+    sa.Column("agent_type", sa.Text, nullable=False),
+    sa.Column("hostname", sa.Text, nullable=False),
+    sa.Column("capabilities", WORDS, nullable=False),
+    sa.Column("max_concurrency", sa.Integer, nullable=False),
+    sa.Column("metadata", JSONB, nullable=False),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("former_hash", sa.LargeBinary, unique=True),
+    sa.Column("former_until", MOMENT),
+    sa.Column("registered_at", MOMENT, nullable=False),
+    sa.Column("seen_at", MOMENT, nullable=False),
+    sa.Column("gone_at", MOMENT),
+    sa.Column("revoked_at", MOMENT),
+)
+
+enrolments = sa.Table(
+    "enrolments",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("made_at", MOMENT, nullable=False),
+    sa.Column("expires_at", MOMENT),
+    sa.Column("revoked_at", MOMENT),
+    sa.Column("used_at", MOMENT),
+    sa.Column("uses", sa.Integer, nullable=False, server_default="0"),
+)
+
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("agent_id", sa.ForeignKey("agents.agent_id"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", JSONB, nullable=False),
+    sa.Column("given_at", MOMENT, nullable=False),
+)
+sa.Index("answers_given_at_idx", answers.c.given_at)
 
 receipts = sa.Table(
     "receipts",

@@ -1,19 +1,21 @@
 """The one door: a task moves here, with its event and its debts in the same transaction, or not at all."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Decision, Fact, What, begin, decide
+from app.domain.lifecycle import Debt, Decision, Fact, What, begin, decide
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
-from app.store.tables import Row, capsets, debts, events, runs, tasks
+from app.store.engine import as_jsonb
+from app.store.tables import Row, capsets, events, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
 NUMBERED = "api#{n}"
@@ -33,10 +35,17 @@ def record(conn: Connection, id_: int, fact: Fact, at: datetime) -> Task:
         decision = decide(task, fact, at)
         if decision.move.quiet:
             return task
-        if _swap(conn, task, decision.task):
-            _write_down(conn, task, decision, fact, at)
+        if _write(conn, [_Step(task, fact, decision)], at):
             return decision.task
     raise Refused(Kind.UNAVAILABLE, f"{task.task_id} is being moved by others; try again.")
+
+
+def record_locked(conn: Connection, moves: Sequence[tuple[Task, Fact]], at: datetime) -> list[Task]:
+    """Move tasks whose rows this transaction has locked, all in one statement; returns them as they are now."""
+    steps = [_Step(task, fact, decide(task, fact, at)) for task, fact in moves]
+    if len(_write(conn, steps, at)) != len(steps):
+        raise Refused(Kind.UNAVAILABLE, "A task was moved by others while it was held; try again.")
+    return [step.decision.task for step in steps]
 
 
 def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | None = None) -> Task:
@@ -49,7 +58,9 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
     made = conn.execute(insert(tasks).values(**row_of(task)).on_conflict_do_nothing().returning(tasks.c.id)).first()
     if made is None:
         return find(conn, task.task_id)
-    _write_event(conn, task, None, Fact(What.REQUESTED, asked, key=key), at)
+    line = _event(task, None, Fact(What.REQUESTED, asked, key=key), at)
+    conn.execute(sa.insert(events).values(**line))
+    _tell(conn, task, line)
     return task
 
 
@@ -103,14 +114,13 @@ def unfinished(conn: Connection, forge: str, repository_id: int, most: int = 100
     return [task_of(row) for row in conn.execute(sa.select(tasks).where(*where).limit(most)).mappings()]
 
 
-def capset(conn: Connection, names: tuple[str, ...]) -> int:
-    """The number of a distinct set of required capabilities."""
-    known = sa.select(capsets.c.id).where(capsets.c.names == list(names))
+def capset(conn: Connection, names: tuple[str, ...], cli: str | None = None) -> int:
+    """The number of a distinct set of requirements: capabilities, and the kind of CLI that hosts shall use, if any."""
+    known = sa.select(capsets.c.id).where(capsets.c.names == list(names), capsets.c.cli == (cli or ""))
     found = conn.execute(known).scalar()
     if found is None:
-        found = conn.execute(
-            insert(capsets).values(names=list(names)).on_conflict_do_nothing().returning(capsets.c.id)
-        ).scalar()
+        new = insert(capsets).values(names=list(names), cli=cli or "")
+        found = conn.execute(new.on_conflict_do_nothing().returning(capsets.c.id)).scalar()
     return int(found) if found is not None else int(conn.execute(known).scalar_one())
 
 
@@ -140,47 +150,90 @@ def _was_recorded(conn: Connection, id_: int, key: str) -> bool:
     return bool(conn.execute(sa.select(sa.exists().where(events.c.task_pk == id_, events.c.key == key))).scalar())
 
 
-def _swap(conn: Connection, before: Task, after: Task) -> bool:
-    changed = {name: value for name, value in row_of(after).items() if value != getattr(before, name)}
-    where = (tasks.c.id == before.id, tasks.c.version == before.version)
-    return conn.execute(sa.update(tasks).where(*where).values(**changed)).rowcount == 1
+class _Step(NamedTuple):
+    """A task, the fact that moves it, and what the table of moves makes of both."""
+
+    before: Task
+    fact: Fact
+    decision: Decision
 
 
-def _write_down(conn: Connection, before: Task, decision: Decision, fact: Fact, at: datetime) -> None:
-    after = decision.task
-    _write_event(conn, after, before.state, fact, at)
-    if after.run > before.run:
-        conn.execute(sa.insert(runs).values(**_new_run(conn, after, fact, at)))
-    owed = [
-        {"task_pk": after.id, "seq": after.version, "kind": kind, "run": after.run, "due_at": at}
-        for kind in decision.owes
-    ]
-    if owed:
-        conn.execute(sa.insert(debts), owed)
+def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
+    """Swap the rows, write the events, the new runs and the debts, in one statement. Returns the keys of the tasks
+    that were still as believed; of the others nothing is written."""
+    events_ = [_event(step.decision.task, step.before.state, step.fact, at) for step in steps]
+    given = {
+        "rows": [row_of(step.decision.task) for step in steps],
+        "told": events_,
+        "begun": [_new_run(conn, step, at) for step in steps if step.decision.task.run > step.before.run],
+        "owed": [_debt(step.decision.task, kind, at) for step in steps for kind in step.decision.owes],
+    }
+    statement = sa.text(_WRITE.replace(":n", str(len(steps))))
+    moved = list(conn.execute(statement, {name: as_jsonb(rows) for name, rows in given.items()}).scalars())
+    for step, line in zip(steps, events_, strict=True):
+        if step.before.id in moved:
+            _tell(conn, step.decision.task, line)
+    return moved
 
 
-def _write_event(conn: Connection, task: Task, source: State | None, fact: Fact, at: datetime) -> None:
-    line = {
+# A row count that the planner can read keeps it from scanning all tasks for a few.
+_WRITE = f"""
+WITH moved AS (
+    UPDATE tasks t SET {", ".join(f"{name} = n.{name}" for name in COLUMNS if name != "id")}
+    FROM (SELECT * FROM jsonb_populate_recordset(NULL::tasks, CAST(:rows AS jsonb)) LIMIT :n) n
+    WHERE t.id = n.id AND t.version = n.version - 1
+    RETURNING t.id
+), told AS (
+    INSERT INTO events
+    SELECT e.* FROM jsonb_populate_recordset(NULL::events, CAST(:told AS jsonb)) e JOIN moved m ON m.id = e.task_pk
+), begun AS (
+    INSERT INTO runs (task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, handed)
+    SELECT task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, handed
+    FROM jsonb_populate_recordset(NULL::runs, CAST(:begun AS jsonb)) r JOIN moved m ON m.id = r.task_pk
+), owed AS (
+    INSERT INTO debts (task_pk, seq, kind, run, due_at)
+    SELECT task_pk, seq, kind, run, due_at
+    FROM jsonb_populate_recordset(NULL::debts, CAST(:owed AS jsonb)) d JOIN moved m ON m.id = d.task_pk
+)
+SELECT id FROM moved
+"""  # noqa: S608 - the names of our own columns
+
+
+def _event(task: Task, source: State | None, fact: Fact, at: datetime) -> dict[str, Any]:
+    return {
         "task_pk": task.id, "seq": task.version, "what": fact.what, "from_state": source, "to_state": task.state,
         "run": fact.run, "key": fact.key, "detail": dict(fact.detail), "at": at,
     }  # fmt: skip
-    conn.execute(sa.insert(events).values(**line))
-    engine.tell(conn, line | {"task_id": task.task_id, "number": task.run})
 
 
-def _new_run(conn: Connection, task: Task, fact: Fact, at: datetime) -> dict[str, Any]:
-    """The row of the run that this fact begins. `until` is the moment by which it must have been confirmed; a next
-    round goes on with the kind of CLI that it had before."""
-    until = fact.detail.get("until")
-    before = sa.select(runs.c.agent_type).where(runs.c.task_pk == task.id).order_by(runs.c.number.desc()).limit(1)
+def _tell(conn: Connection, task: Task, line: dict[str, Any]) -> None:
+    """Have the event announced after its commit; `for_agents` says that a waiting agent may take the task now."""
+    for_agents = task.ready and task.mode is not Mode.SSH_CLI
+    engine.tell(conn, line | {"task_id": task.task_id, "number": task.run, "for_agents": for_agents})
+
+
+def _debt(task: Task, kind: Debt, at: datetime) -> dict[str, Any]:
+    return {"task_pk": task.id, "seq": task.version, "kind": kind, "run": task.run, "due_at": at}
+
+
+def _new_run(conn: Connection, step: _Step, at: datetime) -> dict[str, Any]:
+    """The row of the run that a fact begins. `until` is the moment by which it must have been confirmed; `handed` is
+    false while its agent has not heard of it; a next round goes on with the kind of CLI that it had before."""
+    task, told = step.decision.task, step.fact.detail
     return {
         "task_pk": task.id,
         "number": task.run,
         "name": run_name(task.id, task.task_id, task.run),
         "host_id": task.host_id,
         "agent_id": task.agent_id,
-        "agent_type": fact.detail.get("agent_type") or conn.execute(before).scalar(),
+        "agent_type": told.get("agent_type") or _agent_type_before(conn, task),
         "assigned_at": at,
-        "deadline": datetime.fromisoformat(until) if until else None,
+        "deadline": told.get("until"),
         "session": task.session,
+        "handed": told.get("handed", True),
     }
+
+
+def _agent_type_before(conn: Connection, task: Task) -> str | None:
+    before = sa.select(runs.c.agent_type).where(runs.c.task_pk == task.id).order_by(runs.c.number.desc()).limit(1)
+    return conn.execute(before).scalar()

@@ -50,9 +50,10 @@ def brief(conn: Connection, task_pk: int) -> Row:
     return conn.execute(sa.select(briefs).where(briefs.c.task_pk == task_pk)).mappings().one()
 
 
-def needs(conn: Connection, capset_id: int) -> list[str]:
-    """The capabilities that an interned set holds."""
-    return list(conn.execute(sa.select(capsets.c.names).where(capsets.c.id == capset_id)).scalar_one())
+def needs(conn: Connection, capset_id: int) -> tuple[list[str], str | None]:
+    """The capabilities that an interned set holds, and the kind of CLI that hosts shall use."""
+    row = conn.execute(sa.select(capsets).where(capsets.c.id == capset_id)).one()
+    return list(row.names), row.cli or None
 
 
 def write_brief(conn: Connection, task_pk: int, values: Mapping[str, Any]) -> None:
@@ -135,12 +136,17 @@ def _shown(row: Row) -> Json:
 def _run_shown(row: Row) -> Json:
     result, outcome = row["result"] or {}, row["outcome"] or {}
     return {
-        **{name: row[name] for name in ("number", "name", "host_id", "agent_id", "session", "end")},
+        **{
+            name: row[name]
+            for name in ("number", "name", "host_id", "agent_id", "session", "end", "message", "progress")
+        },
         "cli": row["agent_type"],
         **{name: moment(row[name]) for name in ("assigned_at", "started_at", "seen_at", "ended_at", "deadline")},
         "exit_code": result.get("exit_code"),
         "commits": result.get("commits") or [],
         "validation": result.get("validation") or [],
+        "checks": result.get("checks") or [],
+        "artifacts": result.get("artifacts") or [],
         "why": result.get("reason"),
         "verdict": outcome.get("verdict"),
         "summary": outcome.get("final_text"),

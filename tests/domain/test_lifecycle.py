@@ -43,6 +43,7 @@ claimed             A    .    .    .    .    .    .    .    .
 started             .    R    R    .    .    .    .    .    .
 beat                .    A    R    .    .    .    .    .    .
 expired             .    CF   L    .    .    .    .    .    .
+given_back          .    C    C    .    .    .    .    .    .
 finished            .    RDF  RDF  V    .    .    .    .    .
 failed              .    CF   CF   .    .    .    .    .    .
 limit_reached       .    P    P    .    .    .    .    .    .

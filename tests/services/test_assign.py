@@ -9,7 +9,7 @@ from app.domain.task import Mode, State
 from app.ports import Fleet
 from app.services import assign
 from app.store import tasks
-from app.store.tables import briefs, runs
+from app.store.tables import runs
 from tests.builders import a_host, a_stored_task, apply
 
 
@@ -60,8 +60,9 @@ def test_the_higher_priority_goes_first(make_fleet: Callable[..., Fleet]) -> Non
 def test_tasks_for_a_cli_that_nobody_has_hold_up_none_behind_them(fleet: Fleet) -> None:
     with fleet.engine.begin() as conn:
         apply(conn)
-        stuck = [a_stored_task(conn, f"acme/widgets#{number + 1}").id for number in range(20)]
-        conn.execute(sa.update(briefs).where(briefs.c.task_pk.in_(stuck)).values(cli="nobody-has-it"))
+        nobody_has_it = tasks.capset(conn, ("python",), "another-cli")
+        for number in range(20):
+            a_stored_task(conn, f"acme/widgets#{number + 1}", capset_id=nobody_has_it)
         healthy = a_stored_task(conn, "acme/widgets#99")
     assert assign.place_waiting(fleet) == 1
     with fleet.engine.begin() as conn:

@@ -17,7 +17,7 @@ def told(conn: Connection, *facts: Fact) -> Any:
     task = a_stored_task(conn)
     for fact in facts:
         task = tasks.record(conn, task.id, fact, AT)
-    return start._prompt(conn, task, views.brief(conn, task.id))
+    return start.prompt_of(conn, task, views.brief(conn, task.id))
 
 
 REVIEWED = (

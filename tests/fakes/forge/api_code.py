@@ -162,3 +162,12 @@ def combined(ref: str) -> Response:
             "url": f"{api}/status",
         }
     )
+
+
+@routes.get("/compare/<path:basehead>")
+def compare(basehead: str) -> Response:
+    """What the second has that the first has not; either may be a branch or a commit."""
+    base, _, head = basehead.partition("...")
+    found = commits.between(repository(), sha_of(base), sha_of(head))
+    shown = [commits.in_api(world(), repository(), one) for one in found]
+    return answer({"total_commits": len(shown), "commits": shown})

@@ -1,0 +1,94 @@
+"""Agents: they register, beat, ask for work and leave; operators see who is there."""
+
+from typing import Any
+
+from flask import Response, current_app, jsonify, request
+from flask_smorest import Blueprint
+
+from app.api import schemas
+from app.api.doors import Role, as_agent, fleet, only, shown
+from app.api.waiting import Waiting
+from app.domain import matching
+from app.domain.errors import Kind, Refused
+from app.services import enlist, lease
+from app.store import agents, views
+from app.store.tables import Row
+
+blueprint = Blueprint("agents", __name__, description="Programs that come to us for work")
+LONGEST_KEY = 200
+
+
+@blueprint.post("/register")
+@blueprint.arguments(schemas.Registration)
+def register(given: dict[str, Any]) -> tuple[Response, int]:
+    """Introduce an agent, or renew it. The token is told this once; the one before works for 60 seconds more."""
+    token, is_new = enlist.register(fleet(), given, shown())
+    config = fleet().config
+    return jsonify(
+        agent_id=given["agent_id"],
+        registry_token=token,
+        heartbeat_interval_secs=config.heartbeat_secs,
+        offline_after_secs=config.offline_after_secs,
+    ), 201 if is_new else 200
+
+
+@blueprint.post("/heartbeat")
+@only(Role.AGENT)
+@blueprint.arguments(schemas.Heartbeat)
+def heartbeat(given: dict[str, Any]) -> Response:
+    """Say that the agent lives, and hear what became of its tasks."""
+    news = lease.beat(fleet(), as_agent(given["agent_id"]), given["tasks"])
+    return jsonify(status="online", tasks=news)
+
+
+@blueprint.post("/deregister")
+@only(Role.AGENT)
+@blueprint.arguments(schemas.AgentOnly)
+def deregister(given: dict[str, Any]) -> Response:
+    """Leave. What the agent holds goes back to the queue."""
+    return jsonify(requeued=enlist.deregister(fleet(), as_agent(given["agent_id"])))
+
+
+@blueprint.get("")
+@only(Role.VIEWER, Role.OPERATOR)
+@blueprint.arguments(schemas.AgentFilter, location="query")
+def list_agents(asked: dict[str, Any]) -> Response:
+    """Who is there, what they can do, what they hold."""
+    with fleet().engine.begin() as conn:
+        everybody = [_agent(row) for row in agents.everybody(conn)]
+    wanted = matching.capability(asked["capability"]) if "capability" in asked else None
+    return jsonify(
+        [
+            one
+            for one in everybody
+            if wanted in (None, *one["capabilities"]) and asked.get("status") in (None, one["status"])
+        ]
+    )
+
+
+def dequeue(given: dict[str, Any]) -> Response:
+    """Ask for work: the highest priority first, then the oldest. Waits up to `wait_secs` for some to come."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= LONGEST_KEY:
+        raise Refused(Kind.INVALID, f"Idempotency-Key: must have 1 to {LONGEST_KEY} characters.")
+    words = given["capabilities"]
+    wish = lease.Wish(as_agent(given["agent_id"]), None if words is None else tuple(words), given["max_tasks"], key)
+    waiting: Waiting = current_app.extensions["waiting"]
+    found = waiting.until(lambda last: lease.claim(fleet(), wish, last), given["wait_secs"])
+    if found is None:
+        raise Refused(Kind.BUSY, "Too many agents wait here already: ask again in a few seconds.")
+    if not found:
+        return Response(status=204)
+    return jsonify({"tasks": found}) if given["max_tasks"] > 1 else jsonify(found[0])
+
+
+def _agent(row: Row) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in ("agent_id", "agent_type", "hostname", "capabilities", "max_concurrency")},
+        "metadata": row["metadata"],
+        "status": "online" if enlist.is_online(fleet(), row) else "offline",
+        "revoked": row["revoked_at"] is not None,
+        "tasks": row["holds"] or [],
+        "registered_at": views.moment(row["registered_at"]),
+        "last_seen_at": views.moment(row["seen_at"]),
+    }

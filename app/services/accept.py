@@ -1,0 +1,193 @@
+"""Hears what agents report: how far they are, what they print, and their receipts, whose claims are checked first."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.domain.errors import Kind, Refused
+from app.domain.lifecycle import Fact, What
+from app.domain.run import FAILURES, Outcome, Usage, Verdict
+from app.domain.task import Task
+from app.ports import Fleet, Forge, Pull
+from app.services import lease, report, review
+from app.services.lease import Held
+from app.store import places, runs
+
+Json = Mapping[str, Any]
+COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
+PULL = re.compile(r"/pulls/([0-9]{1,18})/?\Z")
+
+
+def running(fleet: Fleet, agent_id: str, told: Json) -> Held:
+    """The agent works on a task (task_id, lease?, message?, progress?): confirmed, or seen alive again. What has ended
+    meanwhile is left as it is; `lease.stops` says so. Raises Refused."""
+    with fleet.engine.begin() as conn:
+        held = lease.owned(conn, agent_id, told["task_id"], told.get("lease"))
+        if held.run["ended_at"] is None:
+            message, progress = fleet.mask.text(told.get("message") or "")[:2000] or None, told.get("progress")
+            runs.noted(conn, held.run["id"], message, fleet.mask.json(progress))
+    if held.run["ended_at"] is None:
+        (report.beat if held.run["started_at"] else report.started)(fleet, held.run)
+    return _again(fleet, held)
+
+
+def failed(fleet: Fleet, agent_id: str, told: Json) -> Held:
+    """The agent gives up (task_id, lease?, message?): an attempt is spent, and the task is tried again while there are
+    retries left. Raises Refused."""
+    return complete(fleet, agent_id, {
+        "task_id": told["task_id"], "lease": told.get("lease"), "status": "failed", "error": told.get("message"),
+    })  # fmt: skip
+
+
+def log(fleet: Fleet, agent_id: str, told: Json) -> tuple[int, bool]:
+    """Bytes of output (task_id, lease, stream, offset, data). Returns the offset that is wanted next and whether this
+    piece left a gap, and was not taken. Raises Refused."""
+    with fleet.engine.begin() as conn:
+        held = lease.owned(conn, agent_id, told["task_id"], told["lease"])
+    size = report.log(fleet, held.run, told["stream"], told["offset"], told["data"])
+    return size, told["offset"] > size
+
+
+def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
+    """A receipt: task_id, status (completed, failed, partial), lease?, summary?, error?, artifacts?, duration_seconds?,
+    usage?, checks?, session?, failure?, resets_at?. Every claim is checked on the forge before it counts; the same
+    receipt again changes nothing. Raises Refused, `invalid` naming a claim that does not hold."""
+    with fleet.engine.begin() as conn:
+        held = lease.owned(conn, agent_id, receipt["task_id"], receipt.get("lease"))
+    if held.run["ended_at"]:
+        return _said_before(held, receipt)
+    claims = _Claims(fleet, held.task)
+    artifacts = [claims.check(one) for one in receipt.get("artifacts") or []]
+    head = claims.head() if receipt["status"] == "completed" else None
+    if claims.pull and head not in (None, held.task.head):
+        known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
+        review.hear(fleet, held.task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
+    result = _result(receipt, artifacts, head)
+    report.ended(fleet, held.run, result, _outcome(receipt))
+    return _again(fleet, held)
+
+
+def _again(fleet: Fleet, held: Held) -> Held:
+    """The task as it is now; a run that is over by now is the agent's all the same."""
+    with fleet.engine.begin() as conn:
+        return lease.held(conn, held.task.id, held.run["number"])
+
+
+def _said_before(held: Held, receipt: Json) -> Held:
+    """The same receipt twice is answered the same way twice; another one comes too late."""
+    if (held.run["result"] or {}).get("receipt_sha256") != _fingerprint(receipt):
+        ended = held.run["end"]
+        raise Refused(Kind.STALE, f"{held.task.task_id}: run {held.run['number']} has ended already ({ended}).")
+    return held
+
+
+class _Claims:
+    """Looks on the forge whether what an agent claims is so."""
+
+    def __init__(self, fleet: Fleet, task: Task) -> None:
+        self.task = task
+        self.pull: Pull | None = None
+        with fleet.engine.begin() as conn:
+            row = places.repository(conn, task.forge or "", task.repository_id or 0)
+        self._forge = fleet.forges(task.forge or "") if row else None
+        self._name = str(row["full_name"]) if row else ""
+        self._base = str(row["default_branch"]) if row else ""
+
+    def check(self, artifact: Json) -> dict[str, Any]:
+        """The artifact, with `checked` true when the forge holds it, false where only the agent's word is to be had."""
+        kind = str(artifact["type"])
+        how = self._CHECKS.get(kind)
+        if how is None:
+            return {**artifact, "checked": False}
+        if self._forge is None:
+            raise Refused(Kind.INVALID, f"artifacts: {kind}: {self.task.task_id} has no repository to hold it.")
+        if not how(self, self._forge, artifact):
+            raise Refused(Kind.INVALID, f"artifacts: {kind} {_short(artifact)} is not on the forge as claimed.")
+        return {**artifact, "checked": True}
+
+    def head(self) -> str | None:
+        """The newest commit of the task's branch, if the branch holds anything that its base does not."""
+        if self._forge is None:
+            return None
+        head = self._forge.branch_head(self._name, self.task.branch or "")
+        return head if head != self._forge.branch_head(self._name, self._base) else None
+
+    def _pull_is_there(self, forge: Forge, artifact: Json) -> bool:
+        """It exists, it is at this address, and it comes from this task's branch."""
+        named = PULL.search(urlsplit(artifact["url"]).path)
+        pull = forge.pull(self._name, int(named[1])) if named else None
+        if pull is None or pull.branch != self.task.branch or pull.url.rstrip("/") != artifact["url"].rstrip("/"):
+            return False
+        self.pull = pull
+        return True
+
+    def _commit_is_there(self, forge: Forge, artifact: Json) -> bool:
+        return bool(COMMIT.match(artifact["sha"])) and forge.has_commit(self._name, artifact["sha"])
+
+    def _branch_is_there(self, forge: Forge, artifact: Json) -> bool:
+        return forge.branch_head(self._name, artifact["ref"].removeprefix("refs/heads/")) is not None
+
+    def _file_is_there(self, forge: Forge, artifact: Json) -> bool:
+        return forge.has_file(self._name, self.task.branch or "", artifact["path"])
+
+    _CHECKS: Mapping[str, Callable[["_Claims", Forge, Json], bool]] = {
+        "pr": _pull_is_there,
+        "commit": _commit_is_there,
+        "branch": _branch_is_there,
+        "file": _file_is_there,
+    }
+
+
+def _short(artifact: Json) -> str:
+    return ascii(next((value for name, value in artifact.items() if name != "type"), ""))[:200]
+
+
+def _fingerprint(receipt: Json) -> str:
+    """By what a receipt is known again: what it says, not when or how long."""
+    said = [receipt["status"], receipt.get("artifacts") or [], receipt.get("summary"), receipt.get("error")]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _result(receipt: Json, artifacts: Sequence[Json], head: str | None) -> dict[str, Any]:
+    """The receipt in the words of a host's result, so that both are judged alike."""
+    done = receipt["status"] == "completed"
+    return {
+        "end": "finished" if done else "failed",
+        "step": "agent",
+        "reason": receipt.get("error") or (None if done else f"the agent reported '{receipt['status']}'"),
+        "pushed": head is not None,
+        "head": head,
+        "commits": [one["sha"] for one in artifacts if one["type"] == "commit"],
+        "validation": list(receipt.get("checks") or []) if done else [],
+        "checks": list(receipt.get("checks") or []),
+        "artifacts": list(artifacts),
+        "duration_seconds": receipt.get("duration_seconds"),
+        "receipt_sha256": _fingerprint(receipt),
+    }
+
+
+def _outcome(receipt: Json) -> Outcome:
+    return Outcome(
+        verdict=_verdict(receipt),
+        final_text=receipt.get("summary"),
+        session_id=receipt.get("session"),
+        usage=Usage(**{name: (receipt.get("usage") or {}).get(name) for name in Usage.__dataclass_fields__}),
+        failure=_failure(receipt),
+        resets_at=receipt.get("resets_at"),
+    )
+
+
+def _verdict(receipt: Json) -> Verdict:
+    if receipt["status"] == "completed":
+        return Verdict.SUCCEEDED
+    return Verdict.LIMITED if receipt.get("failure") == "limit" else Verdict.FAILED
+
+
+def _failure(receipt: Json) -> str | None:
+    if receipt["status"] == "completed":
+        return None
+    told = receipt.get("failure")
+    return "partial" if receipt["status"] == "partial" else told if told in FAILURES else "agent_failed"

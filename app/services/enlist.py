@@ -1,0 +1,111 @@
+"""Agents come and go: enrolment tokens, registration, deregistration, revocation."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from app.domain import matching
+from app.domain.errors import Kind, Refused
+from app.domain.lifecycle import Fact, What
+from app.ports import Fleet
+from app.store import agents, runs, tasks
+from app.store.tables import Row
+
+log = structlog.get_logger()
+
+
+def hash_of(token: str) -> bytes:
+    """What is stored of a token. Tokens are long and random, so that one round of SHA-256 is enough."""
+    return hashlib.sha256(token.encode(errors="replace")).digest()
+
+
+def invite(fleet: Fleet, name: str, days: float | None) -> str:
+    """A new enrolment token, told once. Raises Refused when the name is taken."""
+    token, at = secrets.token_urlsafe(32), fleet.clock()
+    with fleet.engine.begin() as conn:
+        if not agents.invite(conn, name, hash_of(token), at, at + timedelta(days=days) if days else None):
+            raise Refused(Kind.INVALID, f"There is an enrolment token {name!r} already: choose another name.")
+    return token
+
+
+def withdraw(fleet: Fleet, name: str) -> None:
+    """Revoke an enrolment token; the agents that used it stay. Raises Refused(unknown)."""
+    with fleet.engine.begin() as conn:
+        if not agents.revoke_invitation(conn, name, fleet.clock()):
+            raise Refused(
+                Kind.UNKNOWN, f"There is no enrolment token {name!r} in force; `fleet enroll list` shows all."
+            )
+
+
+def register(fleet: Fleet, given: Mapping[str, Any], token: str) -> tuple[str, bool]:
+    """Write down an agent (agent_id, agent_type, hostname, capabilities, max_concurrency, metadata) that shows an
+    enrolment token or its own. Returns its new token, told once, and whether the agent is new. Raises Refused."""
+    new = secrets.token_urlsafe(32)
+    words = sorted({matching.capability(word) for word in given["capabilities"]} - {""})
+    with fleet.engine.begin() as conn:
+        _let_in(conn, fleet, given["agent_id"], token)
+        is_new = agents.register(conn, {**given, "capabilities": words}, hash_of(new), fleet.clock())
+    log.info("agent registered", agent=given["agent_id"], new=is_new)
+    return new, is_new
+
+
+def deregister(fleet: Fleet, agent_id: str) -> list[str]:
+    """The agent leaves; what it holds goes back to the queue and no attempt is counted. Returns those task ids."""
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        agents.hold(conn, agent_id)
+        agents.gone(conn, agent_id, at)
+        back = [_give_back(conn, fleet, run) for run in runs.open_of_agent(conn, agent_id)]
+    log.info("agent left", agent=agent_id, gave_back=len(back))
+    fleet.nudge.soon()
+    return [task_id for task_id in back if task_id]
+
+
+def revoke(fleet: Fleet, agent_id: str) -> list[str]:
+    """Refuse the agent from now on and give back what it holds. Raises Refused(unknown)."""
+    with fleet.engine.begin() as conn:
+        if agents.get(conn, agent_id) is None:
+            raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
+        agents.revoke(conn, agent_id, fleet.clock())
+    return deregister(fleet, agent_id)
+
+
+def is_online(fleet: Fleet, agent: Row) -> bool:
+    return bool(fleet.clock() - agent["seen_at"] < timedelta(seconds=fleet.config.offline_after_secs))
+
+
+def _let_in(conn: Connection, fleet: Fleet, agent_id: str, token: str) -> None:
+    """By an enrolment token, or by the agent's own current one."""
+    at, shown = fleet.clock(), hash_of(token)
+    if token and not _may_enrol(conn, fleet, token):
+        own = agents.with_token(conn, shown, at)
+        if own is None:
+            raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token (`fleet enroll create`) or your own.")
+        if own["agent_id"] != agent_id:
+            raise Refused(Kind.FORBIDDEN, f"This token is that of agent {own['agent_id']!r}, not of {agent_id!r}.")
+    elif not token:
+        raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token: Authorization: Bearer <token>.")
+    known = agents.get(conn, agent_id)
+    if known is not None and known["revoked_at"]:
+        raise Refused(Kind.FORBIDDEN, f"The agent {agent_id!r} was revoked; `fleet agents restore` lets it in again.")
+
+
+def _may_enrol(conn: Connection, fleet: Fleet, token: str) -> bool:
+    fixed = fleet.config.secret("FLEET_ENROLL_TOKEN")
+    if fixed and hmac.compare_digest(hash_of(token), hash_of(fixed)):
+        return True
+    return agents.use_invitation(conn, hash_of(token), fleet.clock()) is not None
+
+
+def _give_back(conn: Connection, fleet: Fleet, run: Row) -> str | None:
+    runs.ended(conn, run["id"], fleet.clock(), "given_back")
+    try:
+        return tasks.record(conn, run["task_pk"], Fact(What.GIVEN_BACK, run=run["number"]), fleet.clock()).task_id
+    except Refused:  # the task went on without this run
+        return None

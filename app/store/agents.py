@@ -1,0 +1,109 @@
+"""Agents as rows: who they are, what they can do, when they were seen; and the tokens by which they become one."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.store.tables import Row, agents, answers, enrolments, runs
+
+OVERLAP = timedelta(seconds=60)  # how long a token still works after it was rotated
+KEPT = timedelta(hours=24)  # how long an answer can be asked for again
+
+
+def register(conn: Connection, given: Mapping[str, Any], token_hash: bytes, at: datetime) -> bool:
+    """Write down an agent with a new token; True if it was not known. The token it had works for OVERLAP more."""
+    values = {**given, "token_hash": token_hash, "seen_at": at, "gone_at": None}
+    former = {"former_hash": agents.c.token_hash, "former_until": at + OVERLAP}
+    known = sa.update(agents).where(agents.c.agent_id == given["agent_id"]).values(**values, **former)
+    if conn.execute(known).rowcount:
+        return False
+    new = insert(agents).values(**values, registered_at=at).on_conflict_do_nothing()
+    return bool(conn.execute(new).rowcount) or register(conn, given, token_hash, at)
+
+
+def with_token(conn: Connection, token_hash: bytes, at: datetime) -> Row | None:
+    """The agent that may speak with this token."""
+    former = sa.and_(agents.c.former_hash == token_hash, agents.c.former_until > at)
+    known = sa.select(agents).where(sa.or_(agents.c.token_hash == token_hash, former), agents.c.revoked_at.is_(None))
+    return conn.execute(known).mappings().first()
+
+
+def get(conn: Connection, agent_id: str) -> Row | None:
+    return conn.execute(sa.select(agents).where(agents.c.agent_id == agent_id)).mappings().first()
+
+
+def hold(conn: Connection, agent_id: str) -> Row | None:
+    """The agent, locked: whoever counts its free slots is alone with them."""
+    query = sa.select(agents).where(agents.c.agent_id == agent_id).with_for_update(key_share=True)
+    return conn.execute(query).mappings().first()
+
+
+def seen(conn: Connection, agent_id: str, at: datetime) -> None:
+    conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(seen_at=at))
+
+
+def gone(conn: Connection, agent_id: str, at: datetime) -> None:
+    conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(gone_at=at))
+
+
+def revoke(conn: Connection, agent_id: str, at: datetime | None) -> None:
+    """Refuse the agent from now on; with None, let it in again."""
+    conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(revoked_at=at))
+
+
+def everybody(conn: Connection) -> list[Row]:
+    """Every agent that has not gone, with the runs it has open as `holds`."""
+    held = (
+        sa.select(sa.func.array_agg(runs.c.name))
+        .where(runs.c.agent_id == agents.c.agent_id, runs.c.ended_at.is_(None))
+        .scalar_subquery()
+    )
+    query = sa.select(agents, held.label("holds")).where(agents.c.gone_at.is_(None)).order_by(agents.c.agent_id)
+    return list(conn.execute(query).mappings())
+
+
+# --- enrolment -------------------------------------------------------------------------------------------
+
+
+def invite(conn: Connection, name: str, token_hash: bytes, at: datetime, expires_at: datetime | None) -> bool:
+    """Keep a new enrolment token; False when the name is taken."""
+    values = {"name": name, "token_hash": token_hash, "made_at": at, "expires_at": expires_at}
+    return bool(conn.execute(insert(enrolments).values(**values).on_conflict_do_nothing()).rowcount)
+
+
+def use_invitation(conn: Connection, token_hash: bytes, at: datetime) -> str | None:
+    """The name of the enrolment token, if it is good now; its use is counted."""
+    lasts = sa.or_(enrolments.c.expires_at.is_(None), enrolments.c.expires_at > at)
+    good = (enrolments.c.token_hash == token_hash, enrolments.c.revoked_at.is_(None), lasts)
+    use = sa.update(enrolments).where(*good)
+    return conn.execute(use.values(used_at=at, uses=enrolments.c.uses + 1).returning(enrolments.c.name)).scalar()
+
+
+def invitations(conn: Connection) -> list[Row]:
+    return list(conn.execute(sa.select(enrolments).order_by(enrolments.c.made_at)).mappings())
+
+
+def revoke_invitation(conn: Connection, name: str, at: datetime) -> bool:
+    open_ = (enrolments.c.name == name, enrolments.c.revoked_at.is_(None))
+    return bool(conn.execute(sa.update(enrolments).where(*open_).values(revoked_at=at)).rowcount)
+
+
+# --- answers that can be asked for again -----------------------------------------------------------------
+
+
+def answer(conn: Connection, agent_id: str, key: str) -> list[Any] | None:
+    """What was answered under a key; None if it is new. Whoever asks holds the agent, so that nobody else answers."""
+    where = (answers.c.agent_id == agent_id, answers.c.key == key)
+    return conn.execute(sa.select(answers.c.body).where(*where)).scalar()
+
+
+def keep_answer(conn: Connection, agent_id: str, key: str, body: list[Any], at: datetime) -> None:
+    conn.execute(insert(answers).values(agent_id=agent_id, key=key, body=body, given_at=at))
+
+
+def forget_answers(conn: Connection, at: datetime) -> int:
+    return conn.execute(sa.delete(answers).where(answers.c.given_at < at - KEPT)).rowcount
