@@ -11,8 +11,6 @@ from app.api.waiting import Waiting
 from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.services import enlist, lease
-from app.store import agents, views
-from app.store.tables import Row
 
 blueprint = Blueprint("agents", __name__, description="Programs that come to us for work")
 LONGEST_KEY = 200
@@ -54,16 +52,9 @@ def deregister(given: dict[str, Any]) -> Response:
 @blueprint.arguments(schemas.AgentFilter, location="query")
 def list_agents(asked: dict[str, Any]) -> Response:
     """Who is there, what they can do, what they hold."""
-    with fleet().engine.begin() as conn:
-        everybody = [_agent(row) for row in agents.everybody(conn)]
     wanted = matching.capability(asked["capability"]) if "capability" in asked else None
-    return jsonify(
-        [
-            one
-            for one in everybody
-            if wanted in (None, *one["capabilities"]) and asked.get("status") in (None, one["status"])
-        ]
-    )
+    found = [one for one in enlist.listed(fleet()) if wanted in (None, *one["capabilities"])]
+    return jsonify([one for one in found if asked.get("status") in (None, one["status"])])
 
 
 def dequeue(given: dict[str, Any]) -> Response:
@@ -80,15 +71,3 @@ def dequeue(given: dict[str, Any]) -> Response:
     if not found:
         return Response(status=204)
     return jsonify({"tasks": found}) if given["max_tasks"] > 1 else jsonify(found[0])
-
-
-def _agent(row: Row) -> dict[str, Any]:
-    return {
-        **{name: row[name] for name in ("agent_id", "agent_type", "hostname", "capabilities", "max_concurrency")},
-        "metadata": row["metadata"],
-        "status": "online" if enlist.is_online(fleet(), row) else "offline",
-        "revoked": row["revoked_at"] is not None,
-        "tasks": row["holds"] or [],
-        "registered_at": views.moment(row["registered_at"]),
-        "last_seen_at": views.moment(row["seen_at"]),
-    }

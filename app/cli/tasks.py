@@ -123,11 +123,11 @@ def why(task_id: str, json_: bool) -> None:
         found = assign.why(conn, tasks.find(conn, task_id))
     if json_:
         return as_json(found)
-    refusals = found.pop("refusals", {})
+    refusals = cast(dict[str, str], found.pop("refusals", {})) | cast(dict[str, str], found.pop("agents", {}))
     needs = ", ".join(map(str, cast(list[str], found.pop("needs"))))
     table(("", ""), [("needs", needs or "nothing special"), *((k, v) for k, v in found.items() if v is not None)])
-    if isinstance(refusals, dict) and refusals:
-        table(("host", "cannot take it because"), list(refusals.items()))
+    if refusals:
+        table(("place", "cannot take it because"), list(refusals.items()))
 
 
 @click.command()

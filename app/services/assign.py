@@ -9,9 +9,10 @@ from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Fitness, Host, Slots
-from app.domain.task import Task
+from app.domain.task import Mode, Task
 from app.ports import Fleet
 from app.store import agents, claims, places, runs, tasks, views
+from app.store.tables import Row
 
 
 def place_waiting(fleet: Fleet) -> int:
@@ -49,9 +50,25 @@ def why(conn: Connection, task: Task) -> dict[str, object]:
     hosts = places.all_hosts(conn)
     return answer | {
         "mode": task.mode,
-        "refusals": matching.refusals(needs, hosts, cli),
+        "refusals": {} if task.mode is Mode.HTTP_PULL else matching.refusals(needs, hosts, cli),
+        "agents": {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs),
         "hosts": len(hosts),
     }
+
+
+def _agents_refusals(conn: Connection, needs: frozenset[str]) -> dict[str, str]:
+    """For each agent that has not taken a waiting task, why not as far as we know."""
+    return {row["agent_id"]: _agents_refusal(row, needs) for row in agents.everybody(conn)}
+
+
+def _agents_refusal(agent: Row, needs: frozenset[str]) -> str:
+    lacks, held = needs - set(agent["capabilities"]), len(agent["holds"] or [])
+    if agent["revoked_at"]:
+        return "it was revoked"
+    if lacks:
+        return f"it lacks {', '.join(sorted(lacks))}"
+    full = f"it is full {held}/{agent['max_concurrency']}"
+    return full if held >= agent["max_concurrency"] else f"it has not asked; last seen {views.moment(agent['seen_at'])}"
 
 
 def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.ports import Fleet
-from app.store import agents, runs, tasks
+from app.store import agents, runs, tasks, views
 from app.store.tables import Row
 
 log = structlog.get_logger()
@@ -76,8 +76,30 @@ def revoke(fleet: Fleet, agent_id: str) -> list[str]:
     return deregister(fleet, agent_id)
 
 
-def is_online(fleet: Fleet, agent: Row) -> bool:
-    return bool(fleet.clock() - agent["seen_at"] < timedelta(seconds=fleet.config.offline_after_secs))
+def restore(fleet: Fleet, agent_id: str) -> None:
+    """Let a revoked agent register again."""
+    with fleet.engine.begin() as conn:
+        agents.revoke(conn, agent_id, None)
+
+
+def listed(fleet: Fleet) -> list[dict[str, Any]]:
+    """Who is there and who was revoked, what they can do, what they hold."""
+    silent_since = fleet.clock() - timedelta(seconds=fleet.config.offline_after_secs)
+    with fleet.engine.begin() as conn:
+        return [_shown(row, silent_since) for row in agents.everybody(conn)]
+
+
+def _shown(row: Row, silent_since: datetime) -> dict[str, Any]:
+    online = "online" if row["seen_at"] > silent_since and not row["gone_at"] else "offline"
+    return {
+        **{name: row[name] for name in ("agent_id", "agent_type", "hostname", "capabilities", "max_concurrency")},
+        "metadata": row["metadata"],
+        "status": online,
+        "revoked": row["revoked_at"] is not None,
+        "tasks": row["holds"] or [],
+        "registered_at": views.moment(row["registered_at"]),
+        "last_seen_at": views.moment(row["seen_at"]),
+    }
 
 
 def _let_in(conn: Connection, fleet: Fleet, agent_id: str, token: str) -> None:

@@ -57,8 +57,13 @@ def _facts(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) -
     if task.state is State.CANCELLED:
         opened = [Fact(What.PULL_REOPENED, known)]
     reviews = forge.reviews_asking_for_changes(full_name, pull.number)
-    until = fleet.clock() + timedelta(seconds=fleet.config.confirm_secs)
-    return opened + [_asked_to_change(review, until) for review in reviews]
+    return opened + [_asked_to_change(review, _confirm_by(fleet, task)) for review in reviews]
+
+
+def _confirm_by(fleet: Fleet, task: Task) -> datetime:
+    """When a round must have begun: a host is told at once, an agent when it beats."""
+    patience = fleet.config.confirm_secs if task.host_id else fleet.config.offline_after_secs
+    return fleet.clock() + timedelta(seconds=patience)
 
 
 def _asked_to_change(review: Review, until: datetime) -> Fact:

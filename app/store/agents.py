@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from app.store.tables import Row, agents, answers, enrolments, runs
+from app.store.tables import Row, agents, answers, enrolments, runs, tasks
 
 OVERLAP = timedelta(seconds=60)  # how long a token still works after it was rotated
 KEPT = timedelta(hours=24)  # how long an answer can be asked for again
@@ -56,13 +56,15 @@ def revoke(conn: Connection, agent_id: str, at: datetime | None) -> None:
 
 
 def everybody(conn: Connection) -> list[Row]:
-    """Every agent that has not gone, with the runs it has open as `holds`."""
+    """Every agent that has not left or was revoked, with the ids of the tasks it works on as `holds`."""
     held = (
-        sa.select(sa.func.array_agg(runs.c.name))
+        sa.select(sa.func.array_agg(tasks.c.task_id))
+        .join_from(runs, tasks)
         .where(runs.c.agent_id == agents.c.agent_id, runs.c.ended_at.is_(None))
         .scalar_subquery()
     )
-    query = sa.select(agents, held.label("holds")).where(agents.c.gone_at.is_(None)).order_by(agents.c.agent_id)
+    here = sa.or_(agents.c.gone_at.is_(None), agents.c.revoked_at.is_not(None))
+    query = sa.select(agents, held.label("holds")).where(here).order_by(agents.c.agent_id)
     return list(conn.execute(query).mappings())
 
 
