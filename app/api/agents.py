@@ -3,9 +3,9 @@
 from typing import Any
 
 from flask import Response, current_app, jsonify, request
-from flask_smorest import Blueprint
 
-from app.api import schemas
+from app.api import answers, schemas
+from app.api.described import Blueprint
 from app.api.doors import Role, as_agent, fleet, only, shown
 from app.api.waiting import Waiting
 from app.domain import matching
@@ -17,6 +17,8 @@ LONGEST_KEY = 200
 
 
 @blueprint.post("/register")
+@blueprint.answers(201, answers.Welcome)
+@blueprint.alt_response(200, schema=answers.Welcome, description="Known before")
 @blueprint.arguments(schemas.Registration)
 def register(given: dict[str, Any]) -> tuple[Response, int]:
     """Introduce an agent, or renew it. The token is told this once; the one before works for 60 seconds more."""
@@ -31,6 +33,7 @@ def register(given: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.post("/heartbeat")
+@blueprint.answers(200, answers.Pulse, "unknown")
 @only(Role.AGENT)
 @blueprint.arguments(schemas.Heartbeat)
 def heartbeat(given: dict[str, Any]) -> Response:
@@ -40,6 +43,7 @@ def heartbeat(given: dict[str, Any]) -> Response:
 
 
 @blueprint.post("/deregister")
+@blueprint.answers(200, answers.Farewell, "unknown")
 @only(Role.AGENT)
 @blueprint.arguments(schemas.AgentOnly)
 def deregister(given: dict[str, Any]) -> Response:
@@ -48,6 +52,7 @@ def deregister(given: dict[str, Any]) -> Response:
 
 
 @blueprint.get("")
+@blueprint.answers(200, answers.Agent(many=True))
 @only(Role.VIEWER, Role.OPERATOR)
 @blueprint.arguments(schemas.AgentFilter, location="query")
 def list_agents(asked: dict[str, Any]) -> Response:

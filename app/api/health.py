@@ -2,25 +2,35 @@
 
 import sqlalchemy as sa
 from celery import Celery
-from flask import Blueprint, Response, jsonify
+from flask import Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import wiring
+from app.api import answers
+from app.api.described import Blueprint
 from app.api.doors import fleet
 
-blueprint = Blueprint("health", __name__)
+blueprint = Blueprint("health", __name__, description="Open to anyone")
 
 
 @blueprint.get("/healthz")
+@blueprint.response(200, {"type": "string"}, content_type="text/plain", description="The text `ok`")
+@blueprint.doc(security=[], operationId="healthz")
 def healthz() -> Response:
+    """Whether this process answers."""
     return Response("ok", mimetype="text/plain")
 
 
 @blueprint.get("/readyz")
-def readyz() -> tuple[Response, int]:
+@blueprint.response(200, answers.Readiness)
+@blueprint.alt_response(503, schema=answers.Readiness, description="The database is away")
+@blueprint.doc(security=[], operationId="readyz")
+def readyz() -> Response:
     """200 when the database answers; a broker that does not is named, and is no reason to send us nothing."""
     words = {"database": _word(_database()), "broker": _word(_broker())}
-    return jsonify(words), 200 if words["database"] == "ok" else 503
+    response = jsonify(words)
+    response.status_code = 200 if words["database"] == "ok" else 503
+    return response
 
 
 def _word(there: bool) -> str:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from flask import Response, jsonify
-from flask_smorest import Blueprint
 
+from app.api import answers
+from app.api.described import Blueprint
 from app.api.doors import Role, fleet, only
 from app.domain.place import Fitness, Host
 from app.services import assign
@@ -14,6 +15,7 @@ blueprint = Blueprint("hosts", __name__, description="Machines that we go to")
 
 
 @blueprint.get("")
+@blueprint.answers(200, answers.Host(many=True))
 @only(Role.VIEWER, Role.OPERATOR)
 def list_hosts() -> Response:
     """Every host, its fitness and its slots."""
@@ -22,6 +24,7 @@ def list_hosts() -> Response:
 
 
 @blueprint.post("/<path:host_id>/drain")
+@blueprint.answers(200, answers.Host, "unknown")
 @only(Role.OPERATOR)
 def drain(host_id: str) -> Response:
     """Give the host no new work; what runs there goes on."""
@@ -29,6 +32,7 @@ def drain(host_id: str) -> Response:
 
 
 @blueprint.post("/<path:host_id>/resume")
+@blueprint.answers(200, answers.Host, "unknown")
 @only(Role.OPERATOR)
 def resume(host_id: str) -> Response:
     """Let the host work again."""

@@ -74,7 +74,7 @@ class AgentOnly(_Lenient):
     agent_id = fields.String(required=True)
 
 
-class HeldTask(_Lenient):
+class Holding(_Lenient):
     """A task that the agent believes to hold, by its lease."""
 
     task_id = fields.String(required=True)
@@ -84,7 +84,7 @@ class HeldTask(_Lenient):
 class Heartbeat(AgentOnly):
     """The agent lives, and holds these tasks."""
 
-    tasks = fields.List(fields.Nested(HeldTask), load_default=None, allow_none=True, validate=validate.Length(max=1000))
+    tasks = fields.List(fields.Nested(Holding), load_default=None, allow_none=True, validate=validate.Length(max=1000))
 
 
 class Dequeue(AgentOnly):

@@ -6,9 +6,9 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Response, jsonify, request
-from flask_smorest import Blueprint
 
-from app.api import agents, schemas
+from app.api import agents, answers, schemas
+from app.api.described import Blueprint
 from app.api.doors import Role, as_agent, caller, fleet, only
 from app.api.errors import answer
 from app.domain.errors import Kind, Refused
@@ -20,9 +20,11 @@ blueprint = Blueprint("tasks", __name__, description="What is wanted, and how fa
 receipts = Blueprint("receipts", __name__, description="The proof of finished work")
 ANYONE = (Role.VIEWER, Role.OPERATOR, Role.AGENT)
 PIECE = 1 << 20
+ONE_OR_MORE = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Work", "Batch")]}
 
 
 @blueprint.get("")
+@blueprint.answers(200, answers.Task(many=True))
 @only(*ANYONE)
 @blueprint.arguments(schemas.TaskFilter, location="query")
 def list_tasks(asked: dict[str, Any]) -> Response:
@@ -42,6 +44,7 @@ def list_tasks(asked: dict[str, Any]) -> Response:
 
 
 @blueprint.post("")
+@blueprint.answers(201, answers.WholeTask)
 @only(Role.OPERATOR)
 @blueprint.arguments(schemas.NewTask)
 def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
@@ -50,6 +53,10 @@ def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.post("/dequeue")
+@blueprint.answers(
+    200, ONE_OR_MORE, "unknown", "busy", description="The task; `tasks` where more than one was asked for"
+)
+@blueprint.alt_response(204, description="Nothing to do")
 @only(Role.AGENT)
 @blueprint.arguments(schemas.Dequeue)
 def dequeue(given: dict[str, Any]) -> Response:
@@ -58,6 +65,7 @@ def dequeue(given: dict[str, Any]) -> Response:
 
 
 @blueprint.get("/<path:task_id>/log")
+@blueprint.answers(200, answers.LogRead, "unknown")
 @only(*ANYONE)
 @blueprint.arguments(schemas.LogWanted, location="query")
 def read_log(asked: dict[str, Any], task_id: str) -> Response:
@@ -74,6 +82,7 @@ def read_log(asked: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.get("/<path:task_id>")
+@blueprint.answers(200, answers.WholeTask, "unknown")
 @only(*ANYONE)
 @blueprint.arguments(schemas.Detail, location="query")
 def get_task(asked: dict[str, Any], task_id: str) -> Response:
@@ -83,6 +92,7 @@ def get_task(asked: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/retry")
+@blueprint.answers(200, answers.WholeTask, "unknown")
 @only(Role.OPERATOR)
 def retry_task(task_id: str) -> Response:
     """Try a task again that failed, was lost, was cancelled or is parked."""
@@ -91,6 +101,7 @@ def retry_task(task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/cancel")
+@blueprint.answers(200, answers.WholeTask, "unknown")
 @only(Role.OPERATOR)
 def cancel_task(task_id: str) -> Response:
     """Cancel a task; what still runs is stopped."""
@@ -99,6 +110,7 @@ def cancel_task(task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/assign")
+@blueprint.answers(200, answers.WholeTask, "unknown")
 @only(Role.OPERATOR)
 @blueprint.arguments(schemas.Assignment)
 def assign_task(given: dict[str, Any], task_id: str) -> Response:
@@ -111,6 +123,7 @@ def assign_task(given: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/status")
+@blueprint.answers(200, answers.Reported, "unknown", "stale")
 @only(Role.AGENT)
 @blueprint.arguments(schemas.Report)
 def report_status(given: dict[str, Any], task_id: str) -> Response:
@@ -120,6 +133,7 @@ def report_status(given: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/log")
+@blueprint.answers(200, answers.LogKept, "unknown", "stale")
 @only(Role.AGENT)
 @blueprint.arguments(schemas.LogPiece)
 def write_log(given: dict[str, Any], task_id: str) -> Response:
@@ -132,6 +146,7 @@ def write_log(given: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/complete")
+@blueprint.answers(200, answers.Reported, "unknown", "stale")
 @only(Role.AGENT)
 @blueprint.arguments(schemas.Receipt)
 def complete_task(given: dict[str, Any], task_id: str) -> Response:
@@ -142,6 +157,7 @@ def complete_task(given: dict[str, Any], task_id: str) -> Response:
 
 
 @receipts.post("")
+@receipts.answers(200, answers.Reported, "unknown", "stale")
 @only(Role.AGENT)
 @receipts.arguments(schemas.Receipt)
 def post_receipt(given: dict[str, Any]) -> Response:

@@ -53,7 +53,7 @@ def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
         if given is not None:
             return given
         agents.seen(conn, wish.agent_id, at)
-        answer = [_handed_over(conn, one) for one in _take(conn, fleet, agent, wish, at)]
+        answer = [_handed_over(conn, one) for one in _take(conn, fleet, agent, wish)]
         if wish.key and (answer or last):
             agents.keep_answer(conn, wish.agent_id, wish.key, answer, at)
     return answer or (None if not last else [])
@@ -110,7 +110,7 @@ def until(fleet: Fleet, at: datetime) -> datetime:
 # --- taking ----------------------------------------------------------------------------------------------
 
 
-def _take(conn: Connection, fleet: Fleet, agent: Row, wish: Wish, at: datetime) -> list[Held]:
+def _take(conn: Connection, fleet: Fleet, agent: Row, wish: Wish) -> list[Held]:
     """What the operator assigned to it and it has not heard of yet; else the head of the queue."""
     open_ = runs.open_of_agent(conn, wish.agent_id)
     waiting = [run for run in open_ if not run["handed"]][: wish.most]
@@ -121,6 +121,7 @@ def _take(conn: Connection, fleet: Fleet, agent: Row, wish: Wish, at: datetime) 
     free = agent["max_concurrency"] - len(open_)
     sets = claims.sets_met_by(conn, _capabilities(agent, wish.capabilities))
     chosen = claims.for_agents(conn, sets, min(wish.most, max(0, free)))
+    at = fleet.clock()  # after the open runs were counted: whoever reads the history sees no slot used twice
     moved = tasks.record_locked(conn, [(task, _claimed(fleet, agent, at)) for task in chosen], at)
     return [held(conn, task.id, task.run) for task in moved]
 
