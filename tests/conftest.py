@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine
 
@@ -14,7 +13,6 @@ from app import wiring
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from app.store.tables import metadata
 from app.web import create_app
 from tests import servers
 from tests.fakes.forge import FakeForge
@@ -79,10 +77,7 @@ def shared_engine(database: str) -> Iterator[Engine]:
 def engine(shared_engine: Engine) -> Iterator[Engine]:
     """An engine on an empty database; what a test commits is gone after it."""
     yield shared_engine
-    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
-    with shared_engine.begin() as conn:
-        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+    servers.empty(shared_engine)
 
 
 @pytest.fixture

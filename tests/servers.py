@@ -7,12 +7,15 @@ import uuid
 from pathlib import Path
 
 import psycopg
+import sqlalchemy as sa
+from sqlalchemy import Engine
 
 from app.cli import embedded
 from app.cli.processes import Keeper
 from app.config import embedded_database_url, read
 from app.store.engine import connect
 from app.store.migrate import migrate
+from app.store.tables import metadata
 
 HOME = "FLEET_TEST_HOME"
 TEMPLATE = "template_fleet"
@@ -64,6 +67,14 @@ def create(name: str, template: str = TEMPLATE) -> None:
 
 def drop(name: str) -> None:
     _run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def empty(engine: Engine) -> None:
+    """A database as it was migrated: what was committed since is gone."""
+    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
+    with engine.begin() as conn:
+        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
 
 
 def fresh_name() -> str:
