@@ -90,6 +90,12 @@ def meant_well(case: Any) -> None:
         case.path_parameters["host_id"] = "localhost"
 
 
+def impatient(case: Any) -> None:
+    """Nobody waits for work here: a wait that is allowed becomes none."""
+    if isinstance(case.body, dict) and case.body.get("wait_secs") in range(1, 31):
+        case.body["wait_secs"] = 0
+
+
 def test_every_operation_is_in_it(house: Flask) -> None:
     assert set(by_name(house)) == OPERATIONS
 
@@ -104,6 +110,7 @@ def test_each_call_answers_as_described(house: Flask, name: str, mode: Generatio
     @BOUNDED
     @given(case=operation.as_strategy(generation_mode=mode), who=st.sampled_from(who_may(house)), real=st.booleans())
     def call(case: Any, who: dict[str, str], real: bool) -> None:
+        impatient(case)
         if real:
             meant_well(case)
         case.call_and_validate(headers=who, checks=CHECKS)
@@ -123,6 +130,7 @@ def test_calls_in_chains_answer_as_described(house: Flask) -> None:
             furnish(house)
 
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            impatient(case)
             name = case.operation.definition.raw["operationId"]
             if name == "register":
                 return {"headers": {"Authorization": "Bearer enroll-token-of-the-test"}}
