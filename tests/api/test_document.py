@@ -92,7 +92,8 @@ def meant_well(case: Any) -> None:
 
 def impatient(case: Any) -> None:
     """Nobody waits for work here: a wait that is allowed becomes none."""
-    if isinstance(case.body, dict) and case.body.get("wait_secs") in range(1, 31):
+    wait = case.body.get("wait_secs") if isinstance(case.body, dict) else None
+    if isinstance(wait, int | float) and 0 < wait <= 30:
         case.body["wait_secs"] = 0
 
 
