@@ -29,7 +29,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str | Non
     cells = [[_cell(value) for value in row] for row in rows]
     if not cells:
         return click.echo(none) if none else None
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_header=any(columns), expand=True)
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        show_header=any(columns),
+        expand=True,
+    )
     for name in columns[:-1]:
         grid.add_column(name, no_wrap=True, overflow="ellipsis")
     grid.add_column(columns[-1], overflow="fold", ratio=1, min_width=16)
