@@ -6,7 +6,7 @@ from flask import Response, current_app, jsonify, request
 
 from app.api import answers, schemas
 from app.api.described import Blueprint
-from app.api.doors import Role, as_agent, fleet, only, shown
+from app.api.doors import Role, as_agent, fleet, knocking, only, shown
 from app.api.waiting import Waiting
 from app.domain import matching
 from app.domain.errors import Kind, Refused
@@ -19,6 +19,7 @@ LONGEST_KEY = 200
 @blueprint.post("/register")
 @blueprint.answers(201, answers.Welcome)
 @blueprint.alt_response(200, schema=answers.Welcome, description="Known before")
+@knocking
 @blueprint.arguments(schemas.Registration)
 def register(given: dict[str, Any]) -> tuple[Response, int]:
     """Introduce an agent, or renew it. The token is told this once; the one before works for 60 seconds more."""

@@ -5,9 +5,11 @@ from typing import Any, TypeVar
 
 import flask_smorest
 from apispec import APISpec
+from flask import Request
+from marshmallow import missing
 from webargs.flaskparser import FlaskParser
 
-from app.api import answers
+from app.api import answers, bodies
 from app.api.errors import STATUS
 
 V = TypeVar("V", bound=Callable[..., Any])
@@ -16,6 +18,10 @@ USUAL = ("invalid", "unauthorized", "forbidden", "too_large", "broken", "unavail
 
 class _Parser(FlaskParser):
     DEFAULT_VALIDATION_STATUS = STATUS["invalid"]
+
+    def _raw_load_json(self, req: Request) -> Any:
+        found = bodies.read(req)
+        return missing if found is None else found
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.domain.errors import Kind, Refused
 from app.domain.task import Priority, State
 from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
 
@@ -36,13 +37,20 @@ def task_list(
     conn: Connection, where: Mapping[str, Any], limit: int = 50, after: str | None = None
 ) -> tuple[list[Json], int]:
     """Tasks, newest first, that fit `where` (status, agent_id, host, execution_mode, repository), from below the
-    task id `after`; and how many fit in all."""
+    task id `after`; and how many fit in all. Raises Refused when there is no task `after`."""
     fits = [_FILTERS[name](value) for name, value in where.items() if value is not None]
     count = sa.select(sa.func.count()).select_from(tasks.join(briefs, briefs.c.task_pk == tasks.c.id)).where(*fits)
     query = _TASKS.where(*fits).order_by(tasks.c.id.desc()).limit(limit)
     if after is not None:
-        query = query.where(tasks.c.id < sa.select(tasks.c.id).where(tasks.c.task_id == after).scalar_subquery())
+        query = query.where(tasks.c.id < _key_of(conn, after))
     return [_shown(row) for row in conn.execute(query).mappings()], conn.execute(count).scalar_one()
+
+
+def _key_of(conn: Connection, task_id: str) -> int:
+    found = conn.execute(sa.select(tasks.c.id).where(tasks.c.task_id == task_id)).scalar()
+    if found is None:
+        raise Refused(Kind.INVALID, f"after: There is no task {task_id!r}: begin at the first page.")
+    return int(found)
 
 
 def brief(conn: Connection, task_pk: int) -> Row:
