@@ -22,10 +22,10 @@ class Flag(fields.Boolean):
 class Number(fields.Float):
     """A number, not a word for one."""
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> float | None:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         if isinstance(value, str):
             raise self.make_error("invalid", input=value)
-        return super()._deserialize(value, *args, **kwargs)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class Whole(fields.Integer):
@@ -34,10 +34,10 @@ class Whole(fields.Integer):
     def __init__(self, **given: Any) -> None:
         super().__init__(strict=True, **given)
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int | None:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if not isinstance(value, int):
             raise self.make_error("invalid", input=value)
-        return super()._deserialize(value, *args, **kwargs)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class Moment(fields.AwareDateTime):
@@ -46,8 +46,8 @@ class Moment(fields.AwareDateTime):
     def __init__(self, **given: Any) -> None:
         super().__init__(default_timezone=UTC, format="iso", **given)
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        found: datetime = super()._deserialize(value, *args, **kwargs)
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        found: datetime = super()._deserialize(value, attr, data, **kwargs)
         if not 2000 <= found.year <= 2100:
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE)
         return found.astimezone(UTC).isoformat()

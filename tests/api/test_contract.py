@@ -257,13 +257,15 @@ class TestAnAbsence:
     def test_of_everything_costs_an_agent_nothing(self, client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
         task_id, agent = waiting(fleet), an_agent(client)
         agent.take()
-        rescue.pulse(fleet), rescue.rescue(fleet)
+        rescue.pulse(fleet)
+        rescue.rescue(fleet)
         clock.pass_(7200)
         rescue.rescue(fleet)  # whichever comes back first
         rescue.pulse(fleet)
         rescue.rescue(fleet)
         clock.pass_(100)
-        rescue.pulse(fleet), rescue.rescue(fleet)
+        rescue.pulse(fleet)
+        rescue.rescue(fleet)
         assert [one["stop"] for one in agent.beat((task_id, 1))] == [False]
 
     def test_of_everything_costs_a_host_nothing(self, fleet: Fleet, clock: FakeClock) -> None:
