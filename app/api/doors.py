@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from flask import current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 from app.domain.errors import Kind, Refused
 from app.ports import Fleet
@@ -52,6 +53,28 @@ def only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def guard(*args: P.args, **kwargs: P.kwargs) -> R:
             let_in(*roles)
             return view(*args, **kwargs)
+
+        return guard
+
+    return guarded
+
+
+def else_only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """For a view that sees itself to who calls: where a request is not in order, whoever may not come in hears that
+    first."""
+
+    def guarded(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guard(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return view(*args, **kwargs)
+            except HTTPException:
+                let_in(*roles)
+                raise
+            except Refused as refused:
+                if refused.kind is Kind.INVALID:
+                    let_in(*roles)
+                raise
 
         return guard
 

@@ -9,7 +9,7 @@ from flask import Response, jsonify, request
 
 from app.api import agents, answers, schemas
 from app.api.described import Blueprint
-from app.api.doors import Role, as_agent, caller, fleet, only
+from app.api.doors import Role, as_agent, caller, else_only, fleet, only
 from app.api.errors import answer
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
@@ -58,7 +58,7 @@ def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
     200, ONE_OR_MORE, "unknown", "busy", description="The task; `tasks` where more than one was asked for"
 )
 @blueprint.alt_response(204, description="Nothing to do")
-@only(Role.AGENT)
+@else_only(Role.AGENT)
 @blueprint.arguments(schemas.Dequeue)
 def dequeue(given: dict[str, Any]) -> Response:
     """Ask for work: the highest priority first, then the oldest. Waits up to `wait_secs` for some to come."""

@@ -29,8 +29,8 @@ def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | Non
     row = conn.execute(_TASKS.where(tasks.c.task_id == task_id)).mappings().first()
     if row is None:
         return None
-    shown = _shown(row) | {"runs": run_list(conn, row["id"]), "debts": open_debts(conn, row["id"])}
-    return shown | {"events": event_list(conn, row["id"])} if with_events else shown
+    found = shown(row) | {"runs": run_list(conn, row["id"]), "debts": open_debts(conn, row["id"])}
+    return found | {"events": event_list(conn, row["id"])} if with_events else found
 
 
 def task_list(
@@ -43,7 +43,7 @@ def task_list(
     query = _TASKS.where(*fits).order_by(tasks.c.id.desc()).limit(limit)
     if after is not None:
         query = query.where(tasks.c.id < _key_of(conn, after))
-    return [_shown(row) for row in conn.execute(query).mappings()], conn.execute(count).scalar_one()
+    return [shown(row) for row in conn.execute(query).mappings()], conn.execute(count).scalar_one()
 
 
 def _key_of(conn: Connection, task_id: str) -> int:
@@ -114,7 +114,8 @@ def moment(value: datetime | None) -> str | None:
     return value.isoformat().replace("+00:00", "Z") if value else None
 
 
-def _shown(row: Row) -> Json:
+def shown(row: Row | Json) -> Json:
+    """A task as the contract shows it, from its row with its texts."""
     signs = [at for at in (row["moved_at"], row["seen_at"]) if at]
     return {
         "task_id": row["task_id"],
