@@ -73,12 +73,14 @@ def ask(conn: Connection, asking: Asking) -> Found:
     """Let an agent in, hold it, note that it was seen, and look for work at the near end of the whole queue, where most
     find what they can do: all in one trip. Each statement sees what was committed before it, so that whoever holds the
     agent is alone with its slots."""
-    given = {**asking._asdict()}
-    seen, answers, runs, heads = together(
-        conn, (_SEEN, given), (_ANSWER, given), (_RUNS, given), (_NEAR[asking.most > 1], given)
+    given = asking._asdict()
+    seen, looked = together(conn, (_SEEN, given), (_NEAR[asking.most > 1], given))
+    if not seen:
+        return Found(None, None, 0, [], [])
+    told = looked[0]
+    return Found(
+        seen[0], told["answer"], told["open"], told["unheard"] or [], [row for row in looked if row["id"] is not None]
     )
-    answer = answers[0]["body"] if answers else None
-    return Found(seen[0] if seen else None, answer, runs[0]["open"], runs[0]["unheard"] or [], heads)
 
 
 def further(conn: Connection, capabilities: list[str], most: int, held: list[int]) -> list[Json]:
@@ -110,62 +112,69 @@ WHERE agent_id = %(agent_id)s AND gone_at IS NULL AND revoked_at IS NULL
   AND (token_hash = %(token_hash)s OR (former_hash = %(token_hash)s AND former_until > %(at)s))
 RETURNING agent_id, agent_type, capabilities, max_concurrency
 """
-_ANSWER = "SELECT body FROM answers WHERE agent_id = %(agent_id)s AND key = %(key)s"
-_RUNS = """
-SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed) AS unheard
-FROM runs WHERE agent_id = %(agent_id)s AND ended_at IS NULL
-"""
 _TEXTS = """
-SELECT p.*, c.names AS required, b.source, b.task_type, b.title, b.requirements, b.labels, b.prompt, b.issue, b.timeout_secs,
+SELECT p.*, b.source, b.task_type, b.title, b.requirements, b.labels, b.prompt, b.issue, b.timeout_secs,
        coalesce(to_jsonb(r) - 'forge' - 'id', b.repository) AS repository
-FROM {picked} p JOIN capsets c ON c.id = p.capset_id JOIN briefs b ON b.task_pk = p.id
+FROM {picked} JOIN briefs b ON b.task_pk = p.id
 LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
-ORDER BY {order}
 """
-# The inner query walks an index in the queue's order; the outer one locks row by row and stops when it has enough. The
-# order is asked for again outside, where it costs nothing as long as the plan keeps it. No agent, no tasks.
+# The inner query walks an index in the queue's order, `OFFSET 0` keeps each set a question about one head, and so the
+# outer query locks row by row and stops when it has enough. The order is asked for again outside, where it costs
+# nothing as long as the plan keeps it. No agent, no tasks.
 _HEADS = """
 WITH asker AS MATERIALIZED (
-    SELECT coalesce(CAST(%(words)s AS text[]), capabilities) AS can, least(%(most)s, max_concurrency - (
-        SELECT count(*) FROM runs WHERE runs.agent_id = agents.agent_id AND ended_at IS NULL
-    )) AS room
-    FROM agents WHERE agent_id = %(agent_id)s AND gone_at IS NULL AND revoked_at IS NULL
-      AND (token_hash = %(token_hash)s OR (former_hash = %(token_hash)s AND former_until > %(at)s))
+    SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
+        (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer
+    FROM agents a CROSS JOIN LATERAL (
+        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed) AS unheard
+        FROM runs WHERE runs.agent_id = a.agent_id AND ended_at IS NULL
+    ) mine
+    WHERE a.agent_id = %(agent_id)s AND a.gone_at IS NULL AND a.revoked_at IS NULL
+      AND (a.token_hash = %(token_hash)s OR (a.former_hash = %(token_hash)s AND a.former_until > %(at)s))
 ), picked AS MATERIALIZED (
-    SELECT t.* FROM (
+    SELECT t.*, fits.names AS required FROM (
         SELECT ctid AS place, capset_id, priority, id FROM tasks
         WHERE ready AND mode <> 'ssh_cli' ORDER BY priority DESC, id LIMIT {near}
-    ) head
-    JOIN capsets c ON c.id = head.capset_id AND c.names <@ (SELECT can FROM asker)
+    ) head CROSS JOIN LATERAL (
+        SELECT names FROM capsets WHERE id = head.capset_id AND names <@ (SELECT can FROM asker) OFFSET 0
+    ) fits
     JOIN tasks t ON t.ctid = head.place
     WHERE t.ready ORDER BY head.priority DESC, head.id
-    LIMIT greatest(coalesce((SELECT room FROM asker), 0), 0) FOR UPDATE OF t SKIP LOCKED
+    LIMIT coalesce((
+        SELECT greatest(0, least(%(most)s, max_concurrency - open)) FROM asker WHERE answer IS NULL AND unheard IS NULL
+    ), 0)
+    FOR UPDATE OF t SKIP LOCKED
 )
+SELECT asker.open, asker.unheard, asker.answer, found.* FROM asker LEFT JOIN ({texts}) found ON true
+ORDER BY found.priority DESC, found.id
 """
-_IN_ORDER = "p.priority DESC, p.id"
+_PICKED = _TEXTS.format(picked="picked p")
 _NEAR = {
-    False: _HEADS.format(near=NEAR) + _TEXTS.format(picked="picked", order=_IN_ORDER),
-    True: _HEADS.format(near=f"{NEAR} + {FAR} * %(most)s") + _TEXTS.format(picked="picked", order=_IN_ORDER),
+    False: _HEADS.format(near=NEAR, texts=_PICKED),
+    True: _HEADS.format(near=f"{NEAR} + {FAR} * %(most)s", texts=_PICKED),
 }
 _FROM_SETS = """
 WITH picked AS MATERIALIZED (
-    SELECT t.* FROM unnest(CAST(%(sets)s AS int[])) AS set_(id) CROSS JOIN LATERAL (
+    SELECT t.*, c.names AS required FROM capsets c CROSS JOIN LATERAL (
         SELECT ctid AS place, priority, id FROM tasks
-        WHERE ready AND mode <> '{not_for}' AND capset_id = set_.id ORDER BY priority DESC, id LIMIT %(deep)s
+        WHERE ready AND mode <> '{not_for}' AND capset_id = c.id ORDER BY priority DESC, id LIMIT %(deep)s
     ) head
     JOIN tasks t ON t.ctid = head.place
-    WHERE t.ready AND NOT t.id = ANY(CAST(%(held)s AS bigint[])) ORDER BY head.priority DESC, head.id
+    WHERE c.id = ANY(CAST(%(sets)s AS int[])) AND t.ready AND NOT t.id = ANY(CAST(%(held)s AS bigint[]))
+    ORDER BY head.priority DESC, head.id
     LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED
 )
 """
 _OF_SETS = {
-    mode: _FROM_SETS.format(not_for=mode) + _TEXTS.format(picked="picked", order=_IN_ORDER)
+    mode: f"{_FROM_SETS.format(not_for=mode)}{_PICKED} ORDER BY p.priority DESC, p.id"
     for mode in ("ssh_cli", "http_pull")
 }
-_OF_RUNS = _TEXTS.format(
-    picked="(SELECT t.*, runs.id AS of_run, runs.deadline FROM tasks t JOIN runs ON runs.task_pk = t.id"
-    " WHERE runs.id = ANY(CAST(%(runs)s AS bigint[])))",
-    order="p.of_run",
+_OF_RUNS = (
+    _TEXTS.format(
+        picked="(SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline FROM tasks t"
+        " JOIN capsets c ON c.id = t.capset_id JOIN runs ON runs.task_pk = t.id WHERE runs.id = ANY(CAST(%(runs)s AS bigint[]))) p",
+    )
+    + " ORDER BY p.of_run"
 )
 _ANY = """
 SELECT EXISTS (

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 Announce = Callable[[dict[str, Any]], None]
 Json = dict[str, Any]
 Statement = tuple[str, dict[str, Any]]  # SQL as psycopg takes it, and what goes in
-_DIALECT = PGDialect_psycopg()
+_DIALECT: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _PENDING = "announcements"
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -41,7 +42,7 @@ def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
     small questions are asked, the way costs more than the answers. Within the transaction of `conn`."""
     driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
     try:
-        with driver.pipeline():
+        with driver.pipeline() if len(statements) > 1 else nullcontext():
             cursors = [_on(driver).execute(sql, given) for sql, given in statements]
         return [cursor.fetchall() for cursor in cursors]
     except psycopg.Error as error:
