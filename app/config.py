@@ -43,6 +43,7 @@ class Config:
     reconcile_secs: float
     look_secs: float
     worker_threads: int
+    web_threads: int
     secrets: Mapping[str, str] = field(repr=False)
 
     @property
@@ -78,6 +79,7 @@ def read(environ: Mapping[str, str]) -> Config:
         reconcile_secs=look.number("FLEET_RECONCILE_SECS", 60.0, float, 0.5, 86400),
         look_secs=look.number("FLEET_LOOK_SECS", 1.0, float, 0.1, 3600),
         worker_threads=look.number("FLEET_WORKER_THREADS", 8, int, 1, 64),
+        web_threads=look.number("FLEET_WEB_THREADS", 64, int, 4, 1000),
         secrets=look.secrets(home),
     )
     if not database and len(str(home / "run" / ".s.PGSQL.5432")) >= SOCKET_PATH_LIMIT:

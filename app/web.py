@@ -1,6 +1,9 @@
 """The Flask factory: the faces on one application, every answer JSON, every error a sentence."""
 
-from flask import Flask
+from typing import Any
+
+from flask import Flask, Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import api, webhooks, wiring
 from app.api.waiting import Waiting
@@ -8,16 +11,28 @@ from app.ports import Fleet
 
 BASE = "/api/v1"
 LARGEST_BODY = 10 * 1024 * 1024
-SEATS = 48  # of the threads, how many may wait for work at once
+SHARE_WHO_WAIT = 0.75  # of the threads, how many may wait for work at once: the rest answers everybody else
+
+
+class Whole(Request):
+    """A request whose body is all there or refused: one that comes in pieces, without a length, would be cut off
+    silently at the most that we take."""
+
+    def get_data(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().get_data(*args, **kwargs)
+        if self.content_length is None and len(found) >= (self.max_content_length or 0):
+            raise RequestEntityTooLarge
+        return found
 
 
 def create_app(fleet: Fleet | None = None) -> Flask:
     """The application. Without `fleet`, it is wired from the environment."""
     app = Flask("fleet", static_folder=None)
+    app.request_class = Whole
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no address is answered with a redirect
-    app.extensions["fleet"] = fleet or wiring.fleet()
-    app.extensions["waiting"] = Waiting(app.extensions["fleet"], SEATS)
+    app.extensions["fleet"] = house = fleet or wiring.fleet()
+    app.extensions["waiting"] = Waiting(house, int(house.config.web_threads * SHARE_WHO_WAIT))
     if fleet is None:
         app.extensions["waiting"].open()
     api.register(app, BASE)

@@ -1,4 +1,4 @@
-"""gunicorn's settings: one process with threads, since Postgres does the work; more threads for streams later."""
+"""gunicorn's settings: one process, since Postgres does the work, with threads for those who wait for theirs."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 bind = f"{os.environ.get('FLEET_BIND', '127.0.0.1')}:{os.environ.get('PORT', '9090')}"
 worker_class = "gthread"
 workers = 1
-threads = int(os.environ.get("FLEET_WEB_THREADS", "16"))
+threads = int(os.environ.get("FLEET_WEB_THREADS", "64"))
 timeout = 60
 graceful_timeout = 10
 keepalive = 5

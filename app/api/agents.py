@@ -6,11 +6,12 @@ from flask import Response, current_app, jsonify, request
 
 from app.api import answers, schemas
 from app.api.described import Blueprint
-from app.api.doors import Role, as_agent, fleet, only, shown
+from app.api.doors import Role, as_agent, fleet, knocking, let_in, only, shown
 from app.api.waiting import Waiting
 from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.services import enlist, lease
+from app.services.enlist import hash_of
 
 blueprint = Blueprint("agents", __name__, description="Programs that come to us for work")
 LONGEST_KEY = 200
@@ -19,6 +20,7 @@ LONGEST_KEY = 200
 @blueprint.post("/register")
 @blueprint.answers(201, answers.Welcome)
 @blueprint.alt_response(200, schema=answers.Welcome, description="Known before")
+@knocking
 @blueprint.arguments(schemas.Registration)
 def register(given: dict[str, Any]) -> tuple[Response, int]:
     """Introduce an agent, or renew it. The token is told this once; the one before works for 60 seconds more."""
@@ -67,12 +69,22 @@ def dequeue(given: dict[str, Any]) -> Response:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise Refused(Kind.INVALID, f"Idempotency-Key: must have 1 to {LONGEST_KEY} characters.")
-    words = given["capabilities"]
-    wish = lease.Wish(as_agent(given["agent_id"]), None if words is None else tuple(words), given["max_tasks"], key)
-    waiting: Waiting = current_app.extensions["waiting"]
-    found = waiting.until(lambda last: lease.claim(fleet(), wish, last), given["wait_secs"])
+    agent_id, words = given["agent_id"], given["capabilities"]
+    wish = lease.Wish(agent_id, hash_of(shown()), None if words is None else tuple(words), given["max_tasks"], key)
+    found = _looked_for(wish, given["wait_secs"])
     if found is None:
         raise Refused(Kind.BUSY, "Too many agents wait here already: ask again in a few seconds.")
     if not found:
         return Response(status=204)
     return jsonify({"tasks": found}) if given["max_tasks"] > 1 else jsonify(found[0])
+
+
+def _looked_for(wish: lease.Wish, seconds: float) -> list[dict[str, Any]] | None:
+    """The question lets the agent in by itself; only when it does not is the door asked why."""
+    waiting: Waiting = current_app.extensions["waiting"]
+    try:
+        return waiting.until(lambda last: lease.claim(fleet(), wish, last), seconds)
+    except lease.Stranger:
+        let_in(Role.AGENT)
+        as_agent(wish.agent_id)
+        raise

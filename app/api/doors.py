@@ -8,9 +8,11 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from flask import current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 from app.domain.errors import Kind, Refused
 from app.ports import Fleet
+from app.services import enlist
 from app.services.enlist import hash_of
 from app.store import agents
 
@@ -57,11 +59,44 @@ def only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return guarded
 
 
-def let_in(*roles: Role) -> None:
-    """Let a caller with one of these roles in, or raise Refused."""
+def else_only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """For a view that sees itself to who calls: where a request is not in order, whoever may not come in hears that
+    first."""
+
+    def guarded(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guard(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return view(*args, **kwargs)
+            except HTTPException:
+                let_in(*roles)
+                raise
+            except Refused as refused:
+                if refused.kind is Kind.INVALID:
+                    let_in(*roles)
+                raise
+
+        return guard
+
+    return guarded
+
+
+def knocking(view: Callable[P, R]) -> Callable[P, R]:
+    """Let only those through who may register an agent; whether it may be this one is seen when its name is known."""
+
+    @wraps(view)
+    def guard(*args: P.args, **kwargs: P.kwargs) -> R:
+        enlist.knock(fleet(), shown())
+        return view(*args, **kwargs)
+
+    return guard
+
+
+def let_in(*roles: Role, by: str | None = None) -> None:
+    """Let a caller with one of these roles in, `by` the token that the request shows, or raise Refused."""
     if fleet().config.secret("FLEET_OPERATOR_TOKEN") is None and Role.AGENT not in roles:
         raise Refused(Kind.UNAUTHORIZED, "No operator token is set: set FLEET_OPERATOR_TOKEN for the web process.")
-    g.caller = _who(shown())
+    g.caller = _who(shown() if by is None else by)
     if g.caller.role not in roles:
         takes = " or ".join(roles)
         raise Refused(Kind.FORBIDDEN, f"A token of role '{g.caller.role}' may not do this; it takes {takes}.")
@@ -86,11 +121,16 @@ def as_agent(agent_id: str) -> str:
 
 
 def shown() -> str:
-    """The token that the request shows, empty if none."""
+    """The bearer token that the request shows, empty if none. No other scheme: what a browser keeps and sends by
+    itself would let other sites' pages speak for whoever reads ours."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "basic" and request.authorization:  # a browser asks people for it
-        return request.authorization.password or ""
-    return token.strip() if scheme.lower() in ("bearer", "token") else ""
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def typed_in() -> str:
+    """The token that somebody gave a browser as a password, empty if none. For pages that only show."""
+    given = request.authorization
+    return (given.password or "") if given is not None and given.type == "basic" else ""
 
 
 def _who(token: str) -> Caller:

@@ -1,10 +1,10 @@
 """What may come in, by the contract's names. A missing or mistyped field is named; unknown ones are ignored."""
 
-from datetime import UTC
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+from app.api.strict import Flag, Moment, Number, Whole, small, up_to_dollars, up_to_tokens
 from app.domain.task import Mode, Priority, State
 
 LONGEST_WAIT_SECS = 30
@@ -33,8 +33,8 @@ class NewTask(_Lenient):
     )
     priority = fields.String(load_default="normal", validate=validate.OneOf([p.word for p in Priority]))
     execution_mode = fields.String(load_default=Mode.UNDECIDED, validate=validate.OneOf([str(m) for m in Mode]))
-    max_retries = fields.Integer(strict=True, load_default=2, validate=validate.Range(0, 20))
-    wants_pull_request = fields.Boolean(load_default=True)
+    max_retries = Whole(load_default=2, validate=validate.Range(0, 20))
+    wants_pull_request = Flag(load_default=True)
 
 
 class TaskFilter(_Lenient):
@@ -64,8 +64,8 @@ class Registration(_Lenient):
     capabilities = fields.List(
         fields.String(validate=validate.Length(1, 100)), required=True, validate=validate.Length(max=200)
     )
-    max_concurrency = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, 1000))
-    metadata = fields.Dict(keys=fields.String(), load_default=dict)
+    max_concurrency = Whole(load_default=1, validate=validate.Range(1, 1000))
+    metadata = fields.Dict(keys=fields.String(), load_default=dict, validate=small)
 
 
 class AgentOnly(_Lenient):
@@ -78,7 +78,7 @@ class Holding(_Lenient):
     """A task that the agent believes to hold, by its lease."""
 
     task_id = fields.String(required=True)
-    lease = fields.Integer(required=True, strict=True)
+    lease = Whole(required=True)
 
 
 class Heartbeat(AgentOnly):
@@ -91,24 +91,24 @@ class Dequeue(AgentOnly):
     """The agent asks for work."""
 
     capabilities = fields.List(fields.String(), load_default=None, allow_none=True, validate=validate.Length(max=200))
-    wait_secs = fields.Float(load_default=0, validate=validate.Range(0, LONGEST_WAIT_SECS))
-    max_tasks = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, MOST_TASKS))
+    wait_secs = Number(load_default=0, validate=validate.Range(0, LONGEST_WAIT_SECS))
+    max_tasks = Whole(load_default=1, validate=validate.Range(1, MOST_TASKS))
 
 
 class Report(AgentOnly):
     """How far the agent is."""
 
     status = fields.String(required=True, validate=validate.OneOf(["running", "failed"]))
-    lease = fields.Integer(strict=True, load_default=None, allow_none=True)
-    message = fields.String(load_default=None, allow_none=True)
-    progress = fields.Raw(load_default=None, allow_none=True)
+    lease = Whole(load_default=None, allow_none=True, validate=validate.Range(1))
+    message = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100_000))
+    progress = fields.Raw(load_default=None, allow_none=True, validate=small)
 
 
 class LogPiece(_Lenient):
     """Bytes of a run's output, from an offset."""
 
-    lease = fields.Integer(required=True, strict=True)
-    offset = fields.Integer(required=True, strict=True, validate=validate.Range(0, 2**62))
+    lease = Whole(required=True)
+    offset = Whole(required=True, validate=validate.Range(0, 2**62))
     data = fields.String(required=True)
     stream = fields.String(load_default="stdout", validate=validate.OneOf(["stdout", "stderr"]))
 
@@ -135,18 +135,18 @@ class Artifact(_Lenient):
 class Spent(_Lenient):
     """What a run used."""
 
-    input_tokens = fields.Integer(allow_none=True)
-    cached_tokens = fields.Integer(allow_none=True)
-    output_tokens = fields.Integer(allow_none=True)
-    cost_usd = fields.Float(allow_none=True)
+    input_tokens = Whole(allow_none=True, validate=up_to_tokens)
+    cached_tokens = Whole(allow_none=True, validate=up_to_tokens)
+    output_tokens = Whole(allow_none=True, validate=up_to_tokens)
+    cost_usd = Number(allow_none=True, validate=up_to_dollars)
 
 
 class Check(_Lenient):
     """A validation command that was run."""
 
     command = fields.String(required=True, validate=validate.Length(max=2000))
-    exit_code = fields.Integer(required=True, strict=True)
-    seconds = fields.Float(allow_none=True)
+    exit_code = Whole(required=True, validate=validate.Range(-(2**31), 2**32))
+    seconds = Number(allow_none=True)
     tail = fields.String(allow_none=True, validate=validate.Length(max=10_000))
 
 
@@ -155,8 +155,8 @@ class Receipt(AgentOnly):
 
     task_id = fields.String()
     status = fields.String(required=True, validate=validate.OneOf(["completed", "failed", "partial"]))
-    lease = fields.Integer(strict=True, load_default=None, allow_none=True)
-    duration_seconds = fields.Float(load_default=None, allow_none=True, validate=validate.Range(0))
+    lease = Whole(load_default=None, allow_none=True, validate=validate.Range(1))
+    duration_seconds = Number(load_default=None, allow_none=True, validate=validate.Range(0))
     summary = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100_000))
     artifacts = fields.List(fields.Nested(Artifact), load_default=list, validate=validate.Length(max=100))
     error = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100_000))
@@ -164,12 +164,7 @@ class Receipt(AgentOnly):
     checks = fields.List(fields.Nested(Check), load_default=list, allow_none=True, validate=validate.Length(max=100))
     session = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=200))
     failure = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100))
-    resets_at = fields.AwareDateTime(load_default=None, allow_none=True, default_timezone=UTC, format="iso")
-
-    @post_load
-    def _as_words(self, given: dict[str, Any], **_: Any) -> dict[str, Any]:
-        at = given["resets_at"]
-        return given | {"resets_at": at and at.isoformat()}
+    resets_at = Moment(load_default=None, allow_none=True)
 
 
 class Assignment(_Lenient):

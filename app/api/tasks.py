@@ -9,12 +9,13 @@ from flask import Response, jsonify, request
 
 from app.api import agents, answers, schemas
 from app.api.described import Blueprint
-from app.api.doors import Role, as_agent, caller, fleet, only
+from app.api.doors import Role, as_agent, caller, else_only, fleet, only
 from app.api.errors import answer
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.services import accept, ask, assign, intake, lease
 from app.store import runs, tasks, views
+from app.store.tables import Row
 
 blueprint = Blueprint("tasks", __name__, description="What is wanted, and how far it has come")
 receipts = Blueprint("receipts", __name__, description="The proof of finished work")
@@ -57,7 +58,7 @@ def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
     200, ONE_OR_MORE, "unknown", "busy", description="The task; `tasks` where more than one was asked for"
 )
 @blueprint.alt_response(204, description="Nothing to do")
-@only(Role.AGENT)
+@else_only(Role.AGENT)
 @blueprint.arguments(schemas.Dequeue)
 def dequeue(given: dict[str, Any]) -> Response:
     """Ask for work: the highest priority first, then the oldest. Waits up to `wait_secs` for some to come."""
@@ -70,10 +71,10 @@ def dequeue(given: dict[str, Any]) -> Response:
 @blueprint.arguments(schemas.LogWanted, location="query")
 def read_log(asked: dict[str, Any], task_id: str) -> Response:
     """A piece of what a run printed, base64; `next_offset` is where to go on."""
-    _may_see(task_id)
     with fleet().engine.begin() as conn:
         task = tasks.find(conn, task_id)
         run = runs.get(conn, task.id, asked["run"] or task.run)
+        _may_read(task_id, run)
         if run is None:
             raise Refused(Kind.UNKNOWN, f"{task_id} has no run {asked['run'] or task.run}.")
         data = runs.read_log(conn, run["id"], asked["stream"], asked["offset"], PIECE)
@@ -175,12 +176,17 @@ def _bytes(text: str) -> bytes:
 
 
 def _may_see(task_id: str) -> None:
-    """An agent sees what it has or had."""
+    """An agent sees what it has, and what it had as long as nobody else has it."""
     if caller().role is Role.AGENT:
         with fleet().engine.begin() as conn:
-            task = tasks.find(conn, task_id)
-            if all(run["agent_id"] != caller().agent_id for run in runs.of_task(conn, task.id)):
+            if tasks.find(conn, task_id).agent_id != caller().agent_id:
                 raise Refused(Kind.FORBIDDEN, f"{task_id} is not a task of agent {caller().agent_id!r}.")
+
+
+def _may_read(task_id: str, run: Row | None) -> None:
+    """What a run printed is for its agent and for operators, also when the task went on to another."""
+    if caller().role is Role.AGENT and (run is None or run["agent_id"] != caller().agent_id):
+        raise Refused(Kind.FORBIDDEN, f"{task_id}: that is not a run of agent {caller().agent_id!r}.")
 
 
 def _told(held: lease.Held) -> Response:

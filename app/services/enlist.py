@@ -43,6 +43,16 @@ def withdraw(fleet: Fleet, name: str) -> None:
             )
 
 
+def knock(fleet: Fleet, token: str) -> None:
+    """Refuse whoever shows neither an enrolment token nor the token of an agent, before anything else is looked at."""
+    at, shown = fleet.clock(), hash_of(token)
+    with fleet.engine.begin() as conn:
+        if not token or not (
+            _is_fixed(fleet, token) or agents.is_invited(conn, shown, at) or agents.with_token(conn, shown, at)
+        ):
+            raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token (`fleet enroll create`), or the agent's own.")
+
+
 def register(fleet: Fleet, given: Mapping[str, Any], token: str) -> tuple[str, bool]:
     """Write down an agent (agent_id, agent_type, hostname, capabilities, max_concurrency, metadata) that shows an
     enrolment token or its own. Returns its new token, told once, and whether the agent is new. Raises Refused."""
@@ -72,14 +82,15 @@ def revoke(fleet: Fleet, agent_id: str) -> list[str]:
     with fleet.engine.begin() as conn:
         if agents.get(conn, agent_id) is None:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
-        agents.revoke(conn, agent_id, fleet.clock())
+        agents.revoke(conn, agent_id, fleet.clock(), hash_of(secrets.token_urlsafe(32)))
     return deregister(fleet, agent_id)
 
 
 def restore(fleet: Fleet, agent_id: str) -> None:
-    """Let a revoked agent register again."""
+    """Let a revoked agent register again, with an enrolment token: its own are gone. Raises Refused(unknown)."""
     with fleet.engine.begin() as conn:
-        agents.revoke(conn, agent_id, None)
+        if not agents.restore(conn, agent_id):
+            raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
 
 
 def listed(fleet: Fleet) -> list[dict[str, Any]]:
@@ -119,10 +130,13 @@ def _let_in(conn: Connection, fleet: Fleet, agent_id: str, token: str) -> None:
 
 
 def _may_enrol(conn: Connection, fleet: Fleet, token: str) -> bool:
+    return _is_fixed(fleet, token) or agents.use_invitation(conn, hash_of(token), fleet.clock()) is not None
+
+
+def _is_fixed(fleet: Fleet, token: str) -> bool:
+    """Whether it is the one that the settings hold."""
     fixed = fleet.config.secret("FLEET_ENROLL_TOKEN")
-    if fixed and hmac.compare_digest(hash_of(token), hash_of(fixed)):
-        return True
-    return agents.use_invitation(conn, hash_of(token), fleet.clock()) is not None
+    return bool(fixed) and hmac.compare_digest(hash_of(token), hash_of(fixed or ""))
 
 
 def _give_back(conn: Connection, fleet: Fleet, run: Row) -> str | None:

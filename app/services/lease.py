@@ -10,10 +10,11 @@ from sqlalchemy import Connection
 from app.domain import matching, speech
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
+from app.domain.run import run_name
 from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
 from app.services import start
-from app.store import agents, claims, places, runs, tasks, views
+from app.store import agents, claims, runs, tasks, views
 from app.store.tables import Row
 
 Json = dict[str, Any]
@@ -21,15 +22,27 @@ LOST = ("expired", "given_back")  # how a run ends that was taken from its agent
 GONE = "The agent {!r} is not registered: register it first."
 
 
+class Stranger(Refused):
+    """Whoever asks is no agent that may: who it is then, and why not, is for the door to say."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(Kind.UNKNOWN, GONE.format(agent_id))
+
+
 @dataclass(frozen=True)
 class Wish:
-    """What an agent asks for: who it is, with which of its capabilities (None: all), how many tasks at most, and the
-    key by which it can ask for the same answer again."""
+    """What an agent asks for: who it is by its token, with which of its capabilities (None: all), how many tasks at
+    most, and the key by which it can ask for the same answer again."""
 
     agent_id: str
+    token_hash: bytes
     capabilities: tuple[str, ...] | None = None
     most: int = 1
     key: str | None = None
+
+    def at(self, at: datetime) -> claims.Asking:
+        words = None if self.capabilities is None else sorted({matching.capability(one) for one in self.capabilities})
+        return claims.Asking(self.agent_id, self.token_hash, words, self.most, self.key, at)
 
 
 @dataclass(frozen=True)
@@ -43,17 +56,16 @@ class Held:
 def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
     """Up to `most` tasks for the agent, each with its lease; the same again for a key that was used before. An empty
     list when nothing matches or its slots are full; None where that is not the `last` word, and the key stays free.
-    Raises Refused."""
+    Raises Stranger, Refused."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        agent = agents.hold(conn, wish.agent_id)
-        if agent is None or agent["gone_at"]:
-            raise Refused(Kind.UNKNOWN, GONE.format(wish.agent_id))
-        given = agents.answer(conn, wish.agent_id, wish.key) if wish.key else None
-        if given is not None:
-            return given
-        agents.seen(conn, wish.agent_id, at)
-        answer = [_handed_over(conn, one) for one in _take(conn, fleet, agent, wish)]
+        asking = wish.at(at)
+        found = claims.ask(conn, asking)
+        if found.agent is None:
+            raise Stranger(wish.agent_id)
+        if found.answer is not None:
+            return found.answer
+        answer = _unheard(conn, found, wish) or _taken(conn, fleet, found, asking)
         if wish.key and (answer or last):
             agents.keep_answer(conn, wish.agent_id, wish.key, answer, at)
     return answer or (None if not last else [])
@@ -110,59 +122,51 @@ def until(fleet: Fleet, at: datetime) -> datetime:
 # --- taking ----------------------------------------------------------------------------------------------
 
 
-def _take(conn: Connection, fleet: Fleet, agent: Row, wish: Wish) -> list[Held]:
-    """What the operator assigned to it and it has not heard of yet; else the head of the queue."""
-    open_ = runs.open_of_agent(conn, wish.agent_id)
-    waiting = [run for run in open_ if not run["handed"]][: wish.most]
-    for run in waiting:
-        runs.handed(conn, run["id"])
-    if waiting:
-        return [Held(tasks.load(conn, run["task_pk"]), run) for run in waiting]
-    free = agent["max_concurrency"] - len(open_)
-    sets = claims.sets_met_by(conn, _capabilities(agent, wish.capabilities))
-    chosen = claims.for_agents(conn, sets, min(wish.most, max(0, free)))
+def _unheard(conn: Connection, found: claims.Found, wish: Wish) -> list[Json]:
+    """What the operator assigned to the agent and it has not heard of yet."""
+    mine = found.unheard[: wish.most]
+    for run in mine:
+        runs.handed(conn, run)
+    rows = claims.with_texts(conn, mine) if mine else []
+    return [_handed_over(conn, row, tasks.task_of(row), row["deadline"]) for row in rows]
+
+
+def _taken(conn: Connection, fleet: Fleet, found: claims.Found, asking: claims.Asking) -> list[Json]:
+    """The head of its queue, made its own."""
+    agent = found.agent or {}
+    can = _capabilities(agent["capabilities"], asking.words)
+    room = min(asking.most, agent["max_concurrency"] - found.open)
+    rows = list(found.heads)
+    if len(rows) < room:
+        rows += claims.further(conn, can, room - len(rows), [row["id"] for row in rows])
     at = fleet.clock()  # after the open runs were counted: whoever reads the history sees no slot used twice
-    moved = tasks.record_locked(conn, [(task, _claimed(fleet, agent, at)) for task in chosen], at)
-    return [held(conn, task.id, task.run) for task in moved]
+    until = at + timedelta(seconds=fleet.config.confirm_secs)
+    detail = {"agent_id": agent["agent_id"], "agent_type": agent["agent_type"], "until": until.isoformat()}
+    fact = Fact(What.CLAIMED, detail)
+    moved = tasks.record_locked(conn, [(tasks.task_of(row), fact) for row in rows], at) if rows else []
+    return [_handed_over(conn, row, task, until) for row, task in zip(rows, moved, strict=True)]
 
 
-def _capabilities(agent: Row, asked: tuple[str, ...] | None) -> list[str]:
-    known = list(agent["capabilities"])
-    if asked is None:
-        return known
-    wanted = {matching.capability(word) for word in asked}
-    unknown = sorted(wanted - set(known))
+def _capabilities(known: list[str], asked: list[str] | None) -> list[str]:
+    unknown = sorted(set(asked or ()) - set(known))
     if unknown:
         raise Refused(Kind.INVALID, f"capabilities: {', '.join(unknown)}: not among those it registered with.")
-    return sorted(wanted)
+    return known if asked is None else asked
 
 
-def _claimed(fleet: Fleet, agent: Row, at: datetime) -> Fact:
-    confirm_by = at + timedelta(seconds=fleet.config.confirm_secs)
-    return Fact(What.CLAIMED, {
-        "agent_id": agent["agent_id"], "agent_type": agent["agent_type"], "until": confirm_by.isoformat(),
-    })  # fmt: skip
-
-
-def _handed_over(conn: Connection, held: Held) -> Json:
-    """The task as the contract shows it, with the lease and all that is needed to work on it. The repository is named
-    as it is now; a review that was not answered yet is in the prompt."""
-    shown = views.task(conn, held.task.task_id, with_events=False) or {}
-    shown.pop("runs"), shown.pop("debts")
-    brief = views.brief(conn, held.task.id)
-    _, text = start.prompt_of(conn, held.task, brief, resume=False)
-    repository = held.task.repository_id and places.repository(conn, held.task.forge or "", held.task.repository_id)
-    if repository:
-        shown["repository"] = {name: repository[name] for name in ("full_name", "clone_url", "default_branch")}
+def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | None) -> Json:
+    """A task as the contract shows it, from its row with its texts, with the lease and all that is needed to work on it.
+    The repository is named as it is now; a review that was not answered yet is in the prompt."""
+    _, text = start.prompt_of(conn, task, row, resume=False)
     author = {"author_name": start.AUTHOR, "author_email": start.AUTHOR_EMAIL}
-    message = speech.commit_message(brief["title"], held.task.issue_number, held.run["name"])
-    return shown | {
-        "prompt": shown["prompt"] | {"text": text},
-        "lease": held.run["number"],
-        "lease_expires_at": views.moment(held.run["deadline"]),
-        "confirm_by": views.moment(held.run["deadline"]),
-        "timeout_secs": brief["timeout_secs"],
-        "commit": {"message": message, **author},
+    name = run_name(task.id, task.task_id, task.run)
+    return views.shown(row | tasks.row_of(task) | {"seen_at": None}) | {
+        "prompt": row["prompt"] | {"text": text},
+        "lease": task.run,
+        "lease_expires_at": views.moment(deadline),
+        "confirm_by": views.moment(deadline),
+        "timeout_secs": row["timeout_secs"],
+        "commit": {"message": speech.commit_message(row["title"], task.issue_number, name), **author},
     }
 
 

@@ -50,9 +50,15 @@ def gone(conn: Connection, agent_id: str, at: datetime) -> None:
     conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(gone_at=at))
 
 
-def revoke(conn: Connection, agent_id: str, at: datetime | None) -> None:
-    """Refuse the agent from now on; with None, let it in again."""
-    conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(revoked_at=at))
+def revoke(conn: Connection, agent_id: str, at: datetime, void: bytes) -> None:
+    """Refuse the agent from now on. Its tokens are gone for good: `void` is the hash of none that anybody has."""
+    values = {"revoked_at": at, "token_hash": void, "former_hash": None}
+    conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(**values))
+
+
+def restore(conn: Connection, agent_id: str) -> bool:
+    """Let it register again; False when there is no such agent."""
+    return bool(conn.execute(sa.update(agents).where(agents.c.agent_id == agent_id).values(revoked_at=None)).rowcount)
 
 
 def everybody(conn: Connection) -> list[Row]:
@@ -79,10 +85,13 @@ def invite(conn: Connection, name: str, token_hash: bytes, at: datetime, expires
 
 def use_invitation(conn: Connection, token_hash: bytes, at: datetime) -> str | None:
     """The name of the enrolment token, if it is good now; its use is counted."""
-    lasts = sa.or_(enrolments.c.expires_at.is_(None), enrolments.c.expires_at > at)
-    good = (enrolments.c.token_hash == token_hash, enrolments.c.revoked_at.is_(None), lasts)
-    use = sa.update(enrolments).where(*good)
+    use = sa.update(enrolments).where(*_good(token_hash, at))
     return conn.execute(use.values(used_at=at, uses=enrolments.c.uses + 1).returning(enrolments.c.name)).scalar()
+
+
+def is_invited(conn: Connection, token_hash: bytes, at: datetime) -> bool:
+    """Whether the enrolment token is good now."""
+    return bool(conn.execute(sa.select(sa.exists().where(*_good(token_hash, at)))).scalar())
 
 
 def invitations(conn: Connection) -> list[Row]:
@@ -92,6 +101,11 @@ def invitations(conn: Connection) -> list[Row]:
 def revoke_invitation(conn: Connection, name: str, at: datetime) -> bool:
     open_ = (enrolments.c.name == name, enrolments.c.revoked_at.is_(None))
     return bool(conn.execute(sa.update(enrolments).where(*open_).values(revoked_at=at)).rowcount)
+
+
+def _good(token_hash: bytes, at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    lasts = sa.or_(enrolments.c.expires_at.is_(None), enrolments.c.expires_at > at)
+    return enrolments.c.token_hash == token_hash, enrolments.c.revoked_at.is_(None), lasts
 
 
 # --- answers that can be asked for again -----------------------------------------------------------------

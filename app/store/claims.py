@@ -1,21 +1,27 @@
 """Who gets a waiting task: the head of the queue, each row locked so that one task goes to one place.
 
-Distinct sets of requirements are interned, so whoever comes asks for the numbers of the sets it can meet and never
-looks at a task it cannot do. docs/dequeue.md has the plans and what they cost.
+Distinct sets of requirements are interned, so whoever comes looks at the sets it can meet and never at a task it cannot
+do. docs/dequeue.md has the statements, their plans and what they cost.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.task import Task
+from app.store.engine import Json, together
 from app.store.tables import capsets, tasks
 from app.store.tasks import task_of
 
 PLACING = 0x666C6565  # the advisory lock of whoever hands out host slots
 NEAR = 64  # how far into the whole queue to look before each set's own queue is asked
+FAR = 16  # and for each task that is asked for: others hold as many as they ask for
 DEEP = 8, 64, 1_000_000  # how far into each set's queue: further only while others hold what is in front
+
+Wants = tuple[frozenset[str], str | None]  # what a task needs: capabilities, and a kind of CLI or any
 
 
 def hold_the_slots(conn: Connection) -> None:
@@ -23,10 +29,7 @@ def hold_the_slots(conn: Connection) -> None:
     conn.execute(sa.select(sa.func.pg_advisory_xact_lock(PLACING)))
 
 
-Wish = tuple[frozenset[str], str | None]  # what a task needs: capabilities, and a kind of CLI or any
-
-
-def wishes_for_hosts(conn: Connection) -> dict[int, Wish]:
+def wishes_for_hosts(conn: Connection) -> dict[int, Wants]:
     """The sets of requirements that a task which hosts may take waits with, by number."""
     waits = sa.exists().where(tasks.c.capset_id == capsets.c.id, tasks.c.ready, sa.text("mode <> 'http_pull'"))
     return {row.id: (frozenset(row.names), row.cli or None) for row in conn.execute(sa.select(capsets).where(waits))}
@@ -35,64 +38,148 @@ def wishes_for_hosts(conn: Connection) -> dict[int, Wish]:
 def for_hosts(conn: Connection, sets: Iterable[int], most: int) -> list[Task]:
     """Ready tasks of these sets that may go to a host: highest priority first, then oldest. Locked; those that another
     transaction holds are passed over."""
-    return _take(conn, _OF_SETS.format(not_for="http_pull"), sets=list(sets), deep=most, most=most)
+    found = together(conn, (_OF_SETS["http_pull"], {"sets": list(sets), "deep": most, "most": most, "held": []}))
+    return [task_of(row) for row in found[0]]
 
 
-def sets_met_by(conn: Connection, capabilities: Iterable[str]) -> list[int]:
+# --- agents ----------------------------------------------------------------------------------------------
+
+
+class Asking(NamedTuple):
+    """An agent that asks for up to `most` tasks at `at`, by its token, with `words` of what it can do (None: all). An
+    answer may have been given under `key` before."""
+
+    agent_id: str
+    token_hash: bytes
+    words: list[str] | None
+    most: int
+    key: str | None
+    at: datetime
+
+
+class Found(NamedTuple):
+    """What an agent's question came upon. `agent` is None for one who may not ask; then there is nothing else. `answer`
+    is what it was told under that key; `unheard` the runs that an operator gave it; `heads` the tasks at the head of its
+    queue, locked, with their texts."""
+
+    agent: Json | None
+    answer: list[Json] | None
+    open: int
+    unheard: list[int]
+    heads: list[Json]
+
+
+def ask(conn: Connection, asking: Asking) -> Found:
+    """Let an agent in, hold it, note that it was seen, and look for work at the near end of the whole queue, where most
+    find what they can do: all in one trip. Each statement sees what was committed before it, so that whoever holds the
+    agent is alone with its slots."""
+    given = asking._asdict()
+    seen, looked = together(conn, (_SEEN, given), (_NEAR[asking.most > 1], given))
+    if not seen:
+        return Found(None, None, 0, [], [])
+    told = looked[0]
+    return Found(
+        seen[0], told["answer"], told["open"], told["unheard"] or [], [row for row in looked if row["id"] is not None]
+    )
+
+
+def further(conn: Connection, capabilities: list[str], most: int, held: list[int]) -> list[Json]:
+    """Up to `most` more tasks from the queues of all sets that these capabilities meet: the cost is the same however
+    many tasks wait that nobody here can do. Locked, and none of those `held`."""
+    sets = _sets_met_by(conn, capabilities)
+    for deep in DEEP if sets else ():
+        given = {"sets": sets, "deep": deep, "most": most, "held": held}
+        more, waits = together(conn, (_OF_SETS["ssh_cli"], given), (_ANY, given))
+        if more or not waits[0]["waits"]:
+            return more
+    return []
+
+
+def with_texts(conn: Connection, run_ids: list[int]) -> list[Json]:
+    """The tasks of these runs, as `ask` gives them, in the runs' order."""
+    return together(conn, (_OF_RUNS, {"runs": run_ids}))[0]
+
+
+def _sets_met_by(conn: Connection, capabilities: Iterable[str]) -> list[int]:
     """The sets of requirements that these capabilities meet. What CLI a set names is said to hosts alone."""
     met = capsets.c.names.contained_by(list(capabilities))
     return list(conn.execute(sa.select(capsets.c.id).where(met)).scalars())
 
 
-def for_agents(conn: Connection, sets: list[int], most: int) -> list[Task]:
-    """Up to `most` ready tasks of these sets that may go to an agent: highest priority first, then oldest. Locked.
-
-    First the near end of the whole queue, where most find what they can do; then each set's own queue, so that the
-    cost is the same however many tasks wait that fit nobody here."""
-    if not sets or not most:
-        return []
-    found = _take(conn, _NEAR, sets=sets, most=most)
-    if len(found) == most:
-        return found
-    held = [task.id for task in found]
-    for deep in DEEP:
-        more = _take(conn, _OF_SETS.format(not_for="ssh_cli"), sets=sets, deep=deep, most=most - len(held), held=held)
-        if more or not _any_waits(conn, sets):
-            break
-    return found + more
-
-
-def _take(conn: Connection, statement: str, **given: object) -> list[Task]:
-    rows = conn.execute(sa.text(statement), {"held": [], **given}).mappings()
-    return [task_of(row) for row in rows]
-
-
-def _any_waits(conn: Connection, sets: list[int]) -> bool:
-    return bool(conn.execute(sa.text(_ANY), {"sets": sets}).scalar())
-
-
-# The inner query walks an index in the queue's order; the outer one locks row by row and stops when it has enough.
-_NEAR = f"""
-SELECT t.* FROM (
-    SELECT ctid, capset_id FROM tasks WHERE ready AND mode <> 'ssh_cli' ORDER BY priority DESC, id LIMIT {NEAR}
-) head JOIN tasks t ON t.ctid = head.ctid
-WHERE head.capset_id = ANY(:sets) AND t.ready AND NOT t.id = ANY(:held)
-LIMIT :most FOR UPDATE OF t SKIP LOCKED
-"""  # noqa: S608 - our own number
-_OF_SETS = """
-SELECT t.* FROM (
-    SELECT head.* FROM unnest(:sets) AS set_(id) CROSS JOIN LATERAL (
-        SELECT ctid, priority, id FROM tasks
-        WHERE ready AND mode <> '{not_for}' AND capset_id = set_.id ORDER BY priority DESC, id LIMIT :deep
-    ) head ORDER BY priority DESC, id
-) head JOIN tasks t ON t.ctid = head.ctid
-WHERE t.ready AND NOT t.id = ANY(:held)
-LIMIT :most FOR UPDATE OF t SKIP LOCKED
+_SEEN = """
+UPDATE agents SET seen_at = %(at)s
+WHERE agent_id = %(agent_id)s AND gone_at IS NULL AND revoked_at IS NULL
+  AND (token_hash = %(token_hash)s OR (former_hash = %(token_hash)s AND former_until > %(at)s))
+RETURNING agent_id, agent_type, capabilities, max_concurrency
 """
+_TEXTS = """
+SELECT p.*, b.source, b.task_type, b.title, b.requirements, b.labels, b.prompt, b.issue, b.timeout_secs,
+       coalesce(to_jsonb(r) - 'forge' - 'id', b.repository) AS repository
+FROM {picked} JOIN briefs b ON b.task_pk = p.id
+LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
+"""
+# The inner query walks an index in the queue's order, `OFFSET 0` keeps each set a question about one head, and so the
+# outer query locks row by row and stops when it has enough. The order is asked for again outside, where it costs
+# nothing as long as the plan keeps it. No agent, no tasks.
+_HEADS = """
+WITH asker AS MATERIALIZED (
+    SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
+        (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer
+    FROM agents a CROSS JOIN LATERAL (
+        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed) AS unheard
+        FROM runs WHERE runs.agent_id = a.agent_id AND ended_at IS NULL
+    ) mine
+    WHERE a.agent_id = %(agent_id)s AND a.gone_at IS NULL AND a.revoked_at IS NULL
+      AND (a.token_hash = %(token_hash)s OR (a.former_hash = %(token_hash)s AND a.former_until > %(at)s))
+), picked AS MATERIALIZED (
+    SELECT t.*, fits.names AS required FROM (
+        SELECT ctid AS place, capset_id, priority, id FROM tasks
+        WHERE ready AND mode <> 'ssh_cli' ORDER BY priority DESC, id LIMIT {near}
+    ) head CROSS JOIN LATERAL (
+        SELECT names FROM capsets WHERE id = head.capset_id AND names <@ (SELECT can FROM asker) OFFSET 0
+    ) fits
+    JOIN tasks t ON t.ctid = head.place
+    WHERE t.ready ORDER BY head.priority DESC, head.id
+    LIMIT coalesce((
+        SELECT greatest(0, least(%(most)s, max_concurrency - open)) FROM asker WHERE answer IS NULL AND unheard IS NULL
+    ), 0)
+    FOR UPDATE OF t SKIP LOCKED
+)
+SELECT asker.open, asker.unheard, asker.answer, found.* FROM asker LEFT JOIN ({texts}) found ON true
+ORDER BY found.priority DESC, found.id
+"""
+_PICKED = _TEXTS.format(picked="picked p")
+_NEAR = {
+    False: _HEADS.format(near=NEAR, texts=_PICKED),
+    True: _HEADS.format(near=f"{NEAR} + {FAR} * %(most)s", texts=_PICKED),
+}
+_FROM_SETS = """
+WITH picked AS MATERIALIZED (
+    SELECT t.*, c.names AS required FROM capsets c CROSS JOIN LATERAL (
+        SELECT ctid AS place, priority, id FROM tasks
+        WHERE ready AND mode <> '{not_for}' AND capset_id = c.id ORDER BY priority DESC, id LIMIT %(deep)s
+    ) head
+    JOIN tasks t ON t.ctid = head.place
+    WHERE c.id = ANY(CAST(%(sets)s AS int[])) AND t.ready AND NOT t.id = ANY(CAST(%(held)s AS bigint[]))
+    ORDER BY head.priority DESC, head.id
+    LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED
+)
+"""
+_OF_SETS = {
+    mode: f"{_FROM_SETS.format(not_for=mode)}{_PICKED} ORDER BY p.priority DESC, p.id"
+    for mode in ("ssh_cli", "http_pull")
+}
+_OF_RUNS = (
+    _TEXTS.format(
+        picked="(SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline FROM tasks t"
+        " JOIN capsets c ON c.id = t.capset_id JOIN runs ON runs.task_pk = t.id WHERE runs.id = ANY(CAST(%(runs)s AS bigint[]))) p",
+    )
+    + " ORDER BY p.of_run"
+)
 _ANY = """
 SELECT EXISTS (
-    SELECT FROM unnest(:sets) AS set_(id) CROSS JOIN LATERAL (
+    SELECT FROM unnest(CAST(%(sets)s AS int[])) AS set_(id) CROSS JOIN LATERAL (
         SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND capset_id = set_.id LIMIT 1
     ) head
-)
+) AS waits
 """

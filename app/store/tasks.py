@@ -14,7 +14,7 @@ from app.domain.lifecycle import Debt, Decision, Fact, What, begin, decide
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
-from app.store.engine import as_jsonb
+from app.store.engine import Json, as_jsonb, together
 from app.store.tables import Row, capsets, events, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
@@ -124,7 +124,7 @@ def capset(conn: Connection, names: tuple[str, ...], cli: str | None = None) -> 
     return int(found) if found is not None else int(conn.execute(known).scalar_one())
 
 
-def task_of(row: Row) -> Task:
+def task_of(row: Row | Json) -> Task:
     """A row of the table as a Task."""
     given = {name: row[name] for name in COLUMNS}
     return Task(
@@ -168,8 +168,8 @@ def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
         "begun": [_new_run(conn, step, at) for step in steps if step.decision.task.run > step.before.run],
         "owed": [_debt(step.decision.task, kind, at) for step in steps for kind in step.decision.owes],
     }
-    statement = sa.text(_WRITE.replace(":n", str(len(steps))))
-    moved = list(conn.execute(statement, {name: as_jsonb(rows) for name, rows in given.items()}).scalars())
+    rows = together(conn, (_WRITE % len(steps), {name: as_jsonb(rows) for name, rows in given.items()}))[0]
+    moved = [row["id"] for row in rows]
     for step, line in zip(steps, events_, strict=True):
         if step.before.id in moved:
             _tell(conn, step.decision.task, line)
@@ -180,20 +180,20 @@ def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
 _WRITE = f"""
 WITH moved AS (
     UPDATE tasks t SET {", ".join(f"{name} = n.{name}" for name in COLUMNS if name != "id")}
-    FROM (SELECT * FROM jsonb_populate_recordset(NULL::tasks, CAST(:rows AS jsonb)) LIMIT :n) n
+    FROM (SELECT * FROM jsonb_populate_recordset(NULL::tasks, CAST(%%(rows)s AS jsonb)) LIMIT %d) n
     WHERE t.id = n.id AND t.version = n.version - 1
     RETURNING t.id
 ), told AS (
     INSERT INTO events
-    SELECT e.* FROM jsonb_populate_recordset(NULL::events, CAST(:told AS jsonb)) e JOIN moved m ON m.id = e.task_pk
+    SELECT e.* FROM jsonb_populate_recordset(NULL::events, CAST(%%(told)s AS jsonb)) e JOIN moved m ON m.id = e.task_pk
 ), begun AS (
     INSERT INTO runs (task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, handed)
     SELECT task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, handed
-    FROM jsonb_populate_recordset(NULL::runs, CAST(:begun AS jsonb)) r JOIN moved m ON m.id = r.task_pk
+    FROM jsonb_populate_recordset(NULL::runs, CAST(%%(begun)s AS jsonb)) r JOIN moved m ON m.id = r.task_pk
 ), owed AS (
     INSERT INTO debts (task_pk, seq, kind, run, due_at)
     SELECT task_pk, seq, kind, run, due_at
-    FROM jsonb_populate_recordset(NULL::debts, CAST(:owed AS jsonb)) d JOIN moved m ON m.id = d.task_pk
+    FROM jsonb_populate_recordset(NULL::debts, CAST(%%(owed)s AS jsonb)) d JOIN moved m ON m.id = d.task_pk
 )
 SELECT id FROM moved
 """  # noqa: S608 - the names of our own columns

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.domain.errors import Kind, Refused
 from app.domain.task import Priority, State
 from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
 
@@ -28,21 +29,28 @@ def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | Non
     row = conn.execute(_TASKS.where(tasks.c.task_id == task_id)).mappings().first()
     if row is None:
         return None
-    shown = _shown(row) | {"runs": run_list(conn, row["id"]), "debts": open_debts(conn, row["id"])}
-    return shown | {"events": event_list(conn, row["id"])} if with_events else shown
+    found = shown(row) | {"runs": run_list(conn, row["id"]), "debts": open_debts(conn, row["id"])}
+    return found | {"events": event_list(conn, row["id"])} if with_events else found
 
 
 def task_list(
     conn: Connection, where: Mapping[str, Any], limit: int = 50, after: str | None = None
 ) -> tuple[list[Json], int]:
     """Tasks, newest first, that fit `where` (status, agent_id, host, execution_mode, repository), from below the
-    task id `after`; and how many fit in all."""
+    task id `after`; and how many fit in all. Raises Refused when there is no task `after`."""
     fits = [_FILTERS[name](value) for name, value in where.items() if value is not None]
     count = sa.select(sa.func.count()).select_from(tasks.join(briefs, briefs.c.task_pk == tasks.c.id)).where(*fits)
     query = _TASKS.where(*fits).order_by(tasks.c.id.desc()).limit(limit)
     if after is not None:
-        query = query.where(tasks.c.id < sa.select(tasks.c.id).where(tasks.c.task_id == after).scalar_subquery())
-    return [_shown(row) for row in conn.execute(query).mappings()], conn.execute(count).scalar_one()
+        query = query.where(tasks.c.id < _key_of(conn, after))
+    return [shown(row) for row in conn.execute(query).mappings()], conn.execute(count).scalar_one()
+
+
+def _key_of(conn: Connection, task_id: str) -> int:
+    found = conn.execute(sa.select(tasks.c.id).where(tasks.c.task_id == task_id)).scalar()
+    if found is None:
+        raise Refused(Kind.INVALID, f"after: There is no task {task_id!r}: begin at the first page.")
+    return int(found)
 
 
 def brief(conn: Connection, task_pk: int) -> Row:
@@ -106,7 +114,8 @@ def moment(value: datetime | None) -> str | None:
     return value.isoformat().replace("+00:00", "Z") if value else None
 
 
-def _shown(row: Row) -> Json:
+def shown(row: Row | Json) -> Json:
+    """A task as the contract shows it, from its row with its texts."""
     signs = [at for at in (row["moved_at"], row["seen_at"]) if at]
     return {
         "task_id": row["task_id"],

@@ -1,0 +1,178 @@
+"""dequeue: what it costs to get work: over HTTP beside the bare statement, at a long backlog beside a short one, beside
+procrastinate, and how soon those who wait are woken. FLEET_BENCH_QUICK=1 runs it small."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from app.store import claims
+from app.store import tasks as rows
+from app.store import views
+from bench.dequeuing.load import Client, dequeues, dequeues_and_completes, drive, post
+from bench.dequeuing.peers import Procrastinate, floor, pgbench
+from bench.dequeuing.stand import CLIENTS, Stand, stand
+from bench.figures import figure, quantile
+from tests import backlog
+
+QUICK = bool(os.environ.get("FLEET_BENCH_QUICK"))
+SECS, ROUNDS = (2, 1) if QUICK else (4, 3)
+SHORT, LONG = 5_000, int(os.environ.get("FLEET_BENCH_WAITING", "50000" if QUICK else "1000000"))
+SETS = (5, 50, 500)
+WAITERS, WAKES, JOBS = 40, 40 if QUICK else 200, 1_000 if QUICK else 3_000
+SAMPLES = 50 if QUICK else 300
+Measured = Callable[[], float]
+
+
+def main() -> None:
+    with stand() as set_, tempfile.TemporaryDirectory(prefix="fleet-peer-") as folder:
+        idle = set_.web_megabytes()
+        _beside_the_floor(set_)
+        _beside_procrastinate(set_, Procrastinate(Path(folder)))
+        _wake_ups(set_)
+        figure("dequeue: web process after all this", set_.web_megabytes(), "MB", idle)
+        _at_a_long_backlog(set_)
+
+
+def _beside_the_floor(set_: Stand) -> None:
+    program = pgbench(set_)
+    if program is None:
+        return print("dequeue: pgbench is missing (apt install postgresql-contrib): no floor to compare with")
+    kinds: dict[str, Measured] = {
+        "floor": lambda: floor(set_, program, SECS),
+        "one task": lambda: _http(set_, 1),
+        "in tens": lambda: 10 * _http(set_, 10),
+    }
+    found = _rotated(kinds)
+    for name in ("one task", "in tens"):
+        ratios = [mine / bare for mine, bare in zip(found[name], found["floor"], strict=True)]
+        value, against = statistics.median(found[name]), statistics.median(found["floor"])
+        figure(
+            f"dequeue: over HTTP, {name} (ratios {', '.join(f'{one:.2f}' for one in ratios)})",
+            value,
+            "tasks/s",
+            against,
+            ROUNDS,
+        )
+
+
+def _beside_procrastinate(set_: Stand, peer: Procrastinate) -> None:
+    if peer.why:
+        return print(f"dequeue: {peer.why}")
+    found = _rotated({
+        "procrastinate": lambda: peer.jobs_a_second(set_, JOBS),
+        "one task": lambda: _http_to_the_end(set_, 1),
+        "in tens": lambda: _http_to_the_end(set_, 10),
+    })  # fmt: skip
+    against = statistics.median(found["procrastinate"])
+    for name in ("one task", "in tens"):
+        figure(
+            f"dequeue + complete over HTTP, {name}, beside procrastinate",
+            statistics.median(found[name]),
+            "tasks/s",
+            against,
+            ROUNDS,
+        )
+
+
+def _rotated(kinds: dict[str, Measured]) -> dict[str, list[float]]:
+    """Each kind once a round, and each round begins with another."""
+    found: dict[str, list[float]] = {name: [] for name in kinds}
+    names = list(kinds)
+    for turn in range(ROUNDS):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            found[name].append(kinds[name]())
+    return found
+
+
+def _http(set_: Stand, most: int) -> float:
+    set_.fill(SECS * 3000 * min(most, 5))
+    return drive(set_.port, [dequeues(set_.agents(client), most) for client in range(CLIENTS)], SECS)
+
+
+def _http_to_the_end(set_: Stand, most: int) -> float:
+    set_.fill(SECS * 3000)
+    done = [[0] for _ in range(CLIENTS)]
+    nexts = [dequeues_and_completes(set_.agents(client), most, done[client]) for client in range(CLIENTS)]
+    began = time.monotonic()
+    drive(set_.port, nexts, SECS)
+    return sum(count[0] for count in done) / (time.monotonic() - began)
+
+
+def _wake_ups(set_: Stand) -> None:
+    """From the commit of a task to the answer in the hand of one of those who wait."""
+    set_.fill(0)
+    agents = [agent for client in range(CLIENTS) for agent in set_.agents(client)][:WAITERS]
+    asks = [post("/tasks/dequeue", token, {"agent_id": name, "wait_secs": 30}) for name, token in agents]
+    waiters = [Client(set_.port, lambda _, ask=ask: ask) for ask in asks]  # type: ignore[misc]
+    for waiter in waiters:
+        waiter.ask()
+    times = [_wake(set_, waiters) for _ in range(WAKES)]
+    for waiter in waiters:
+        waiter.link.close()
+    for share in (0.5, 0.99):
+        figure(
+            f"dequeue: long poll woken, {WAITERS} wait, p{share * 100:.0f}", quantile(times, share), "ms", 100, WAKES
+        )
+
+
+def _wake(set_: Stand, waiters: list[Client]) -> float:
+    import select
+
+    time.sleep(0.05)
+    with set_.fleet.engine.begin() as conn:
+        at = set_.fleet.clock()
+        asked = {
+            "task_id": rows.NUMBERED, "mode": "undecided", "priority": 1, "capset_id": 1, "forge": None, "repository_id": None,
+            "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 2,
+        }  # fmt: skip
+        task = rows.request(conn, asked, at)
+        views.write_brief(conn, task.id, {
+            "source": "api", "task_type": "task", "title": "Wake", "requirements": "", "labels": [], "prompt_sha256": "0", "validation": [],
+            "prompt": backlog.PROMPT, "timeout_secs": 60,
+        })  # fmt: skip
+    began = time.monotonic()
+    while True:
+        heard, _, _ = select.select([waiter.link for waiter in waiters], [], [], 30)
+        for waiter in waiters:
+            if waiter.link in heard and waiter.hear() is not None:
+                took = (time.monotonic() - began) * 1000
+                waiter.ask()
+                return took
+
+
+def _at_a_long_backlog(set_: Stand) -> None:
+    """What the search costs, in pages and in time, within the database."""
+    found = {
+        (waiting, sets, case): _search(set_, waiting, sets, case)
+        for waiting in (SHORT, LONG)
+        for sets in SETS
+        for case in backlog.CASES
+    }
+    for sets in SETS:
+        for case in backlog.CASES:
+            (pages, took), (few_pages, little) = found[LONG, sets, case], found[SHORT, sets, case]
+            name = f"dequeue: {case}, {sets} sets, {LONG} waiting beside {SHORT}"
+            figure(f"{name}: pages", pages, "pages", few_pages)
+            figure(f"{name}: p50", took, "ms", little, SAMPLES)
+
+
+def _search(set_: Stand, waiting: int, sets: int, case: str) -> tuple[int, float]:
+    set_.fill(waiting, sets, case)
+    pages, times = backlog.pages(set_.conn), []
+    asking = claims.Asking(**backlog.asking())
+    for _ in range(SAMPLES):
+        with set_.fleet.engine.connect() as conn:
+            began = time.monotonic()
+            found = claims.ask(conn, asking)
+            if not found.heads:
+                claims.further(conn, backlog.CAN, 1, [])
+            times.append((time.monotonic() - began) * 1000)
+            conn.rollback()
+    return pages, quantile(times, 0.5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""40 agents and 3 hosts race for the same tasks while agents die, answers are lost and the web process is killed."""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app import wiring
+from app.domain.task import Mode
+from app.ports import Fleet
+from app.services.replay import differences
+from app.store import tasks as rows
+from app.store import views
+from app.store.tables import tasks
+from tests import servers
+from tests.builders import a_host, apply
+from tests.chaos import history
+from tests.chaos.history import Place
+from tests.chaos.racing import Clock, Hosts, Issuer, Killer, Player, Puller, Race
+from tests.conftest import CountingNudge
+from tests.serving import Web, web_process
+
+TASKS = int(os.environ.get("FLEET_RACE_TASKS", "2000"))
+AGENTS, PATIENCE_SECS = 40, 100
+SETS = [
+    (),
+    ("python",),
+    ("rust",),
+    ("gpu",),
+    ("python", "gpu"),
+    ("python", "rust"),
+    ("review",),
+    ("gpu", "review", "rust"),
+]
+MODES = [Mode.UNDECIDED] * 3 + [Mode.HTTP_PULL, Mode.SSH_CLI]
+WORDS = ("python", "rust", "gpu", "review")
+SHORT = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_OFFLINE_AFTER_SECS": "3", "FLEET_CONFIRM_SECS": "2"}
+
+pytestmark = [pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def track() -> Iterator[tuple[Web, Fleet]]:
+    """A database of its own, a web process and a fleet for those who play hosts; silence is short here."""
+    name = servers.fresh_name()
+    servers.create(name)
+    try:
+        with web_process(servers.url(name), **SHORT) as web:
+            given = servers.config(DATABASE_URL=servers.url(name), REDIS_URL=servers.valkey_url(), **SHORT)
+            fleet = wiring.fleet(given, connections=4, ping=False)
+            object.__setattr__(fleet, "nudge", CountingNudge())
+            yield web, fleet
+            fleet.engine.dispose()
+    finally:
+        servers.drop(name)
+
+
+def agents() -> dict[str, Place]:
+    """Some can do one thing, some everything; each thing can be done by many."""
+    chance = random.Random(7)
+    some = [frozenset(chance.sample(WORDS, chance.randint(1, 3))) for _ in range(AGENTS - 8)] + [frozenset(WORDS)] * 8
+    return {f"agent-{number}": Place(words, 1 + number % 5) for number, words in enumerate(some)}
+
+
+HOSTS = {
+    "host-0": Place(frozenset(WORDS), 5), "host-1": Place(frozenset({"python", "rust"}), 3), "host-2": Place(frozenset({"gpu"}), 2),
+}  # fmt: skip
+
+
+def ask_for(fleet: Fleet, count: int) -> None:
+    """So many tasks, of every kind of need, mode and priority."""
+    chance, at = random.Random(count), datetime.now(UTC)
+    with fleet.engine.begin() as conn:
+        sets = [rows.capset(conn, tuple(sorted(names))) for names in SETS]
+        for _ in range(count):
+            asked = {
+                "task_id": rows.NUMBERED, "mode": chance.choice(MODES), "priority": chance.randint(0, 3), "capset_id": chance.choice(sets),
+                "forge": None, "repository_id": None, "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 20,
+            }  # fmt: skip
+            task = rows.request(conn, asked, at)
+            views.write_brief(conn, task.id, {
+                "source": "api", "task_type": "task", "title": "Race", "requirements": "", "labels": [], "prompt_sha256": "0", "validation": [],
+                "prompt": {"goal": "Race", "constraints": [], "validation": [], "text": "Race"}, "timeout_secs": 60,
+            })  # fmt: skip
+
+
+def run_to_the_end(race: Race, players: list[Player]) -> None:
+    for player in players:
+        player.start()
+    until = time.monotonic() + PATIENCE_SECS
+    left: Any = TASKS
+    while left and time.monotonic() < until:
+        time.sleep(0.2)
+        with race.fleet.engine.begin() as conn:
+            left = conn.execute(sa.select(sa.func.count()).where(tasks.c.state != "completed")).scalar()
+    race.over.set()
+    for player in players:
+        player.join(30)
+
+
+def test_each_task_is_done_once_by_one_that_can_and_has_room(track: tuple[Web, Fleet]) -> None:
+    web, fleet = track
+    with fleet.engine.begin() as conn:
+        apply(conn, hosts=[a_host(name, place.slots, tuple(place.capabilities)) for name, place in HOSTS.items()])
+    ask_for(fleet, TASKS // 2)
+    race, crowd = Race(web, fleet), agents()
+    players: list[Player] = [Puller(race, name, place, seed) for seed, (name, place) in enumerate(crowd.items())]
+    rest = [lambda: ask_for(fleet, TASKS // 20)] * 10
+    players += [Hosts(race, "hosts", 1), Clock(race, "clock", 2), Killer(race, after=(2, 4)), Issuer(race, rest)]
+    run_to_the_end(race, players)
+    print(dict(race.met))
+
+    events, sets = history.read(servers.url(fleet.engine.url.database or "").replace("+psycopg", ""))
+    assert history.faults(events, sets, crowd | HOSTS) == []
+    assert race.complaints == []
+    assert len({event["task_pk"] for event in events}) == TASKS
+    assert max(race.done.values()) == 1
+    sides = {event["what"] for event in events if event["what"] in history.TAKINGS}
+    assert sides == set(history.TAKINGS)
+    assert {"an agent died", "an answer to dequeue lost", "an answer to complete lost", "cut off"} <= set(race.met)
+    assert differences(fleet) == (TASKS, [])

@@ -1,0 +1,109 @@
+"""A real web process, as the Procfile starts it, on a database of its own."""
+
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+
+from app.cli.processes import Child
+from app.cli.stage import free_port
+from app.cli.system import TOP
+from tests import servers
+from tests.pulling import BASE, ENROLL
+
+OPERATOR = "operator-token-of-the-test"
+
+
+class Web:
+    """One gunicorn. `kill` and `start` as often as a test likes; the port stays."""
+
+    def __init__(self, database: str, **environ: str) -> None:
+        self.port, self.database = free_port(), database
+        given = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url(), PORT=str(self.port), **environ)
+        argv = [sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.py", "app.web:create_app()"]
+        env = os.environ | given | {"PYTHONPATH": str(TOP)}
+        self.log = servers.home() / "log" / f"web-{self.port}.log"
+        self._child = Child("web", argv, env, log=self.log)
+
+    def start(self) -> None:
+        self._child.start()
+        for _ in range(600):
+            if self._answers():
+                return
+            assert not self._child.is_dead(), self.log.read_text()[-3000:]
+        raise AssertionError(f"never ready: {self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """End it at once, with its workers: nothing is answered any more."""
+        self._child.end_group()
+        assert self._child.process is not None
+        self._child.process.wait()
+
+    def stop(self) -> None:
+        self._child.stop()
+
+    def pids(self) -> list[int]:
+        """The master and its workers."""
+        assert self._child.process is not None
+        master = psutil.Process(self._child.process.pid)
+        return [master.pid, *(worker.pid for worker in master.children(recursive=True))]
+
+    def call(self, method: str, path: str, token: str = OPERATOR, **body: Any) -> tuple[int, Any]:
+        """The status and the JSON of an answer; None where it has no body."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        try:
+            return ask(link, method, path, token, **body)
+        finally:
+            link.close()
+
+    def raw(self, request: bytes, then: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        """What is answered to these very bytes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as link:
+            link.sendall(request)
+            if then:
+                link.sendall(then)
+            answer = http.client.HTTPResponse(link)
+            answer.begin()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+    def register(self, agent_id: str, **about: Any) -> str:
+        """The token of a new agent."""
+        given = {"agent_id": agent_id, "agent_type": "codex", "hostname": "h", "capabilities": ["python"], **about}
+        status, told = self.call("POST", "/agents/register", ENROLL, **given)
+        assert status in (200, 201), told
+        return str(told["registry_token"])
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            time.sleep(0.05)
+            return False
+
+
+def ask(link: http.client.HTTPConnection, method: str, path: str, token: str, **body: Any) -> tuple[int, Any]:
+    """One call over a connection that is kept; `headers` among the body's names are headers."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"} | body.pop("headers", {})
+    link.request(method, f"{BASE}{path}", json.dumps(body) if method == "POST" else None, headers)
+    answer = link.getresponse()
+    said = answer.read()
+    return answer.status, json.loads(said) if said else None
+
+
+@contextmanager
+def web_process(database: str, **environ: str) -> Iterator[Web]:
+    web = Web(database, **environ)
+    try:
+        web.start()
+        yield web
+    finally:
+        web.stop()
