@@ -41,8 +41,8 @@ def no_bytes() -> dict[str, int]:
 @dataclass
 class Hold:
     """A task and the lease by which we have it. `work` is the dequeue's answer; `mark` tells one start of a run from
-    the next; `base` is where the log of this start begins in the run's log; `until` is the end of the lease by our clock;
-    `cut` says that a start of this run was cut off before; `stop` is why the run must end."""
+    the next; `base` is where the log of this start begins in the run's log; `until` is the end of the lease by our
+    clock; `cut` says that a start of this run was cut off before; `stop` is why the run must end."""
 
     task_id: str
     lease: int
