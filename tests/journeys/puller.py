@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import select
 import signal
 import socket
@@ -18,8 +19,8 @@ from typing import Any
 import psutil
 
 from app.cli.hosts import end_local_runs
-from app.cli.stage import CAPABILITY
-from tests.journeys.traveller import Journey, journey
+from app.cli.stage import REPOSITORY
+from tests.journeys.traveller import Journey
 
 TOP = Path(__file__).parents[2]
 QUICK = {
@@ -28,10 +29,14 @@ QUICK = {
 
 
 class Puller:
-    """`fleet agent`, with a state folder of its own."""
+    """The agent, with a state folder of its own; `program` is what is called."""
 
-    def __init__(self, travel: Journey, folder: Path, server: str | None = None, seconds: float = 0.2, slots: int = 1):
+    program: tuple[str, ...] = ("workers.agent",)
+
+    def __init__(self, travel: Journey, folder: Path, seconds: float = 0.2, slots: int = 1) -> None:
         self.travel, self.state, self.log = travel, folder / "state", folder / "agent.log"
+        self.can = f"can-{secrets.token_hex(4)}"
+        self.agent_id = f"puller-{self.can}"
         self.process: subprocess.Popen[bytes] | None = None
         coder = TOP / "tests" / "fakes" / "coder.py"
         argv = [sys.executable, str(coder), "--seconds", str(seconds)]
@@ -39,8 +44,8 @@ class Puller:
         clis = folder / "clis.toml"
         clis.write_text(f'[clis.coder]\nargv = {argv}\nresume = {resume}\nparser = "codex-jsonl"\n')
         self.words = [
-            "--server", server or travel.stage.config.public_url, "--capability", CAPABILITY, "--cli", "coder",
-            "--slots", str(slots), "--agent-id", "puller", "--state", str(self.state), "--clis", str(clis),
+            "--server", travel.stage.config.public_url, "--capability", self.can, "--cli", "coder",
+            "--slots", str(slots), "--agent-id", self.agent_id, "--state", str(self.state), "--clis", str(clis),
         ]  # fmt: skip
         self.environ = {
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "FLEET_LOOK_SECS": "0.2",
@@ -48,9 +53,14 @@ class Puller:
             "FLEET_FORGE_TOKEN": travel.stage.environ["FLEET_FORGE_TOKEN"], "PYTHONPATH": str(TOP),
         }  # fmt: skip
 
+    def issue(self, title: str = "Fix off-by-one in total()", body: str = "The last price is left out.") -> str:
+        """An issue that only this agent can work on."""
+        label = self.travel.stage.alice.label(REPOSITORY, f"agent:{self.can}")
+        return f"{REPOSITORY}#{self.travel.stage.alice.open_issue(REPOSITORY, title, body, [label])}"
+
     def start(self) -> None:
         with self.log.open("ab") as log:
-            argv = [sys.executable, "-m", "app.cli", "agent", *self.words]
+            argv = [sys.executable, "-m", *self.program, *self.words]
             self.process = subprocess.Popen(argv, env=self.environ, stdout=log, stderr=log, start_new_session=True)
 
     def send(self, number: int) -> None:
@@ -93,18 +103,17 @@ class Puller:
 
 
 @contextmanager
-def pulling(tmp_path: Path, seconds: float = 0.2, slots: int = 1, **environ: str) -> Iterator[tuple[Journey, Puller]]:
-    """A journey with an agent and no host at all. The agent is not started yet."""
-    with journey(tmp_path, seconds, hosts=False, **QUICK | environ) as travel:
-        puller = Puller(travel, tmp_path, seconds=seconds, slots=slots)
-        try:
-            yield travel, puller
-        except AssertionError as error:
-            said = puller.log.read_text()[-6000:] if puller.log.exists() else "nothing"
-            error.add_note(f"--- the agent said\n{said}")
-            raise
-        finally:
-            puller.end()
+def pulling(travel: Journey, folder: Path, **given: Any) -> Iterator[Puller]:
+    """An agent, not started yet, that can do what no other agent of this stage can."""
+    puller = Puller(travel, folder, **given)
+    try:
+        yield puller
+    except AssertionError as error:
+        said = puller.log.read_text()[-6000:] if puller.log.exists() else "nothing"
+        error.add_note(f"--- the agent said\n{said}")
+        raise
+    finally:
+        puller.end()
 
 
 class Wire:
