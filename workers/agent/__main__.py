@@ -96,14 +96,20 @@ def _secret(environ: Mapping[str, str], name: str, faults: list[str]) -> str | N
     """From NAME, or from the file that NAME_FILE names; never from the command line."""
     file = environ.get(f"{name}_FILE")
     if not file:
-        return environ.get(name) or None
+        return _printable(name, environ.get(name) or None, faults)
     try:
         found = Path(file).read_text().strip()
     except (OSError, UnicodeDecodeError):
         found = ""
     if not found:
         faults.append(f"{name}_FILE names {file}, which cannot be read or is empty.")
-    return found or None
+    return _printable(name, found or None, faults)
+
+
+def _printable(name: str, token: str | None, faults: list[str]) -> str | None:
+    if token is not None and not (token.isascii() and token.isprintable()):
+        faults.append(f"{name} holds characters that no token has: copy it anew.")
+    return token
 
 
 def _look_secs(environ: Mapping[str, str], faults: list[str]) -> float:

@@ -73,12 +73,14 @@ class Asking:
 
     def _take(self, hold: Hold) -> None:
         """Written down first. What we had of the same task by an older lease is left, its worktree is kept."""
+        if not self._holds.add(hold):
+            return
+        log.info("took a task", task=hold.task_id, lease=hold.lease)
         for older in self._holds.of_task(hold.task_id):
             if older.lease < hold.lease and older.step in (Step.WAITING, Step.PAUSED):
-                self._holds.forget(older)
-        if self._holds.add(hold):
-            log.info("took a task", task=hold.task_id, lease=hold.lease)
-            self._begin(hold)
+                self._holds.change(older, step=Step.OVER)
+                self._begin(older)
+        self._begin(hold)
 
     def _free(self) -> int:
         return self._slots - len(self._holds.at(*BUSY))

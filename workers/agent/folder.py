@@ -47,16 +47,16 @@ class Folder:
         known = (self._read(self.path / "agent.json") or {}).get("agent_id")
         if known and wanted not in (None, known):
             raise Wrong([f"{self.path} belongs to the agent {known!r}, not to {wanted!r}: name another by --state."])
-        chosen = str(known or wanted or f"{slug(socket.gethostname()) or 'agent'}-{secrets.token_hex(3)}")
-        self._write(self.path / "agent.json", {"agent_id": chosen})
-        return chosen
+        return str(known or wanted or f"{slug(socket.gethostname()) or 'agent'}-{secrets.token_hex(3)}")
 
     def token(self) -> str | None:
         with contextlib.suppress(OSError):
             return (self.path / "token").read_text().strip() or None
         return None
 
-    def keep_token(self, token: str) -> None:
+    def keep_token(self, agent_id: str, token: str) -> None:
+        """From the first token on the folder is this agent's."""
+        self._write(self.path / "agent.json", {"agent_id": agent_id})
         _replace(self.path / "token", token.encode())
 
     # --- what we asked: a lost answer is asked for again by the same key

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -80,13 +80,23 @@ def taken(work: dict[str, Any]) -> Hold:
     return Hold(work["task_id"], work["lease"], work, work["prompt"]["text"])
 
 
+def _read(kept: dict[str, Any]) -> Hold | None:
+    """A hold as another version of this program may have written it."""
+    names = {one.name for one in fields(Hold)}
+    try:
+        return Hold(**{name: value for name, value in kept.items() if name in names} | {"step": Step(kept["step"])})
+    except (KeyError, TypeError, ValueError) as why:
+        log.warning("a task of the state cannot be read; its lease runs out", task=kept.get("task_id"), why=str(why))
+        return None
+
+
 class Holds:
     """All that we hold. Whoever changes one does it here: under one lock, written down at once, told to who waits."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._changed = threading.Condition(threading.RLock())
-        self._holds = [Hold(**kept | {"step": Step(kept["step"])}) for kept in folder.holds()]
+        self._holds = [hold for kept in folder.holds() if (hold := _read(kept))]
 
     def all(self) -> list[Hold]:
         with self._changed:

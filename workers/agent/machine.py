@@ -15,7 +15,8 @@ HERE = cast(Row, {"host_id": "this machine", "hostname": "localhost"})
 PIECE = 1 << 18
 GIT_USER = "fleet"
 CUT_OFF = "It was ended halfway, since this machine could not reach the control plane. What it did so far is here."
-SIGNED = ("message", "author_name", "author_email")
+TIMEOUT_SECS = 3600  # of a fleet that does not say
+SIGNED = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
 
 
 class Machine:
@@ -30,8 +31,9 @@ class Machine:
         """Start the run; one that is there is left as it is. Raises Unreachable."""
         work = hold.work
         text = prompt.read_again(hold.prompt, CUT_OFF if hold.cut else "")
-        asked = command.of_cli(self._template, text, hold.session, work["timeout_secs"])
-        delivery = {name: work["commit"][name] for name in SIGNED} if work["repository"] else None
+        asked = command.of_cli(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS)
+        signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
+        delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
         self._ask("start", self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery})
 
     def poll(self, holds: Iterable[Hold]) -> dict[str, Json]:

@@ -8,7 +8,7 @@ import structlog
 
 from workers.agent import clock
 from workers.agent.hold import Hold, Holds, Step, no_bytes
-from workers.agent.server import Away, Server, Unwelcome
+from workers.agent.server import Away, Refusal, Server, Unwelcome
 
 Json = dict[str, Any]
 IDLE = frozenset({Step.WAITING, Step.PAUSED})  # nobody works on these: news brings them back to life
@@ -35,7 +35,7 @@ class Pulse:
             try:
                 self.beat()
                 pauses, wait = self._server.pauses(), self._server.welcome.beat_secs if self._server.welcome else 60.0
-            except Away as why:
+            except (Away, Refusal) as why:
                 wait = next(pauses)
                 log.warning("no pulse", why=str(why), again_in=round(wait, 1))
             except Unwelcome as why:

@@ -112,7 +112,7 @@ class Server:
                 why = str(no)
                 continue
             self._token = str(answer["registry_token"])
-            self._folder.keep_token(self._token)
+            self._folder.keep_token(self._about["agent_id"], self._token)
             self.welcome = Welcome(float(answer["heartbeat_interval_secs"]), float(answer["offline_after_secs"]))
             log.info("registered", agent=self._about["agent_id"], beat_secs=self.welcome.beat_secs)
             return self.welcome
