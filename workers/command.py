@@ -26,25 +26,32 @@ SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
     """The `start` request of an order. Raises Refused when nobody knows the CLI."""
     template = template_of(order.cli, order.template)
-    resume = order.session and template.get("resume")
-    argv = [part.replace("{session_id}", order.session or "") for part in (resume or template["argv"])]
-    return about(fleet, order.host, order.run["name"]) | {
+    asked = of_cli(template, order.prompt, order.session, order.timeout_secs)
+    return about(fleet, order.host, order.run["name"]) | asked | {
         "task": order.task_name,
         "repository": order.repository,
         "credentials": order.credentials,
+        "validation": order.validation,
+        "delivery": order.delivery,
+    }  # fmt: skip
+
+
+def of_cli(template: Mapping[str, Any], prompt: str, session: str | None, timeout_secs: int) -> dict[str, Any]:
+    """What a `start` request says of the CLI: how to call it, on a session or afresh, and how long it may take."""
+    resume = session and template.get("resume")
+    argv = [part.replace("{session_id}", session or "") for part in (resume or template["argv"])]
+    return {
         "agent": {
             "argv": argv,
             "env": dict(template.get("env") or {}),
-            "prompt": order.prompt,
+            "prompt": prompt,
             "prompt_via": template.get("prompt", "stdin"),
         },
         "limits": {
-            "wall_secs": min(order.timeout_secs, template.get("timeout_secs", order.timeout_secs)),
+            "wall_secs": min(timeout_secs, template.get("timeout_secs", timeout_secs)),
             "silence_secs": template.get("silence_secs", 600),
             "grace_secs": GRACE_SECS,
         },
-        "validation": order.validation,
-        "delivery": order.delivery,
         "heartbeat_secs": HEARTBEAT_SECS,
     }
 

@@ -6,6 +6,7 @@ import os
 import py_compile
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -85,7 +86,7 @@ def _copied(home: str) -> Path:
     compiled = path.with_suffix(f".{sys.implementation.cache_tag}.pyc")
     if not compiled.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = path.with_suffix(f".{os.getpid()}")
+        new = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         new.write_bytes(code)
         new.replace(path)
         py_compile.compile(str(path), str(compiled), doraise=True)

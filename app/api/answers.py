@@ -145,11 +145,30 @@ class WholeTask(Task):
     debts = fields.List(fields.Nested(Owed))
 
 
+class Comment(Schema):
+    """A comment of a review."""
+
+    path = fields.String(required=True)
+    line = _maybe(fields.Integer, required=True)
+    text = fields.String(required=True)
+
+
+class Feedback(Schema):
+    """Changes that were asked for; `prompt` is ready for a CLI that goes on with its session."""
+
+    kind = fields.String(required=True)
+    by = fields.String(required=True)
+    text = fields.String(required=True)
+    comments = fields.List(fields.Nested(Comment), required=True)
+    prompt = fields.String(required=True)
+
+
 class Reported(WholeTask):
     """A task as its agent sees it after a report."""
 
     lease = fields.Integer(required=True)
     stop = fields.Boolean(required=True, metadata={"description": "Leave it alone: it, or your lease, is over."})
+    feedback = fields.Nested(Feedback)
 
 
 class Commit(Schema):
@@ -167,6 +186,9 @@ class Work(Task):
     lease_expires_at = fields.DateTime(required=True)
     confirm_by = fields.DateTime(required=True)
     timeout_secs = fields.Integer(required=True)
+    checks = fields.List(
+        fields.String(), required=True, metadata={"description": "Commands to run on the work; tell how they ended."}
+    )
     commit = fields.Nested(Commit, required=True)
 
 
@@ -174,24 +196,6 @@ class Batch(Schema):
     """Several tasks at once."""
 
     tasks = fields.List(fields.Nested(Work), required=True)
-
-
-class Comment(Schema):
-    """A comment of a review."""
-
-    path = fields.String(required=True)
-    line = _maybe(fields.Integer, required=True)
-    text = fields.String(required=True)
-
-
-class Feedback(Schema):
-    """Changes that were asked for; `prompt` is ready for a CLI that goes on with its session."""
-
-    kind = fields.String(required=True)
-    by = fields.String(required=True)
-    text = fields.String(required=True)
-    comments = fields.List(fields.Nested(Comment), required=True)
-    prompt = fields.String(required=True)
 
 
 class News(Schema):

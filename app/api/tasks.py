@@ -191,7 +191,9 @@ def _may_read(task_id: str, run: Row | None) -> None:
 
 def _told(held: lease.Held) -> Response:
     found = _task(held.task.task_id, with_events=False)
-    return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)})
+    with fleet().engine.begin() as conn:
+        news = lease.feedback(conn, held)
+    return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)} | news)
 
 
 def _shown(task_id: str, with_events: bool = True) -> Response:

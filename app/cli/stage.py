@@ -32,15 +32,17 @@ forge = "demo"
 name = "acme/widgets"
 validation = ["{check}"]
 
-[[hosts]]
-host_id = "localhost"
-hostname = "localhost"
-agents = [{{ agent_type = "coder", max_concurrency = 2, capabilities = ["python"] }}]
-
 [clis.coder]
 argv = ["{python}", "{coder}", "--seconds", "{seconds}"]
 resume = ["{python}", "{coder}", "--seconds", "{seconds}", "--resume", "{{session_id}}"]
 parser = "codex-jsonl"
+"""
+
+HOST_TOML = """
+[[hosts]]
+host_id = "localhost"
+hostname = "localhost"
+agents = [{ agent_type = "coder", max_concurrency = 2, capabilities = ["python"] }]
 """
 
 
@@ -58,16 +60,19 @@ class Stage:
 
 
 @contextmanager
-def stage(seconds: float = 0.5, forge: dict[str, Any] | None = None, **environ: str) -> Iterator[Stage]:
+def stage(
+    seconds: float = 0.5, forge: dict[str, Any] | None = None, hosts: bool = True, **environ: str
+) -> Iterator[Stage]:
     """The whole system, in a folder of its own that goes with it, with a small forge unless one is given (its `url`,
-    and its `users` with their tokens). The demo's CLI thinks for so many seconds. Raises Wrong.
+    and its `users` with their tokens). The demo's CLI thinks for so many seconds. Without `hosts` all work is for
+    agents that pull. Raises Wrong.
     """
     home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     home.chmod(0o755)
     try:
         with Keeper() as keeper:
             forge = forge or _start_forge(keeper, home)
-            environ = _environment(home, forge, seconds) | environ
+            environ = _environment(home, forge, seconds, hosts) | environ
             with running(keeper, environ, quiet=True) as config:
                 fleet = wiring.fleet(environ, connections=2)
                 try:
@@ -98,10 +103,10 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
     return found
 
 
-def _environment(home: Path, forge: dict[str, Any], seconds: float) -> dict[str, str]:
+def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: bool) -> dict[str, str]:
     coder = TOP / "tests" / "fakes" / "coder.py"
     toml = FLEET_TOML.format(forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds)
-    (home / "fleet.toml").write_text(toml)
+    (home / "fleet.toml").write_text(toml + (HOST_TOML if hosts else ""))
     ours = {
         name: value
         for name, value in os.environ.items()

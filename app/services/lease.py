@@ -166,6 +166,7 @@ def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | N
         "lease_expires_at": views.moment(deadline),
         "confirm_by": views.moment(deadline),
         "timeout_secs": row["timeout_secs"],
+        "checks": list(row["validation"]),
         "commit": {"message": speech.commit_message(row["title"], task.issue_number, name), **author},
     }
 
@@ -191,25 +192,21 @@ def _renew(conn: Connection, fleet: Fleet, held: Held, believed: set[tuple[str, 
         "stop": not current,
         "lease_expires_at": views.moment(deadline) if current else None,
     }
-    feedback = _feedback(conn, task) if current and task.state is State.RUNNING else None
-    return news | ({"feedback": feedback} if feedback else {})
+    return news | (feedback(conn, held) if current else {})
 
 
-def _feedback(conn: Connection, task: Task) -> Json | None:
-    """The review that this run has to answer, with a text that is ready for a CLI."""
-    if not task.review_count:
-        return None
+def feedback(conn: Connection, held: Held) -> Json:
+    """`feedback`: the review that this run has to answer, with a text that is ready for a CLI. Empty if none."""
+    task = held.task
+    if task.state is not State.RUNNING or not task.review_count or stops(held):
+        return {}
     asked = start.review_to_answer(conn, task)
     if asked is None:
-        return None
+        return {}
     _, text = start.prompt_of(conn, task, views.brief(conn, task.id))
-    return {
-        "kind": What.CHANGES_REQUESTED,
-        "by": asked["by"],
-        "text": asked["text"],
-        "comments": [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]],
-        "prompt": text,
-    }
+    comments = [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]]
+    told = {"kind": What.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}
+    return {"feedback": told | {"comments": comments, "prompt": text}}
 
 
 def _over(conn: Connection, agent_id: str, task_id: str, lease: int) -> Json:
@@ -217,10 +214,15 @@ def _over(conn: Connection, agent_id: str, task_id: str, lease: int) -> Json:
     status = None
     try:
         task = tasks.find(conn, task_id)
-        mine = [run["number"] for run in runs.of_task(conn, task.id) if run["agent_id"] == agent_id]
+        mine = {run["number"]: run for run in runs.of_task(conn, task.id) if run["agent_id"] == agent_id}
         status = task.state if mine else None
-        if lease in mine and lease == task.run and task.state is State.REVIEW_PENDING:
+        if lease in mine and lease == task.run and _may_come_back(task, mine[lease]):
             return {"task_id": task_id, "lease": lease, "status": status, "stop": False, "lease_expires_at": None}
     except Refused:
         pass
     return {"task_id": task_id, "lease": lease, "status": status, "stop": True, "lease_expires_at": None}
+
+
+def _may_come_back(task: Task, run: Row) -> bool:
+    """It is delivered: its pull request waits for a review, or is about to be opened."""
+    return task.state is State.REVIEW_PENDING or (task.state is State.RUNNING and run["end"] == "finished")

@@ -197,6 +197,7 @@ class TestDequeue:
         assert task["confirm_by"] == task["lease_expires_at"] == "2026-11-24T03:00:30Z"
         assert task["prompt"]["text"] == "# Fix the total\n"
         assert task["commit"]["message"].startswith("Fix the total")
+        assert task["checks"] == []
 
     def test_nothing_to_do_is_204_without_a_body(self, client: FlaskClient) -> None:
         answer = an_agent(client).dequeue()
@@ -444,6 +445,8 @@ class TestReviewRounds:
         feedback = news[2]["feedback"]
         assert (feedback["by"], feedback["comments"]) == ("reviewer", [{"path": "total.py", "line": 3, "text": "Why?"}])
         assert "Cover the empty list." in feedback["prompt"]
+        told = agent.say({"task_id": task_id, "lease": 2}, "status", status="running").get_json()
+        assert (told["stop"], told["feedback"]) == (False, feedback)
         for _ in range(5):
             tick(fleet, clock, 60)
             assert agent.beat((task_id, 2))[0]["stop"] is False

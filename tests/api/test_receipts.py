@@ -60,6 +60,8 @@ class TestCompleted:
         sha = shop.push(number)
         made = [{"type": "branch", "ref": task["branch_name"]}, {"type": "commit", "sha": sha}]
         assert agent.say(task, "complete", status="completed", artifacts=made).get_json()["status"] == "running"
+        heard = agent.beat((task["task_id"], task["lease"]))
+        assert [(one["status"], one["stop"]) for one in heard] == [("running", False)]  # a review may still come
         shop.hear()
         assert shop.task(number).state is State.REVIEW_PENDING
         assert len(shop.pulls()) == 1

@@ -1,4 +1,4 @@
-"""A folder for each journey, with a name short enough for unix sockets."""
+"""A folder for each journey, with a name short enough for unix sockets; and stages that agents share."""
 
 import shutil
 import tempfile
@@ -7,6 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.journeys.traveller import Journey, journey
+
+QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20", "FLEET_RECONCILE_SECS": "2"}
 
 
 @pytest.fixture
@@ -22,3 +26,19 @@ def folder() -> Iterator[Path]:
         process.kill()
     shutil.rmtree(path, ignore_errors=True)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+    """A stage without any host, for the agents of many tests: each has a capability of its own."""
+    folder = tmp_path_factory.mktemp("town")
+    with journey(folder, 0.2, False, FLEET_OFFLINE_AFTER_SECS="60", **QUICK) as travel:
+        yield travel
+
+
+@pytest.fixture(scope="session")
+def hasty_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+    """The same, where silence is soon noticed."""
+    folder = tmp_path_factory.mktemp("hasty")
+    with journey(folder, 0.2, False, FLEET_OFFLINE_AFTER_SECS="8", FLEET_SCAN_SECS="0.2", **QUICK) as travel:
+        yield travel

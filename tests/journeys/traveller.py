@@ -109,10 +109,10 @@ class Journey:
 
 
 @contextmanager
-def journey(tmp_path: Path, seconds: float = 0.2, **environ: str) -> Iterator[Journey]:
-    """A forge of our own, furnished as in the demo, and the whole system beside it."""
+def journey(tmp_path: Path, seconds: float = 0.2, hosts: bool = True, **environ: str) -> Iterator[Journey]:
+    """A forge of our own, furnished as in the demo, and the whole system beside it; `hosts` declares localhost."""
     with FakeForge(tmp_path / "forge") as forge:
         users = furnish(forge)
-        with stage(seconds, {"url": forge.url, "users": users}, **environ) as set_:
+        with stage(seconds, {"url": forge.url, "users": users}, hosts, **environ) as set_:
             yield Journey(set_, forge)
         assert forge.violations == []

@@ -1,0 +1,290 @@
+"""The reference agent on its journeys: issue to receipt with no host, and through everything that breaks."""
+
+import base64
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from app.cli.stage import REPOSITORY
+from app.store.tables import rounds, runs
+from tests.journeys.puller import Puller, Wire, pulling, until
+from tests.journeys.traveller import Journey
+
+pytestmark = pytest.mark.journey
+
+
+@contextmanager
+def wired(travel: Journey, puller: Puller) -> Iterator[Wire]:
+    """The agent reaches the server by a wire that can be cut."""
+    wire = Wire(travel.stage.config.port)
+    puller.words[1] = wire.url
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+def facts(travel: Journey, task_id: str) -> list[str]:
+    return [event["fact"] for event in travel.task(task_id)["events"]]
+
+
+def pulls(travel: Journey, task_id: str) -> list[Any]:
+    branch = travel.task(task_id)["branch_name"]
+    return [pull for pull in travel.pulls() if pull["head"]["ref"] == branch]
+
+
+def an_hour_passes(travel: Journey) -> None:
+    """For the processes of the fleet, which are not there to see it."""
+    hour = timedelta(hours=1)
+    with travel.stage.fleet.engine.begin() as conn:
+        conn.execute(sa.update(rounds).values(ran_at=rounds.c.ran_at - hour))
+        conn.execute(sa.update(runs).where(runs.c.ended_at.is_(None)).values(deadline=runs.c.deadline - hour))
+
+
+def operator(travel: Journey, verb: str, task_id: str) -> None:
+    url = f"{travel.stage.config.public_url}/api/v1/tasks/{task_id.replace('#', '%23')}/{verb}"
+    token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
+    httpx.post(url, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
+
+
+def log_of(travel: Journey, task_id: str, run: int) -> bytes:
+    url = f"{travel.stage.config.public_url}/api/v1/tasks/{task_id.replace('#', '%23')}/log"
+    token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
+    answer = httpx.get(url, params={"run": run}, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
+    return base64.b64decode(answer.json()["data"])
+
+
+def test_an_issue_becomes_a_receipt_with_no_host_at_all(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path) as puller:
+        puller.program = ("app.cli", "agent")
+        puller.start()
+        task_id = puller.issue()
+        task = town.to_the_merge(task_id)
+        assert (task["execution_mode"], task["assigned_agent_id"], task["review_count"]) == (
+            "http_pull",
+            puller.agent_id,
+            1,
+        )
+        first, second = task["runs"]
+        assert [first["end"], second["end"]] == ["finished", "finished"]
+        assert first["session"] == second["session"] is not None  # the same session went on
+        assert [check["exit_code"] for check in second["checks"]] == [0]
+        assert second["usage"]["input_tokens"] == 1200
+        assert log_of(town, task_id, 1).count(b"turn.completed") == 1
+        assert len(pulls(town, task_id)) == 1
+        assert town.comment_kinds(task_id) == ["status", "receipt"]
+        town.until(lambda: not puller.holds(), "nothing held any more")
+        assert not list(puller.state.glob("work/runs/*/*")) and not list(puller.state.glob("outbox/*"))
+        assert not [path for path in puller.state.glob("work/work/*/*") if not path.name.startswith(".")]
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (puller.state, puller.state / "token"))
+        secrets = [puller.environ["FLEET_ENROLL_TOKEN"], puller.environ["FLEET_FORGE_TOKEN"]]
+        secrets.append((puller.state / "token").read_text())
+        assert not any(secret in puller.log.read_text() for secret in secrets)
+        assert not any(secret in str(puller.words) for secret in secrets)
+        town.assert_history_holds()
+        puller.send(signal.SIGTERM)
+        assert puller.code() == 0
+
+
+def test_an_agent_killed_in_the_midst_of_a_run_adopts_it_when_it_is_back(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=2.0) as puller:
+        puller.start()
+        task_id = puller.issue()
+        town.until(puller.at_work, "the CLI at work")
+        before = puller.at_work()
+        puller.kill()
+        assert puller.at_work() == before
+        puller.start()
+        town.until_status(task_id, "review_pending", opened=1)
+        assert [state["agent_pid"] for state in puller.runs()] in ([], before)  # its folder may be given back already
+        assert sum(line.get("step") == "running" for line in puller.said()) == 1
+        assert len(town.task(task_id)["runs"]) == 1
+        assert log_of(town, task_id, 1).count(b"thread.started") == 1
+        town.assert_history_holds()
+
+
+def test_the_web_process_killed_in_the_midst_of_a_run_changes_nothing(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=1.0) as puller:
+        puller.start()
+        task_id = puller.issue()
+        town.until(puller.at_work, "the CLI at work")
+        town.kill("web")
+        task = town.until_status(task_id, "review_pending", opened=1)
+        assert [run["end"] for run in task["runs"]] == ["finished"]
+        assert len(pulls(town, task_id)) == 1
+        town.assert_history_holds()
+
+
+@pytest.mark.parametrize("path", ["/complete ", "/dequeue ", "/agents/register "])
+def test_a_lost_answer_is_asked_for_again_and_the_work_is_done_once(town: Journey, tmp_path: Path, path: str) -> None:
+    with pulling(town, tmp_path) as puller, wired(town, puller) as wire:
+        wire.lose_the_answer_to(path)
+        task_id = puller.issue()
+        puller.start()
+        task = town.until_status(task_id, "review_pending", opened=1)
+        assert len(wire.lost) == 1
+        assert facts(town, task_id).count("claimed") == facts(town, task_id).count("finished") == 1
+        assert (task["retry_count"], len(task["runs"]), len(pulls(town, task_id))) == (0, 1, 1)
+        town.assert_history_holds()
+
+
+def test_a_receipt_outlives_an_outage_and_the_agent_itself(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=0.5) as puller, wired(town, puller) as wire:
+        puller.start()
+        task_id = puller.issue()
+        town.until(puller.at_work, "the CLI at work")
+        wire.cut()
+        town.until(lambda: puller.steps() == ["ended"], "the receipt in the outbox")
+        puller.kill()
+        puller.start()
+        town.until(lambda: any(line["event"] == "the fleet cannot be reached" for line in puller.said()), "an outage")
+        wire.mend()
+        task = town.until_status(task_id, "review_pending", opened=1)
+        assert [run["end"] for run in task["runs"]] == ["finished"]
+        assert log_of(town, task_id, 1).count(b"turn.completed") == 1
+
+
+def test_told_to_stop_once_it_finishes_what_it_has_and_takes_no_more(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=1.0) as puller:
+        puller.start()
+        first = puller.issue()
+        town.until(puller.at_work, "the CLI at work")
+        puller.send(signal.SIGTERM)
+        second = puller.issue("Another one", "Do it too.")
+        assert puller.code() == 0
+        town.until_status(first, "review_pending", opened=1)
+        assert town.until_status(second, "created")["runs"] == []
+        assert [line["event"] for line in puller.said()][-1] == "the agent has ended"
+
+
+def test_told_to_stop_twice_it_ends_its_run_and_gives_the_task_back(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=60) as puller:
+        puller.start()
+        task_id = puller.issue()
+        town.until(puller.at_work, "the CLI at work")
+        puller.send(signal.SIGTERM)
+        town.until(lambda: any("draining" in line["event"] for line in puller.said()), "it drains")
+        puller.send(signal.SIGTERM)
+        assert puller.code() == 143
+        assert puller.at_work() == []
+        task = town.until_status(task_id, "created")
+        assert (task["retry_count"], facts(town, task_id)[-1]) == (0, "given_back")
+
+
+def test_a_run_whose_lease_cannot_be_renewed_ends_before_the_lease_does(hasty_town: Journey, tmp_path: Path) -> None:
+    with pulling(hasty_town, tmp_path, seconds=60) as puller, wired(hasty_town, puller) as wire:
+        puller.start()
+        task_id = puller.issue()
+        hasty_town.until(puller.at_work, "the CLI at work")
+        hasty_town.until(lambda: hasty_town.task(task_id)["status"] == "running", "confirmed")
+        wire.cut()
+        until(lambda: not puller.at_work(), "the CLI is ended")
+        assert hasty_town.task(task_id)["status"] == "running"  # the lease still lasts
+        hasty_town.until(lambda: "expired" in facts(hasty_town, task_id), "the lease is over")
+        wire.mend()
+        hasty_town.until(lambda: len(hasty_town.task(task_id)["runs"]) == 2, "it came to us again by a new lease")
+        hasty_town.until(puller.at_work, "the CLI at work again")
+        assert hasty_town.task(task_id)["runs"][0]["end"] == "expired"
+        operator(hasty_town, "cancel", task_id)
+        hasty_town.until(lambda: not puller.holds(), "left")
+
+
+def test_when_the_fleet_itself_was_away_the_lease_lasts_and_the_session_goes_on(
+    hasty_town: Journey, tmp_path: Path
+) -> None:
+    with pulling(hasty_town, tmp_path, seconds=60) as puller:
+        puller.start()
+        task_id = puller.issue()
+        hasty_town.until(puller.at_work, "the CLI at work")
+        before = puller.at_work()
+        children = hasty_town.stage.keeper.children
+        for child in [child for child in children if child.name in ("web", "beat", "worker")]:
+            child.stop()
+        until(lambda: "paused" in puller.steps(), "the run is ended, since nobody renews its lease")
+        an_hour_passes(hasty_town)
+        hasty_town.until(lambda: set(puller.at_work()) - set(before), "it goes on by the same lease")
+        task = hasty_town.task(task_id)
+        assert (task["status"], [run["end"] for run in task["runs"]], task["retry_count"]) == ("running", [None], 0)
+        operator(hasty_town, "cancel", task_id)
+        hasty_town.until(lambda: not puller.holds() and not puller.at_work(), "the operator's word reached it")
+        hasty_town.assert_history_holds()
+
+
+def test_two_slots_work_at_the_same_time_and_a_third_task_waits(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=2.0, slots=2) as puller:
+        ids = [puller.issue(f"Issue {n}", "Do it.") for n in range(3)]
+        puller.start()
+        town.until(lambda: len(puller.at_work()) == 2, "two at work")
+        for task_id in ids:
+            town.until_status(task_id, "review_pending", opened=1)
+        claimed = sorted(town.task(task_id)["runs"][0]["assigned_at"] for task_id in ids)
+        ended = sorted(town.task(task_id)["runs"][0]["ended_at"] for task_id in ids)
+        assert claimed[2] >= ended[0]
+
+
+class TestSentences:
+    """What is wrong is said in one sentence, before anything is started."""
+
+    @staticmethod
+    def said(puller: Puller, *words: str, **environ: str) -> tuple[int, str]:
+        puller.words, puller.environ = [*puller.words, *words], puller.environ | environ
+        puller.start()
+        code = puller.code()
+        said = [line for line in puller.log.read_text().splitlines() if not line.startswith("{")]
+        assert all(line.startswith("fleet agent: ") for line in said), said
+        return code, "\n".join(said)
+
+    @pytest.mark.parametrize(
+        ("words", "environ", "sentence"),
+        [(["--server", "fleet.example.org"], {}, "--server 'fleet.example.org' must be an address"),
+         (["--cli", "nobody"], {}, "No CLI is named 'nobody'"),
+         (["--cli", "codex"], {"PATH": "/nowhere"}, "git is missing"),
+         (["--cli", "codex"], {"PATH": "/nowhere"}, "needs the program 'codex'"),
+         (["--agent-id", "../x"], {}, "agent_id"),
+         ([], {"FLEET_ENROLL_TOKEN": "wrong"}, "does not let this agent in: Show an enrolment token"),
+         ([], {"FLEET_ENROLL_TOKEN": ""}, "set FLEET_ENROLL_TOKEN"),
+         ([], {"FLEET_ENROLL_TOKEN_FILE": "/nowhere/token"}, "/nowhere/token, which cannot be read")],
+    )  # fmt: skip
+    def test_one_for_each_fault(
+        self, town: Journey, tmp_path: Path, words: list[str], environ: dict[str, str], sentence: str
+    ) -> None:
+        puller = Puller(town, tmp_path)
+        code, said = self.said(puller, *words, **environ)
+        assert code == 1
+        assert sentence in said
+
+    def test_one_state_folder_is_one_agents(self, town: Journey, tmp_path: Path) -> None:
+        first, second = Puller(town, tmp_path), Puller(town, tmp_path)
+        first.start()
+        try:
+            town.until((first.state / "token").exists, "registered")
+            second.log = tmp_path / "second.log"
+            code, said = self.said(second)
+            assert (code, "Another agent works with" in said) == (1, True)
+            first.send(signal.SIGTERM)
+            assert first.code() == 0
+            code, said = self.said(second, "--agent-id", "somebody-else")
+            assert (code, "belongs to the agent 'puller-" in said) == (1, True)
+        finally:
+            first.end()
+
+
+def test_work_that_was_not_pushed_is_saved_before_its_worktree_goes(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path, seconds=60) as puller:
+        puller.start()
+        task_id = puller.issue()
+        town.until(puller.at_work, "the CLI at work")
+        worktree = next(path for path in puller.state.glob("work/work/*/*") if not path.name.startswith("."))
+        (worktree / "half.txt").write_text("half of it")
+        operator(town, "cancel", task_id)
+        town.until(lambda: not puller.holds(), "left")
+        branches = town.forge.client(town.stage.alice.token).get(f"/repos/{REPOSITORY}/branches").json()
+        assert f"wip/{worktree.name}" in [branch["name"] for branch in branches]
+        assert not worktree.exists()

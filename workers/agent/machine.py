@@ -1,0 +1,80 @@
+"""This machine: the same supervisor that hosts have, called here."""
+
+import base64
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from app.domain import prompt
+from app.store.tables import Row
+from workers import command, reach
+from workers.agent.hold import Hold
+
+Json = dict[str, Any]
+HERE = cast(Row, {"host_id": "this machine", "hostname": "localhost"})
+PIECE = 1 << 18
+GIT_USER = "fleet"
+CUT_OFF = "It was ended halfway, since this machine could not reach the control plane. What it did so far is here."
+TIMEOUT_SECS = 3600  # of a fleet that does not say
+SIGNED = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
+
+
+class Machine:
+    """Runs live in `home`, apart from those of others by `instance`; `forge_token` is for fetching and pushing."""
+
+    def __init__(self, home: Path, instance: str, template: Mapping[str, Any], forge_token: str | None) -> None:
+        self._about: Json = {"home": str(home), "instance": instance}
+        self._template = template
+        self._credentials = {"username": GIT_USER, "password": forge_token} if forge_token else None
+
+    def start(self, hold: Hold) -> None:
+        """Start the run; one that is there is left as it is. Raises Unreachable."""
+        work = hold.work
+        text = prompt.read_again(hold.prompt, CUT_OFF if hold.cut else "")
+        asked = command.of_cli(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS)
+        signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
+        delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
+        self._ask("start", self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery})
+
+    def poll(self, holds: Iterable[Hold]) -> dict[str, Json]:
+        """What each run is at, and what its logs have grown by. Raises Unreachable."""
+        asked = [{"run": hold.run, **hold.offsets} for hold in holds]
+        return dict(self._ask("poll", self._about | {"runs": asked, "limit": PIECE})["runs"]) if asked else {}
+
+    def output(self, hold: Hold) -> bytes:
+        """All that the CLI printed. Raises Unreachable."""
+        said, more = bytearray(), True
+        while more:
+            asked = {"run": hold.run, "stdout": len(said), "stderr": 1 << 62}
+            seen = self._ask("poll", self._about | {"runs": [asked], "limit": PIECE * 4})["runs"][hold.run]
+            piece = data_of(seen.get("stdout"))
+            said, more = said + piece, bool(piece)
+        return bytes(said)
+
+    def cancel(self, hold: Hold, grace_secs: float) -> None:
+        """Have the run end. Raises Unreachable."""
+        self._ask("cancel", self._about | {"run": hold.run, "grace_secs": grace_secs})
+
+    def release(self, hold: Hold, with_worktree: bool) -> str | None:
+        """Delete the run's folder, and the worktree once all in it is on the forge or saved: where. Raises
+        Unreachable."""
+        answer = self._ask("release", self._of(hold) | {"worktree": with_worktree})
+        return answer.get("saved")
+
+    def _of(self, hold: Hold) -> Json:
+        repository, work = None, hold.work
+        if work["repository"]:
+            known = work["repository"]
+            repository = {"url": known["clone_url"], "base": known["default_branch"], "branch": work["branch_name"]}
+        credentials = self._credentials if repository else None
+        return self._about | {
+            "run": hold.run, "task": hold.task, "repository": repository, "credentials": credentials,
+        }  # fmt: skip
+
+    @staticmethod
+    def _ask(verb: str, request: Json) -> Json:
+        return reach.ask(HERE, verb, request)
+
+
+def data_of(piece: Json | None) -> bytes:
+    return base64.b64decode(piece["data"]) if piece else b""

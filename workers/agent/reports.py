@@ -1,0 +1,100 @@
+"""What we tell the fleet of one task: its log by offset, its progress, and words that are repeated until answered."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from app.domain.masking import Mask
+from workers.agent import clock
+from workers.agent.hold import Hold, Holds
+from workers.agent.machine import Machine, data_of
+from workers.agent.server import Away, Refusal, Server
+
+Json = dict[str, Any]
+STREAMS = ("stdout", "stderr")
+log = structlog.get_logger()
+
+
+class Reports:
+    """The voice of one hold."""
+
+    def __init__(self, hold: Hold, holds: Holds, server: Server, machine: Machine, mask: Callable[[], Mask]) -> None:
+        self._hold, self._holds, self._server, self._machine, self._mask = hold, holds, server, machine, mask
+        self._quiet_until, self._told_step = 0.0, ""
+        self._pauses = server.pauses()
+
+    def insist(self, verb: str, body: Json) -> Json | None:
+        """Say it until it is answered; None when the task was taken from us meanwhile. Raises Refusal, Unwelcome."""
+        pauses = self._server.pauses()
+        while not self._hold.stop:
+            try:
+                return self._server.about_task(self._hold.task_id, verb, body)
+            except Away as why:
+                self._pause(next(pauses), why)
+        return None
+
+    def keep_up(self, seen: Json) -> None:
+        """Tell what is new, if the server answers now; what it does not hear now it hears later. Raises Refusal."""
+        if clock.now() < self._quiet_until:
+            return
+        try:
+            for stream in STREAMS:
+                self._upload(stream, seen[stream])
+            self._tell_step(seen)
+            self._pauses = self._server.pauses()
+        except Away as why:
+            pause = next(self._pauses)
+            log.info("a report waits", task=self._hold.task_id, why=str(why), secs=round(pause, 1))
+            self._quiet_until = clock.now() + pause
+
+    def rest_of_log(self) -> None:
+        """Tell all of the log that is not told yet. What the server refuses is left out."""
+        pauses, going = self._server.pauses(), True
+        while going and not self._hold.stop:
+            before = dict(self._hold.offsets)
+            try:
+                seen = self._machine.poll([self._hold])[self._hold.run]
+                for stream in STREAMS if seen["known"] else ():
+                    self._upload(stream, seen[stream])
+                going = self._hold.offsets != before
+            except Away as why:
+                self._pause(next(pauses), why)
+            except Refusal as no:
+                log.warning("the log is not taken", task=self._hold.task_id, why=str(no))
+                going = False
+
+    def _upload(self, stream: str, piece: Json) -> None:
+        """The bytes that are new, secrets masked. The server says where to go on, and is right."""
+        have, base = self._hold.offsets[stream], self._hold.base[stream]
+        data = data_of(piece)[max(0, have - piece["offset"]) :]
+        if not data or piece["offset"] > have:
+            return
+        text = base64.b64encode(self._mask().bytes(data)).decode()
+        body = {"lease": self._hold.lease, "stream": stream, "offset": base + have, "data": text}
+        try:
+            answer = self._server.about_task(self._hold.task_id, "log", body)
+        except Refusal as no:
+            if "next_offset" not in no.body:
+                raise
+            answer = no.body
+        next_ = max(0, int(answer["next_offset"]) - base)
+        self._holds.change(self._hold, offsets=self._hold.offsets | {stream: next_})
+
+    def _tell_step(self, seen: Json) -> None:
+        step = str(seen.get("step"))
+        if step == self._told_step or seen.get("result"):
+            return
+        sent, progress = clock.now(), {"step": step, "log_bytes": sum(seen[stream]["size"] for stream in STREAMS)}
+        told = {"lease": self._hold.lease, "status": "running", "message": step, "progress": progress}
+        answer = self._server.about_task(self._hold.task_id, "status", told)
+        self._told_step = step
+        if answer["stop"]:
+            self._holds.change(self._hold, stop=f"the fleet says: {answer['status']}")
+        elif self._server.welcome:
+            self._holds.renew(self._hold, sent, self._server.welcome.lease_secs)
+
+    def _pause(self, secs: float, why: Away) -> None:
+        log.info("no answer; it is said again", task=self._hold.task_id, why=str(why), secs=round(secs, 1))
+        self._holds.wait(lambda: self._hold.stop is not None, max(secs, why.retry_after or 0.0))
