@@ -54,6 +54,13 @@ def operator(travel: Journey, verb: str, task_id: str) -> None:
     httpx.post(url, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
 
 
+def asked_for(travel: Journey, asked: dict[str, Any]) -> str:
+    """A task by API call."""
+    token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
+    url, headers = f"{travel.stage.config.public_url}/api/v1/tasks", {"Authorization": f"Bearer {token}"}
+    return str(httpx.post(url, json=asked, headers=headers).raise_for_status().json()["task_id"])
+
+
 def log_of(travel: Journey, task_id: str, run: int) -> bytes:
     url = f"{travel.stage.config.public_url}/api/v1/tasks/{task_id.replace('#', '%23')}/log"
     token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
@@ -274,6 +281,20 @@ class TestSentences:
             assert (code, "belongs to the agent 'puller-" in said) == (1, True)
         finally:
             first.end()
+
+
+def test_a_task_without_a_repository_is_done_in_an_empty_folder(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path) as puller:
+        asked = {
+            "title": "Think", "requirements": "Write down a thought.", "required_capabilities": [puller.can],
+            "wants_pull_request": False,
+        }  # fmt: skip
+        task_id = asked_for(town, asked)
+        puller.start()
+        task = town.until_status(task_id, "completed")
+        assert task["runs"][0]["summary"].startswith("I wrote work-")
+        town.until(lambda: not puller.holds(), "left")
+        assert len(list(puller.state.glob("work/saved/*.tar.gz"))) == 1  # what it wrote stays on its machine
 
 
 def test_work_that_was_not_pushed_is_saved_before_its_worktree_goes(town: Journey, tmp_path: Path) -> None:
