@@ -54,6 +54,13 @@ def operator(travel: Journey, verb: str, task_id: str) -> None:
     httpx.post(url, headers={"Authorization": f"Bearer {token}"}).raise_for_status()
 
 
+def asked_for(travel: Journey, asked: dict[str, Any]) -> str:
+    """A task by API call."""
+    token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
+    url, headers = f"{travel.stage.config.public_url}/api/v1/tasks", {"Authorization": f"Bearer {token}"}
+    return str(httpx.post(url, json=asked, headers=headers).raise_for_status().json()["task_id"])
+
+
 def log_of(travel: Journey, task_id: str, run: int) -> bytes:
     url = f"{travel.stage.config.public_url}/api/v1/tasks/{task_id.replace('#', '%23')}/log"
     token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
@@ -241,22 +248,28 @@ class TestSentences:
         assert all(line.startswith("fleet agent: ") for line in said), said
         return code, "\n".join(said)
 
+    def test_all_that_is_wrong_with_what_it_is_called_by_is_said_at_once(self, town: Journey, tmp_path: Path) -> None:
+        puller, wrong = Puller(town, tmp_path), ("--server", "fleet.example.org", "--cli", "codex")
+        nowhere = {"PATH": "/nowhere", "FLEET_ENROLL_TOKEN_FILE": "/nowhere/token", "FLEET_LOOK_SECS": "never"}
+        code, said = self.said(puller, *wrong, **nowhere)
+        assert code == 1
+        sentences = (
+            "--server 'fleet.example.org' must be an address", "/nowhere/token, which cannot be read", "git is missing",
+            "needs the program 'codex'", "FLEET_LOOK_SECS='never'",
+        )  # fmt: skip
+        assert all(sentence in said for sentence in sentences), said
+        assert not puller.state.exists()
+
     @pytest.mark.parametrize(
         ("words", "environ", "sentence"),
-        [(["--server", "fleet.example.org"], {}, "--server 'fleet.example.org' must be an address"),
-         (["--cli", "nobody"], {}, "No CLI is named 'nobody'"),
-         (["--cli", "codex"], {"PATH": "/nowhere"}, "git is missing"),
-         (["--cli", "codex"], {"PATH": "/nowhere"}, "needs the program 'codex'"),
+        [(["--cli", "nobody"], {}, "No CLI is named 'nobody'"),
          (["--agent-id", "../x"], {}, "agent_id"),
-         ([], {"FLEET_ENROLL_TOKEN": "wrong"}, "does not let this agent in: Show an enrolment token"),
-         ([], {"FLEET_ENROLL_TOKEN": ""}, "set FLEET_ENROLL_TOKEN"),
-         ([], {"FLEET_ENROLL_TOKEN_FILE": "/nowhere/token"}, "/nowhere/token, which cannot be read")],
+         ([], {"FLEET_ENROLL_TOKEN": "wrong"}, "does not let this agent in: Show an enrolment token")],
     )  # fmt: skip
     def test_one_for_each_fault(
         self, town: Journey, tmp_path: Path, words: list[str], environ: dict[str, str], sentence: str
     ) -> None:
-        puller = Puller(town, tmp_path)
-        code, said = self.said(puller, *words, **environ)
+        code, said = self.said(Puller(town, tmp_path), *words, **environ)
         assert code == 1
         assert sentence in said
 
@@ -274,6 +287,20 @@ class TestSentences:
             assert (code, "belongs to the agent 'puller-" in said) == (1, True)
         finally:
             first.end()
+
+
+def test_a_task_without_a_repository_is_done_in_an_empty_folder(town: Journey, tmp_path: Path) -> None:
+    with pulling(town, tmp_path) as puller:
+        asked = {
+            "title": "Think", "requirements": "Write down a thought.", "required_capabilities": [puller.can],
+            "wants_pull_request": False,
+        }  # fmt: skip
+        task_id = asked_for(town, asked)
+        puller.start()
+        task = town.until_status(task_id, "completed")
+        assert task["runs"][0]["summary"].startswith("I wrote work-")
+        town.until(lambda: not puller.holds(), "left")
+        assert len(list(puller.state.glob("work/saved/*.tar.gz"))) == 1  # what it wrote stays on its machine
 
 
 def test_work_that_was_not_pushed_is_saved_before_its_worktree_goes(town: Journey, tmp_path: Path) -> None:

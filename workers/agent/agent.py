@@ -124,7 +124,6 @@ class Agent:
     def _end(self, why: str) -> None:
         """There is no going on: the runs are ended, since nobody would hear of them."""
         self._why, self._told_to_stop = why, 2
-        self._holds.wait(lambda: True, 0)
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._told_to_stop += 1

@@ -51,6 +51,9 @@ class Asking:
                 self._folder.keep_question(None)
                 wait = next(pauses)
                 log.warning("the fleet gives no work", why=str(no), again_in=round(wait, 1))
+            except Exception:
+                wait = next(pauses)
+                log.exception("a question broke")
             self._closed.wait(max(0.0, wait))
 
     def _ask(self) -> bool:

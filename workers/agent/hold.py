@@ -128,7 +128,7 @@ class Holds:
             former = (hold.task, hold.lease)
             for name, value in values.items():
                 setattr(hold, name, value)
-            if hold in self._holds:
+            if self.has(hold):
                 self._folder.keep_hold(hold.task, hold.lease, asdict(hold))
                 if former != (hold.task, hold.lease):
                     self._folder.forget_hold(*former)
