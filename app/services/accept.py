@@ -66,8 +66,10 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
         review.hear(fleet, held.task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
     result = _result(receipt, artifacts, head)
-    report.ended(fleet, held.run, result, _outcome(receipt))
-    return _again(fleet, held)
+    if report.ended(fleet, held.run, result, _outcome(receipt)):
+        return _again(fleet, held)
+    with fleet.engine.begin() as conn:  # it ended while we looked: by this receipt, by another, or it was lost
+        return _said_before(lease.owned(conn, agent_id, receipt["task_id"], held.run["number"]), receipt)
 
 
 def _again(fleet: Fleet, held: Held) -> Held:

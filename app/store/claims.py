@@ -126,7 +126,9 @@ WITH asker AS MATERIALIZED (
     SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
         (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer
     FROM agents a CROSS JOIN LATERAL (
-        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed) AS unheard
+        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed AND EXISTS (
+            SELECT FROM tasks WHERE tasks.id = runs.task_pk AND tasks.run = runs.number AND state = 'assigned'
+        )) AS unheard
         FROM runs WHERE runs.agent_id = a.agent_id AND ended_at IS NULL
     ) mine
     WHERE a.agent_id = %(agent_id)s AND a.gone_at IS NULL AND a.revoked_at IS NULL
