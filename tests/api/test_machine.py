@@ -58,7 +58,10 @@ class Machine(RuleBasedStateMachine):
         empty(self.fleet)
         with self.fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host(HOST, HOST_SLOTS, tuple(HOST_CAN))])
-        self.model, self.agents, self.given = Model(), {}, {}
+        self.model = Model()
+        self.agents: dict[str, Agent] = {}
+        self.given: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        self.gone: set[str] = set()
         self.revoked: set[str] = set()
 
     # --- the players
@@ -77,6 +80,7 @@ class Machine(RuleBasedStateMachine):
             assert answer.status_code == 403
             return
         assert answer.status_code in (200, 201)
+        self.gone.discard(who)
         self.agents[who] = Agent(self.client, who, answer.get_json()["registry_token"])
 
     @rule(
@@ -181,7 +185,7 @@ class Machine(RuleBasedStateMachine):
             assert who in self.revoked
             return
         assert sorted(answer.get_json()["requeued"]) == sorted(self.model.give_back(who))
-        self.agents[who].gone = True  # type: ignore[attr-defined]
+        self.gone.add(who)
 
     @rule(who=WHO)
     def is_revoked(self, who: str) -> None:
@@ -210,8 +214,8 @@ class Machine(RuleBasedStateMachine):
     @rule(which=WHICH, who=WHO)
     def assigns(self, which: int, who: str) -> None:
         id_ = self.task(which)
-        task, agent = self.model.tasks[id_], self.agents[who]
-        there = who not in self.revoked and not getattr(agent, "gone", False) and not self.void(who)
+        task = self.model.tasks[id_]
+        there = who not in self.revoked and who not in self.gone and not self.void(who)
         room = len(self.model.held_by(who)) < SLOTS[who]
         answer = self.client.post(f"{BASE}/tasks/{quote(id_, safe='')}/assign", json={"agent_id": who})
         if not there:
@@ -331,4 +335,4 @@ def empty(fleet: Fleet) -> None:
 
 def test_the_server_does_what_the_model_says(client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
     parts = {"client": client, "fleet": fleet, "clock": clock}
-    run_state_machine_as_test(type("Here", (Machine,), parts), settings=BOUNDED)  # type: ignore[arg-type]
+    run_state_machine_as_test(type("Here", (Machine,), parts), settings=BOUNDED)
