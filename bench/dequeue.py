@@ -2,6 +2,7 @@
 procrastinate, and how soon those who wait are woken. FLEET_BENCH_QUICK=1 runs it small."""
 
 import os
+import select
 import statistics
 import tempfile
 import time
@@ -9,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.store import claims
-from app.store import tasks as rows
-from app.store import views
 from bench.dequeuing.load import Client, dequeues, dequeues_and_completes, drive, post
 from bench.dequeuing.peers import Procrastinate, floor, pgbench
 from bench.dequeuing.stand import CLIENTS, Stand, stand
 from bench.figures import figure, quantile
 from tests import backlog
+from tests.builders import a_plain_task
 
 QUICK = bool(os.environ.get("FLEET_BENCH_QUICK"))
 SECS, ROUNDS = (2, 1) if QUICK else (4, 3)
@@ -119,20 +119,9 @@ def _wake_ups(set_: Stand) -> None:
 
 
 def _wake(set_: Stand, waiters: list[Client]) -> float:
-    import select
-
     time.sleep(0.05)
     with set_.fleet.engine.begin() as conn:
-        at = set_.fleet.clock()
-        asked = {
-            "task_id": rows.NUMBERED, "mode": "undecided", "priority": 1, "capset_id": 1, "forge": None, "repository_id": None,
-            "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 2,
-        }  # fmt: skip
-        task = rows.request(conn, asked, at)
-        views.write_brief(conn, task.id, {
-            "source": "api", "task_type": "task", "title": "Wake", "requirements": "", "labels": [], "prompt_sha256": "0", "validation": [],
-            "prompt": backlog.PROMPT, "timeout_secs": 60,
-        })  # fmt: skip
+        a_plain_task(conn, set_.fleet.clock())
     began = time.monotonic()
     while True:
         heard, _, _ = select.select([waiter.link for waiter in waiters], [], [], 30)
@@ -144,31 +133,27 @@ def _wake(set_: Stand, waiters: list[Client]) -> float:
 
 
 def _at_a_long_backlog(set_: Stand) -> None:
-    """What the search costs, in pages and in time, within the database."""
-    found = {
-        (waiting, sets, case): _search(set_, waiting, sets, case)
-        for waiting in (SHORT, LONG)
-        for sets in SETS
-        for case in backlog.CASES
-    }
+    """What the search costs, in pages and in time, within the database; both backlogs in turns of one run."""
     for sets in SETS:
+        found: dict[tuple[int, str], tuple[int, float]] = {}
+        for waiting in (SHORT, LONG):
+            set_.fill(waiting, sets, texts=SHORT)
+            found |= {(waiting, case): _search(set_, sets, case) for case in backlog.CASES}
         for case in backlog.CASES:
-            (pages, took), (few_pages, little) = found[LONG, sets, case], found[SHORT, sets, case]
+            (pages, took), (few_pages, little) = found[LONG, case], found[SHORT, case]
             name = f"dequeue: {case}, {sets} sets, {LONG} waiting beside {SHORT}"
             figure(f"{name}: pages", pages, "pages", few_pages)
             figure(f"{name}: p50", took, "ms", little, SAMPLES)
 
 
-def _search(set_: Stand, waiting: int, sets: int, case: str) -> tuple[int, float]:
-    set_.fill(waiting, sets, case)
-    pages, times = backlog.pages(set_.conn), []
-    asking = claims.Asking(**backlog.asking())
+def _search(set_: Stand, sets: int, case: str) -> tuple[int, float]:
+    pages, times = backlog.pages(set_.conn, case, sets), []
+    asking, can = backlog.asking(case), backlog.can(case, sets)
     for _ in range(SAMPLES):
         with set_.fleet.engine.connect() as conn:
             began = time.monotonic()
-            found = claims.ask(conn, asking)
-            if not found.heads:
-                claims.further(conn, backlog.CAN, 1, [])
+            if not claims.ask(conn, asking).heads:
+                claims.further(conn, can, 1, [])
             times.append((time.monotonic() - began) * 1000)
             conn.rollback()
     return pages, quantile(times, 0.5)

@@ -75,3 +75,19 @@ def a_host(
 def apply(conn: Connection, **given: Any) -> None:
     """Declare a fleet.toml."""
     places.apply(conn, declared(**given))
+
+
+def a_plain_task(conn: Connection, at: datetime, **given: Any) -> Task:
+    """A task in the database that was asked for without an issue, and wants no pull request."""
+    plain = {
+        "task_id": tasks.NUMBERED, "mode": Mode.UNDECIDED, "priority": int(Priority.NORMAL), "forge": None,
+        "repository_id": None, "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 20,
+    }  # fmt: skip
+    if "capset_id" not in given:
+        plain["capset_id"] = tasks.capset(conn, ())
+    task = tasks.request(conn, plain | given, at)
+    views.write_brief(conn, task.id, {
+        "source": "api", "task_type": "task", "title": "Fix it", "requirements": "", "labels": [], "prompt_sha256": "0" * 64,
+        "prompt": {"goal": "Fix it", "constraints": [], "validation": [], "text": "Fix it"}, "validation": [], "timeout_secs": 60,
+    })  # fmt: skip
+    return task

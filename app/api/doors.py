@@ -139,7 +139,7 @@ def _who(token: str) -> Caller:
         if expected and hmac.compare_digest(hash_of(token), hash_of(expected)):
             return Caller(role)
     with fleet().engine.begin() as conn:
-        agent = agents.with_token(conn, hash_of(token), fleet().clock()) if token else None
-    if agent is None:
+        agent_id = agents.with_token(conn, hash_of(token), fleet().clock()) if token else None
+    if agent_id is None:
         raise Refused(Kind.UNAUTHORIZED, "Show a valid token: Authorization: Bearer <token>.")
-    return Caller(Role.AGENT, agent["agent_id"])
+    return Caller(Role.AGENT, agent_id)

@@ -15,6 +15,7 @@ from app.ports import Fleet, Forge, Pull
 from app.services import lease, report, review
 from app.services.lease import Held
 from app.store import places, runs
+from app.store.tables import Row
 
 Json = Mapping[str, Any]
 COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
@@ -66,8 +67,10 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
         review.hear(fleet, held.task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
     result = _result(receipt, artifacts, head)
-    report.ended(fleet, held.run, result, _outcome(receipt))
-    return _again(fleet, held)
+    if report.ended(fleet, held.run, result, _outcome(receipt)):
+        return _again(fleet, held)
+    with fleet.engine.begin() as conn:  # it ended while we looked: by this receipt, by another, or it was lost
+        return _said_before(lease.owned(conn, agent_id, receipt["task_id"], held.run["number"]), receipt)
 
 
 def _again(fleet: Fleet, held: Held) -> Held:
@@ -90,8 +93,7 @@ class _Claims:
     def __init__(self, fleet: Fleet, task: Task) -> None:
         self.task = task
         self.pull: Pull | None = None
-        with fleet.engine.begin() as conn:
-            row = places.repository(conn, task.forge or "", task.repository_id or 0)
+        row = _repository(fleet, task) if task.forge else None
         self._forge = fleet.forges(task.forge or "") if row else None
         self._name = str(row["full_name"]) if row else ""
         self._base = str(row["default_branch"]) if row else ""
@@ -139,6 +141,11 @@ class _Claims:
         "branch": _branch_is_there,
         "file": _file_is_there,
     }
+
+
+def _repository(fleet: Fleet, task: Task) -> Row | None:
+    with fleet.engine.begin() as conn:
+        return places.repository(conn, task.forge or "", task.repository_id or 0)
 
 
 def _short(artifact: Json) -> str:

@@ -120,8 +120,8 @@ def _let_in(conn: Connection, fleet: Fleet, agent_id: str, token: str) -> None:
         own = agents.with_token(conn, shown, at)
         if own is None:
             raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token (`fleet enroll create`) or your own.")
-        if own["agent_id"] != agent_id:
-            raise Refused(Kind.FORBIDDEN, f"This token is that of agent {own['agent_id']!r}, not of {agent_id!r}.")
+        if own != agent_id:
+            raise Refused(Kind.FORBIDDEN, f"This token is that of agent {own!r}, not of {agent_id!r}.")
     elif not token:
         raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token: Authorization: Bearer <token>.")
     known = agents.get(conn, agent_id)

@@ -155,7 +155,7 @@ def _capabilities(known: list[str], asked: list[str] | None) -> list[str]:
 
 
 def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | None) -> Json:
-    """A task as the contract shows it, from its row with its texts, with the lease and all that is needed to work on it.
+    """A task as the contract shows it, from its row with its texts, with the lease and all that it takes to work on it.
     The repository is named as it is now; a review that was not answered yet is in the prompt."""
     _, text = start.prompt_of(conn, task, row, resume=False)
     author = {"author_name": start.AUTHOR, "author_email": start.AUTHOR_EMAIL}

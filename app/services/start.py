@@ -1,6 +1,5 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -69,7 +68,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
     )
 
 
-def prompt_of(conn: Connection, task: Task, brief: Mapping[str, Any], resume: bool = True) -> tuple[str | None, str]:
+def prompt_of(conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True) -> tuple[str | None, str]:
     """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
     went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
     session = task.session if resume else None

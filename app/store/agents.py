@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.store.engine import only
 from app.store.tables import Row, agents, answers, enrolments, runs, tasks
 
 OVERLAP = timedelta(seconds=60)  # how long a token still works after it was rotated
@@ -25,11 +26,16 @@ def register(conn: Connection, given: Mapping[str, Any], token_hash: bytes, at: 
     return bool(conn.execute(new).rowcount) or register(conn, given, token_hash, at)
 
 
-def with_token(conn: Connection, token_hash: bytes, at: datetime) -> Row | None:
-    """The agent that may speak with this token."""
-    former = sa.and_(agents.c.former_hash == token_hash, agents.c.former_until > at)
-    known = sa.select(agents).where(sa.or_(agents.c.token_hash == token_hash, former), agents.c.revoked_at.is_(None))
-    return conn.execute(known).mappings().first()
+def with_token(conn: Connection, token_hash: bytes, at: datetime) -> str | None:
+    """The id of the agent that may speak with this token."""
+    found = only(conn, _SPEAKER, hash=token_hash, at=at)
+    return str(found["agent_id"]) if found else None
+
+
+_SPEAKER = """
+SELECT agent_id FROM agents
+WHERE revoked_at IS NULL AND (token_hash = %(hash)s OR (former_hash = %(hash)s AND former_until > %(at)s))
+"""
 
 
 def get(conn: Connection, agent_id: str) -> Row | None:

@@ -58,9 +58,9 @@ class Asking(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What an agent's question came upon. `agent` is None for one who may not ask; then there is nothing else. `answer`
-    is what it was told under that key; `unheard` the runs that an operator gave it; `heads` the tasks at the head of its
-    queue, locked, with their texts."""
+    """What an agent's question came upon. `agent` is None for one who may not ask, and then there is nothing else.
+    `answer` is what it was told under that key, `open` how many tasks it holds, `unheard` the runs that an operator
+    gave it, `heads` the tasks at the head of its queue, locked, with their texts."""
 
     agent: Json | None
     answer: list[Json] | None
@@ -88,7 +88,7 @@ def further(conn: Connection, capabilities: list[str], most: int, held: list[int
     many tasks wait that nobody here can do. Locked, and none of those `held`."""
     sets = _sets_met_by(conn, capabilities)
     for deep in DEEP if sets else ():
-        given = {"sets": sets, "deep": deep, "most": most, "held": held}
+        given = {"sets": sets, "deep": max(deep, most), "most": most, "held": held}
         more, waits = together(conn, (_OF_SETS["ssh_cli"], given), (_ANY, given))
         if more or not waits[0]["waits"]:
             return more
@@ -126,7 +126,9 @@ WITH asker AS MATERIALIZED (
     SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
         (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer
     FROM agents a CROSS JOIN LATERAL (
-        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed) AS unheard
+        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed AND EXISTS (
+            SELECT FROM tasks WHERE tasks.id = runs.task_pk AND tasks.run = runs.number AND state = 'assigned'
+        )) AS unheard
         FROM runs WHERE runs.agent_id = a.agent_id AND ended_at IS NULL
     ) mine
     WHERE a.agent_id = %(agent_id)s AND a.gone_at IS NULL AND a.revoked_at IS NULL
@@ -169,13 +171,12 @@ _OF_SETS = {
     mode: f"{_FROM_SETS.format(not_for=mode)}{_PICKED} ORDER BY p.priority DESC, p.id"
     for mode in ("ssh_cli", "http_pull")
 }
-_OF_RUNS = (
-    _TEXTS.format(
-        picked="(SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline FROM tasks t"
-        " JOIN capsets c ON c.id = t.capset_id JOIN runs ON runs.task_pk = t.id WHERE runs.id = ANY(CAST(%(runs)s AS bigint[]))) p",
-    )
-    + " ORDER BY p.of_run"
-)
+_RUNS = """(
+    SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline
+    FROM tasks t JOIN capsets c ON c.id = t.capset_id JOIN runs ON runs.task_pk = t.id
+    WHERE runs.id = ANY(CAST(%(runs)s AS bigint[]))
+) p"""
+_OF_RUNS = f"{_TEXTS.format(picked=_RUNS)} ORDER BY p.of_run"
 _ANY = """
 SELECT EXISTS (
     SELECT FROM unnest(CAST(%(sets)s AS int[])) AS set_(id) CROSS JOIN LATERAL (

@@ -51,6 +51,12 @@ def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
         raise _as_ours(error) from error
 
 
+def only(conn: Connection, sql: str, **given: Any) -> Json | None:
+    """The first row that a statement gives, None where it gives none: for the questions that every request asks."""
+    found = together(conn, (sql, given))[0]
+    return found[0] if found else None
+
+
 def _on(driver: "psycopg.Connection[Any]") -> "psycopg.Cursor[Json]":
     return driver.cursor(row_factory=dict_row)
 

@@ -7,11 +7,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.store.engine import only, together
 from app.store.tables import Row, logs, runs
 
 
 def get(conn: Connection, task_pk: int, number: int) -> Row | None:
-    return _first(conn, runs.c.task_pk == task_pk, runs.c.number == number)
+    return only(
+        conn, "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s", task=task_pk, number=number
+    )
 
 
 def named(conn: Connection, name: str) -> Row | None:
@@ -19,7 +22,8 @@ def named(conn: Connection, name: str) -> Row | None:
 
 
 def of_task(conn: Connection, task_pk: int) -> list[Row]:
-    return list(conn.execute(sa.select(runs).where(runs.c.task_pk == task_pk).order_by(runs.c.number)).mappings())
+    rows = together(conn, ("SELECT * FROM runs WHERE task_pk = %(task)s ORDER BY number", {"task": task_pk}))
+    return list(rows[0])
 
 
 def open_on_hosts(conn: Connection) -> list[Row]:

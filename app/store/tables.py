@@ -1,5 +1,7 @@
 """The tables. Hot rows are narrow; texts stand beside them; events are append-only by trigger."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
@@ -16,7 +18,7 @@ metadata = sa.MetaData(
     }
 )
 
-Row = sa.RowMapping
+Row = sa.RowMapping | dict[str, Any]  # by SQLAlchemy, or straight from the driver where the way matters
 MOMENT = TIMESTAMP(timezone=True)
 WORDS = ARRAY(sa.Text)
 

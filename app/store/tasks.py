@@ -66,7 +66,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
 
 def load(conn: Connection, id_: int) -> Task:
     """The task with the key `id_`. Raises Refused(unknown)."""
-    row = conn.execute(sa.select(tasks).where(tasks.c.id == id_)).mappings().first()
+    row = engine.only(conn, "SELECT * FROM tasks WHERE id = %(id)s", id=id_)
     if row is None:
         raise Refused(Kind.UNKNOWN, f"There is no task {id_}.")
     return task_of(row)
@@ -74,7 +74,7 @@ def load(conn: Connection, id_: int) -> Task:
 
 def find(conn: Connection, task_id: str) -> Task:
     """The task that people call `task_id`. Raises Refused(unknown)."""
-    row = conn.execute(sa.select(tasks).where(tasks.c.task_id == task_id)).mappings().first()
+    row = engine.only(conn, "SELECT * FROM tasks WHERE task_id = %(id)s", id=task_id)
     if row is None:
         raise Refused(Kind.UNKNOWN, f"There is no task {task_id!r}; `fleet task list` shows those there are.")
     return task_of(row)
@@ -136,7 +136,7 @@ def row_of(task: Task) -> dict[str, Any]:
     return {name: getattr(task, name) for name in COLUMNS}
 
 
-def replayed(rows: list[Row]) -> Task:
+def replayed(rows: Sequence[Row]) -> Task:
     """The task that its events (in their order) amount to."""
     first, *rest = rows
     task = begin(first["task_pk"], first["detail"], first["at"])

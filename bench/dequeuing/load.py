@@ -1,4 +1,4 @@
-"""Clients that cost little: one thread, raw sockets, requests made out beforehand, so that the server has the machine."""
+"""Clients that cost little: one thread, raw sockets, requests made out beforehand; the machine is for the server."""
 
 import json
 import selectors
@@ -76,7 +76,8 @@ def dequeues(agents: list[tuple[str, str]], most: int) -> Next:
 
 def dequeues_and_completes(agents: list[tuple[str, str]], most: int, done: list[int]) -> Next:
     """Take up to `most` tasks, complete each, take the next; counts those that are done in `done`."""
-    turns, open_ = _for_ever(agents), []
+    turns = _for_ever(agents)
+    open_: list[tuple[tuple[str, str], dict[str, Any]]] = []
 
     def following(before: bytes) -> bytes:
         told = json.loads(before) if before else {}

@@ -42,15 +42,15 @@ class Stand:
         """The agents, with their tokens, whose turns one client takes."""
         return [(f"load-{client}-{number}", f"token-{client}-{number}") for number in range(AGENTS_EACH)]
 
-    def fill(self, waiting: int, sets: int = 5, case: str = backlog.ALL) -> None:
+    def fill(self, waiting: int, sets: int = 5, texts: int | None = None) -> None:
         for _ in range(5):
             with suppress(psycopg.errors.DeadlockDetected):  # with a request whose client has gone
-                backlog.fill(self.conn, waiting, sets, case)
+                backlog.fill(self.conn, waiting, sets, texts)
                 break
-        backlog.enlist(self.conn, "load")
         for client in range(CLIENTS):
             for agent_id, token in self.agents(client):
-                backlog.enlist(self.conn, agent_id, hashlib.sha256(token.encode()).digest())
+                token_hash = hashlib.sha256(token.encode()).digest()
+                backlog.enlist(self.conn, agent_id, token_hash, capabilities=backlog.can(backlog.ALL, sets))
         self.conn.execute("VACUUM ANALYZE agents")
         self.conn.execute("CHECKPOINT")
 

@@ -1,11 +1,17 @@
 """Receipts: every claim is looked up on the forge before it counts, and what cannot hold changes nothing."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine
 
 from app.domain.task import State
 from app.services import rescue
+from app.store import runs
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host
 from tests.conftest import FakeClock
@@ -225,3 +231,38 @@ class TestTheOtherEnds:
         proof = next(said for said in shop.comments(number) if "receipt" in said)
         assert '"cost_usd": 0.5' in proof
         assert '"make test"' in proof
+
+
+class TestAtTheSameTime:
+    def test_a_receipt_that_meets_the_end_of_its_lease_is_not_answered_as_if_it_counted(
+        self, shop: Workshop, agent: Agent, clock: FakeClock
+    ) -> None:
+        number, task = taken(shop, agent)
+        engine = shop.fleet.engine
+        with ThreadPoolExecutor(1) as pool, engine.connect() as clockwork:
+            assert runs.expired(clockwork, shop.run(number)["id"], clock() + timedelta(hours=1))
+            answer = pool.submit(agent.say, task, "complete", status="failed", error="No.")
+            until_somebody_waits_for_a_lock(engine)
+            clockwork.commit()
+            assert_error(answer.result(), 409, "stale")
+
+    def test_the_same_receipt_twice_at_once_is_answered_twice_alike(self, shop: Workshop, agent: Agent) -> None:
+        number, task = taken(shop, agent)
+        shop.push(number)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(
+                pool.map(lambda _: agent.say(task, "complete", status="completed", summary="Done."), range(4))
+            )
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert shop.facts(number).count("finished") == 1
+
+
+def until_somebody_waits_for_a_lock(engine: Engine) -> None:
+    waits = sa.text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')")
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with engine.connect() as conn:
+            if conn.execute(waits).scalar():
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")

@@ -4,7 +4,7 @@ rows of `events`, what each place can do, and arithmetic."""
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import psycopg
@@ -60,7 +60,7 @@ def _broken_chain(story: Sequence[Event]) -> list[str]:
         found.append("its events are not numbered 1, 2, 3 ...")
     if story[0]["what"] != "requested":
         found.append("it does not begin with a request")
-    for before, event in zip(story, story[1:], strict=False):
+    for before, event in pairwise(story):
         if event["from_state"] != before["to_state"]:
             found.append(f"event {event['seq']} leaves {event['from_state']}, but it was {before['to_state']}")
     return found

@@ -15,10 +15,9 @@ from app.domain.task import Mode
 from app.ports import Fleet
 from app.services.replay import differences
 from app.store import tasks as rows
-from app.store import views
 from app.store.tables import tasks
 from tests import servers
-from tests.builders import a_host, apply
+from tests.builders import a_host, a_plain_task, apply
 from tests.chaos import history
 from tests.chaos.history import Place
 from tests.chaos.racing import Clock, Hosts, Issuer, Killer, Player, Puller, Race
@@ -78,15 +77,9 @@ def ask_for(fleet: Fleet, count: int) -> None:
     with fleet.engine.begin() as conn:
         sets = [rows.capset(conn, tuple(sorted(names))) for names in SETS]
         for _ in range(count):
-            asked = {
-                "task_id": rows.NUMBERED, "mode": chance.choice(MODES), "priority": chance.randint(0, 3), "capset_id": chance.choice(sets),
-                "forge": None, "repository_id": None, "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 20,
-            }  # fmt: skip
-            task = rows.request(conn, asked, at)
-            views.write_brief(conn, task.id, {
-                "source": "api", "task_type": "task", "title": "Race", "requirements": "", "labels": [], "prompt_sha256": "0", "validation": [],
-                "prompt": {"goal": "Race", "constraints": [], "validation": [], "text": "Race"}, "timeout_secs": 60,
-            })  # fmt: skip
+            a_plain_task(
+                conn, at, mode=chance.choice(MODES), priority=chance.randint(0, 3), capset_id=chance.choice(sets)
+            )
 
 
 def run_to_the_end(race: Race, players: list[Player]) -> None:
