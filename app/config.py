@@ -42,6 +42,12 @@ class Config:
     scan_secs: float
     reconcile_secs: float
     look_secs: float
+    look_threads: int
+    host_grace_secs: int
+    log_limit_mb: int
+    keep_secs: int
+    keep_failed_secs: int
+    disk_floor_mb: int
     worker_threads: int
     secrets: Mapping[str, str] = field(repr=False)
 
@@ -77,6 +83,12 @@ def read(environ: Mapping[str, str]) -> Config:
         scan_secs=look.number("FLEET_SCAN_SECS", 5.0, float, 0.1, 3600),
         reconcile_secs=look.number("FLEET_RECONCILE_SECS", 60.0, float, 0.5, 86400),
         look_secs=look.number("FLEET_LOOK_SECS", 1.0, float, 0.1, 3600),
+        look_threads=look.number("FLEET_LOOK_THREADS", 16, int, 1, 256),
+        host_grace_secs=look.number("FLEET_HOST_GRACE_SECS", 300, int, 1, 86400),
+        log_limit_mb=look.number("FLEET_LOG_LIMIT_MB", 128, int, 1, 4096),
+        keep_secs=look.number("FLEET_KEEP_SECS", 86400, int, 0, 365 * 86400),
+        keep_failed_secs=look.number("FLEET_KEEP_FAILED_SECS", 7 * 86400, int, 0, 365 * 86400),
+        disk_floor_mb=look.number("FLEET_DISK_FLOOR_MB", 1024, int, 0, 1 << 30),
         worker_threads=look.number("FLEET_WORKER_THREADS", 8, int, 1, 64),
         secrets=look.secrets(home),
     )

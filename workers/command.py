@@ -20,6 +20,7 @@ from workers import reach
 CLIS = Path(__file__).with_name("clis")
 HEARTBEAT_SECS = 5
 GRACE_SECS = 10
+FINAL_EVENTS = ("result", "turn.completed", "turn.failed")  # the last word of CLIs that speak in lines of JSON
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
@@ -37,11 +38,14 @@ def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
             "env": dict(template.get("env") or {}),
             "prompt": order.prompt,
             "prompt_via": template.get("prompt", "stdin"),
+            "final": [] if template.get("parser", "raw") == "raw" else list(FINAL_EVENTS),
         },
         "limits": {
             "wall_secs": min(order.timeout_secs, template.get("timeout_secs", order.timeout_secs)),
             "silence_secs": template.get("silence_secs", 600),
             "grace_secs": GRACE_SECS,
+            "log_head_bytes": fleet.config.log_limit_mb << 19,
+            "log_tail_bytes": fleet.config.log_limit_mb << 19,
         },
         "validation": order.validation,
         "delivery": order.delivery,

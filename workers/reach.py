@@ -33,6 +33,10 @@ class Unreachable(Exception):
     """The host did not answer; what it does meanwhile is unknown."""
 
 
+class Unable(Unreachable):
+    """The host answered that it could not do it, and why."""
+
+
 def ask(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The supervisor's answer. Raises Unreachable, or Refused where the host says that it cannot be done."""
     if host["hostname"] != "localhost":
@@ -72,7 +76,7 @@ def _answer(host: Row, verb: str, stdout: bytes, stderr: bytes) -> dict[str, Any
             f"{host['host_id']} gave no answer to `{verb}`: {stderr[-500:].decode(errors='replace')}"
         ) from error
     if "error" in answer:
-        raise Unreachable(f"{host['host_id']} could not `{verb}`: {answer['error']}")
+        raise Unable(f"{host['host_id']} could not `{verb}`: {answer['error']}")
     return dict(answer)
 
 

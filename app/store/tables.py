@@ -166,11 +166,15 @@ runs = sa.Table(
     sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("released_at", MOMENT),
+    sa.Column("saved", sa.Text),
     sa.UniqueConstraint("task_pk", "number"),
 )
 sa.Index("runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=runs.c.ended_at.is_(None))
 sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=runs.c.ended_at.is_(None))
 sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=runs.c.ended_at.is_(None))
+_KEPT_ON_HOSTS = sa.text("host_id IS NOT NULL AND ended_at IS NOT NULL AND released_at IS NULL")
+sa.Index("runs_kept_idx", runs.c.host_id, postgresql_where=_KEPT_ON_HOSTS)
 
 logs = sa.Table(
     "logs",
@@ -328,4 +332,19 @@ rounds = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("ran_at", MOMENT, nullable=False),
+)
+
+looks = sa.Table(
+    "looks",
+    metadata,
+    sa.Column("host_id", sa.ForeignKey("hosts.host_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("next_at", MOMENT, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("held_until", MOMENT),
+    sa.Column("tried_at", MOMENT),
+    sa.Column("answered_at", MOMENT),
+    sa.Column("failing_since", MOMENT),
+    sa.Column("why", sa.Text),
+    sa.Column("in_a_row", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("disk_free", sa.BigInteger),
 )
