@@ -53,7 +53,7 @@ def answered(
     at: datetime,
     every: tuple[float, float],
     news: bool,
-    disk_free: int | None,
+    disk_free: int | None = None,
 ) -> None:
     """The host answered. While there is `news` it is looked at after `every[0]` seconds, then ever more rarely, at
     last after `every[1]`."""
