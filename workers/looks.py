@@ -22,7 +22,7 @@ from workers import command, reach
 from workers.reach import Unreachable
 from workers.runs import finish
 
-PIECE = 2 << 20  # bytes of output that one poll of a host may bring
+PIECE = 4 << 20  # bytes of output that one poll of a host may bring
 TURN_SECS = 5.0  # how long one turn goes on fetching from a host before it lets others have the thread
 WAIT_SECS = 2.0  # how long a round waits for its hosts; those that take longer are left to their threads
 SLOWEST_SECS = 5.0  # between two looks at a host whose runs print nothing
