@@ -45,6 +45,8 @@ STREAMS = ("stdout", "stderr")
 ABANDONED_SECS = 3  # a folder without state.json whose maker has not locked it for so long belongs to nobody
 PATIENCE_SECS = 10  # how long we wait for another process to do its part
 RESERVE_BYTES = 64 << 10  # kept free in a run's folder, so that a full disk still takes its result
+LINGERING = "/var/lib/systemd/linger"  # whose systemd goes on when they log out
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -543,6 +545,7 @@ class Supervisor:
     def live(self) -> None:
         inherit_orphans()
         try:
+            self.state["cgroup"] = own_cgroup(self.watch, f"fleet-{self.run.name}.scope")
             for step in STEPS:
                 self.take(step)
             self.watch.heed_cancel()  # too late to stop the push, and `pushed` says so
@@ -1127,13 +1130,46 @@ def leftovers(run: Run, state: Json) -> list[int]:
     environment, and all below these. Only a process that broke off from all of that is missed."""
     begun = [state[who + "_pid"] for who in ("agent", "check") if state.get(who + "_pid")
              and started(state[who + "_pid"]) in (None, state.get(who + "_start"))]  # fmt: skip
-    ours = [pid for session in begun for pid in members(session)]
+    ours = [pid for session in begun for pid in members(session)] + inside(state.get("cgroup"))
     if os.path.exists("/proc/self/environ"):
         sign = b"FLEET_RUN_ID=" + os.fsencode(mark(run))
         names = filter(str.isdigit, os.listdir("/proc"))
         ours += [int(pid) for pid in names if sign in (content_of(f"/proc/{pid}/environ") or b"").split(b"\0")]
         ours = descendants(ours)
     return [pid for pid in {*ours} if pid != os.getpid()]
+
+
+def own_cgroup(watch: Watch, name: str) -> str | None:
+    """Have the user's systemd put us into a scope of our own, and with us whatever we start; its cgroup, or None where
+    that cannot be. Without lingering such a scope would end with the user's last session, and the run with it."""
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    if not (os.path.exists(folder + "/bus") and os.path.exists(f"{LINGERING}/{os.environ.get('USER') or 'root'}")):
+        return None
+    manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+    call = ["busctl", "--user", "--quiet", "call", *manager, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"]
+    env = {**environment(), "XDG_RUNTIME_DIR": folder}
+    files = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    child = Child([*call, "1", "PIDs", "au", "1", str(os.getpid()), "0"], env, "/", files)
+    try:
+        child.go()
+    except OSError:
+        return None
+    until = time.monotonic() + 2
+    watch.over(child, lambda: late_after(until), lambda: 0.5)
+    while child.exit_code == 0 and time.monotonic() < until:
+        cgroup = (content_of("/proc/self/cgroup") or b"").rpartition(b"0::")[2].decode().strip()
+        if cgroup.endswith("/" + name):
+            return cgroup
+        watch.pause(0.02)
+    return None
+
+
+def inside(cgroup: str | None) -> list[int]:
+    """The processes of a cgroup that one of our supervisors had to itself."""
+    if not cgroup or not cgroup.endswith(".scope") or "/fleet-" not in cgroup:
+        return []
+    found = [content_of(f"{root}{cgroup}/cgroup.procs") or b"" for root in CGROUPS]
+    return [int(pid) for pids in found for pid in pids.split()]
 
 
 def mark(run: Run) -> str:

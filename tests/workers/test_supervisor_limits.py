@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,58 @@ def test_a_dead_supervisors_agent_is_ended_with_all_below_it(host: Host) -> None
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Path]:
+    """Where cgroups can be made; those of the test are gone after it."""
+    roots = [
+        path for path in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if (path / "cgroup.procs").exists()
+    ]
+    root = next((path for path in roots if os.access(path, os.W_OK) and (path / "cgroup.controllers").exists()), None)
+    if root is None:
+        pytest.skip("this user may not make cgroups")
+    yield root
+    for left in root.glob("fleet-t-12.*.scope"):
+        eventually(partial(is_empty, left))
+        left.rmdir()
+
+
+def is_empty(cgroup: Path) -> bool:
+    return not (cgroup / "cgroup.procs").read_text()
+
+
+def test_in_a_scope_of_its_own_even_a_dead_supervisor_leaves_nothing_behind(host: Host, cgroups: Path) -> None:
+    linger, tools = host.place / "linger", host.place / "tools"
+    for folder in (linger, tools, host.place / "xdg"):
+        folder.mkdir()
+    for path in (linger / "somebody", host.place / "xdg" / "bus"):
+        path.touch()
+    (tools / "busctl").write_text(a_systemd(cgroups))
+    (tools / "busctl").chmod(0o755)
+    supervisor = host.place / "supervisor.py"
+    supervisor.write_text(SUPERVISOR.read_text().replace("/var/lib/systemd/linger", str(linger)))
+    (host.place / "stray.py").write_text(STRAY)
+    env = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(host.user_home), "USER": "somebody",
+           "XDG_RUNTIME_DIR": str(host.place / "xdg")}  # fmt: skip
+    wish = host.wish(f"{sys.executable} {host.place}/stray.py; sleep 60")
+    argv = [sys.executable, "-I", "-S", str(supervisor), "start"]
+    subprocess.run(argv, input=json.dumps(wish).encode(), env=env, check=True, capture_output=True)
+    eventually(lambda: (host.folder() / "stdout.log").exists() and strays(host))
+    state = host.state()
+    assert state["cgroup"].endswith("/fleet-t-12.1.scope")
+    os.kill(state["pid"], signal.SIGKILL)
+    assert host.result()["end"] == "lost"
+    assert not any(is_running(pid) for pid in strays(host))
+
+
+def a_systemd(cgroups: Path) -> str:
+    """A stand-in for a user's systemd: puts a process into a cgroup of its own, as StartTransientUnit does."""
+    return f"""#!/bin/sh
+[ "$7" = StartTransientUnit ] || exit 9
+name=$9; shift 14
+mkdir "{cgroups}/$name" && echo "$1" > "{cgroups}/$name/cgroup.procs"
+"""
 
 
 class Nobody:
