@@ -545,7 +545,7 @@ class Supervisor:
     def live(self) -> None:
         inherit_orphans()
         try:
-            self.state["cgroup"] = own_cgroup(self.watch, f"fleet-{self.run.name}.scope")
+            self.state["cgroup"] = own_cgroup(self.watch, f"fleet-{mark(self.run)}.scope")
             for step in STEPS:
                 self.take(step)
             self.watch.heed_cancel()  # too late to stop the push, and `pushed` says so
@@ -1173,8 +1173,8 @@ def inside(cgroup: str | None) -> list[int]:
 
 
 def mark(run: Run) -> str:
-    """Names the run among all that work on this host."""
-    return "/".join(run.path.split(os.sep)[-2:])
+    """Names the run among all that work on this host, whosever they are."""
+    return folder_name(run.path)
 
 
 def boot_id() -> str | None:
