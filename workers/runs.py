@@ -35,7 +35,7 @@ def pay(fleet: Fleet) -> int:
 def _start(fleet: Fleet, debt: Row) -> None:
     try:
         order = start.order(fleet, debt)
-        if order is not None:
+        if order is not None and report.may_start(fleet, order.run):
             _carry_out(fleet, order)
     except Unavailable as later:
         return _start_later(fleet, debt, str(later))
@@ -64,12 +64,11 @@ def _start_later(fleet: Fleet, debt: Row, why: str) -> None:
 
 
 def _ask_again(fleet: Fleet, debt: Row, why: Unreachable) -> None:
-    """Nobody knows whether the start arrived. Said again it changes nothing; and until the host has had time to come
-    back no other run is begun in its place, unless it surely never heard of this one."""
+    """Said again, a start changes nothing. Where it may have arrived, the run waits for its host to come back."""
     with fleet.engine.begin() as conn:
         run = runs.get(conn, debt["task_pk"], debt["run"])
-    if run is not None and not isinstance(why, Unable) and not getattr(why, "never_asked", False):
-        report.may_have_started(fleet, run)
+    if run is not None and (isinstance(why, Unable) or getattr(why, "never_asked", False)):
+        report.did_not_start(fleet, run)
     _start_later(fleet, debt, str(why))
 
 

@@ -33,11 +33,18 @@ def beats(fleet: Fleet, alive: Sequence[Row]) -> None:
             runs.beat_all(conn, [run["id"] for run in alive], at, at + _lease(fleet, alive[0]))
 
 
-def may_have_started(fleet: Fleet, run: Row) -> None:
-    """The answer to a start was lost on the way: until its host can be asked again the run may exist, and no other is
-    begun for it."""
+def may_start(fleet: Fleet, run: Row) -> bool:
+    """Its host is about to be asked to start the run: from now on it may exist, and until the host has had time to come
+    back no other is begun for it, even if whoever asks dies. False when the run is not wanted any more."""
     with fleet.engine.begin() as conn:
-        runs.wait_until(conn, run["id"], run["assigned_at"] + _lease(fleet, run))
+        return runs.wait_until(conn, run["id"], run["assigned_at"] + _lease(fleet, run))
+
+
+def did_not_start(fleet: Fleet, run: Row) -> None:
+    """The request surely was not carried out: the run must be confirmed as soon as any other."""
+    confirm = timedelta(seconds=fleet.config.confirm_secs)
+    with fleet.engine.begin() as conn:
+        runs.wait_no_longer(conn, run["id"], run["assigned_at"] + confirm)
 
 
 def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, gap: bool = False) -> int:

@@ -72,10 +72,17 @@ def beat_all(conn: Connection, run_ids: Iterable[int], at: datetime, deadline: d
     conn.execute(sa.update(runs).where(*alive).values(seen_at=at, deadline=deadline))
 
 
-def wait_until(conn: Connection, run_id: int, deadline: datetime) -> None:
-    """Nobody knows whether the run was started: it is not given up before `deadline`."""
-    later = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.started_at.is_(None), runs.c.deadline < deadline)
-    conn.execute(sa.update(runs).where(*later).values(deadline=deadline))
+def wait_until(conn: Connection, run_id: int, deadline: datetime) -> bool:
+    """A start is about to be asked for: whatever becomes of whoever asks, the run is not given up before `deadline`.
+    False when it has ended."""
+    later = sa.func.greatest(runs.c.deadline, deadline)
+    return _update(conn, run_id, deadline=later)
+
+
+def wait_no_longer(conn: Connection, run_id: int, deadline: datetime) -> None:
+    """The start surely was not carried out: the deadline of before holds again."""
+    not_begun = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.started_at.is_(None))
+    conn.execute(sa.update(runs).where(*not_begun).values(deadline=deadline))
 
 
 def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) -> bool:

@@ -108,10 +108,19 @@ def test_without_work_on_the_forge_the_run_of_such_a_host_is_lost_and_says_why(w
     assert workshop.task(number).retry_count == 1
 
 
-def test_a_start_whose_answer_was_lost_waits_for_the_host_to_come_back(workshop: Workshop) -> None:
+def test_a_run_whose_start_was_asked_for_is_not_given_up_before_its_host_could_come_back(workshop: Workshop) -> None:
     number = workshop.placed()
     run = workshop.run(number)
-    report.may_have_started(workshop.fleet, run)
-    assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=300)
-    report.may_have_started(workshop.fleet, run)
-    assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=300)
+    for _ in range(2):
+        assert report.may_start(workshop.fleet, run)
+        assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=300)
+    report.did_not_start(workshop.fleet, run)
+    assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=30)
+
+
+def test_a_run_that_has_ended_is_not_started(workshop: Workshop) -> None:
+    number = workshop.placed()
+    run = workshop.run(number)
+    workshop.fleet.clock.pass_(31)  # type: ignore[attr-defined]
+    rescue.rescue(workshop.fleet)
+    assert not report.may_start(workshop.fleet, run)
