@@ -10,10 +10,12 @@ NEWKEYS = 21  # the last message that can be read by whoever listens in: authent
 
 
 class Wire:
-    """A TCP proxy to (host, port). `silent` drops everything; `until_keys` is silent once the keys are exchanged."""
+    """A TCP proxy to (host, port). `silent` drops everything; `until_keys` is silent once the keys are exchanged;
+    `deaf_after` drops what the host answers once it was told so many bytes more."""
 
     def __init__(self, host: str, port: int, silent: bool = False, until_keys: bool = False) -> None:
         self.to, self.silent, self.until_keys = (host, port), silent, until_keys
+        self.deaf_after: int | None = None
         self._listener = socket.create_server((host, 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         self._ends: list[socket.socket] = [self._listener]
@@ -44,7 +46,10 @@ class Wire:
                 if self.until_keys and from_client and not self.silent:
                     seen += data
                     self.silent = has_new_keys(seen)
-                if not self.silent:
+                if self.deaf_after is not None and from_client:
+                    self.deaf_after -= len(data)
+                deaf = self.deaf_after is not None and self.deaf_after <= 0 and not from_client
+                if not self.silent and not deaf:
                     sink.sendall(data)
             if not self.silent:
                 sink.shutdown(socket.SHUT_WR)

@@ -22,8 +22,8 @@ CONNECTING_SECS = 3.0  # how long one caller waits for another that connects: lo
 class Kept:
     """The line to one host, shared by the threads of this process."""
 
-    def __init__(self, address: Address, limits: Limits | None = None) -> None:
-        self._address, self._limits = address, limits or Limits()
+    def __init__(self, address: Address, limits: Limits | None = None, seconds: Mapping[str, float] = SECONDS) -> None:
+        self._address, self._limits, self._seconds = address, limits or Limits(), seconds
         self._connecting, self.breaker = threading.Lock(), Breaker()
         self._line: Line | None = None
         self._footing: Footing | None = None
@@ -71,7 +71,7 @@ class Kept:
         if home not in self._pushed:
             self._pushed[home] = footing.push(line, found, home)
         whole = json.dumps({**request, "path": found.path}).encode()
-        return line.run(footing.command(found, self._pushed[home], verb), whole, MOST, SECONDS.get(verb))
+        return line.run(footing.command(found, self._pushed[home], verb), whole, MOST, self._seconds.get(verb))
 
     def _open_line(self) -> Line:
         line = self._line
