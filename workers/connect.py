@@ -98,8 +98,8 @@ class Curious(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
 
 def connect(address: Address, limits: Limits) -> Opened:
     """A connection to a host whose key is pinned. Raises Unreachable or Distrusted."""
-    if not address.keys:
-        raise Unreachable("no host key is pinned for it")
+    if not any(map(fingerprint, address.keys)):
+        raise Unreachable("no host key is pinned for it: `fleet hosts test` shows the one it has")
     opened = Opened()
     if address.via:
         opened = connect(address.via, limits)
@@ -121,8 +121,11 @@ def line_of(key: paramiko.PKey) -> str:
 
 
 def fingerprint(line: str) -> str:
-    """SHA256:... as `ssh-keygen -l` shows it."""
-    digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
+    """SHA256:... as `ssh-keygen -l` shows it; nothing for a line that holds no key."""
+    try:
+        digest = hashlib.sha256(base64.b64decode(line.split()[1], validate=True)).digest()
+    except (ValueError, IndexError):
+        return ""
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 

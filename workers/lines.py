@@ -119,7 +119,7 @@ def to(host: Row) -> Kept:
 def address_of(host: Any) -> Address:
     """Where a host's row says that it is, and the host it is reached over."""
     reach = host["reach"]
-    via = reach.get("via")
+    via = {"hostname": host["via_hostname"], "reach": host["via_reach"]} if host.get("via_reach") else None
     keys = tuple(line for line in (reach.get("host_key") or "").splitlines() if line.strip())
     return Address(
         host["hostname"], reach.get("ssh_port") or 22, reach.get("ssh_user"), reach.get("ssh_key_path"), keys,

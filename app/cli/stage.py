@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import wiring
-from app.cli.hosts import end_local_runs
+from app.cli.leftovers import end_local_runs
 from app.cli.people import Person
 from app.cli.processes import Broken, Child, Keeper, last_lines
 from app.cli.system import TOP, running
