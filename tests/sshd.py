@@ -5,6 +5,7 @@ installed; where neither can be, asyncssh's server stands in, and the summary sa
 """
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -200,6 +201,16 @@ class Sshd:
             "ssh_key_path": self.key_path, "host_key": self.host_key, "proxy_jump": None, "labels": [],
             "work_dir": str(self.work(at)), "agents": agents, **given,
         }  # fmt: skip
+
+    def toml(self, at: int = 0, **given: Any) -> str:
+        """The same as a piece of fleet.toml."""
+        one = self.declared(at, **given)
+        agents = ", ".join(
+            "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in agent.items()) + " }"
+            for agent in one.pop("agents")
+        )
+        plain = [f"{name} = {json.dumps(value)}" for name, value in one.items() if value is not None]
+        return "\n".join(["[[hosts]]", *plain, f"agents = [{agents}]", ""])
 
     def start(self) -> None:
         argv = self._sshd() if self.program.path else self._stand_in()

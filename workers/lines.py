@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.place import Fitness
 from app.store.tables import Row
 from workers import footing
 from workers.away import Distrusted, LeftAlone, Unreachable
@@ -28,6 +29,7 @@ class Kept:
         self._line: Line | None = None
         self._footing: Footing | None = None
         self._pushed: dict[str, str] = {}
+        self.is_distrusted = False
 
     def ask(self, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """What the supervisor answers to a verb. What may have arrived is not said twice. Raises Unreachable,
@@ -96,7 +98,8 @@ class Kept:
         try:
             return Line(self._address, self._limits)
         except Unreachable as why:
-            self.breaker.failed(str(why), longest=isinstance(why, Distrusted))
+            self.is_distrusted = isinstance(why, Distrusted)
+            self.breaker.failed(str(why), longest=self.is_distrusted)
             raise
 
     def _left_alone(self, left: float) -> LeftAlone:
@@ -104,15 +107,17 @@ class Kept:
 
 
 def to(host: Row) -> Kept:
-    """The line to a host; another one when its address or keys are declared anew."""
-    address = address_of(host)
+    """The line to a host; another one when its address or keys are declared anew, and when an operator lets it work
+    again that was not to be trusted."""
+    address, since = address_of(host), host.get("since")
     with _lock:
-        known, kept = _kept.get(host["host_id"], (None, None))
-        if kept is None or known != address:
+        known, told, kept = _kept.get(host["host_id"], (None, None, None))
+        resumed = kept and kept.is_distrusted and host["fitness"] == Fitness.UNKNOWN and told != since
+        if kept is None or known != address or resumed:
             if kept is not None:
                 kept.close()
             kept = Kept(address)
-            _kept[host["host_id"]] = (address, kept)
+            _kept[host["host_id"]] = (address, since, kept)
         return kept
 
 
@@ -130,12 +135,12 @@ def address_of(host: Any) -> Address:
 def forget() -> None:
     """Close every line: for the end of a process, and of a test."""
     with _lock:
-        for _, kept in _kept.values():
+        for _, _, kept in _kept.values():
             kept.close()
         _kept.clear()
 
 
-_kept: dict[str, tuple[Address, Kept]] = {}
+_kept: dict[str, tuple[Address, Any, Kept]] = {}
 _lock = threading.Lock()
 
 

@@ -113,7 +113,7 @@ class TestStarts:
         mark = sshd.folder / "starts"
         with wire(sshd.addresses[0], sshd.port) as silent:
             host = as_row(sshd.declared(ssh_port=silent.port))
-            lines._kept[host["host_id"]] = (address_of(host), Kept(address_of(host), QUICK, {"start": 1.0}))
+            lines._kept[host["host_id"]] = (address_of(host), None, Kept(address_of(host), QUICK, {"start": 1.0}))
             reach.ask(host, "probe", request(sshd))
             silent.deaf_after = 30_000
             start = a_start(sshd, script=f"echo once >> {mark}; sleep 0.3")
@@ -211,7 +211,8 @@ class TestFailures:
         assert len(heard) == 1 and "refused" in heard[0]
 
     def test_a_host_with_another_key_is_told_of_once_and_not_called_again(self, sshd: Sshd) -> None:
-        host = as_row(sshd.declared())
+        declared = sshd.declared()
+        host = as_row(declared)
         sshd.change_host_key()
         heard: list[Unreachable] = []
         reach.tell(lambda _, why: heard.append(why))
@@ -221,6 +222,8 @@ class TestFailures:
             with pytest.raises(LeftAlone):
                 reach.ask(host, "probe", request(sshd))
         assert [type(why) for why in heard] == [Distrusted]
+        with pytest.raises(Distrusted):  # an operator has said since that it may be tried
+            reach.ask(as_row(declared, since="later"), "probe", request(sshd))
 
     def test_a_host_in_quarantine_is_not_called(self, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port) as counted:
