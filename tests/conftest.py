@@ -16,7 +16,7 @@ from app.ports import Fleet
 from app.store.engine import connect
 from app.store.tables import metadata
 from app.web import create_app
-from tests import servers
+from tests import servers, sshd
 from tests.fakes.forge import FakeForge
 from tests.workshop import Workshop
 
@@ -34,6 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     while _shared:
         _shared.pop().stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which SSH server the tests had, if they asked for one."""
+    found = sshd.said(servers.home() / "sshd") if _shared else None
+    if found:
+        terminalreporter.write_line(f"SSH was tested against {found}")
 
 
 class FakeClock:
@@ -73,6 +80,12 @@ def shared_engine(database: str) -> Iterator[Engine]:
     engine = connect(database, 20)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sshd_program() -> sshd.Program:
+    """How to run an sshd here."""
+    return sshd.find(servers.home() / "sshd")
 
 
 @pytest.fixture

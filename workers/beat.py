@@ -13,6 +13,7 @@ def schedule(config: Config) -> dict[str, dict[str, Any]]:
         WORK: config.scan_secs,
         "fleet.rescue": config.scan_secs,
         "fleet.look": config.look_secs,
+        "fleet.probe": min(config.scan_secs, config.probe_secs),  # each host has its own time
         "fleet.reconcile": config.reconcile_secs,
         "fleet.sweep": EVERY_SECS,
     }

@@ -1,4 +1,4 @@
-"""The rounds: work (apply, place, start, settle), look (poll hosts), rescue, reconcile, sweep. Any number is fine."""
+"""The rounds: work (apply, place, start, settle), look, probe, rescue, reconcile, sweep. Any number will do."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,12 @@ import structlog
 
 from app.services import assign, intake, reconcile, rescue, settle
 from app.wiring import WORK
-from workers import looks, runs, sweep
+from workers import looks, probes, reach, runs, sweep
 from workers.celery import app, fleet
 
 MOST_TURNS = 50
 log = structlog.get_logger()
+reach.tell(lambda host, why: probes.heard(fleet(), host, why))
 
 
 @app.task(name=WORK)
@@ -35,6 +36,13 @@ def work() -> None:
 def look() -> None:
     """See how the runs on the hosts are that are due."""
     if looks.look(fleet()):
+        work()
+
+
+@app.task(name="fleet.probe")
+def probe() -> None:
+    """See which hosts are fit for work."""
+    if probes.look(fleet()):
         work()
 
 

@@ -10,7 +10,7 @@ from app.domain.lifecycle import Debt
 from app.domain.place import Fitness
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.services import assign, report, salvage, settle, start
+from app.services import inspect, report, salvage, settle, start
 from app.store import debts, logs, looks, places, runs
 from app.store.tables import Row
 from workers import command, reach
@@ -67,7 +67,7 @@ def _ask_again(fleet: Fleet, debt: Row, why: Unreachable) -> None:
     """Said again, a start changes nothing. Where it may have arrived, the run waits for its host to come back."""
     with fleet.engine.begin() as conn:
         run = runs.get(conn, debt["task_pk"], debt["run"])
-    if run is not None and (isinstance(why, Unable) or getattr(why, "never_asked", False)):
+    if run is not None and (isinstance(why, Unable) or why.never_asked):
         report.did_not_start(fleet, run)
     _start_later(fleet, debt, str(why))
 
@@ -140,5 +140,5 @@ def _drain(fleet: Fleet, run: Row, survivors: list[dict[str, Any]]) -> None:
     """Processes that no signal ends may still write where a next run works: the host gets no more work."""
     named = ", ".join(f"{one['pid']} ({one['command']})" for one in survivors[:5])
     why = f"{run['name']} left processes that could not be ended: {named}. End them there, then resume the host."
-    assign.set_fitness(fleet, run["host_id"], Fitness.DRAINING, fleet.mask.text(why))
+    inspect.set_fitness(fleet, run["host_id"], Fitness.DRAINING, fleet.mask.text(why))
     log.error("a host is drained", host=run["host_id"], why=why)

@@ -154,11 +154,13 @@ def release(request: Json) -> Json:
 
 def probe(request: Json) -> Json:
     """What this host is and has: asked before it is given work."""
-    versions = versions_of({**request.get("clis", {}), " git": ["git", "--version"]})
+    clis = request.get("clis", {})
+    versions = versions_of({**clis, " git": ["git", "--version"]})
     return {
         "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
         "git": versions.pop(" git"), "disk_free": disk_free(request), "cpus": os.cpu_count(),
         "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
+        "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])),
     }  # fmt: skip
 
 
@@ -201,6 +203,8 @@ def checked(verb: str, text: bytes) -> Json:
         if holder is not None and not (isinstance(holder, dict) and isinstance(holder.get(name), kind)):
             raise Refused(f"the request to {verb} needs '{field}' as {KINDS[kind]}: add it and ask again")
     check_sense(request)
+    if isinstance(request.get("path"), str):  # as a login has it: a session without one finds fewer programs
+        os.environ["PATH"] = request["path"]
     return request
 
 
@@ -876,6 +880,13 @@ def program(name: str, path: str) -> str:
         if os.access(place, os.X_OK) and not os.path.isdir(place):
             return place
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def is_here(name: str) -> bool:
+    try:
+        return os.access(program(name, environment()["PATH"]), os.X_OK)
+    except FileNotFoundError:
+        return False
 
 
 # What Python or we have set up otherwise than a program may expect.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import wiring
-from app.cli.hosts import end_local_runs
+from app.cli.leftovers import end_local_runs
 from app.cli.people import Person
 from app.cli.processes import Broken, Child, Keeper, last_lines
 from app.cli.system import TOP, running
@@ -32,15 +32,18 @@ forge = "demo"
 name = "acme/widgets"
 validation = ["{check}"]
 
-[[hosts]]
-host_id = "localhost"
-hostname = "localhost"
-agents = [{{ agent_type = "coder", max_concurrency = 2, capabilities = ["python"] }}]
-
+{hosts}
 [clis.coder]
 argv = ["{python}", "{coder}", "--seconds", "{seconds}"]
 resume = ["{python}", "{coder}", "--seconds", "{seconds}", "--resume", "{{session_id}}"]
 parser = "codex-jsonl"
+"""
+
+LOCALHOST = """\
+[[hosts]]
+host_id = "localhost"
+hostname = "localhost"
+agents = [{ agent_type = "coder", max_concurrency = 2, capabilities = ["python"] }]
 """
 
 
@@ -58,16 +61,19 @@ class Stage:
 
 
 @contextmanager
-def stage(seconds: float = 0.5, forge: dict[str, Any] | None = None, **environ: str) -> Iterator[Stage]:
+def stage(
+    seconds: float = 0.5, forge: dict[str, Any] | None = None, hosts: str = LOCALHOST, **environ: str
+) -> Iterator[Stage]:
     """The whole system, in a folder of its own that goes with it, with a small forge unless one is given (its `url`,
-    and its `users` with their tokens). The demo's CLI thinks for so many seconds. Raises Wrong.
+    and its `users` with their tokens). The demo's CLI thinks for so many seconds, on `hosts` as fleet.toml declares
+    them, {work} being the folder where those of this machine work. Raises Wrong.
     """
     home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     home.chmod(0o755)
     try:
         with Keeper() as keeper:
             forge = forge or _start_forge(keeper, home)
-            environ = _environment(home, forge, seconds) | environ
+            environ = _environment(home, forge, seconds, hosts) | environ
             with running(keeper, environ, quiet=True) as config:
                 fleet = wiring.fleet(environ, connections=2)
                 try:
@@ -98,9 +104,12 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
     return found
 
 
-def _environment(home: Path, forge: dict[str, Any], seconds: float) -> dict[str, str]:
+def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) -> dict[str, str]:
     coder = TOP / "tests" / "fakes" / "coder.py"
-    toml = FLEET_TOML.format(forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds)
+    hosts = hosts.replace("{work}", str(home / "home" / "work"))
+    toml = FLEET_TOML.format(
+        forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds, hosts=hosts
+    )
     (home / "fleet.toml").write_text(toml)
     ours = {
         name: value

@@ -57,6 +57,11 @@ def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:
     return {(host, kind): count for host, kind, count in conn.execute(query)}
 
 
+def hosts_with_runs() -> sa.Select[tuple[str]]:
+    """The hosts that have runs which have not ended as far as we know, for a statement to ask for."""
+    return sa.select(runs.c.host_id).where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
+
+
 def started(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
     _update(conn, run_id, started_at=at, seen_at=at, deadline=deadline)
 

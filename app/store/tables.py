@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
-from app.domain.place import Fitness
+from app.domain.place import Fitness, Origin
 from app.domain.task import Mode, State
 
 metadata = sa.MetaData(
@@ -21,7 +21,7 @@ MOMENT = TIMESTAMP(timezone=True)
 WORDS = ARRAY(sa.Text)
 
 
-def _one_of(column: str, words: type[State] | type[Mode] | type[Fitness]) -> sa.CheckConstraint:
+def _one_of(column: str, words: type[State] | type[Mode] | type[Fitness] | type[Origin]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({', '.join(repr(str(word)) for word in words)})", name=column)
 
 
@@ -246,7 +246,14 @@ hosts = sa.Table(
     sa.Column("reach", JSONB, nullable=False),
     sa.Column("fitness", sa.Text, nullable=False),
     sa.Column("why", sa.Text),
+    sa.Column("since", MOMENT, nullable=False, server_default=sa.func.now()),
+    sa.Column("origin", sa.Text, nullable=False, server_default="declared"),
+    sa.Column("labels", WORDS, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("probe", JSONB),
+    sa.Column("probed_at", MOMENT),
+    sa.Column("probing_until", MOMENT),
     _one_of("fitness", Fitness),
+    _one_of("origin", Origin),
 )
 
 slots = sa.Table(
