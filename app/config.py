@@ -1,6 +1,7 @@
 """Every setting, read once from the environment and fleet.toml, typed; refuses with all that is wrong at once."""
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 N = TypeVar("N", int, float)
 
@@ -42,6 +43,15 @@ class Config:
     scan_secs: float
     reconcile_secs: float
     look_secs: float
+    look_threads: int
+    host_grace_secs: int
+    log_limit_mb: int
+    keep_secs: int
+    keep_failed_secs: int
+    disk_floor_mb: int
+    probe_secs: float
+    least_disk_mb: int
+    most_load: float
     worker_threads: int
     web_threads: int
     secrets: Mapping[str, str] = field(repr=False)
@@ -78,6 +88,15 @@ def read(environ: Mapping[str, str]) -> Config:
         scan_secs=look.number("FLEET_SCAN_SECS", 5.0, float, 0.1, 3600),
         reconcile_secs=look.number("FLEET_RECONCILE_SECS", 60.0, float, 0.5, 86400),
         look_secs=look.number("FLEET_LOOK_SECS", 1.0, float, 0.1, 3600),
+        look_threads=look.number("FLEET_LOOK_THREADS", 16, int, 1, 256),
+        host_grace_secs=look.number("FLEET_HOST_GRACE_SECS", 300, int, 1, 86400),
+        log_limit_mb=look.number("FLEET_LOG_LIMIT_MB", 128, int, 1, 4096),
+        keep_secs=look.number("FLEET_KEEP_SECS", 86400, int, 0, 365 * 86400),
+        keep_failed_secs=look.number("FLEET_KEEP_FAILED_SECS", 7 * 86400, int, 0, 365 * 86400),
+        disk_floor_mb=look.number("FLEET_DISK_FLOOR_MB", 1024, int, 0, 1 << 30),
+        probe_secs=look.number("FLEET_PROBE_SECS", 60.0, float, 0.5, 86400),
+        least_disk_mb=look.number("FLEET_LEAST_DISK_MB", 512, int, 0, 1 << 30),
+        most_load=look.number("FLEET_MOST_LOAD", 16.0, float, 0.1, 10_000),
         worker_threads=look.number("FLEET_WORKER_THREADS", 8, int, 1, 64),
         web_threads=look.number("FLEET_WEB_THREADS", 64, int, 4, 1000),
         secrets=look.secrets(home),
@@ -219,15 +238,33 @@ class SlotsSchema(_Strict):
     capabilities = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
 
 
+def _is_host_key(lines: str) -> None:
+    """Each line as known_hosts has it, without the host: a kind of key and the key."""
+    if not all(re.match(r"\s*(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ +\S+", line) for line in lines.strip().splitlines()):
+        raise ValidationError("each line must be a public key: ssh-ed25519 AAAA... (`fleet hosts test` shows it)")
+
+
 class HostSchema(_Strict):
-    host_id = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]{1,100}$"))
-    hostname = fields.String(required=True)
-    ssh_user = fields.String(load_default=None)
+    """A machine that we go to. `jump_only` is for one that others are reached over and that runs nothing itself."""
+
+    host_id = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]{1,100}\Z"))
+    hostname = fields.String(required=True, validate=validate.Regexp(r"^[^\s/@]+\Z", error="must be a name or address"))
+    ssh_user = fields.String(load_default=None, allow_none=True)
     ssh_port = fields.Integer(strict=True, load_default=22, validate=validate.Range(1, 65535))
-    ssh_key_path = fields.String(load_default=None)
-    host_key = fields.String(load_default=None)
-    work_dir = fields.String(load_default=None)
-    agents = fields.List(fields.Nested(SlotsSchema), required=True, validate=validate.Length(1))
+    ssh_key_path = fields.String(load_default=None, allow_none=True)
+    host_key = fields.String(load_default=None, allow_none=True, validate=_is_host_key)
+    proxy_jump = fields.String(load_default=None, allow_none=True)
+    jump_only = fields.Boolean(load_default=False)
+    work_dir = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(
+        r"^(~|~?/[A-Za-z0-9/._+@~-]*)\Z", error="must be absolute or begin with ~/, of letters, digits and /._+@-"
+    ))  # fmt: skip
+    labels = fields.List(fields.String(validate=validate.Length(1, 100)), load_default=list)
+    agents = fields.List(fields.Nested(SlotsSchema), load_default=list)
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_something_to_do(self, given: dict[str, Any], **_: Any) -> None:
+        if isinstance(given.get("agents", []), list) and not given.get("agents") and not given.get("jump_only"):
+            raise ValidationError("Name at least one kind of CLI, or set jump_only = true.", "agents")
 
 
 class CliSchema(_Strict):
@@ -259,19 +296,19 @@ def read_toml(path: Path) -> Declared:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Wrong([f"{path} is not TOML: {error}."]) from error
     except ValidationError as error:
-        raise Wrong([f"{path}: {where}: {what}" for where, what in _flat(error.messages)]) from error
+        raise Wrong([f"{path}: {where}: {what}" for where, what in flat(error.messages)]) from error
     if faults := _contradictions(declared):
         raise Wrong([f"{path}: {fault}" for fault in faults])
     return declared
 
 
-def _flat(messages: Any, at: str = "") -> list[tuple[str, str]]:
+def flat(messages: Any, at: str = "") -> list[tuple[str, str]]:
     """Marshmallow's nested messages as (place, sentence) pairs: ("hosts.0.hostname", "Missing data ...")."""
     if isinstance(messages, dict):
         return [
             pair
             for key, value in messages.items()
-            for pair in _flat(value, at if key == "value" else f"{at}.{key}".strip("."))
+            for pair in flat(value, at if key == "value" else f"{at}.{key}".strip("."))
         ]
     return [(at, str(message)) for message in messages]
 
@@ -283,6 +320,7 @@ def _contradictions(declared: Declared) -> list[str]:
         if repository["forge"] not in declared["forges"]
     ]
     ids = [host["host_id"] for host in declared["hosts"]]
+    faults += jumps_to_nowhere({host["host_id"]: host["proxy_jump"] for host in declared["hosts"]})
     for host in declared["hosts"]:
         kinds = [agent["agent_type"] for agent in host["agents"]]
         faults += [
@@ -290,3 +328,14 @@ def _contradictions(declared: Declared) -> list[str]:
         ]
     faults += [f"hosts: {host_id!r} is declared twice" for host_id in sorted({i for i in ids if ids.count(i) > 1})]
     return faults
+
+
+def jumps_to_nowhere(jumps: Mapping[str, str | None]) -> list[str]:
+    """What is wrong with the hosts that others are reached over: each has to be there, and to be reached itself."""
+    return [
+        f"hosts: {host_id} is reached over {over!r}, which is not declared"
+        if over not in jumps
+        else f"hosts: {host_id} is reached over {over}, which is itself reached over another: one jump is possible"
+        for host_id, over in jumps.items()
+        if over is not None and (over not in jumps or jumps[over] is not None)
+    ]

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 
 from app.domain.lifecycle import Fact, What
 from app.domain.task import Mode, Priority, State, Task
-from app.store import places, tasks, views
+from app.store import places, runs, tasks, views
+from app.store.tables import Row
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
@@ -70,6 +71,11 @@ def a_host(
     agents = [{"agent_type": "coder", "max_concurrency": slots, "capabilities": list(capabilities)}]
     reach = {"ssh_user": None, "ssh_port": 22, "ssh_key_path": None, "host_key": None}
     return {"host_id": host_id, "hostname": "localhost", "work_dir": None, "agents": agents, **reach, **given}
+
+
+def open_on_hosts(conn: Connection) -> list[Row]:
+    """Every run on a host that has not ended."""
+    return [run for host in places.all_hosts(conn) for run in runs.open_on_host(conn, host.host_id)]
 
 
 def apply(conn: Connection, **given: Any) -> None:

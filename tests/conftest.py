@@ -14,7 +14,7 @@ from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
 from app.web import create_app
-from tests import servers
+from tests import servers, sshd
 from tests.fakes.forge import FakeForge
 from tests.workshop import Workshop
 
@@ -32,6 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     while _shared:
         _shared.pop().stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which SSH server the tests had, if they asked for one."""
+    found = sshd.said(servers.home() / "sshd") if _shared else None
+    if found:
+        terminalreporter.write_line(f"SSH was tested against {found}")
 
 
 class FakeClock:
@@ -71,6 +78,12 @@ def shared_engine(database: str) -> Iterator[Engine]:
     engine = connect(database, 20)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sshd_program() -> sshd.Program:
+    """How to run an sshd here."""
+    return sshd.find(servers.home() / "sshd")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.config import Config
 from app.wiring import WORK
+from workers.sweep import EVERY_SECS
 
 
 def schedule(config: Config) -> dict[str, dict[str, Any]]:
@@ -12,6 +13,8 @@ def schedule(config: Config) -> dict[str, dict[str, Any]]:
         WORK: config.scan_secs,
         "fleet.rescue": config.scan_secs,
         "fleet.look": config.look_secs,
+        "fleet.probe": min(config.scan_secs, config.probe_secs),  # each host has its own time
         "fleet.reconcile": config.reconcile_secs,
+        "fleet.sweep": EVERY_SECS,
     }
     return {name: {"task": name, "schedule": secs, "options": {"expires": secs}} for name, secs in every.items()}

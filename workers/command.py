@@ -20,13 +20,14 @@ from workers import reach
 CLIS = Path(__file__).with_name("clis")
 HEARTBEAT_SECS = 5
 GRACE_SECS = 10
+FINAL_EVENTS = ("result", "turn.completed", "turn.failed")  # the last word of CLIs that speak in lines of JSON
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
 def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
     """The `start` request of an order. Raises Refused when nobody knows the CLI."""
     template = template_of(order.cli, order.template)
-    asked = of_cli(template, order.prompt, order.session, order.timeout_secs)
+    asked = of_cli(template, order.prompt, order.session, order.timeout_secs, fleet.config.log_limit_mb)
     return about(fleet, order.host, order.run["name"]) | asked | {
         "task": order.task_name,
         "repository": order.repository,
@@ -36,8 +37,11 @@ def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_cli(template: Mapping[str, Any], prompt: str, session: str | None, timeout_secs: int) -> dict[str, Any]:
-    """What a `start` request says of the CLI: how to call it, on a session or afresh, and how long it may take."""
+def of_cli(
+    template: Mapping[str, Any], prompt: str, session: str | None, timeout_secs: int, log_limit_mb: int
+) -> dict[str, Any]:
+    """What a `start` request says of the CLI: how to call it, on a session or afresh, and how long it may take. Of an
+    output of more than so many MB the middle is left out."""
     resume = session and template.get("resume")
     argv = [part.replace("{session_id}", session or "") for part in (resume or template["argv"])]
     return {
@@ -46,11 +50,14 @@ def of_cli(template: Mapping[str, Any], prompt: str, session: str | None, timeou
             "env": dict(template.get("env") or {}),
             "prompt": prompt,
             "prompt_via": template.get("prompt", "stdin"),
+            "final": [] if template.get("parser", "raw") == "raw" else list(FINAL_EVENTS),
         },
         "limits": {
             "wall_secs": min(timeout_secs, template.get("timeout_secs", timeout_secs)),
             "silence_secs": template.get("silence_secs", 600),
             "grace_secs": GRACE_SECS,
+            "log_head_bytes": log_limit_mb << 19,
+            "log_tail_bytes": log_limit_mb << 19,
         },
         "heartbeat_secs": HEARTBEAT_SECS,
     }

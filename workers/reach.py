@@ -1,4 +1,4 @@
-"""Calls the supervisor on a host: one verb, JSON in, JSON out. `localhost` is a local process; SSH joins it here."""
+"""Calls the supervisor on a host: one verb, JSON in, JSON out. `localhost` is a local process, all others are SSH."""
 
 import hashlib
 import json
@@ -7,15 +7,17 @@ import py_compile
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from app.domain.errors import Kind, Refused
+from app.domain.place import Fitness
 from app.ports import Fleet
 from app.store.tables import Row
+from workers.away import LeftAlone, Unable, Unreachable
 
+__all__ = ["Unable", "Unreachable", "ask", "home", "tell"]
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SECONDS = 60
 KEPT = (
@@ -30,15 +32,27 @@ KEPT = (
 )  # no secret of ours goes along
 
 
-class Unreachable(Exception):
-    """The host did not answer; what it does meanwhile is unknown."""
+Listener = Callable[[Row, Unreachable], None]
+_listeners: list[Listener] = []
 
 
 def ask(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The supervisor's answer. Raises Unreachable, or Refused where the host says that it cannot be done."""
-    if host["hostname"] != "localhost":
-        raise Refused(Kind.INVALID, f"The host {host['host_id']} needs SSH, which this version does not have yet.")
-    return _ask_locally(host, verb, request)
+    if host["hostname"] == "localhost":
+        return _ask_locally(host, verb, request)
+    if host["fitness"] == Fitness.QUARANTINED:
+        raise Unreachable(f"{host['host_id']} is in quarantine, and is not asked: {host['why']}")
+    try:
+        said, trouble = _ask_over_ssh(host, verb, request)
+    except Unreachable as why:
+        _hear(host, why)
+        raise type(why)(f"{host['host_id']} did not answer `{verb}`: {why}") from why
+    return _answer(host, verb, said, trouble)
+
+
+def tell(listener: Listener) -> None:
+    """Have `listener` hear of each host that was asked over SSH and did not answer, or is not to be trusted."""
+    _listeners[:] = [listener]
 
 
 def home(fleet: Fleet, host: Row) -> str:
@@ -46,6 +60,18 @@ def home(fleet: Fleet, host: Row) -> str:
     return host["work_dir"] or (
         str(fleet.config.home / "work") if host["hostname"] == "localhost" else "~/.agent-fleet"
     )
+
+
+def _ask_over_ssh(host: Row, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    from workers import lines  # noqa: PLC0415 - a fleet of localhost alone is spared 20 MB of paramiko
+
+    return lines.to(host).ask(verb, request)
+
+
+def _hear(host: Row, why: Unreachable) -> None:
+    if not isinstance(why, LeftAlone):
+        for listener in _listeners:
+            listener(host, why)
 
 
 def _ask_locally(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,13 +93,13 @@ def _ask_locally(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, 
 
 def _answer(host: Row, verb: str, stdout: bytes, stderr: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(stdout)
+        answer = json.loads(stdout.rstrip().rpartition(b"\n")[2])  # a shell's profile may have printed something first
     except ValueError as error:
         raise Unreachable(
             f"{host['host_id']} gave no answer to `{verb}`: {stderr[-500:].decode(errors='replace')}"
         ) from error
     if "error" in answer:
-        raise Unreachable(f"{host['host_id']} could not `{verb}`: {answer['error']}")
+        raise Unable(f"{host['host_id']} could not `{verb}`: {answer['error']}")
     return dict(answer)
 
 

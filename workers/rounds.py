@@ -1,4 +1,4 @@
-"""The rounds: work (apply, place, start, settle), look (poll hosts), rescue, reconcile. Any number at once is fine."""
+"""The rounds: work (apply, place, start, settle), look, probe, rescue, reconcile, sweep. Any number will do."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,12 @@ import structlog
 
 from app.services import assign, intake, reconcile, rescue, settle
 from app.wiring import WORK
-from workers import runs
+from workers import looks, probes, reach, runs, sweep
 from workers.celery import app, fleet
 
 MOST_TURNS = 50
 log = structlog.get_logger()
+reach.tell(lambda host, why: probes.heard(fleet(), host, why))
 
 
 @app.task(name=WORK)
@@ -33,8 +34,15 @@ def work() -> None:
 
 @app.task(name="fleet.look")
 def look() -> None:
-    """See how the runs on all hosts are."""
-    if runs.look(fleet()):
+    """See how the runs on the hosts are that are due."""
+    if looks.look(fleet()):
+        work()
+
+
+@app.task(name="fleet.probe")
+def probe() -> None:
+    """See which hosts are fit for work."""
+    if probes.look(fleet()):
         work()
 
 
@@ -50,3 +58,9 @@ def reconcile_round() -> None:
     """Compare with the forges."""
     if reconcile.reconcile(fleet(), every=fleet().config.reconcile_secs * 0.9):
         work()
+
+
+@app.task(name="fleet.sweep")
+def sweep_round() -> None:
+    """Have hosts let go of what is finished and saved."""
+    sweep.sweep(fleet(), every=sweep.EVERY_SECS * 0.9)

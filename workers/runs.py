@@ -1,23 +1,21 @@
-"""Starts, polls, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
+"""Starts, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
 
-import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
-from app.domain.errors import Refused, Unavailable
+from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Debt
+from app.domain.place import Fitness
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.services import report, settle, start
-from app.store import debts, places, runs
+from app.services import inspect, report, salvage, settle, start
+from app.store import debts, logs, looks, places, runs
 from app.store.tables import Row
 from workers import command, reach
-from workers.reach import Unreachable
+from workers.reach import Unable, Unreachable
 
-PIECE = 1 << 20  # bytes of output that one look at a host may bring
-LOOKS = 40  # pieces one round fetches from a host before it lets others have a turn
 GRACE_SECS = 10
 log = structlog.get_logger()
 
@@ -34,38 +32,17 @@ def pay(fleet: Fleet) -> int:
     return len(owed)
 
 
-def look(fleet: Fleet) -> int:
-    """Poll every host that has runs of ours, one call a host; returns how many runs ended."""
-    with fleet.engine.begin() as conn:
-        open_runs = runs.open_on_hosts(conn)
-        hosts = {id_: places.host(conn, id_) for id_ in {run["host_id"] for run in open_runs}}
-    return sum(
-        _guarded(_look_at, fleet, host, [run for run in open_runs if run["host_id"] == host_id])
-        for host_id, host in hosts.items()
-        if host is not None
-    )
-
-
-def _guarded(step: Callable[..., int], *given: Any) -> int:
-    """What breaks with one run or host is logged, and holds up no other."""
-    try:
-        return step(*given)
-    except Exception:
-        log.exception("a look broke", step=step.__name__)
-        return 0
-
-
 def _start(fleet: Fleet, debt: Row) -> None:
     try:
         order = start.order(fleet, debt)
-        if order is not None:
+        if order is not None and report.may_start(fleet, order.run):
             _carry_out(fleet, order)
     except Unavailable as later:
         return _start_later(fleet, debt, str(later))
-    except (Refused, Unreachable) as no:
-        return (
-            _start_later(fleet, debt, str(no)) if isinstance(no, Unreachable) else _cannot_start(fleet, debt, str(no))
-        )
+    except Unreachable as unknown:
+        return _ask_again(fleet, debt, unknown)
+    except Refused as no:
+        return _cannot_start(fleet, debt, no)
     with fleet.engine.begin() as conn:
         debts.paid(conn, debt["id"], fleet.clock())
 
@@ -75,6 +52,8 @@ def _carry_out(fleet: Fleet, order: start.Order) -> None:
     answer = reach.ask(order.host, "start", command.spec(fleet, order))
     if answer.get("state") in ("started", "known"):
         report.started(fleet, order.run)
+        with fleet.engine.begin() as conn:
+            looks.hurry(conn, order.host["host_id"], fleet.clock())
     log.info("start", run=order.run["name"], host=order.host["host_id"], answer=answer.get("state"))
 
 
@@ -84,12 +63,22 @@ def _start_later(fleet: Fleet, debt: Row, why: str) -> None:
         debts.postpone(conn, debt, fleet.clock(), fleet.mask.text(why))
 
 
-def _cannot_start(fleet: Fleet, debt: Row, why: str) -> None:
+def _ask_again(fleet: Fleet, debt: Row, why: Unreachable) -> None:
+    """Said again, a start changes nothing. Where it may have arrived, the run waits for its host to come back."""
+    with fleet.engine.begin() as conn:
+        run = runs.get(conn, debt["task_pk"], debt["run"])
+    if run is not None and (isinstance(why, Unable) or why.never_asked):
+        report.did_not_start(fleet, run)
+    _start_later(fleet, debt, str(why))
+
+
+def _cannot_start(fleet: Fleet, debt: Row, no: Refused) -> None:
+    why = str(no)
     with fleet.engine.begin() as conn:
         debts.give_up(conn, debt["id"], fleet.clock(), fleet.mask.text(why))
         run = runs.get(conn, debt["task_pk"], debt["run"])
     if run is not None:
-        report.failed(fleet, run, "cli_missing", why, transient=False)
+        report.failed(fleet, run, "cli_missing" if no.kind is Kind.UNKNOWN else "cannot_start", why, transient=False)
 
 
 def _stop(fleet: Fleet, task_pk: int, newest: int) -> None:
@@ -122,60 +111,34 @@ def _cancel(fleet: Fleet, host: Row, run: Row) -> None:
     log.info("cancel", run=run["name"], host=host["host_id"], answer=answer.get("state"))
 
 
-def _look_at(fleet: Fleet, host: Row, ours: list[Row]) -> int:
-    """One host: fetch what is new of its runs until there is no more, or others should have a turn."""
-    offsets = {run["name"]: [run["stdout_size"], run["stderr_size"]] for run in ours}
-    ended = 0
-    for _ in range(LOOKS):
-        try:
-            answer = reach.ask(host, "poll", _asked(fleet, host, ours, offsets))
-        except Unreachable as why:
-            log.warning("a host could not be looked at", host=host["host_id"], why=str(why))
-            return ended
-        more = [run for run in ours if _hear(fleet, run, answer["runs"][run["name"]], offsets[run["name"]])]
-        over = [run for run in ours if run not in more and answer["runs"][run["name"]].get("result")]
-        ended += sum(_guarded(_finish, fleet, run, answer["runs"][run["name"]]["result"]) for run in over)
-        ours = more
-        if not ours:
-            break
+def finish(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> bool:
+    """The run is over and its log is here whole: read it, and tell. One that was lost is looked for on the forge
+    first. Raises Unavailable while that cannot be asked."""
+    if result.get("end") == "lost":
+        result = salvage.saved(fleet, run, result) or result
+    ended = report.ended(fleet, run, result, _outcome(fleet, run, result))
+    if ended and result.get("survivors"):
+        _drain(fleet, run, result["survivors"])
     return ended
 
 
-def _asked(fleet: Fleet, host: Row, ours: list[Row], offsets: Mapping[str, list[int]]) -> dict[str, Any]:
-    asked = [{"run": run["name"], "stdout": offsets[run["name"]][0], "stderr": offsets[run["name"]][1]} for run in ours]
-    return command.about(fleet, host) | {"runs": asked, "limit": PIECE}
-
-
-def _hear(fleet: Fleet, run: Row, seen: dict[str, Any], offsets: list[int]) -> bool:
-    """Take in what a host says of one run; True while its log has more to fetch. A run the host never heard of is
-    not beaten: its start is owed, or its lease runs out."""
-    if not seen.get("known"):
-        return False
-    if run["started_at"] is None:
-        report.started(fleet, run)
-    else:
-        report.beat(fleet, run)
-    behind = False
-    for at, stream in enumerate(("stdout", "stderr")):
-        piece = seen[stream]
-        data = base64.b64decode(piece["data"])
-        if data:
-            offsets[at] = report.log(fleet, run, stream, piece["offset"], data)
-        behind |= offsets[at] < piece["size"] and bool(data)
-    return behind
-
-
-def _finish(fleet: Fleet, run: Row, result: dict[str, Any]) -> bool:
-    """The run is over and its log is here whole: read it, and tell."""
-    return report.ended(fleet, run, result, _outcome(fleet, run, result))
-
-
 def _outcome(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> Outcome:
+    """What the CLI said. One that was ended after its last word, or whose work is on the forge, did exit well."""
     with fleet.engine.begin() as conn:
         template = places.cli(conn, run["agent_type"] or "")
-        stdout = runs.read_log(conn, run["id"], "stdout")
+        run = runs.get(conn, run["task_pk"], run["number"]) or run
+        stdout = logs.ends(conn, run, "stdout")
+    exit_code = 0 if result.get("hung") or result.get("adopted") else result.get("exit_code")
     try:
-        return command.parse(run["agent_type"] or "", template, stdout, result.get("exit_code"))
+        return command.parse(run["agent_type"] or "", template, stdout, exit_code)
     except (TypeError, LookupError, ValueError, AttributeError):
         log.exception("output that its parser cannot read", run=run["name"])
         return Outcome(Verdict.UNKNOWN)
+
+
+def _drain(fleet: Fleet, run: Row, survivors: list[dict[str, Any]]) -> None:
+    """Processes that no signal ends may still write where a next run works: the host gets no more work."""
+    named = ", ".join(f"{one['pid']} ({one['command']})" for one in survivors[:5])
+    why = f"{run['name']} left processes that could not be ended: {named}. End them there, then resume the host."
+    inspect.set_fitness(fleet, run["host_id"], Fitness.DRAINING, fleet.mask.text(why))
+    log.error("a host is drained", host=run["host_id"], why=why)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 STEPS = ("prepare", "agent", "validate", "deliver")
 # The wall clock and the silence of the agent, all commands of the validation together, each git process.
-LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600}
+# What a CLI may take to end after its last word. Of each log, how many bytes of its beginning and of its end are kept.
+LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600,
+          "final_secs": 30, "log_head_bytes": 32 << 20, "log_tail_bytes": 32 << 20}  # fmt: skip
 ENDS = {
     "cancelled": "the run was cancelled",
     "lost": "the supervisor was told to end (SIGTERM), but not by a cancel: the host may be shutting down",
@@ -39,8 +41,13 @@ ENDS = {
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,120}\Z")
 NOT_IN_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|/\.|@\{|\.lock(/|\Z)|\A[-/.]|[/.]\Z|\A\Z")
+STREAMS = ("stdout", "stderr")
 ABANDONED_SECS = 3  # a folder without state.json whose maker has not locked it for so long belongs to nobody
 PATIENCE_SECS = 10  # how long we wait for another process to do its part
+RESERVE_BYTES = 64 << 10  # kept free in a run's folder, so that a full disk still takes its result
+LINGERING = "/var/lib/systemd/linger"  # whose systemd goes on when they log out
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Refused(Exception):
@@ -50,9 +57,9 @@ class Refused(Exception):
 class Ended(Exception):
     """The run is over before its last step."""
 
-    def __init__(self, end: str, reason: str) -> None:
+    def __init__(self, end: str, reason: str, failure: str | None = None) -> None:
         super().__init__(reason)
-        self.end = end
+        self.end, self.failure = end, failure
 
 
 # ------------------------------------------------------------------------------------------------- the verbs
@@ -89,7 +96,8 @@ def start(request: Json) -> Json:
 def poll(request: Json) -> Json:
     """How all these runs are, and what their logs have grown by since the given offsets.
 
-    `offset` is where `data` begins: go on at offset + its length. `limit` bounds the bytes before base64.
+    `offset` is where `data` begins: go on at offset + its length. Where it lies behind the offset that was asked for,
+    the bytes between were left out of the log. `limit` bounds the bytes before base64.
     """
     answers: Json = {}
     logs: list[tuple[int, str, int, Json]] = []
@@ -97,13 +105,13 @@ def poll(request: Json) -> Json:
         run = Run.named({**request, **asked})
         # The result is looked at before the logs: once it is there they do not grow any more.
         answer = answers[run.name] = run.seen()
-        for name in ("stdout", "stderr") if answer["known"] else ():
-            path, offset = run.file(name + ".log"), asked.get(name) or 0
-            size = os.path.getsize(path) if os.path.exists(path) else 0
-            answer[name] = {"offset": offset, "size": size, "data": ""}
-            logs.append((max(0, size - offset), path, offset, answer[name]))
+        for name in STREAMS if answer["known"] else ():
+            sizes = (answer["result"] or {}).get("logs") or {}
+            path, begin, end = next_piece(run.file(name + ".log"), asked.get(name) or 0, sizes.get(name, 0))
+            answer[name] = {"offset": begin, "size": end, "data": ""}
+            logs.append((max(0, end - begin), path, begin, answer[name]))
     share_out(logs, request.get("limit") or 262144)
-    return {"now": time.time(), "boot_id": boot_id(), "runs": answers}
+    return {"now": time.time(), "boot_id": boot_id(), "disk_free": disk_free(request), "runs": answers}
 
 
 def cancel(request: Json) -> Json:
@@ -146,16 +154,22 @@ def release(request: Json) -> Json:
 
 def probe(request: Json) -> Json:
     """What this host is and has: asked before it is given work."""
+    clis = request.get("clis", {})
+    versions = versions_of({**clis, " git": ["git", "--version"]})
+    return {
+        "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
+        "git": versions.pop(" git"), "disk_free": disk_free(request), "cpus": os.cpu_count(),
+        "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
+        "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])),
+    }  # fmt: skip
+
+
+def disk_free(request: Json) -> int:
     base = fleet_folder(request)
     while not os.path.exists(base):
         base = os.path.dirname(base)
     disk = os.statvfs(base)
-    versions = versions_of({**request.get("clis", {}), " git": ["git", "--version"]})
-    return {
-        "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
-        "git": versions.pop(" git"), "disk_free": disk.f_bavail * disk.f_frsize, "cpus": os.cpu_count(),
-        "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
-    }  # fmt: skip
+    return disk.f_bavail * disk.f_frsize
 
 
 VERBS = {"start": start, "poll": poll, "cancel": cancel, "release": release, "probe": probe}
@@ -189,6 +203,8 @@ def checked(verb: str, text: bytes) -> Json:
         if holder is not None and not (isinstance(holder, dict) and isinstance(holder.get(name), kind)):
             raise Refused(f"the request to {verb} needs '{field}' as {KINDS[kind]}: add it and ask again")
     check_sense(request)
+    if isinstance(request.get("path"), str):  # as a login has it: a session without one finds fewer programs
+        os.environ["PATH"] = request["path"]
     return request
 
 
@@ -288,15 +304,21 @@ class Run:
             self.unlock()
 
     def _lose(self, state: Json) -> Json:
-        reason = "the host was rebooted"
+        reason, survivors = "the host was rebooted", []
         if state.get("boot_id") == boot_id():
             reason = "the supervisor died"
-            end_leftovers(state)
+            if state.get("pid") and started(state["pid"]):
+                reason += ", and its process number is another program's now"
+            survivors = end_leftovers(self, state)
         if state.get("step") == "deliver":
             reason += " while it was delivering: look at the branch on the forge before anything is run again"
-        known = {key: state[key] for key in ("step", "started_at") if key in state}
-        result = outcome(self.name, "lost", reason, **known)
-        self.write("result.json", result, durable=True)
+        known = {key: state[key] for key in ("step", "started_at", "base", "head", "validation") if key in state}
+        result = outcome(self.name, "lost", reason, survivors=survivors, **known)
+        remove(self.file("reserve"))
+        try:
+            self.write("result.json", result, durable=True)
+        except OSError:  # said again at the next look; whoever asks hears it all the same
+            pass
         return result
 
 
@@ -342,6 +364,7 @@ def outcome(run: str, end: str, reason: str | None, **known: Any) -> Json:
         "run": run, "end": end, "step": None, "reason": reason, "exit_code": None, "signal": None,
         "started_at": now, "ended_at": now, "steps": [], "validation": [],
         "base": None, "head": None, "commits": [], "changed": False, "pushed": False,
+        "failure": None, "hung": False, "survivors": [], "logs": {},
     }  # fmt: skip
     return {**empty, **known}
 
@@ -391,6 +414,34 @@ def erase(path: str) -> None:
         shutil.rmtree(path, onerror=open_up)
 
 
+def next_piece(path: str, offset: int, ended_at: int) -> tuple[str, int, int]:
+    """Where a log goes on from `offset`: the file, the offset of its first byte that can be had, and the log's end.
+
+    What was left out is stepped over. `ended_at` is the size of a log that has ended, whose last bytes may be missing.
+    """
+    files = log_files(path)
+    sizes = [size_of(file) for _, file in files]
+    end = max([ended_at, *(begin + size for (begin, _), size in zip(files, sizes))])
+    for (begin, file), size in zip(files, sizes):
+        if offset < begin + size:
+            return file, max(offset, begin), end
+    return path, (end if ended_at and offset < end else offset), end
+
+
+def log_files(path: str) -> list[tuple[int, str]]:
+    """A log's files and the offsets at which they begin, in order: see Log."""
+    folder, name = os.path.split(path)
+    rest = (other[len(name) + 1 :] for other in os.listdir(folder) if other.startswith(name + "."))
+    return [(0, path), *sorted((int(number), f"{path}.{number}") for number in rest if number.isdigit())]
+
+
+def size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # not begun, or let go of meanwhile
+        return 0
+
+
 def share_out(logs: list[tuple[int, str, int, Json]], budget: int) -> None:
     """Fill in the new bytes of each log. Those with little news come first and leave the rest to others."""
     import base64
@@ -399,11 +450,18 @@ def share_out(logs: list[tuple[int, str, int, Json]], budget: int) -> None:
     for position, (news, path, offset, answer) in enumerate(logs):
         share = max(1, budget // (len(logs) - position))
         if news:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                data = file.read(min(news, share))
+            data = read_piece(path, offset, min(news, share))
             answer["data"] = base64.b64encode(data).decode()
             budget -= len(data)
+
+
+def read_piece(path: str, offset: int, most: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset - int(path.rpartition(".log.")[2] if ".log." in os.path.basename(path) else 0))
+            return file.read(most)
+    except FileNotFoundError:  # let go of a moment ago: the next poll finds what comes after it
+        return b""
 
 
 # ---------------------------------------------------------------------------------------------- a run's life
@@ -412,6 +470,7 @@ def launch(run: Run, request: Json) -> int:
     try:
         run.write("spec.json", without_secrets(request))
         replace_file(run.file("prompt.txt"), request["agent"]["prompt"].encode("utf-8", "replace"))
+        replace_file(run.file("reserve"), bytes(RESERVE_BYTES))
         hear, say = os.pipe()
         if os.fork() == 0:
             detach(run, request, say)
@@ -488,17 +547,23 @@ class Supervisor:
         self.run.write("state.json", self.state)
 
     def live(self) -> None:
+        inherit_orphans()
         try:
+            self.state["cgroup"] = own_cgroup(self.watch, f"fleet-{mark(self.run)}.scope")
             for step in STEPS:
                 self.take(step)
             self.watch.heed_cancel()  # too late to stop the push, and `pushed` says so
         except Ended as why:
-            self.result.update(end=why.end, reason=str(why))
+            self.result.update(end=why.end, reason=str(why), failure=why.failure)
         except Exception as why:  # an end with a reason is better than none
             sys.excepthook(*sys.exc_info())
             self.result.update(end="failed", reason=f"step {self.state['step']} failed on this host: {why}")
+            if isinstance(why, OSError) and why.errno in NO_ROOM:
+                self.result["failure"] = "disk_full"
         if self.result["end"] == "cancelled" and not self.run.read("cancel.json"):
             self.result.update(end="lost", reason=ENDS["lost"])
+        self.result["survivors"] = self.watch.survivors
+        remove(self.run.file("reserve"))
         self.run.write("result.json", {**self.result, "ended_at": time.time()}, durable=True)
         self.tree_lock.release()
         self.run.unlock()
@@ -512,10 +577,18 @@ class Supervisor:
         try:
             self.watch.heed_cancel()
             if step != STEPS[0]:
-                self.run.write("state.json", self.state)
+                self.note()
             note["ok"] = getattr(self, step)()
         finally:
             note["seconds"] = round(time.monotonic() - began, 4)
+
+    def note(self, durable: bool = False) -> None:
+        """How far we are. A full disk costs the note and not the run."""
+        try:
+            self.run.write("state.json", self.state, durable=durable)
+        except OSError as why:
+            if why.errno not in NO_ROOM:
+                raise
 
     def grace(self) -> float:
         return float({**self.limits, **(self.run.read("cancel.json") or {})}["grace_secs"])
@@ -524,7 +597,7 @@ class Supervisor:
         make_folder(os.path.dirname(self.tree.path))
         if not self.watch.acquire(self.tree_lock, PATIENCE_SECS):
             raise Ended("failed", f"another run still works in {self.tree.path}: end that one first")
-        self.result["base"] = self.tree.prepare()
+        self.result["base"] = self.state["base"] = self.tree.prepare()
         return True
 
     def agent(self) -> bool:
@@ -533,12 +606,15 @@ class Supervisor:
                           agent_started_at=time.time())  # fmt: skip
         self.run.write("state.json", self.state)  # the note comes first: no process without one
         self.go(child, f"the CLI '{child.argv[0]}'")
-        self.run.write("state.json", self.state, durable=True)  # only now: syncing holds up the checkout
-        why = self.watch.over(child, Patience(self, ("stdout.log", "stderr.log")).exhausted, self.grace)
-        self.result.update(exit_code=child.exit_code, signal=child.signal)
-        if why:
+        self.note(durable=True)  # only now: syncing holds up the checkout
+        patience = Patience(self, self.logs)
+        why = self.watch.over(child, patience.exhausted, self.grace)
+        self.watch.hang_up()
+        self.result.update(exit_code=child.exit_code, signal=child.signal, hung=why == "hung",
+                           logs={name: log.size for name, log in zip(STREAMS, self.logs)})  # fmt: skip
+        if why and why != "hung":
             raise Ended(why, ENDS[why].format(**self.limits))
-        if child.exit_code != 0:
+        if child.exit_code != 0 and not why:
             raise Ended("failed", f"the CLI '{child.argv[0]}' {child.how()}: read the end of its logs")
         return True
 
@@ -549,41 +625,48 @@ class Supervisor:
         argv = [filled(word, places) for word in agent["argv"]]
         env = {key: filled(value, places) for key, value in (agent.get("env") or {}).items()}
         prompt = os.devnull if agent.get("prompt_via") == "file" else "prompt.txt"
-        files = [os.open(prompt, os.O_RDONLY), open_log("stdout.log"), open_log("stderr.log")]
-        return Child(argv, {**environment(), **env, "FLEET_RUN": self.run.name}, self.tree.path, files)
+        last_word = LastWord(agent.get("final") or ())
+        self.logs = [Log("stdout.log", self.limits, last_word), Log("stderr.log", self.limits)]
+        files = [os.open(prompt, os.O_RDONLY), *map(self.watch.tap, self.logs)]
+        return Child(argv, {**environment(), **env, **self.names()}, self.tree.path, files)
+
+    def names(self) -> dict[str, str]:
+        """What the run's processes bear in their environment; by the second what a dead supervisor left is found."""
+        return {"FLEET_RUN": self.run.name, "FLEET_RUN_ID": mark(self.run)}
 
     def go(self, child: Child, who: str) -> None:
         try:
             child.go()
         except FileNotFoundError:
-            raise Ended("failed", f"{who} is not on this host's PATH") from None
+            raise Ended("failed", f"{who} is not on this host's PATH", "cli_missing") from None
         except OSError as why:
             raise Ended("failed", f"{who} could not be started: {why.strerror}") from None
 
     def validate(self) -> bool:
-        until = time.monotonic() + self.limits["validation_secs"]
+        until, log = time.monotonic() + self.limits["validation_secs"], Log("validate.log", self.limits)
+        self.state["validation"] = self.result["validation"]
         for command in self.request.get("validation") or []:
-            note = self.check(command, until)
+            note = self.check(command, log, until)
             self.result["validation"].append(note)
             if note["exit_code"] != 0:
                 self.result["reason"] = f"validation failed: `{command}` ended with {note['exit_code']}"
                 return False
         return True
 
-    def check(self, command: str, until: float) -> Json:
-        began, log = time.monotonic(), open_log("validate.log")
-        offset = os.fstat(log).st_size
-        env = {**environment(), "FLEET_RUN": self.run.name}
-        files = [os.open(os.devnull, os.O_RDONLY), log, os.dup(log)]
-        child = Child(["sh", "-c", command], env, self.tree.path, files)
+    def check(self, command: str, log: Log, until: float) -> Json:
+        began, log.end = time.monotonic(), b""
+        pipe = self.watch.tap(log)
+        files = [os.open(os.devnull, os.O_RDONLY), pipe, os.dup(pipe)]
+        child = Child(["sh", "-c", command], {**environment(), **self.names()}, self.tree.path, files)
         self.state.update(check_pid=child.pid, check_start=started(child.pid))
-        self.run.write("state.json", self.state)
+        self.note()
         self.go(child, "the shell")
         late = self.watch.over(child, lambda: self.watch.told_to_stop or late_after(until), self.grace)
+        self.watch.hang_up()
         self.watch.heed_cancel()
         code = 124 if late else 128 + child.signal if child.signal else child.exit_code
         return {"command": command, "exit_code": code, "seconds": round(time.monotonic() - began, 3),
-                "tail": tail("validate.log", offset)}  # fmt: skip
+                "tail": log.end.decode("utf-8", "replace")}  # fmt: skip
 
     def deliver(self) -> bool:
         wanted = self.request.get("delivery")
@@ -592,6 +675,8 @@ class Supervisor:
             head, base = self.tree.head(), self.result["base"]
             commits = self.tree.commits_since(base)
             self.result.update(head=head, commits=commits, changed=head != base)
+            self.state["head"] = head  # if we die while pushing, the forge can be asked for it
+            self.note()
             self.result["pushed"] = self.tree.deliver()
         return True
 
@@ -599,17 +684,19 @@ class Supervisor:
 class Patience:
     """When the agent has to be ended, and why."""
 
-    def __init__(self, supervisor: Supervisor, logs: tuple[str, ...]) -> None:
+    def __init__(self, supervisor: Supervisor, logs: list[Log]) -> None:
         self.watch, self.limits, self.logs = supervisor.watch, supervisor.limits, logs
         self.began = self.heard_at = time.monotonic()
         self.heard = 0
 
     def exhausted(self) -> str | None:
-        now, heard = time.monotonic(), sum(os.stat(log).st_size for log in self.logs)
+        now, heard, last_word = time.monotonic(), sum(log.size for log in self.logs), self.logs[0].last_word
         if heard != self.heard:
             self.heard, self.heard_at = heard, now
         if self.watch.told_to_stop:
             return "cancelled"
+        if last_word and last_word.said_at and now - last_word.said_at > self.limits["final_secs"]:
+            return "hung"
         if now - self.began > self.limits["wall_secs"]:
             return "timed_out"
         return "silent" if now - self.heard_at > self.limits["silence_secs"] else None
@@ -630,11 +717,101 @@ def filled(text: str, places: dict[str, str]) -> str:
     return text
 
 
-def tail(path: str, offset: int, size: int = 4000) -> str:
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(offset, end - size))
-        return file.read(size).decode("utf-8", "replace")
+# -------------------------------------------------------------------------------------------------- the logs
+class Log:
+    """What a program says, on a disk that must not fill: the beginning whole, of the rest the newest pieces.
+
+    `stdout.log` holds the bytes from 0. When it is full `stdout.log.<offset>` goes on, and then the next, and the
+    oldest of these go. A name says where its bytes stand: offsets stay true whatever was left out between.
+    """
+
+    PIECES = 8
+    END_BYTES = 4000
+
+    def __init__(self, path: str, limits: Json, last_word: LastWord | None = None) -> None:
+        self.path, self.last_word = path, last_word
+        self.size, self.end = 0, b""  # how many bytes were said, and the last of them
+        self._piece = max(1, limits["log_tail_bytes"] // self.PIECES)
+        self._pieces: list[str] = []
+        self._fd, self._room = open_log(path), limits["log_head_bytes"]
+
+    def write(self, data: bytes) -> None:
+        self.end = (self.end + data[-self.END_BYTES :])[-self.END_BYTES :]
+        if self.last_word:
+            self.last_word.hear(data)
+        while data:
+            if not self._room:
+                self._turn_over()
+            part = data[: self._room]
+            self._put(part)
+            data = data[len(part) :]
+
+    def _put(self, data: bytes) -> None:
+        """A full disk costs these bytes and not the run: they are left out, and the next piece begins behind them."""
+        try:
+            done = os.write(self._fd, data)
+        except OSError:
+            done = 0
+        self.size += len(data)
+        self._room = self._room - done if done == len(data) else 0
+
+    def _turn_over(self) -> None:
+        self._close()
+        self._pieces.append(f"{self.path}.{self.size:015}")
+        self._room = self._piece
+        try:
+            self._fd = open_log(self._pieces[-1])
+        except OSError:
+            self._fd = -1
+        while len(self._pieces) > self.PIECES + 1:
+            remove(self._pieces.pop(0))
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        if self._pieces and not size_of(self._pieces[-1]):  # the disk was full
+            remove(self._pieces.pop())
+
+
+class LastWord:
+    """Hears when a CLI has said that it is done: a line of JSON whose `type` is one of those that end its output.
+
+    What is no JSON after it is noise; a further line of JSON means that it goes on.
+    """
+
+    LONGEST = 4 << 20
+
+    def __init__(self, types: tuple[str, ...] | list[str]) -> None:
+        self._types, self._rest = set(types), bytearray()
+        self.said_at: float | None = None
+
+    def hear(self, data: bytes) -> None:
+        if not self._types:
+            return
+        self._rest += data
+        if b"\n" in data:
+            lines = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(lines.pop())
+            events = [line for line in lines if line.startswith(b"{")]
+            if events:
+                self.said_at = time.monotonic() if self._is_last(events[-1]) else None
+        elif len(self._rest) > self.LONGEST:
+            self._rest = bytearray(b"-")  # no line that we would read
+
+    def _is_last(self, line: bytes) -> bool:
+        if not any(kind.encode() in line for kind in self._types):
+            return False
+        try:
+            return json.loads(line).get("type") in self._types
+        except (ValueError, RecursionError, TypeError):
+            return False
+
+
+def remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 # --------------------------------------------------------------------------------------------- the processes
@@ -705,6 +882,13 @@ def program(name: str, path: str) -> str:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
+def is_here(name: str) -> bool:
+    try:
+        return os.access(program(name, environment()["PATH"]), os.X_OK)
+    except FileNotFoundError:
+        return False
+
+
 # What Python or we have set up otherwise than a program may expect.
 OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP)
 
@@ -715,6 +899,8 @@ class Watch:
     def __init__(self, heart: str | None = None, beat_secs: float = 5) -> None:
         self.told_to_stop: str | None = None
         self.told_at = 0.0
+        self.survivors: list[Json] = []  # what no signal ended
+        self._taps: dict[int, Log] = {}
         self._heart, self._beat_secs, self._next_beat = heart, beat_secs, 0.0
         self._ear, bell = os.pipe()
         os.set_blocking(self._ear, False)
@@ -742,10 +928,44 @@ class Watch:
         """Sleep until something happens, at most so long; the pipes that have something to read."""
         self.beat()
         secs = min(secs, self._next_beat - time.monotonic()) if self._heart else secs
-        ready = select.select([self._ear, *pipes], [], [], max(0.0, secs))[0]
+        ready = select.select([self._ear, *self._taps, *pipes], [], [], max(0.0, secs))[0]
         if self._ear in ready:
             os.read(self._ear, 4096)
-        return [pipe for pipe in ready if pipe != self._ear]
+        for pipe in ready:
+            if pipe in self._taps:
+                self._take_down(pipe)
+        return [pipe for pipe in ready if pipe in pipes]
+
+    def tap(self, log: Log) -> int:
+        """A pipe for a program to write to; what comes out of it goes to the log while we pause."""
+        hear, say = os.pipe()
+        try:
+            fcntl.fcntl(hear, 1031, 1 << 20)  # F_SETPIPE_SZ: fewer turns for much output
+        except OSError:
+            pass
+        os.set_blocking(hear, False)
+        self._taps[hear] = log
+        return say
+
+    def hang_up(self) -> None:
+        """The programs have ended: take down what is still in the pipes."""
+        for pipe in list(self._taps):
+            while self._take_down(pipe):
+                pass
+            if self._taps.pop(pipe, None):
+                os.close(pipe)
+
+    def _take_down(self, pipe: int) -> bool:
+        try:
+            data = os.read(pipe, 1 << 20)
+        except BlockingIOError:
+            return False
+        if data:
+            self._taps[pipe].write(data)
+        else:  # nobody can write to it any more
+            del self._taps[pipe]
+            os.close(pipe)
+        return bool(data)
 
     def acquire(self, lock: Lock, secs: float) -> bool:
         until = time.monotonic() + secs
@@ -762,21 +982,31 @@ class Watch:
         try:
             while not child.has_ended() and not why:
                 self.pause(0.5)
+                bury_orphans(child)
                 why = None if child.has_ended() else exhausted()
         finally:
             self.end(child, grace())
         return why
 
     def end(self, child: Child, grace: float) -> None:
+        """End the child and everything below us: ask, wait, kill. What lives on even so is written down."""
         for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, PATIENCE_SECS)):
             until = time.monotonic() + patience
-            send(number, child.pid)
-            while not child.has_ended() or members(child.pid):
+            send(number, self._family(child))
+            while not child.has_ended() or self._family(child):
                 if time.monotonic() > until:
                     break
                 self.pause(0.02)
+                if number == signal.SIGKILL:  # also what was started meanwhile
+                    send(number, self._family(child))
             else:
                 return
+        self.survivors += [described(pid) for pid in self._family(child)]
+
+    def _family(self, child: Child) -> list[int]:
+        """Every living process that we have to end. As their subreaper we inherit those that left everything else."""
+        bury_orphans(child)
+        return [pid for pid in {*members(child.pid), *descendants([os.getpid()])} if pid != os.getpid()]
 
     def listen(self, child: Child, pipes: list[int], exhausted: Exhausted) -> tuple[str | None, list[bytes]]:
         """Wait for a child that talks through pipes: why it had to be ended, and what it said."""
@@ -802,12 +1032,60 @@ class Watch:
         return bool(ready)
 
 
-def send(number: int, session: int) -> None:
-    for pid in members(session):
+def send(number: int, pids: list[int]) -> None:
+    for pid in pids:
         try:
             os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
             pass
+
+
+def inherit_orphans() -> None:
+    """Have the kernel make us the parent of whatever below us loses its own. Linux only; elsewhere sessions must do."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    except (ImportError, OSError, AttributeError):
+        pass
+
+
+def bury_orphans(child: Child) -> None:
+    """Take note of the deaths of those we inherited; the child's own is for it to hear."""
+    while hasattr(os, "waitid"):
+        try:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if dead is None or dead.si_pid == child.pid:
+            return
+        os.waitpid(dead.si_pid, os.WNOHANG)
+
+
+def descendants(ancestors: list[int]) -> list[int]:
+    """The living processes below these, themselves included; none where there is no /proc to read."""
+    children: dict[int, list[int]] = {}
+    for pid, fields in everybody():
+        children.setdefault(int(fields[1]), []).append(pid)
+    found, next_ = [], list(ancestors)
+    while next_:
+        pid = next_.pop()
+        found.append(pid)
+        next_ += children.pop(pid, [])
+    return [pid for pid in found if (process(pid) or [b"Z"])[0] != b"Z"]
+
+
+def everybody() -> list[tuple[int, list[bytes]]]:
+    if not os.path.exists("/proc/self/stat"):
+        return []
+    seen = [(int(pid), process(int(pid))) for pid in os.listdir("/proc") if pid.isdigit()]
+    return [(pid, fields) for pid, fields in seen if fields]
+
+
+def described(pid: int) -> Json:
+    """A process for people to look for."""
+    words = (content_of(f"/proc/{pid}/cmdline") or b"").split(b"\0")
+    return {"pid": pid, "command": b" ".join(words).decode("utf-8", "replace").strip()[:200]}
 
 
 def members(session: int) -> list[int]:
@@ -818,12 +1096,8 @@ def members(session: int) -> list[int]:
             return [-session]
         except OSError:
             return []
-    found, wanted = [], str(session).encode()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        fields = process(int(pid))
-        if fields and wanted in fields[2:4] and fields[0] != b"Z":
-            found.append(int(pid))
-    return found
+    wanted = str(session).encode()
+    return [pid for pid, fields in everybody() if wanted in fields[2:4] and fields[0] != b"Z"]
 
 
 def process(pid: int) -> list[bytes]:
@@ -853,12 +1127,65 @@ def is_alive(state: Json | None) -> bool:
         return False
 
 
-def end_leftovers(state: Json) -> None:
-    """Kill what a dead supervisor left behind, unless its number belongs to somebody else by now."""
-    for who in ("agent", "check"):
-        pid = state.get(who + "_pid")
-        if pid and started(pid) in (None, state.get(who + "_start")):
-            send(signal.SIGKILL, pid)
+def end_leftovers(run: Run, state: Json) -> list[Json]:
+    """Kill what a dead supervisor left behind; what lives on even so."""
+    until = time.monotonic() + PATIENCE_SECS
+    while (left := leftovers(run, state)) and time.monotonic() < until:
+        send(signal.SIGKILL, left)
+        time.sleep(0.02)
+    return [described(pid) for pid in left]
+
+
+def leftovers(run: Run, state: Json) -> list[int]:
+    """The sessions it had begun (unless the number is somebody else's by now), whatever bears the run's mark in its
+    environment, and all below these. Only a process that broke off from all of that is missed."""
+    begun = [state[who + "_pid"] for who in ("agent", "check") if state.get(who + "_pid")
+             and started(state[who + "_pid"]) in (None, state.get(who + "_start"))]  # fmt: skip
+    ours = [pid for session in begun for pid in members(session)] + inside(state.get("cgroup"))
+    if os.path.exists("/proc/self/environ"):
+        sign = b"FLEET_RUN_ID=" + os.fsencode(mark(run))
+        names = filter(str.isdigit, os.listdir("/proc"))
+        ours += [int(pid) for pid in names if sign in (content_of(f"/proc/{pid}/environ") or b"").split(b"\0")]
+        ours = descendants(ours)
+    return [pid for pid in {*ours} if pid != os.getpid()]
+
+
+def own_cgroup(watch: Watch, name: str) -> str | None:
+    """Have the user's systemd put us into a scope of our own, and with us whatever we start; its cgroup, or None where
+    that cannot be. Without lingering such a scope would end with the user's last session, and the run with it."""
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    if not (os.path.exists(folder + "/bus") and os.path.exists(f"{LINGERING}/{os.environ.get('USER') or 'root'}")):
+        return None
+    manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+    call = ["busctl", "--user", "--quiet", "call", *manager, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"]
+    env = {**environment(), "XDG_RUNTIME_DIR": folder}
+    files = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    child = Child([*call, "1", "PIDs", "au", "1", str(os.getpid()), "0"], env, "/", files)
+    try:
+        child.go()
+    except OSError:
+        return None
+    until = time.monotonic() + 2
+    watch.over(child, lambda: late_after(until), lambda: 0.5)
+    while child.exit_code == 0 and time.monotonic() < until:
+        cgroup = (content_of("/proc/self/cgroup") or b"").rpartition(b"0::")[2].decode().strip()
+        if cgroup.endswith("/" + name):
+            return cgroup
+        watch.pause(0.02)
+    return None
+
+
+def inside(cgroup: str | None) -> list[int]:
+    """The processes of a cgroup that one of our supervisors had to itself."""
+    if not cgroup or not cgroup.endswith(".scope") or "/fleet-" not in cgroup:
+        return []
+    found = [content_of(f"{root}{cgroup}/cgroup.procs") or b"" for root in CGROUPS]
+    return [int(pid) for pids in found for pid in pids.split()]
+
+
+def mark(run: Run) -> str:
+    """Names the run among all that work on this host, whosever they are."""
+    return folder_name(run.path)
 
 
 def boot_id() -> str | None:
@@ -1247,7 +1574,7 @@ def first_line(child: Popen[bytes], until: float) -> str | None:
         said = child.communicate(timeout=max(0.1, until - time.monotonic()))[0].decode("utf-8", "replace")
         return said.partition("\n")[0].strip() if child.returncode == 0 else None
     except TimeoutExpired:
-        send(signal.SIGKILL, child.pid)
+        send(signal.SIGKILL, members(child.pid))
         child.wait()
         return None
 

@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from app.api.errors import STATUS
-from app.domain.place import Fitness
+from app.domain.place import Fitness, Origin
 from app.domain.task import Mode, Priority, State
 
 
@@ -269,6 +269,23 @@ class Slots(Schema):
     capabilities = fields.List(fields.String(), required=True)
     max_concurrency = fields.Integer(required=True)
     taken = fields.Integer(required=True)
+    missing = fields.Boolean(required=True, metadata={"description": "The last look did not find the CLI there."})
+
+
+class Probe(Schema):
+    """What the last look at a host showed. Seconds and bytes."""
+
+    clock_offset = fields.Float(required=True)
+    round_trip = fields.Float(required=True)
+    boot_id = _maybe(fields.String)
+    git = _maybe(fields.String)
+    python = _maybe(fields.String)
+    disk_free = _maybe(fields.Integer)
+    memory_available = _maybe(fields.Integer)
+    cpus = _maybe(fields.Integer)
+    load_per_cpu = _maybe(fields.Float)
+    clis = fields.Dict(keys=fields.String(), values=fields.String(allow_none=True))
+    missing = fields.List(fields.String())
 
 
 class Host(Schema):
@@ -278,6 +295,12 @@ class Host(Schema):
     hostname = fields.String(required=True)
     fitness = _one_of(Fitness)
     why = _maybe(fields.String, required=True)
+    since = _maybe(fields.DateTime, required=True)
+    origin = _one_of(Origin)
+    labels = fields.List(fields.String(), required=True)
+    work_dir = _maybe(fields.String, required=True)
+    probed_at = _maybe(fields.DateTime, required=True)
+    probe = fields.Nested(Probe, required=True, allow_none=True)
     slots = fields.List(fields.Nested(Slots), required=True)
 
 

@@ -14,7 +14,7 @@ from app.api.errors import answer
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.services import accept, ask, assign, intake, lease
-from app.store import runs, tasks, views
+from app.store import logs, runs, tasks, views
 from app.store.tables import Row
 
 blueprint = Blueprint("tasks", __name__, description="What is wanted, and how far it has come")
@@ -70,16 +70,17 @@ def dequeue(given: dict[str, Any]) -> Response:
 @only(*ANYONE)
 @blueprint.arguments(schemas.LogWanted, location="query")
 def read_log(asked: dict[str, Any], task_id: str) -> Response:
-    """A piece of what a run printed, base64; `next_offset` is where to go on."""
+    """A piece of what a run printed, base64; `next_offset` is where to go on. Where `offset` is greater than asked, the
+    bytes between were left out of a log that was too long."""
     with fleet().engine.begin() as conn:
         task = tasks.find(conn, task_id)
         run = runs.get(conn, task.id, asked["run"] or task.run)
         _may_read(task_id, run)
         if run is None:
             raise Refused(Kind.UNKNOWN, f"{task_id} has no run {asked['run'] or task.run}.")
-        data = runs.read_log(conn, run["id"], asked["stream"], asked["offset"], PIECE)
-    here = {"run": run["number"], "stream": asked["stream"], "offset": asked["offset"]}
-    return jsonify(here | {"data": base64.b64encode(data).decode(), "next_offset": asked["offset"] + len(data)})
+        piece = logs.piece(conn, run["id"], asked["stream"], asked["offset"], PIECE)
+    here = {"run": run["number"], "stream": asked["stream"], "offset": piece.offset}
+    return jsonify(here | {"data": base64.b64encode(piece.data).decode(), "next_offset": piece.end})
 
 
 @blueprint.get("/<path:task_id>")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -9,15 +10,19 @@ import click
 TOP = Path(__file__).parents[2]
 
 
-@click.command()
-@click.argument("names", nargs=-1)
-def bench(names: tuple[str, ...]) -> None:
-    """Run the benchmarks NAMES (all of them without any): cold, dequeue, idle, journey."""
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[NAMES]... [OPTIONS]...")
+def bench(words: tuple[str, ...]) -> None:
+    """Run the benchmarks NAMES (all of them without any): cold, dequeue, idle, journey, ssh.
+
+    OPTIONS are for the benchmark itself: `fleet bench ssh --hosts 50 --runs 500`.
+    """
+    names = list(takewhile(lambda word: not word.startswith("-"), words))
     known = sorted(path.stem for path in (TOP / "bench").glob("[a-z]*.py") if path.stem != "figures")
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise click.UsageError(f"There is no benchmark {', '.join(unknown)}; there are {', '.join(known)}.")
     for name in names or known:
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=TOP, check=False)
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *words[len(names) :]], cwd=TOP, check=False)
         if done.returncode:
             sys.exit(done.returncode)

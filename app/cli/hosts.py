@@ -1,26 +1,245 @@
-"""Runs on this machine, from outside the database: how the demo ends what it started."""
+"""`fleet hosts`: the machines we go to: which there are and how they are, and what to do about one."""
 
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-PATIENCE_SECS = 10.0
+import click
+from marshmallow import ValidationError
+
+from app import wiring
+from app.api.hosts import shown
+from app.cli.shown import ago, as_json, table
+from app.config import HostSchema, flat, jumps_to_nowhere
+from app.domain.errors import Kind, Refused
+from app.domain.place import Fitness, Origin
+from app.ports import Fleet
+from app.services import inspect
+from app.store import places, runs
+
+TOP = Path(__file__).parents[2]
+Json = dict[str, Any]
+json_option = click.option("--json", "json_", is_flag=True, help="For programs.")
+yes_option = click.option("--yes", is_flag=True, help="Pin the key that the host shows without asking.")
 
 
-def end_local_runs(home: Path) -> None:
-    """Cancel every run below `home` that has no result yet, and wait until each has one."""
-    supervisor = next((home / "bin").glob("*.py"), None) if (home / "bin").is_dir() else None
-    going = [run for run in home.glob("runs/*/*") if not (run / "result.json").exists()]
-    if supervisor is None:
-        return
-    for run in going:
-        request = {"home": str(home), "instance": run.parent.name, "run": run.name, "grace_secs": 1}
-        argv = [sys.executable, "-I", "-S", str(supervisor), "cancel"]
-        subprocess.run(
-            argv, input=json.dumps(request).encode(), capture_output=True, check=False, timeout=PATIENCE_SECS
-        )
-    until = time.monotonic() + PATIENCE_SECS
-    while time.monotonic() < until and not all((run / "result.json").exists() for run in going):
-        time.sleep(0.05)
+@click.group()
+def hosts() -> None:
+    """See the machines we go to; add, test and drain one."""
+
+
+@hosts.command("list")
+@click.option("--label", help="Only hosts that bear this label.")
+@json_option
+def list_hosts(label: str | None, json_: bool) -> None:
+    """Which there are, how fit and how full they are."""
+    with _fleet().engine.begin() as conn:
+        found = [shown(host) for host in places.all_hosts(conn) if label is None or label in host.labels]
+    if json_:
+        return as_json(found)
+    columns = ("host", "fitness", "since", "slots", "load", "free disk", "address", "why")
+    table(columns, [_line(one) for one in found], none="There are no hosts; `fleet hosts add` makes one known.")
+
+
+@hosts.command()
+@click.argument("host_id")
+@json_option
+def show(host_id: str, json_: bool) -> None:
+    """One host: how it is, since when and why, and what the last look showed."""
+    with _fleet().engine.begin() as conn:
+        found = shown(inspect.find(places.all_hosts(conn), host_id))
+    if json_:
+        return as_json(found)
+    plain = [(name, found[name]) for name in ("fitness", "why", "since", "hostname", "work_dir", "origin", "probed_at")]
+    table(("", ""), [("labels", ", ".join(found["labels"])), *plain, *(found["probe"] or {}).items()])
+    slots = [
+        (one["agent_type"], f"{one['taken']}/{one['max_concurrency']}", ", ".join(one["capabilities"]),
+         "not installed there" if one["missing"] else (found["probe"] or {"clis": {}})["clis"].get(one["agent_type"]))
+        for one in found["slots"]
+    ]  # fmt: skip
+    table(("cli", "taken", "can do", "version"), slots)
+
+
+@hosts.command()
+@click.argument("host_id")
+@click.argument("address")
+@click.option("--user", "ssh_user", help="Whom to log in as.")
+@click.option("--port", "ssh_port", default=22, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--key", "ssh_key_path", help="The private key's path on the machines of the workers, or `agent`.")
+@click.option("--jump", "proxy_jump", help="The host, by its name here, over which this one is reached.")
+@click.option("--work-dir", help="Where runs work on it; ~/.agent-fleet without.")
+@click.option("--slots", "slots", multiple=True, help="CLI=COUNT:CAPABILITY,CAPABILITY; may be repeated.")
+@click.option("--label", "labels", multiple=True, help="A word for people; may be repeated.")
+@click.option("--fingerprint", help="The SHA256:... that its key must have.")
+@yes_option
+@json_option
+def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool, **given: Any) -> None:
+    """Make a host known, pin the key that it shows, and test it. Again for the same HOST_ID: change it.
+
+    ADDRESS is a name or an IP address; `localhost` is this machine, without SSH.
+    """
+    fleet = _fleet()
+    one = _checked(given, slots)
+    _may_be_added(fleet, one)
+    if one["hostname"] != "localhost":
+        one["host_key"] = _pinned(fleet, one, fingerprint, yes)
+    with fleet.engine.begin() as conn:
+        places.add_host(conn, one)
+    _tested(fleet, one["host_id"], json_)
+
+
+@hosts.command()
+@click.argument("host_id")
+def remove(host_id: str) -> None:
+    """Forget a host that was added by command and has nothing to do any more."""
+    with _fleet().engine.begin() as conn:
+        host = inspect.find(places.all_hosts(conn), host_id)
+        if host.origin is Origin.DECLARED:
+            raise Refused(Kind.INVALID, f"{host_id} is declared in fleet.toml: take it out there, then `fleet apply`.")
+        going = runs.open_on_host(conn, host_id)
+        if going:
+            raise Refused(Kind.INVALID, f"{host_id} has {len(going)} runs: `fleet hosts drain {host_id}` and wait.")
+        places.remove_host(conn, host_id)
+    click.echo(f"{host_id} is forgotten; what lies in its work folder stays there.")
+
+
+@hosts.command()
+@click.argument("host_id")
+@json_option
+def test(host_id: str, json_: bool) -> None:
+    """Walk to a host: connect, key, login, Python, git, disk, CLIs, a sentence each. Exit code 1 if one is not fine."""
+    _tested(_fleet(), host_id, json_)
+
+
+@hosts.command()
+@click.argument("host_id")
+@json_option
+def drain(host_id: str, json_: bool) -> None:
+    """Give a host no new work; what runs there goes on, then it is drained."""
+    _say(inspect.set_fitness(_fleet(), host_id, Fitness.DRAINING, "drained by an operator"), json_)
+
+
+@hosts.command()
+@click.argument("host_id")
+@json_option
+def resume(host_id: str, json_: bool) -> None:
+    """Let a host work again, also one in quarantine, once a look finds it fit."""
+    _say(inspect.set_fitness(_fleet(), host_id, Fitness.UNKNOWN, None), json_)
+
+
+def _checked(given: Json, slots: tuple[str, ...]) -> Json:
+    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted |= {"hostname": wanted.pop("address"), "agents": [_slots(text) for text in slots]}
+    try:
+        return dict(HostSchema().load(wanted | {"labels": list(given["labels"])}))
+    except ValidationError as error:
+        faults = "; ".join(f"{where}: {what}" for where, what in flat(error.messages))
+        raise Refused(Kind.INVALID, f"The host cannot be added: {faults}") from error
+
+
+def _slots(text: str) -> Json:
+    """`codex=2:rust,python` as fleet.toml would say it."""
+    room, _, can = text.partition(":")
+    kind, _, count = room.partition("=")
+    if count and not count.isdigit():
+        raise click.BadParameter(f"{text!r} must look like codex=2:rust,python", param_hint="--slots")
+    return {"agent_type": kind, "max_concurrency": int(count or 1), "capabilities": [c for c in can.split(",") if c]}
+
+
+def _may_be_added(fleet: Fleet, one: Json) -> None:
+    with fleet.engine.begin() as conn:
+        known = places.all_hosts(conn)
+        rows = [places.host(conn, host.host_id) for host in known]
+    if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
+        raise Refused(Kind.INVALID, f"{one['host_id']} is declared in fleet.toml: change it there, then `fleet apply`.")
+    over = {row["host_id"]: row["reach"].get("proxy_jump") for row in rows if row} | {one["host_id"]: one["proxy_jump"]}
+    faults = [fault for fault in jumps_to_nowhere(over) if f"hosts: {one['host_id']} " in fault]
+    if faults:
+        raise Refused(Kind.INVALID, faults[0])
+
+
+def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
+    """The key that the host shows, once somebody has said that it is the right one."""
+    with fleet.engine.begin() as conn:
+        via = places.host(conn, one["proxy_jump"]) if one["proxy_jump"] else None
+    host = {"hostname": one["hostname"], "reach": one} | (
+        {"via_hostname": via["hostname"], "via_reach": dict(via["reach"])} if via else {}
+    )
+    steps, _ = _walked("key", {"host": host}, quiet=True)
+    if not steps[-1]["fine"]:
+        raise Refused(Kind.UNAVAILABLE, f"{one['host_id']} cannot be asked for its key: {steps[-1]['sentence']}.")
+    seen = steps[-1]["fingerprint"]
+    click.echo(f"{one['host_id']} shows the host key {seen}", err=True)
+    if fingerprint is not None and fingerprint != seen:
+        raise Refused(Kind.INVALID, f"That is not {fingerprint}: nothing was added. Find out who answers there.")
+    if fingerprint is None and not yes:
+        click.confirm("Is that what `ssh-keygen -lf` says on the machine itself?", abort=True, err=True)
+    return str(steps[-1]["host_key"])
+
+
+def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
+    """Walk, and keep what was seen."""
+    with fleet.engine.begin() as conn:
+        inspect.find(places.all_hosts(conn), host_id)
+        row: Any = places.host(conn, host_id)
+    local = row["hostname"] == "localhost"
+    home = row["work_dir"] or (str(fleet.config.home / "work") if local else "~/.agent-fleet")
+    names = ("host_id", "hostname", "reach", "via_hostname", "via_reach", "work_dir", "fitness", "why")
+    request = {"host": {name: row[name] for name in names}, "home": home, "clis": inspect.clis_of(fleet, host_id)}
+    steps, fine = _walked("walk", request | {"least_disk": fleet.config.least_disk_mb << 20}, quiet=json_)
+    last = steps[-1]
+    if last["step"] == "probe":
+        inspect.seen(fleet, host_id, last["figures"])
+        fleet.nudge.soon()
+    elif last["step"] == "host key" and row["reach"].get("host_key"):
+        inspect.distrusted(fleet, host_id, f"host key changed: {last['sentence']}")
+    else:
+        inspect.away(fleet, host_id, last["sentence"])
+    if json_:
+        as_json({"host_id": host_id, "fine": fine, "steps": steps})
+    if not fine:
+        sys.exit(1)
+
+
+def _walked(how: str, request: Json, quiet: bool) -> tuple[list[Json], bool]:
+    """The steps of a program of the workers, shown while they are made."""
+    argv = [sys.executable, "-m", "workers.walk", how]
+    with subprocess.Popen(argv, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as walking:
+        if walking.stdin is None or walking.stdout is None:
+            raise Refused(Kind.UNAVAILABLE, "The walk could not be begun.")
+        walking.stdin.write(json.dumps(request).encode())
+        walking.stdin.close()
+        steps = list(_told(walking.stdout, quiet))
+    if not steps:
+        raise Refused(Kind.UNAVAILABLE, "The walk broke off without a word: see its error above.")
+    return steps, walking.returncode == 0
+
+
+def _told(lines: Any, quiet: bool) -> Iterator[Json]:
+    for line in lines:
+        step = json.loads(line)
+        if not quiet:
+            mark = "ok  " if step["fine"] else "FAIL"
+            click.echo(f"{mark} {step['step']:12} {step['sentence']}")
+        yield step
+
+
+def _say(host: Any, json_: bool) -> None:
+    as_json(shown(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
+
+
+def _line(one: Json) -> tuple[Any, ...]:
+    probe = one["probe"] or {}
+    slots = ", ".join(f"{s['agent_type']} {s['taken']}/{s['max_concurrency']}" for s in one["slots"])
+    disk = f"{probe['disk_free'] >> 30} GB" if probe.get("disk_free") else None
+    return (
+        one["host_id"], one["fitness"], ago(one["since"], wiring.now()), slots, probe.get("load_per_cpu"), disk,
+        one["hostname"], one["why"],
+    )  # fmt: skip
+
+
+def _fleet() -> Fleet:
+    return wiring.fleet(connections=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import wiring
-from app.cli.hosts import end_local_runs
+from app.cli.leftovers import end_local_runs
 from app.cli.people import Person
 from app.cli.processes import Broken, Child, Keeper, last_lines
 from app.cli.system import TOP, running
@@ -32,13 +32,14 @@ forge = "demo"
 name = "acme/widgets"
 validation = ["{check}"]
 
+{hosts}
 [clis.coder]
 argv = ["{python}", "{coder}", "--seconds", "{seconds}"]
 resume = ["{python}", "{coder}", "--seconds", "{seconds}", "--resume", "{{session_id}}"]
 parser = "codex-jsonl"
 """
 
-HOST_TOML = """
+LOCALHOST = """\
 [[hosts]]
 host_id = "localhost"
 hostname = "localhost"
@@ -61,11 +62,11 @@ class Stage:
 
 @contextmanager
 def stage(
-    seconds: float = 0.5, forge: dict[str, Any] | None = None, hosts: bool = True, **environ: str
+    seconds: float = 0.5, forge: dict[str, Any] | None = None, hosts: str = LOCALHOST, **environ: str
 ) -> Iterator[Stage]:
     """The whole system, in a folder of its own that goes with it, with a small forge unless one is given (its `url`,
-    and its `users` with their tokens). The demo's CLI thinks for so many seconds. Without `hosts` all work is for
-    agents that pull. Raises Wrong.
+    and its `users` with their tokens). The demo's CLI thinks for so many seconds, on `hosts` as fleet.toml declares
+    them, {work} being the folder where those of this machine work. Raises Wrong.
     """
     home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     home.chmod(0o755)
@@ -103,10 +104,13 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
     return found
 
 
-def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: bool) -> dict[str, str]:
+def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) -> dict[str, str]:
     coder = TOP / "tests" / "fakes" / "coder.py"
-    toml = FLEET_TOML.format(forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds)
-    (home / "fleet.toml").write_text(toml + (HOST_TOML if hosts else ""))
+    hosts = hosts.replace("{work}", str(home / "home" / "work"))
+    toml = FLEET_TOML.format(
+        forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds, hosts=hosts
+    )
+    (home / "fleet.toml").write_text(toml)
     ours = {
         name: value
         for name, value in os.environ.items()

@@ -124,6 +124,8 @@ def why(task_id: str, json_: bool) -> None:
     if json_:
         return as_json(found)
     refusals = cast(dict[str, str], found.pop("refusals", {})) | cast(dict[str, str], found.pop("agents", {}))
+    if found.get("sentence"):
+        click.echo(f"{task_id} {found.pop('sentence')}")
     needs = ", ".join(map(str, cast(list[str], found.pop("needs"))))
     table(("", ""), [("needs", needs or "nothing special"), *((k, v) for k, v in found.items() if v is not None)])
     if refusals:

@@ -19,6 +19,10 @@ class Mask:
             value = value.replace(secret, MASK)
         return value
 
+    def cut(self, value: bytes) -> int:
+        """How many bytes at the end may be the beginning of a secret whose rest is still to come."""
+        return max((_begun(secret.encode(), value) for secret in self._secrets), default=0)
+
     def bytes(self, value: bytes) -> bytes:
         """Of the same length, so that offsets into a log stay true."""
         for secret in self._secrets:
@@ -34,3 +38,9 @@ class Mask:
         if isinstance(value, list | tuple):
             return [self.json(item) for item in value]
         return value
+
+
+def _begun(secret: bytes, value: bytes) -> int:
+    """The longest end of `value` with which `secret` begins, if it is not all of it."""
+    longest = min(len(secret) - 1, len(value))
+    return next((size for size in range(longest, 0, -1) if value.endswith(secret[:size])), 0)

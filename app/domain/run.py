@@ -59,6 +59,8 @@ FAILURES: Mapping[str, bool] = {
     "unreadable": True,
     "agent_failed": True,
     "partial": False,
+    "disk_full": True,
+    "cannot_start": False,
 }
 
 _FAILED_STEP = {
@@ -109,11 +111,18 @@ def judge(number: int, result: Mapping[str, Any], outcome: Outcome) -> Fact:
     return Fact(What.FAILED, told, run=number)
 
 
+def may_have_delivered(result: Mapping[str, Any]) -> bool:
+    """Whether a run that was lost can have pushed: it had come to its last step, or nobody knows how far it came."""
+    return result.get("step") in (None, "deliver")
+
+
 def _failure(result: Mapping[str, Any], outcome: Outcome) -> str | None:
     """The name of what went wrong, or None: the step that failed, a failed validation, the CLI's own word."""
     end = result.get("end")
     if end in ("timed_out", "silent", "lost"):
         return str(end)
+    if end == "failed" and result.get("failure") in FAILURES:  # the host's own word for it
+        return str(result["failure"])
     if end == "failed" and result.get("step") != "agent":
         return _FAILED_STEP.get(str(result.get("step")), "cli_failed")
     if end != "finished" or outcome.verdict in (Verdict.FAILED, Verdict.LIMITED, Verdict.KILLED):

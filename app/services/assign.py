@@ -2,17 +2,21 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
 from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
-from app.domain.place import Fitness, Host, Slots
+from app.domain.place import Host, Slots
 from app.domain.task import Mode, Task
 from app.ports import Fleet
+from app.services import inspect
 from app.store import agents, claims, places, runs, tasks, views
 from app.store.tables import Row
+
+MOST_NAMED = 20  # places in one sentence
 
 
 def place_waiting(fleet: Fleet) -> int:
@@ -28,7 +32,7 @@ def place_waiting(fleet: Fleet) -> int:
         placed = 0
         for task in claims.for_hosts(conn, placeable, free) if placeable else ():
             needs, cli = waiting[task.capset_id]
-            choice = matching.choose(needs, hosts, before=task.host_id, cli=cli)
+            choice = matching.choose(needs, hosts, before=task.host_id, cli=cli, goes_on=bool(task.session))
             if choice:
                 _place(conn, fleet, task, choice)
                 hosts = [_with_one_more(host, choice) for host in hosts]
@@ -42,18 +46,39 @@ def why(conn: Connection, task: Task) -> dict[str, object]:
     needs = frozenset(names)
     answer: dict[str, object] = {"task_id": task.task_id, "status": task.state, "needs": sorted(needs)}
     if not task.live or not task.ready:
-        return answer | {
-            "reason": task.reason,
-            "host": task.host_id,
-            "waits_until": views.moment(task.due_at),
-        }
+        return answer | _where_it_is(conn, task)
     hosts = places.all_hosts(conn)
+    by_hosts = [] if task.mode is Mode.HTTP_PULL else matching.waits(needs, hosts, cli)
+    by_agents = {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs)
     return answer | {
         "mode": task.mode,
+        "sentence": _sentence(needs, by_hosts + [f"agent {name} {why[3:]}" for name, why in by_agents.items()]),
         "refusals": {} if task.mode is Mode.HTTP_PULL else matching.refusals(needs, hosts, cli),
-        "agents": {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs),
+        "agents": by_agents,
         "hosts": len(hosts),
     }
+
+
+def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
+    """For a task that is not waiting for a place: where it is, and why it was placed there."""
+    placed = (event["detail"] for event in reversed(views.event_list(conn, task.id)) if event["fact"] == What.PLACED)
+    chosen: dict[str, Any] = next(placed, {}) if task.host_id else {}
+    return {
+        "reason": task.reason,
+        "host": task.host_id,
+        "waits_until": views.moment(task.due_at),
+        "sentence": chosen.get("because") and f"on {task.host_id}: {chosen['because']}",
+        "refusals": chosen.get("refusals") or {},
+    }
+
+
+def _sentence(needs: frozenset[str], refusals: list[str]) -> str:
+    """`waits: needs gpu; host a lacks it, host b full 2/2`."""
+    wants = f"waits: needs {', '.join(sorted(needs))}" if needs else "waits: needs nothing special"
+    if not refusals:
+        return f"{wants}; it is placed in a moment"
+    more = f", and {len(refusals) - MOST_NAMED} more" if len(refusals) > MOST_NAMED else ""
+    return f"{wants}; {', '.join(refusals[:MOST_NAMED])}{more}"
 
 
 def _agents_refusals(conn: Connection, needs: frozenset[str]) -> dict[str, str]:
@@ -77,12 +102,11 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
         claims.hold_the_slots(conn)
         task = tasks.find(conn, task_id)
         names, cli = views.needs(conn, task.capset_id)
-        host = [one for one in places.all_hosts(conn) if one.host_id == host_id]
-        if not host:
-            raise Refused(Kind.UNKNOWN, f"There is no host {host_id!r}; `fleet apply` declares hosts.")
-        choice = matching.choose(frozenset(names), host, cli=cli)
+        host = inspect.find(places.all_hosts(conn), host_id)
+        choice = matching.choose(frozenset(names), [host], cli=cli)
         if choice is None:
-            raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host[0], cli)}")
+            raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host, cli)}")
+        choice = replace(choice, because="an operator gave it this host")
         task = _place(conn, fleet, task, choice)
     fleet.nudge.soon()
     return task
@@ -107,23 +131,13 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
         return tasks.record(conn, task.id, Fact(What.CLAIMED, detail), at)
 
 
-def set_fitness(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None) -> Host:
-    """An operator drains a host or lets it work again. Raises Refused(unknown)."""
-    with fleet.engine.begin() as conn:
-        places.set_fitness(conn, host_id, fitness, why)
-        found = next((host for host in places.all_hosts(conn) if host.host_id == host_id), None)
-    if found is None:
-        raise Refused(Kind.UNKNOWN, f"There is no host {host_id!r}; `fleet apply` declares hosts.")
-    fleet.nudge.soon()
-    return found
-
-
 def _place(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) -> Task:
     at = fleet.clock()
     detail = {
         "host_id": choice.host.host_id,
         "agent_type": choice.slots.agent_type,
         "until": (at + timedelta(seconds=fleet.config.confirm_secs)).isoformat(),
+        "because": choice.because,
         "refusals": choice.refusals,
     }
     return tasks.record(conn, task.id, Fact(What.PLACED, detail), at)

@@ -1,6 +1,6 @@
 """Hears what runners tell: started, alive, ended. One door for hosts and agents; old fences are not believed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +8,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.run import Outcome, judge
 from app.ports import Fleet
-from app.store import runs, tasks
+from app.store import logs, runs, tasks
 from app.store.tables import Row
 
 
@@ -16,21 +16,47 @@ def started(fleet: Fleet, run: Row) -> None:
     """The run's process exists: its lease begins. Told of an older run, only that run's row is touched."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        runs.started(conn, run["id"], at, at + _lease(fleet))
+        runs.started(conn, run["id"], at, at + _lease(fleet, run))
     _tell(fleet, run, Fact(What.STARTED, run=run["number"]))
 
 
 def beat(fleet: Fleet, run: Row) -> None:
     """The run was seen alive."""
+    beats(fleet, [run])
+
+
+def beats(fleet: Fleet, alive: Sequence[Row]) -> None:
+    """These runs, all at one place, were seen alive."""
     at = fleet.clock()
-    with fleet.engine.begin() as conn:
-        runs.beat(conn, run["id"], at, at + _lease(fleet))
+    if alive:
+        with fleet.engine.begin() as conn:
+            runs.beat_all(conn, [run["id"] for run in alive], at, at + _lease(fleet, alive[0]))
 
 
-def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes) -> int:
-    """Bytes of the run's output from `offset`, secrets masked; returns the size that is stored now."""
+def may_start(fleet: Fleet, run: Row) -> bool:
+    """Its host is about to be asked to start the run: from now on it may exist, and until the host has had time to come
+    back no other is begun for it, even if whoever asks dies. False when the run is not wanted any more."""
     with fleet.engine.begin() as conn:
-        return runs.append_log(conn, run["id"], stream, offset, fleet.mask.bytes(data))
+        return runs.wait_until(conn, run["id"], run["assigned_at"] + _lease(fleet, run))
+
+
+def did_not_start(fleet: Fleet, run: Row) -> None:
+    """The request surely was not carried out: the run must be confirmed as soon as any other."""
+    confirm = timedelta(seconds=fleet.config.confirm_secs)
+    with fleet.engine.begin() as conn:
+        runs.wait_no_longer(conn, run["id"], run["assigned_at"] + confirm)
+
+
+def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, gap: bool = False) -> int:
+    """Bytes of the run's output from `offset`, secrets masked; returns the size that is stored now.
+
+    While there is `more` to come, what may be the beginning of a secret is not taken yet: it comes again with its rest.
+    `gap` says that what lies before `offset` was left out on the host.
+    """
+    masked = fleet.mask.bytes(data)
+    whole = masked[: len(masked) - fleet.mask.cut(data)] if more else masked
+    with fleet.engine.begin() as conn:
+        return logs.append(conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, gap)
 
 
 def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -> bool:
@@ -71,5 +97,7 @@ def _record(conn: Any, fleet: Fleet, run: Row, fact: Fact) -> None:
             raise
 
 
-def _lease(fleet: Fleet) -> timedelta:
-    return timedelta(seconds=fleet.config.offline_after_secs)
+def _lease(fleet: Fleet, run: Row) -> timedelta:
+    """How long silence means nothing: agents come to us, hosts are looked at."""
+    config = fleet.config
+    return timedelta(seconds=config.host_grace_secs if run["host_id"] else config.offline_after_secs)

@@ -2,13 +2,19 @@
 
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import Connection
 
-from app.domain.errors import Refused
+from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Fact, What
+from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.store import rounds, runs, tasks
+from app.services import report, salvage
+from app.store import looks, rounds, runs, tasks
+from app.store.tables import Row
 
+AWAY = {"reason": "its host does not answer; what it was to deliver is on the forge"}
+log = structlog.get_logger()
 AWAY_AFTER = timedelta(seconds=30)
 WEB, PULSE_SECS = "web", 5.0  # what the web processes note, so that agents are not blamed for a door that was shut
 
@@ -43,11 +49,31 @@ def _door_is_shut(conn: Connection, at: datetime) -> bool:
 def _expire(fleet: Fleet, at: datetime) -> int:
     with fleet.engine.begin() as conn:
         silent = runs.silent(conn, at, on_hosts_only=_door_is_shut(conn, at))
-    for run in silent:
-        with fleet.engine.begin() as conn:
-            if runs.expired(conn, run["id"], at):
-                _notice(conn, run["task_pk"], Fact(What.EXPIRED, run=run["number"]), at, newest=run["number"])
-    return len(silent)
+    return sum(_give_up(fleet, run, at) for run in silent)
+
+
+def _give_up(fleet: Fleet, run: Row, at: datetime) -> bool:
+    """End a run whose lease is over, unless the forge has what it was to deliver; False while that cannot be asked."""
+    try:
+        saved = salvage.saved(fleet, run, AWAY) if run["host_id"] else None
+    except Unavailable as later:
+        log.warning("a silent run is kept until the forge can be asked for it", run=run["name"], why=str(later))
+        return False
+    if saved:
+        return report.ended(fleet, run, saved, Outcome(Verdict.UNKNOWN))
+    with fleet.engine.begin() as conn:
+        if runs.expired(conn, run["id"], at):
+            why = {"why": _last_word(conn, run)}
+            _notice(conn, run["task_pk"], Fact(What.EXPIRED, why, run=run["number"]), at, newest=run["number"])
+    return True
+
+
+def _last_word(conn: Connection, run: Row) -> str:
+    """Why nothing was heard of a run, as far as we know."""
+    look = run["host_id"] and looks.of(conn, run["host_id"])
+    if look and look["failing_since"]:
+        return f"{run['host_id']} has not answered since {look['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {look['why']}"
+    return f"{run['host_id'] or run['agent_id']} showed no sign of life of it"
 
 
 def _wake(fleet: Fleet, at: datetime) -> int:

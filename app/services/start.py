@@ -55,17 +55,22 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
     return Order(
         run=run,
         host=host,
-        task_name=f"{slug(task.task_id)}-t{task.id}",
+        task_name=task_name(task),
         cli=cli,
         template=template,
         prompt=text,
         session=session,
-        repository=_repository(task, repository) if repository else None,
-        credentials=_credentials(fleet, task) if repository else None,
+        repository=repository_of(task, repository) if repository else None,
+        credentials=credentials(fleet, task) if repository else None,
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
         delivery=_delivery(task, run, brief) if repository else None,
     )
+
+
+def task_name(task: Task) -> str:
+    """The task's name on hosts."""
+    return f"{slug(task.task_id)}-t{task.id}"
 
 
 def prompt_of(conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True) -> tuple[str | None, str]:
@@ -99,11 +104,11 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((event["detail"] for event in events if event["fact"] == What.CHANGES_REQUESTED), None)
 
 
-def _repository(task: Task, repository: Row) -> dict[str, str]:
+def repository_of(task: Task, repository: Row) -> dict[str, str]:
     return {"url": repository["clone_url"], "base": repository["default_branch"], "branch": task.branch or ""}
 
 
-def _credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
+def credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
     with fleet.engine.begin() as conn:
         row = next((row for row in places.all_forges(conn) if row["name"] == task.forge), None)
     token = row and fleet.config.secret(row["token_env"], row["token_file"])

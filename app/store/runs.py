@@ -1,14 +1,17 @@
-"""Runs as rows: leases, ends and logs. A run's end is recorded once; its log has no gap and no repeat."""
+"""Runs as rows: leases, ends, and what hosts still keep of them. A run's end is recorded once."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import insert
 
+from app.domain.lifecycle import ENDS
 from app.store.engine import only, together
-from app.store.tables import Row, logs, runs
+from app.store.tables import Row, looks, runs, tasks
+
+LOOKED_AT = timedelta(seconds=60)  # a host at which nobody looked for longer has had no chance to speak
 
 
 def get(conn: Connection, task_pk: int, number: int) -> Row | None:
@@ -26,9 +29,9 @@ def of_task(conn: Connection, task_pk: int) -> list[Row]:
     return list(rows[0])
 
 
-def open_on_hosts(conn: Connection) -> list[Row]:
-    """Every run on a host that has not ended as far as we know, with its host."""
-    query = sa.select(runs).where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None)).order_by(runs.c.id)
+def open_on_host(conn: Connection, host_id: str) -> list[Row]:
+    """Every run on a host that has not ended as far as we know."""
+    query = sa.select(runs).where(runs.c.host_id == host_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
     return list(conn.execute(query).mappings())
 
 
@@ -58,13 +61,37 @@ def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:
     return {(host, kind): count for host, kind, count in conn.execute(query)}
 
 
+def hosts_with_runs() -> sa.Select[tuple[str]]:
+    """The hosts that have runs which have not ended as far as we know, for a statement to ask for."""
+    return sa.select(runs.c.host_id).where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
+
+
 def started(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
     _update(conn, run_id, started_at=at, seen_at=at, deadline=deadline)
 
 
 def beat(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
     """The run was seen alive: its lease runs until `deadline`."""
-    _update(conn, run_id, seen_at=at, deadline=deadline)
+    beat_all(conn, [run_id], at, deadline)
+
+
+def beat_all(conn: Connection, run_ids: Iterable[int], at: datetime, deadline: datetime) -> None:
+    """These were seen alive."""
+    alive = (runs.c.id.in_(list(run_ids)), runs.c.ended_at.is_(None))
+    conn.execute(sa.update(runs).where(*alive).values(seen_at=at, deadline=deadline))
+
+
+def wait_until(conn: Connection, run_id: int, deadline: datetime) -> bool:
+    """A start is about to be asked for: whatever becomes of whoever asks, the run is not given up before `deadline`.
+    False when it has ended."""
+    later = sa.func.greatest(runs.c.deadline, deadline)
+    return _update(conn, run_id, deadline=later)
+
+
+def wait_no_longer(conn: Connection, run_id: int, deadline: datetime) -> None:
+    """The start surely was not carried out: the deadline of before holds again."""
+    not_begun = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.started_at.is_(None))
+    conn.execute(sa.update(runs).where(*not_begun).values(deadline=deadline))
 
 
 def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) -> bool:
@@ -84,8 +111,10 @@ def expired(conn: Connection, run_id: int, at: datetime) -> bool:
 
 
 def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Row]:
-    """Runs whose lease is over."""
+    """Runs whose lease is over. A started run on a host is silent only if somebody has looked at the host since."""
+    looked = sa.exists().where(looks.c.host_id == runs.c.host_id, looks.c.tried_at >= at - LOOKED_AT)
     over = [runs.c.deadline <= at, runs.c.ended_at.is_(None)]
+    over.append(sa.or_(runs.c.host_id.is_(None), runs.c.started_at.is_(None), looked))
     if on_hosts_only:
         over.append(runs.c.host_id.is_not(None))
     query = sa.select(runs).where(*over).order_by(runs.c.deadline).limit(most)
@@ -99,28 +128,17 @@ def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
     return conn.execute(sa.update(runs).where(*open_).values(deadline=runs.c.deadline + gap)).rowcount
 
 
-def append_log(conn: Connection, run_id: int, stream: str, offset: int, data: bytes) -> int:
-    """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns the size now.
-    A piece that would leave a gap is not stored."""
-    column = runs.c[f"{stream}_size"]
-    size: int = conn.execute(sa.select(column).where(runs.c.id == run_id).with_for_update()).scalar_one()
-    news = data[size - offset :] if offset <= size else b""
-    if news:
-        conn.execute(insert(logs).values(run_id=run_id, stream=stream, offset=size, data=news))
-        conn.execute(sa.update(runs).where(runs.c.id == run_id).values({column: size + len(news)}))
-    return size + len(news)
+def kept_on_hosts(conn: Connection, most: int = 500) -> list[Row]:
+    """Runs that ended and whose task has ended, oldest first, of which their host still keeps folder or worktree."""
+    over = (runs.c.host_id.is_not(None), runs.c.ended_at.is_not(None), runs.c.released_at.is_(None))
+    of_ended = sa.and_(tasks.c.id == runs.c.task_pk, tasks.c.state.in_(ENDS))
+    query = sa.select(runs, tasks.c.state, tasks.c.moved_at).join(tasks, of_ended).where(*over)
+    return list(conn.execute(query.order_by(tasks.c.moved_at, runs.c.id).limit(most)).mappings())
 
 
-def read_log(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int | None = None) -> bytes:
-    """A stream as far as it is known, from `offset`; at most `most` bytes of it."""
-    begins = logs.c.offset + sa.func.length(logs.c.data) > offset
-    query = sa.select(logs).where(logs.c.run_id == run_id, logs.c.stream == stream, begins).order_by(logs.c.offset)
-    data = bytearray()
-    for row in conn.execute(query):
-        data += row.data[max(0, offset - row.offset) :]
-        if most is not None and len(data) >= most:
-            break
-    return bytes(data[:most])
+def released(conn: Connection, run_id: int, at: datetime, saved: str | None) -> None:
+    """The host keeps nothing of the run any more; work that was nowhere else is at `saved`."""
+    conn.execute(sa.update(runs).where(runs.c.id == run_id).values(released_at=at, saved=saved))
 
 
 def _first(conn: Connection, *where: sa.ColumnElement[bool]) -> Row | None:

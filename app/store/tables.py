@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
-from app.domain.place import Fitness
+from app.domain.place import Fitness, Origin
 from app.domain.task import Mode, State
 
 metadata = sa.MetaData(
@@ -23,7 +23,7 @@ MOMENT = TIMESTAMP(timezone=True)
 WORDS = ARRAY(sa.Text)
 
 
-def _one_of(column: str, words: type[State] | type[Mode] | type[Fitness]) -> sa.CheckConstraint:
+def _one_of(column: str, words: type[State] | type[Mode] | type[Fitness] | type[Origin]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({', '.join(repr(str(word)) for word in words)})", name=column)
 
 
@@ -168,11 +168,15 @@ runs = sa.Table(
     sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("released_at", MOMENT),
+    sa.Column("saved", sa.Text),
     sa.UniqueConstraint("task_pk", "number"),
 )
 sa.Index("runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=runs.c.ended_at.is_(None))
 sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=runs.c.ended_at.is_(None))
 sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=runs.c.ended_at.is_(None))
+_KEPT_ON_HOSTS = sa.text("host_id IS NOT NULL AND ended_at IS NOT NULL AND released_at IS NULL")
+sa.Index("runs_kept_idx", runs.c.host_id, postgresql_where=_KEPT_ON_HOSTS)
 
 logs = sa.Table(
     "logs",
@@ -244,7 +248,14 @@ hosts = sa.Table(
     sa.Column("reach", JSONB, nullable=False),
     sa.Column("fitness", sa.Text, nullable=False),
     sa.Column("why", sa.Text),
+    sa.Column("since", MOMENT, nullable=False, server_default=sa.func.now()),
+    sa.Column("origin", sa.Text, nullable=False, server_default="declared"),
+    sa.Column("labels", WORDS, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("probe", JSONB),
+    sa.Column("probed_at", MOMENT),
+    sa.Column("probing_until", MOMENT),
     _one_of("fitness", Fitness),
+    _one_of("origin", Origin),
 )
 
 slots = sa.Table(
@@ -330,4 +341,19 @@ rounds = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("ran_at", MOMENT, nullable=False),
+)
+
+looks = sa.Table(
+    "looks",
+    metadata,
+    sa.Column("host_id", sa.ForeignKey("hosts.host_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("next_at", MOMENT, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("held_until", MOMENT),
+    sa.Column("tried_at", MOMENT),
+    sa.Column("answered_at", MOMENT),
+    sa.Column("failing_since", MOMENT),
+    sa.Column("why", sa.Text),
+    sa.Column("in_a_row", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("disk_free", sa.BigInteger),
 )

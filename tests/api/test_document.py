@@ -70,8 +70,8 @@ def who_may(house: Flask) -> list[dict[str, str]]:
 
 OPERATIONS = {
     "list_tasks", "create_task", "get_task", "retry_task", "cancel_task", "assign_task", "dequeue", "report_status", "write_log",
-    "read_log", "complete_task", "post_receipt", "register", "heartbeat", "deregister", "list_agents", "list_hosts", "drain",
-    "resume", "healthz", "readyz", "receive_delivery",
+    "read_log", "complete_task", "post_receipt", "register", "heartbeat", "deregister", "list_agents", "list_hosts", "get_host",
+    "drain", "resume", "healthz", "readyz", "receive_delivery",
 }  # fmt: skip
 
 

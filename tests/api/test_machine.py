@@ -26,6 +26,7 @@ from app.services.replay import differences
 from app.store import runs
 from app.store import tasks as rows
 from app.store.tables import metadata, tasks
+from tests import builders
 from tests.api.model import CONFIRM, SILENCE, Model, Task, Work
 from tests.builders import a_host, a_plain_task, apply
 from tests.conftest import FakeClock
@@ -299,7 +300,7 @@ class Machine(RuleBasedStateMachine):
 
     def _hosts_finish(self) -> None:
         with self.fleet.engine.begin() as conn:
-            open_ = runs.open_on_hosts(conn)
+            open_ = builders.open_on_hosts(conn)
         for run in open_:
             report.ended(self.fleet, run, {"end": "finished", "step": "deliver"}, Outcome(Verdict.SUCCEEDED))
 

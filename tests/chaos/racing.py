@@ -13,7 +13,7 @@ from urllib.parse import quote
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
 from app.services import assign, report, rescue
-from app.store import runs
+from tests import builders
 from tests.chaos.history import Place
 from tests.pulling import ENROLL
 from tests.serving import Web, ask
@@ -207,7 +207,7 @@ class Hosts(Player):
     def turn(self) -> None:
         placed = assign.place_waiting(self.race.fleet)
         with self.race.fleet.engine.begin() as conn:
-            open_ = runs.open_on_hosts(conn)
+            open_ = builders.open_on_hosts(conn)
         for run in open_:
             if hash((run["task_pk"], run["number"], "silent")) % 50 == 0:
                 continue

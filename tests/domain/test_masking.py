@@ -47,3 +47,22 @@ def test_whatever_stands_around_it_a_secret_is_gone(before: str, after: str) -> 
     assert SECRET not in mask.text(text)
     masked = mask.bytes(text.encode())
     assert SECRET.encode() not in masked and len(masked) == len(text.encode())
+
+
+def test_what_may_be_the_beginning_of_a_secret_is_counted() -> None:
+    assert mask.cut(b"nothing of it") == 0
+    assert mask.cut(b"token: s3cret-to") == 9
+    assert mask.cut(b"s3cret-token-and") == 16
+    assert mask.cut(b"s") == 1
+
+
+@given(around, around, st.integers(0, 40))
+@settings(max_examples=100, deadline=None, database=None)
+def test_a_secret_cut_in_two_anywhere_does_not_show(before: str, after: str, at: int) -> None:
+    whole, shown, left = f"{before}{SECRET}{after}".encode(), b"", b""
+    for piece in (whole[:at], whole[at:]):
+        data = left + piece
+        held = mask.cut(data)
+        masked = mask.bytes(data)
+        shown, left = shown + masked[: len(data) - held], data[len(data) - held :]
+    assert shown + mask.bytes(left) == mask.bytes(whole)

@@ -1,12 +1,14 @@
 """Which host gets a task, and the sentence for each that does not."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.matching import capability, choose, refusal, refusals, required
+from app.domain.matching import capability, choose, refusal, refusals, required, waits
 from app.domain.place import Fitness, Host, Slots
 
 NEEDS = frozenset({"python"})
@@ -149,3 +151,57 @@ def test_whoever_is_chosen_can_do_it_and_everybody_else_hears_why(
 def test_free_slots_are_never_less_than_none() -> None:
     assert some_slots(room=1, taken=3).free == 0
     assert Host("a", "localhost", ()).share_taken == 0
+
+
+class TestMeasuredLoad:
+    def test_among_equal_shares_the_machine_with_less_to_do_gets_it(self) -> None:
+        busy, idle = a_host("a", probe={"load_per_cpu": 3.0}), a_host("b", probe={"load_per_cpu": 0.4})
+        choice = choose(NEEDS, [busy, idle], before="a")
+        assert choice and choice.host is idle
+        assert choice.because == "the least loaded of 2: 0/2 slots taken, load 0.4 a CPU"
+
+    def test_the_share_of_slots_counts_more_than_the_load(self) -> None:
+        taken = a_host("a", some_slots(taken=1), probe={"load_per_cpu": 0.1})
+        free = a_host("b", probe={"load_per_cpu": 9.0})
+        choice = choose(NEEDS, [taken, free])
+        assert choice and choice.host is free
+
+    def test_who_goes_on_with_a_session_goes_where_that_is(self) -> None:
+        home, idle = a_host("a", some_slots(taken=1), probe={"load_per_cpu": 3.0}), a_host("b")
+        choice = choose(NEEDS, [home, idle], before="a", goes_on=True)
+        assert choice and choice.host is home
+        assert choice.because == "the session to go on with is there"
+
+    def test_unless_that_host_cannot_take_it(self) -> None:
+        full, idle = a_host("a", some_slots(taken=2)), a_host("b")
+        choice = choose(NEEDS, [full, idle], before="a", goes_on=True)
+        assert choice and choice.host is idle
+        assert choice.because == "no other host can take it now"
+
+
+class TestSentence:
+    SINCE = datetime(2026, 11, 24, 3, 12, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("host", "words"),
+        [
+            (a_host("a"), "host a lacks it"),
+            (a_host("b", some_slots(can="gpu", taken=2)), "host b full 2/2"),
+            (
+                a_host("c", fitness=Fitness.QUARANTINED, why="host key changed", since=SINCE),
+                "host c quarantined since 03:12 on 24 Nov: host key changed",
+            ),
+            (a_host("d", replace(some_slots(can="gpu"), missing=True)), "host d has no codex installed"),
+            (Host("e", "localhost", (), Fitness.FIT), "host e has no slot for anything"),
+        ],
+    )
+    def test_says_in_few_words_what_is_in_the_way(self, host: Host, words: str) -> None:
+        assert waits(frozenset({"gpu"}), [host]) == [words]
+
+    def test_says_nothing_of_a_host_that_can(self) -> None:
+        assert waits(NEEDS, [a_host()]) == []
+
+    def test_a_host_over_ssh_that_nobody_has_looked_at_takes_no_work(self) -> None:
+        host = Host("a", "build.example.org", (some_slots(),))
+        assert choose(NEEDS, [host]) is None
+        assert waits(NEEDS, [host]) == ["host a unknown"]

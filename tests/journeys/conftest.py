@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """A stage without any host, for the agents of many tests: each has a capability of its own."""
     folder = tmp_path_factory.mktemp("town")
-    with journey(folder, 0.2, False, FLEET_OFFLINE_AFTER_SECS="60", **QUICK) as travel:
+    with journey(folder, 0.2, "", FLEET_OFFLINE_AFTER_SECS="60", **QUICK) as travel:
         yield travel
 
 
@@ -40,5 +40,5 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
 def hasty_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """The same, where silence is soon noticed."""
     folder = tmp_path_factory.mktemp("hasty")
-    with journey(folder, 0.2, False, FLEET_OFFLINE_AFTER_SECS="8", FLEET_SCAN_SECS="0.2", **QUICK) as travel:
+    with journey(folder, 0.2, "", FLEET_OFFLINE_AFTER_SECS="8", FLEET_SCAN_SECS="0.2", **QUICK) as travel:
         yield travel

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from app.cli.hosts import end_local_runs
+from app.cli.leftovers import end_local_runs
 from app.cli.stage import REPOSITORY
 from tests.journeys.traveller import Journey
 

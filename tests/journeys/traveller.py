@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from app.cli.stage import CAPABILITY, REPOSITORY, Stage, stage
+from app.cli.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
 from app.services.replay import differences
 from app.store import views
 from app.store.tables import runs
@@ -109,8 +109,8 @@ class Journey:
 
 
 @contextmanager
-def journey(tmp_path: Path, seconds: float = 0.2, hosts: bool = True, **environ: str) -> Iterator[Journey]:
-    """A forge of our own, furnished as in the demo, and the whole system beside it; `hosts` declares localhost."""
+def journey(tmp_path: Path, seconds: float = 0.2, hosts: str = LOCALHOST, **environ: str) -> Iterator[Journey]:
+    """A forge of our own, furnished as in the demo, and the whole system beside it."""
     with FakeForge(tmp_path / "forge") as forge:
         users = furnish(forge)
         with stage(seconds, {"url": forge.url, "users": users}, hosts, **environ) as set_:

@@ -9,7 +9,7 @@ from app.domain.task import State, Task
 from app.ports import Fleet
 from app.services import assign, report, rescue
 from app.services.replay import differences
-from app.store import runs, tasks
+from app.store import logs, looks, runs, tasks
 from tests.builders import a_stored_task, apply
 
 
@@ -41,7 +41,18 @@ def tick(fleet: Fleet, clock: Any, seconds: float) -> None:
     """Time passes while the control plane looks."""
     for _ in range(int(seconds // 10) or 1):
         clock.pass_(min(10, seconds))
+        look_in_vain(fleet)
         rescue.rescue(fleet)
+
+
+def look_in_vain(fleet: Fleet) -> None:
+    """Somebody looks at the host, and it does not answer."""
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        looks.begin(conn, at)
+        for failing in (False, True):
+            for host_id in looks.take(conn, "somebody", at, most=9, failing=failing):
+                looks.failed(conn, "somebody", host_id, at, (1, 1), "no route to host")
 
 
 def test_a_task_nobody_confirms_goes_back_and_the_attempt_does_not_count(fleet: Fleet, clock: Any) -> None:
@@ -55,7 +66,9 @@ def test_a_task_nobody_confirms_goes_back_and_the_attempt_does_not_count(fleet: 
 def test_a_silent_run_is_lost_and_tried_again(fleet: Fleet, clock: Any) -> None:
     task = running(fleet)
     rescue.rescue(fleet)
-    tick(fleet, clock, 200)
+    tick(fleet, clock, 290)
+    assert now(fleet, task).state is State.RUNNING
+    tick(fleet, clock, 30)
     after = now(fleet, task)
     assert (after.state, after.ready, after.retry_count) == (State.CREATED, True, 1)
     assert differences(fleet) == (1, [])
@@ -110,13 +123,13 @@ def test_the_log_has_no_gap_and_no_repeat_and_no_secret(fleet: Fleet) -> None:
     assert report.log(fleet, run, "stdout", 9, b"gap") == 6
     assert report.log(fleet, run, "stdout", 6, secret) == 6 + len(secret)
     with fleet.engine.begin() as conn:
-        assert runs.read_log(conn, run["id"], "stdout") == b"abcdef" + b"*" * len(secret)
+        assert logs.read(conn, run["id"], "stdout") == b"abcdef" + b"*" * len(secret)
 
 
 def test_a_lease_that_is_renewed_while_the_clock_is_looked_at_is_not_ended(fleet: Fleet, clock: Any) -> None:
     run = run_of(fleet, running(fleet))
-    before = clock() + timedelta(seconds=200)
+    before = clock() + timedelta(seconds=310)
     report.beat(fleet, run)
     with fleet.engine.begin() as conn:
-        assert not runs.expired(conn, run["id"], clock() + timedelta(seconds=179))
+        assert not runs.expired(conn, run["id"], clock() + timedelta(seconds=299))
         assert runs.expired(conn, run["id"], before)

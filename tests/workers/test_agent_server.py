@@ -1,5 +1,6 @@
 """What the agent makes of each kind of answer, told by a real HTTP server that says what a test wants."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from app.domain.masking import Mask
 from workers.agent.folder import Folder
 from workers.agent.hold import Holds, Step, taken
+from workers.agent.machine import Machine
+from workers.agent.reports import Reports
 from workers.agent.server import LONGEST_PAUSE_SECS, Away, Refusal, Server, Unwelcome
 
 WELCOME = {"registry_token": "fresh", "heartbeat_interval_secs": 60, "offline_after_secs": 180}
@@ -143,3 +147,22 @@ def test_what_is_held_is_there_again_after_a_restart_and_a_torn_file_harms_no_ot
     assert [(hold.task_id, hold.lease, hold.step, hold.run) for hold in again] == [
         ("acme/widgets#1", 3, Step.CONFIRMED, holds.all()[0].run)
     ]
+
+
+def test_what_a_long_log_lost_on_this_machine_is_a_line_in_the_servers(
+    desk: Desk, folder: Folder, tmp_path: Path
+) -> None:
+    holds, machine = Holds(folder), Machine(tmp_path / "work", "i1", {}, None)
+    hold = taken({"task_id": "x", "lease": 1, "prompt": {"text": "Do it."}})
+    holds.add(hold)
+    line = b"\n[7 bytes of output were left out here]\n"
+    desk.answers = {
+        "/tasks/x/log": [(200, {"next_offset": n}) for n in (3, 3 + len(line), 5 + len(line), 8 + len(line))]
+    }
+    reports = Reports(hold, holds, server(desk, folder), machine, lambda: Mask([]))
+    nothing = {"offset": 0, "size": 0, "data": ""}
+    for offset, data in ((0, b"abc"), (10, b"kl"), (12, b"mno")):
+        piece = {"offset": offset, "size": 15, "data": base64.b64encode(data).decode()}
+        reports.keep_up({"stdout": piece, "stderr": nothing, "result": True})
+    told = [(body["offset"], base64.b64decode(body["data"])) for _, _, body in desk.asked]
+    assert told == [(0, b"abc"), (3, line), (3 + len(line), b"kl"), (5 + len(line), b"mno")]

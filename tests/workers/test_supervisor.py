@@ -263,7 +263,8 @@ def test_the_agent_sees_only_the_listed_variables(host: Host) -> None:
     assert host.call("start", wish, env=ours)[0] == 0
     assert host.result()["end"] == "finished"
     seen = dict(item.split("=", 1) for item in host.said().rstrip("\0").split("\0"))
-    allowed = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL", "KEY", "FLEET_RUN"}
+    allowed = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL", "KEY"}
+    allowed |= {"FLEET_RUN", "FLEET_RUN_ID"}
     assert set(seen) <= allowed
     assert (seen["KEY"], seen["FLEET_RUN"]) == (f"at {host.user_home}", "t-12.1")
 
@@ -545,11 +546,13 @@ def test_a_pid_that_belongs_to_somebody_else_now_is_not_killed(host: Host) -> No
     state = host.working()
     os.kill(state["pid"], signal.SIGKILL)
     eventually(lambda: not is_running(state["pid"]))
-    other = {**state, "pid": os.getpid(), "agent_start": 1}
-    (host.folder() / "state.json").write_text(json.dumps(other))
-    assert host.result()["end"] == "lost"
-    assert is_running(state["agent_pid"])
-    os.killpg(state["agent_pid"], signal.SIGKILL)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as somebody:
+        other = {**state, "pid": os.getpid(), "agent_pid": somebody.pid, "agent_start": 1}
+        (host.folder() / "state.json").write_text(json.dumps(other))
+        result = host.result()
+        assert result["reason"] == "the supervisor died, and its process number is another program's now"
+        assert is_running(somebody.pid)
+        somebody.kill()
 
 
 def test_a_supervisor_told_to_end_without_a_cancel_says_so(host: Host) -> None:

@@ -15,6 +15,7 @@ HERE = cast(Row, {"host_id": "this machine", "hostname": "localhost"})
 PIECE = 1 << 18
 GIT_USER = "fleet"
 CUT_OFF = "It was ended halfway, since this machine could not reach the control plane. What it did so far is here."
+LOG_MB = 128  # of a run's output that stay on this machine
 TIMEOUT_SECS = 3600  # of a fleet that does not say
 SIGNED = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
 
@@ -31,7 +32,7 @@ class Machine:
         """Start the run; one that is there is left as it is. Raises Unreachable."""
         work = hold.work
         text = prompt.read_again(hold.prompt, CUT_OFF if hold.cut else "")
-        asked = command.of_cli(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS)
+        asked = command.of_cli(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS, LOG_MB)
         signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
         delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
         self._ask("start", self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery})
@@ -42,13 +43,14 @@ class Machine:
         return dict(self._ask("poll", self._about | {"runs": asked, "limit": PIECE})["runs"]) if asked else {}
 
     def output(self, hold: Hold) -> bytes:
-        """All that the CLI printed. Raises Unreachable."""
-        said, more = bytearray(), True
+        """All that is kept of what the CLI printed. Raises Unreachable."""
+        said, offset, more = bytearray(), 0, True
         while more:
-            asked = {"run": hold.run, "stdout": len(said), "stderr": 1 << 62}
+            asked = {"run": hold.run, "stdout": offset, "stderr": 1 << 62}
             seen = self._ask("poll", self._about | {"runs": [asked], "limit": PIECE * 4})["runs"][hold.run]
             piece = data_of(seen.get("stdout"))
             said, more = said + piece, bool(piece)
+            offset = seen["stdout"]["offset"] + len(piece) if more else offset
         return bytes(said)
 
     def cancel(self, hold: Hold, grace_secs: float) -> None:

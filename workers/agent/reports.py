@@ -67,20 +67,32 @@ class Reports:
 
     def _upload(self, stream: str, piece: Json) -> None:
         """The bytes that are new, secrets masked. The server says where to go on, and is right."""
+        if piece["offset"] > self._hold.offsets[stream]:
+            self._step_over(stream, piece["offset"])
         have, base = self._hold.offsets[stream], self._hold.base[stream]
         data = data_of(piece)[max(0, have - piece["offset"]) :]
-        if not data or piece["offset"] > have:
-            return
-        text = base64.b64encode(self._mask().bytes(data)).decode()
-        body = {"lease": self._hold.lease, "stream": stream, "offset": base + have, "data": text}
+        if data:
+            next_ = max(0, self._send(stream, base + have, self._mask().bytes(data)) - base)
+            self._holds.change(self._hold, offsets=self._hold.offsets | {stream: next_})
+
+    def _step_over(self, stream: str, begin: int) -> None:
+        """The middle of a log that was too long is not on this machine any more: a line says so in its place."""
+        have, base = self._hold.offsets[stream], self._hold.base[stream]
+        end = self._send(stream, base + have, f"\n[{begin - have} bytes of output were left out here]\n".encode())
+        offsets, bases = self._hold.offsets | {stream: begin}, self._hold.base | {stream: end - begin}
+        self._holds.change(self._hold, offsets=offsets, base=bases)
+
+    def _send(self, stream: str, offset: int, data: bytes) -> int:
+        """Where the server wants to go on."""
+        text = base64.b64encode(data).decode()
+        body = {"lease": self._hold.lease, "stream": stream, "offset": offset, "data": text}
         try:
             answer = self._server.about_task(self._hold.task_id, "log", body)
         except Refusal as no:
             if "next_offset" not in no.body:
                 raise
             answer = no.body
-        next_ = max(0, int(answer["next_offset"]) - base)
-        self._holds.change(self._hold, offsets=self._hold.offsets | {stream: next_})
+        return int(answer["next_offset"])
 
     def _tell_step(self, seen: Json) -> None:
         step = str(seen.get("step"))

@@ -1,0 +1,102 @@
+"""What runs print, as it came: bytes with their offsets, no gap, no repeat, the middle of what is too long left out."""
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.store.tables import Row, logs, runs
+
+PIECE = 1 << 20
+
+
+def append(
+    conn: Connection,
+    run_id: int,
+    stream: str,
+    offset: int,
+    data: bytes,
+    keep: int | None = None,
+    gap: bool = False,
+) -> int:
+    """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns the size now.
+
+    A piece that would leave a gap is not stored, unless the `gap` was left out already where it was printed. Of
+    a stream longer than `keep` bytes the first and the last half stay; offsets stay true.
+    """
+    column = runs.c[f"{stream}_size"]
+    size: int = conn.execute(sa.select(column).where(runs.c.id == run_id).with_for_update()).scalar_one()
+    begin = max(size, offset) if gap else size
+    news = data[begin - offset :] if offset <= begin else b""
+    if begin + len(news) > size:
+        conn.execute(sa.update(runs).where(runs.c.id == run_id).values({column: begin + len(news)}))
+    if news:
+        conn.execute(insert(logs).values(run_id=run_id, stream=stream, offset=begin, data=news))
+        if keep and begin + len(news) > keep:
+            _leave_out(conn, run_id, stream, keep // 2, begin + len(news) - keep // 2)
+    return begin + len(news)
+
+
+def _leave_out(conn: Connection, run_id: int, stream: str, since: int, until: int) -> None:
+    """Let go of the pieces that lie between two offsets."""
+    end = logs.c.offset + sa.func.octet_length(logs.c.data)
+    between = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset >= since, end <= until)
+    conn.execute(sa.delete(logs).where(*between))
+
+
+class Piece(NamedTuple):
+    """Bytes of a stream and the offset at which they stand."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+
+def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int = PIECE) -> Piece:
+    """What is kept of a stream from `offset` on, in one piece of at most `most` bytes, empty when there is nothing
+    (yet). Where it begins later than asked, the bytes between were left out."""
+    size = sa.func.octet_length(logs.c.data)
+    this = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset + size > offset)
+    upto = sa.func.sum(size).over(order_by=logs.c.offset)
+    sizes = sa.select(logs.c.offset, (upto - size).label("before")).where(*this).subquery()
+    wanted = sa.select(sizes.c.offset).where(sizes.c.before < most)
+    query = sa.select(logs.c.offset, logs.c.data).where(*this, logs.c.offset.in_(wanted)).order_by(logs.c.offset)
+    begin, data = offset, bytearray()
+    for row in conn.execute(query):
+        if not data:
+            begin = max(offset, row.offset)
+        elif row.offset > begin + len(data):
+            break
+        data += row.data[max(0, offset - row.offset) :]
+    return Piece(begin, bytes(data[:most]))
+
+
+def read(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int | None = None) -> bytes:
+    """A stream as far as it is kept, from `offset`; at most `most` bytes of it. Where bytes were left out, a line says
+    how many."""
+    data = bytearray()
+    while most is None or len(data) < most:
+        more = piece(conn, run_id, stream, offset, PIECE if most is None else most - len(data))
+        if not more.data:
+            break
+        data += left_out(more.offset - offset) + more.data
+        offset = more.end
+    return bytes(data)
+
+
+def ends(conn: Connection, run: Row, stream: str, head: int = 1 << 20, tail: int = 8 << 20) -> bytes:
+    """The beginning and the end of a stream: what says how a run went, in bounded memory."""
+    size = run[f"{stream}_size"]
+    if size <= head + tail:
+        return read(conn, run["id"], stream)
+    first = piece(conn, run["id"], stream, 0, head)
+    return first.data + left_out(size - tail - head) + read(conn, run["id"], stream, size - tail)
+
+
+def left_out(count: int) -> bytes:
+    """What stands for bytes of a log that are not kept."""
+    return f"\n[... {count:,} bytes left out ...]\n".encode() if count > 0 else b""

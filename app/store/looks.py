@@ -1,0 +1,98 @@
+"""Looks at hosts: when each is due, who has it now, and since when a host does not answer."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.store.tables import Row, looks, runs
+
+HOLD = timedelta(seconds=10)  # as long as nobody else looks at a host when whoever has it dies
+_HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == looks.c.host_id, runs.c.ended_at.is_(None))
+
+
+def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool = False) -> list[str]:
+    """Up to `most` hosts with open runs that are due and that nobody has: they are `holder`'s now. Those that do not
+    answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
+    free = sa.or_(looks.c.held_until.is_(None), looks.c.held_until <= at)
+    kind = looks.c.failing_since.is_not(None) if failing else looks.c.failing_since.is_(None)
+    due = (
+        sa.select(looks.c.host_id)
+        .where(looks.c.next_at <= at, free, kind, _HAS_OPEN_RUNS)
+        .order_by(looks.c.next_at)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    taken = sa.update(looks).where(looks.c.host_id.in_(due)).values(holder=holder, held_until=at + HOLD)
+    return list(conn.execute(taken.returning(looks.c.host_id)).scalars())
+
+
+def begin(conn: Connection, at: datetime) -> None:
+    """Have a row for every host with open runs."""
+    busy = (
+        sa.select(runs.c.host_id, sa.literal(at))
+        .where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
+        .distinct()
+    )
+    new = sa.and_(~sa.exists().where(looks.c.host_id == runs.c.host_id))
+    conn.execute(insert(looks).from_select(["host_id", "next_at"], busy.where(new)).on_conflict_do_nothing())
+
+
+def renew(conn: Connection, holder: str, host_ids: Iterable[str], at: datetime) -> None:
+    """`holder` is still looking at these."""
+    mine = (looks.c.holder == holder, looks.c.host_id.in_(list(host_ids)))
+    conn.execute(sa.update(looks).where(*mine).values(held_until=at + HOLD))
+
+
+def answered(
+    conn: Connection,
+    holder: str,
+    host_id: str,
+    at: datetime,
+    every: tuple[float, float],
+    news: bool,
+    disk_free: int | None = None,
+) -> None:
+    """The host answered. While there is `news` it is looked at after `every[0]` seconds, then ever more rarely, at
+    last after `every[1]`."""
+    row = _mine(conn, holder, host_id)
+    if row is not None:
+        quiet = 0 if news or row["failing_since"] else row["in_a_row"] + 1
+        wait = min(every[0] * 1.5 ** min(quiet, 30), max(every))
+        let_go = {"next_at": at + timedelta(seconds=wait), "holder": None, "held_until": None, "in_a_row": quiet}
+        seen = {"tried_at": at, "answered_at": at, "failing_since": None, "why": None, "disk_free": disk_free}
+        conn.execute(sa.update(looks).where(looks.c.host_id == host_id).values(**let_go, **seen))
+
+
+def failed(conn: Connection, holder: str, host_id: str, at: datetime, every: tuple[float, float], why: str) -> None:
+    """The host did not answer: it is tried again, ever more rarely."""
+    row = _mine(conn, holder, host_id)
+    if row is not None:
+        tries = row["in_a_row"] + 1 if row["failing_since"] else 1
+        wait = min(every[0] * 2 ** min(tries, 30), max(every))
+        let_go = {"next_at": at + timedelta(seconds=wait), "holder": None, "held_until": None, "in_a_row": tries}
+        since = row["failing_since"] or at
+        conn.execute(
+            sa.update(looks)
+            .where(looks.c.host_id == host_id)
+            .values(**let_go, tried_at=at, failing_since=since, why=why[:2000])
+        )
+
+
+def hurry(conn: Connection, host_id: str, at: datetime) -> None:
+    """Somebody waits for news of this host: a run was started there, or its log is being followed."""
+    conn.execute(
+        sa.update(looks).where(looks.c.host_id == host_id, looks.c.next_at > at).values(next_at=at, in_a_row=0)
+    )
+
+
+def of(conn: Connection, host_id: str) -> Row | None:
+    return conn.execute(sa.select(looks).where(looks.c.host_id == host_id)).mappings().first()
+
+
+def _mine(conn: Connection, holder: str, host_id: str) -> Row | None:
+    """The row, if it was not taken from us meanwhile."""
+    mine = (looks.c.host_id == host_id, looks.c.holder == holder)
+    return conn.execute(sa.select(looks).where(*mine).with_for_update()).mappings().first()

@@ -1,0 +1,223 @@
+"""ssh: starts, looks, memory, connections over a real sshd, beside a bare warm `ssh host true` and a raw channel.
+
+fleet bench ssh [--hosts 5] [--runs 20] [--workers 2] [--rate 10] [--secs 10]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import sqlalchemy as sa
+
+from app.cli.leftovers import end_local_runs
+from app.cli.processes import Child
+from app.cli.stage import Stage, stage
+from app.domain.place import Fitness
+from app.store import places
+from app.store.tables import events, runs, tasks
+from bench.figures import figure, quantile
+from tests import sshd as servers_of_ssh
+from tests.sshd import Sshd
+from workers import lines, reach
+from workers.ssh import Line
+
+WARM_UP = 5
+SETTINGS = (
+    "MaxStartups 1000\nMaxSessions 10"  # one sshd plays all hosts: the limit on strangers is not what is measured
+)
+CLI = """
+[clis.sleeper]
+argv = ["sh", "-c", "cat > /dev/null; sleep 600"]
+"""
+
+
+def main() -> None:
+    given = _arguments()
+    folder = Path(tempfile.mkdtemp(prefix="fleet-bench-ssh-"))
+    folder.chmod(0o755)
+    try:
+        program = servers_of_ssh.find(folder / "program")
+        with servers_of_ssh.running(folder / "sshd", program, given.hosts, SETTINGS) as sshd:
+            room = -(-given.runs // given.hosts) + WARM_UP
+            agents = [{"agent_type": "sleeper", "max_concurrency": room, "capabilities": ["python"]}]
+            hosts = "".join(sshd.toml(at, agents=agents) for at in range(given.hosts)) + CLI
+            with stage(hosts=hosts, FLEET_LOOK_SECS="1", FLEET_SCAN_SECS="1") as set_:
+                try:
+                    _measure(set_, sshd, given)
+                finally:
+                    for at in range(given.hosts):
+                        end_local_runs(sshd.work(at))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("fleet bench ssh")
+    for name, default in (("hosts", 5), ("runs", 20), ("workers", 2), ("secs", 10)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rate", type=float, default=10.0, help="starts a second")
+    return parser.parse_args()
+
+
+def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace) -> None:
+    for number in range(1, given.workers):
+        worker = next(child for child in set_.keeper.children if child.name == "worker")
+        set_.keeper.add(Child(f"worker-{number + 1}", worker.argv, worker.env, log=worker.log))
+    _until(lambda: _fit(set_) == given.hosts, "all hosts fit")
+    shell, channel = _bare_ssh(sshd), _bare_channel(set_)
+    for number in range(WARM_UP):
+        _ask_for_one(set_, f"warm-up {number}")
+        time.sleep(0.2)
+    _until(lambda: _started(set_) == WARM_UP, "the first runs")
+    before = _memory(set_)
+    for number in range(given.runs):
+        _ask_for_one(set_, f"run {number}")
+        time.sleep(1 / given.rate)
+    _until(lambda: _started(set_) == WARM_UP + given.runs, "every run started")
+    _starts(set_, sshd, shell, channel)
+    _following(set_, sshd, given, before)
+    _looks(set_, channel)
+
+
+def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -> None:
+    """From the commit of a task to the exec of its CLI."""
+    with set_.fleet.engine.begin() as conn:
+        asked = sa.select(runs.c.name, events.c.at).join(events, events.c.task_pk == runs.c.task_pk)
+        at = {name: at.timestamp() for name, at in conn.execute(asked.where(events.c.what == "requested"))}
+    states = [json.loads(path.read_text()) for path in (sshd.folder / "work").glob("*/runs/*/*/state.json")]
+    took = [1000 * (state["agent_started_at"] - at[state["run"]]) for state in states if state.get("agent_started_at")]
+    took = took[WARM_UP:]
+    for share in (0.5, 0.99):
+        name = f"ssh: task committed -> CLI started, p{share * 100:.0f}"
+        figure(name, quantile(took, share), "ms", quantile(shell, share), len(took))
+        figure(f"{name}, over a raw channel", quantile(took, share), "ms", quantile(channel, share), len(took))
+    figure("ssh: bare warm `ssh host true`, p50", statistics.median(shell), "ms", runs=len(shell))
+    figure("ssh: raw channel `true`, p50", statistics.median(channel), "ms", runs=len(channel))
+
+
+def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, before: float) -> None:
+    """What idle runs cost the workers: memory, CPU, connections, threads."""
+    workers = _workers(set_)
+    began, spent = time.monotonic(), sum(_cpu(worker) for worker in workers)
+    time.sleep(given.secs)
+    share = (sum(_cpu(worker) for worker in workers) - spent) / (time.monotonic() - began)
+    memory = _memory(set_)
+    figure(f"ssh: CPU of {len(workers)} workers following {given.hosts} hosts", 100 * share, "% of a core", 10)
+    figure("ssh: memory of a worker", memory / len(workers), "MB", runs=len(workers))
+    figure("ssh: memory for each idle run", 1024 * (memory - before) / given.runs, "KB", 50, given.runs)
+    figure("ssh: threads of a worker", statistics.mean(worker.num_threads() for worker in workers), "threads")
+    connections = sum(
+        one.raddr and one.raddr.port == sshd.port and one.status == psutil.CONN_ESTABLISHED
+        for worker in workers
+        for one in worker.net_connections("tcp")
+    )
+    figure("ssh: connections a host and worker", connections / given.hosts / len(workers), "connections", 1)
+
+
+def _looks(set_: Stage, channel: list[float]) -> None:
+    """One look at a host for all its runs, from this process."""
+    with set_.fleet.engine.begin() as conn:
+        host: Any = places.host(conn, "host-1")
+        mine = list(conn.execute(sa.select(runs.c.name).where(runs.c.host_id == "host-1")).scalars())
+    asked = {"home": host["work_dir"], "instance": set_.fleet.instance(), "runs": [{"run": name} for name in mine]}
+    reach.ask(host, "poll", asked)
+    took, spent = [], time.process_time()
+    for _ in range(100):
+        began = time.monotonic()
+        reach.ask(host, "poll", asked)
+        took.append(1000 * (time.monotonic() - began))
+    cpu = 1000 * (time.process_time() - spent) / 100
+    name = f"ssh: a look at a host with {len(mine)} runs"
+    figure(f"{name}, p50", statistics.median(took), "ms", statistics.median(channel), 100)
+    figure(f"{name}, CPU here", cpu, "ms", statistics.median(channel), 100)
+    lines.forget()
+
+
+def _bare_ssh(sshd: Sshd, count: int = 50) -> list[float]:
+    """OpenSSH with a connection that is kept."""
+    options = {
+        "ControlMaster": "auto", "ControlPath": str(sshd.folder / "ctl"), "ControlPersist": "60", "LogLevel": "ERROR",
+        "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "IdentitiesOnly": "yes",
+    }  # fmt: skip
+    argv = ["ssh", "-F", "none", "-i", sshd.key_path, "-p", str(sshd.port)]
+    argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    argv += [f"{servers_of_ssh.user_name()}@{sshd.addresses[0]}"]
+    if not shutil.which("ssh"):
+        return [float("nan")]
+    _quietly([*argv, "true"])
+    found = [_timed(lambda: _quietly([*argv, "true"])) for _ in range(count)]
+    _quietly([*argv[:-1], "-O", "exit", argv[-1]])
+    return found
+
+
+def _bare_channel(set_: Stage, count: int = 50) -> list[float]:
+    with set_.fleet.engine.begin() as conn:
+        line = Line(lines.address_of(places.host(conn, "host-1")))
+    line.run("true")
+    found = [_timed(lambda: line.run("true")) for _ in range(count)]
+    line.close()
+    return found
+
+
+def _ask_for_one(set_: Stage, title: str) -> None:
+    asked = {"title": title, "requirements": "Sleep.", "required_capabilities": ["python"], "wants_pull_request": False}
+    token = {"Authorization": f"Bearer {set_.config.secret('FLEET_OPERATOR_TOKEN')}"}
+    httpx.post(f"{set_.config.public_url}/api/v1/tasks", json=asked, headers=token, timeout=30).raise_for_status()
+
+
+def _fit(set_: Stage) -> int:
+    with set_.fleet.engine.begin() as conn:
+        return sum(host.fitness is Fitness.FIT for host in places.all_hosts(conn))
+
+
+def _started(set_: Stage) -> int:
+    with set_.fleet.engine.begin() as conn:
+        running = sa.select(sa.func.count()).select_from(tasks).where(tasks.c.state == "running")
+        return int(conn.execute(running).scalar_one())
+
+
+def _until(happened: Callable[[], bool], what: str, secs: float = 120) -> None:
+    until = time.monotonic() + secs
+    while not happened():
+        if time.monotonic() > until:
+            raise SystemExit(f"never: {what}")
+        time.sleep(0.05)
+
+
+def _workers(set_: Stage) -> list[psutil.Process]:
+    pids = [child.process.pid for child in set_.keeper.children if child.name.startswith("worker") and child.process]
+    return [psutil.Process(pid) for pid in pids]
+
+
+def _memory(set_: Stage) -> float:
+    """What the workers hold that is theirs alone, in MB."""
+    return float(sum(worker.memory_full_info().uss for worker in _workers(set_))) / (1 << 20)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _timed(step: Callable[[], object]) -> float:
+    began = time.monotonic()
+    step()
+    return 1000 * (time.monotonic() - began)
+
+
+def _quietly(argv: list[str]) -> None:
+    subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, env=os.environ)
+
+
+if __name__ == "__main__":
+    main()

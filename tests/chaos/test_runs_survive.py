@@ -1,0 +1,152 @@
+"""Whatever is killed, and whenever: no run is lost, none is done twice, and each log is the host's own, byte for byte.
+
+FLEET_CHAOS_RUNS and FLEET_CHAOS_SEED repeat it longer, or as it was.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.services import intake
+from app.store import logs, runs, tasks, views
+from app.store.tables import Row
+from tests.journeys.traveller import Journey, journey
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
+
+RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "40"))
+SEED = int(os.environ.get("FLEET_CHAOS_SEED", "20261124"))
+PATIENCE_SECS = 150 + 3 * RUNS
+PROCESSES = ("worker", "beat", "web", "valkey", "postgres")
+SCRIPT = "echo began $$; for i in 1 2 3 4 5 6 7 8 9 10; do seq $i 400; echo $i >&2; sleep 0.1; done; echo done"
+FLEET_TOML = """\
+[[hosts]]
+host_id = "localhost"
+hostname = "localhost"
+agents = [{{ agent_type = "talker", max_concurrency = 8, capabilities = [] }}]
+
+[clis.talker]
+argv = ["sh", "-c", {script}]
+"""
+
+
+@dataclass
+class Chaos:
+    """Kills something every now and then, as a seeded chance has it."""
+
+    travel: Journey
+    chance: random.Random
+    killed: Counter[str] = field(default_factory=Counter)
+    next_at: float = 0.0
+
+    def strike(self) -> None:
+        """Perhaps now: mostly a process of ours, now and then a supervisor or a CLI."""
+        if time.monotonic() < self.next_at:
+            return
+        self.next_at = time.monotonic() + self.chance.uniform(0.3, 2.5)
+        at_runs = self.killed["pid"] + self.killed["agent_pid"]
+        if self.chance.random() < 0.4 and at_runs < RUNS // 4:
+            self._strike_a_run(self.chance.choice(("pid", "agent_pid")))
+        elif self.killed.total() - at_runs < RUNS // 3:
+            name = self.chance.choice(PROCESSES)
+            with suppress(AssertionError, ProcessLookupError):  # it is dead already
+                self.travel.kill(name)
+                self.killed[name] += 1
+
+    def _strike_a_run(self, who: str) -> None:
+        going = [
+            state
+            for state in states(self.travel)
+            if state[who] and not state["folder"].joinpath("result.json").exists()
+        ]
+        if going:
+            with suppress(ProcessLookupError):
+                os.kill(self.chance.choice(going)[who], signal.SIGKILL)
+                self.killed[who] += 1
+
+
+def states(travel: Journey) -> list[dict[str, Any]]:
+    found = sorted((travel.stage.config.home / "work" / "runs").glob("*/*/state.json"))
+    return [json.loads(path.read_text()) | {"folder": path.parent} for path in found]
+
+
+def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path) -> None:
+    toml = tmp_path / "chaos.toml"
+    toml.write_text(FLEET_TOML.format(script=json.dumps(SCRIPT)))
+    with journey(tmp_path, FLEET_CONFIRM_SECS="10", FLEET_CONFIG=str(toml), FLEET_RECONCILE_SECS="60") as travel:
+        wanted = [ask_for_one(travel, number) for number in range(RUNS)]
+        chaos = Chaos(travel, random.Random(SEED))
+        until = time.monotonic() + PATIENCE_SECS
+        while going := unfinished(travel, wanted):
+            assert time.monotonic() < until, f"never finished: {going}; killed {chaos.killed}\n{travel.logs()}"
+            keep(travel)
+            chaos.strike()
+            time.sleep(0.05)
+        print(f"killed {dict(chaos.killed)} with seed {SEED}")
+        assert_nothing_was_lost_or_done_twice(travel, wanted)
+        travel.assert_history_holds()
+
+
+def ask_for_one(travel: Journey, number: int) -> str:
+    asked: dict[str, Any] = {
+        "title": f"Talk {number}", "requirements": "Talk.", "repository": None, "required_capabilities": [],
+        "priority": "normal", "execution_mode": "ssh_cli", "max_retries": 20, "wants_pull_request": False,
+    }  # fmt: skip
+    return intake.request(travel.stage.fleet, asked).task_id
+
+
+def keep(travel: Journey) -> None:
+    """Whatever died is started again, however often."""
+    for child in travel.stage.keeper.children:
+        child.deaths = child.deaths[-2:]
+    travel.stage.keeper.look()
+
+
+def unfinished(travel: Journey, wanted: list[str]) -> list[str]:
+    """Tasks that are not completed, and those of which something is still owed."""
+    try:
+        with travel.stage.fleet.engine.begin() as conn:
+            found = [tasks.find(conn, task_id) for task_id in wanted]
+            owed = [task.task_id for task in found if views.open_debts(conn, task.id)]
+    except SQLAlchemyError:
+        return ["the database is being started again"]
+    return [f"{task.task_id} {task.state}" for task in found if task.state != "completed" or task.task_id in owed]
+
+
+def assert_nothing_was_lost_or_done_twice(travel: Journey, wanted: list[str]) -> None:
+    folders = {state["run"]: state for state in states(travel)}
+    with travel.stage.fleet.engine.begin() as conn:
+        rows = {task_id: runs.of_task(conn, tasks.find(conn, task_id).id) for task_id in wanted}
+    assert set(folders) <= {run["name"] for ours in rows.values() for run in ours}
+    for task_id, ours in rows.items():
+        assert [run["end"] for run in ours].count("finished") == 1, task_id
+        assert_one_after_the_other([folders[run["name"]] for run in ours if run["name"] in folders])
+        for run in ours:
+            if run["name"] in folders:
+                assert_its_log_is_the_hosts_own(travel, run, folders[run["name"]]["folder"])
+
+
+def assert_one_after_the_other(begun: list[dict[str, Any]]) -> None:
+    """No CLI of a task was started while one of an earlier run was still there."""
+    ends = [json.loads((state["folder"] / "result.json").read_text())["ended_at"] for state in begun]
+    for end, later in zip(ends, begun[1:], strict=False):
+        assert later["started_at"] >= end, (later["run"], end)
+
+
+def assert_its_log_is_the_hosts_own(travel: Journey, run: Row, folder: Path) -> None:
+    with travel.stage.fleet.engine.begin() as conn:
+        for stream in ("stdout", "stderr"):
+            path = folder / f"{stream}.log"
+            said = path.read_bytes() if path.exists() else b""
+            assert logs.read(conn, run["id"], stream) == said, (run["name"], stream)
+    assert (folder / "stdout.log").read_bytes().count(b"began ") <= 1 if (folder / "stdout.log").exists() else True

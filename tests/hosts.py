@@ -1,0 +1,120 @@
+"""A host that is this machine: runs on it are real processes, and the test is the worker."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.ports import Fleet
+from app.services import assign, rescue
+from app.services.replay import differences
+from app.store import logs, runs, tasks
+from app.store.tables import Row
+from tests.builders import a_host, a_stored_task, apply
+from workers import looks
+from workers import runs as hands
+
+PATIENCE_SECS = 40.0
+
+
+class LocalHost:
+    """A fleet with one host below `place`, whose CLI `coder` is a shell script."""
+
+    def __init__(self, fleet: Fleet, clock: Any, place: Path, script: str, hosts: int = 1, **template: Any) -> None:
+        self.fleet, self.clock, self.place = fleet, clock, place
+        cli = {"argv": ["sh", "-c", script], "parser": "raw", "silence_secs": 30, "timeout_secs": 60, **template}
+        declared = [a_host(f"h{n}", slots=9, work_dir=str(place / f"h{n}")) for n in range(hosts)]
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=declared, clis={"coder": cli})
+
+    def task(self, number: int = 12, **given: Any) -> int:
+        """A task, placed and started."""
+        with self.fleet.engine.begin() as conn:
+            wanted = {"wants_pull": False, **given}
+            task = a_stored_task(conn, f"acme/widgets#{number}", at=self.fleet.clock(), **wanted)
+        self.start()
+        return task.id
+
+    def start(self) -> None:
+        assign.place_waiting(self.fleet)
+        while hands.pay(self.fleet):
+            pass
+
+    def look(self, secs: float = 20) -> int:
+        """A round of looks after so many seconds; it waits for every host."""
+        self.clock.pass_(secs)
+        crew = looks.Crew(4)
+        ended = looks.look(self.fleet, crew)
+        for one in crew.at_work.values():
+            one.result()
+        return ended
+
+    def until(self, happened: Callable[[], Any], what: str = "it") -> Any:
+        """Look again and again until something is so."""
+        until = time.monotonic() + PATIENCE_SECS
+        while not (found := happened()):
+            assert time.monotonic() < until, f"{what} never happened"
+            self.look(2)
+            time.sleep(0.02)
+        return found
+
+    def ended(self, task: int, number: int = 1) -> Row:
+        run: Row = self.until(lambda: (run := self.run(task, number))["ended_at"] and run, "the end of the run")
+        return run
+
+    def run(self, task: int, number: int = 1) -> Row:
+        with self.fleet.engine.begin() as conn:
+            run = runs.get(conn, task, number)
+        assert run is not None
+        return run
+
+    def state(self, task: int) -> Any:
+        with self.fleet.engine.begin() as conn:
+            return tasks.load(conn, task)
+
+    def log(self, task: int, number: int = 1, stream: str = "stdout") -> bytes:
+        with self.fleet.engine.begin() as conn:
+            return logs.read(conn, self.run(task, number)["id"], stream)
+
+    def folder(self, task: int, number: int = 1) -> Path:
+        run = self.run(task, number)
+        return self.place / str(run["host_id"]) / "runs" / self.fleet.instance() / str(run["name"])
+
+    def file(self, task: int, name: str, number: int = 1) -> dict[str, Any]:
+        """A JSON file of the run's folder, once it is there."""
+        path = self.folder(task, number) / name
+        until = time.monotonic() + PATIENCE_SECS
+        while not path.exists():
+            assert time.monotonic() < until, f"{name} never came"
+            time.sleep(0.02)
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def wait_for(self, path: Path) -> None:
+        until = time.monotonic() + PATIENCE_SECS
+        while not path.exists():
+            assert time.monotonic() < until, f"{path} never came"
+            time.sleep(0.02)
+
+    def rescue(self, secs: float) -> None:
+        """So much time passes while the control plane works."""
+        for _ in range(max(1, int(secs // 10))):
+            self.look(min(secs, 10))
+            rescue.rescue(self.fleet)
+
+    def end_all(self) -> None:
+        """Leave no process behind."""
+        for path in self.place.glob("*/runs/*/*/state.json"):
+            state = json.loads(path.read_text())
+            for pid in (state.get("agent_pid"), state.get("pid")):
+                if pid and not path.with_name("result.json").exists():
+                    try:
+                        os.killpg(pid, signal.SIGKILL)
+                    except (ProcessLookupError, PermissionError):
+                        continue
+
+    def assert_history_holds(self) -> None:
+        assert differences(self.fleet)[1] == []

@@ -1,0 +1,81 @@
+"""The whole story on a host that is reached over a real sshd, itself reached over another."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.services import inspect
+from app.store import places
+from tests import sshd as servers_of_ssh
+from tests.chaos.test_processes_die import agent_works
+from tests.journeys.traveller import Journey, journey
+
+TOP = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.journey
+
+
+def fitness(travel: Journey, host_id: str = "host-1") -> tuple[str, str | None]:
+    with travel.stage.fleet.engine.begin() as conn:
+        host = inspect.find(places.all_hosts(conn), host_id)
+    return str(host.fitness), host.why
+
+
+def fleet(travel: Journey, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "app.cli", *words]
+    environ = os.environ | travel.stage.environ
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=TOP, env=environ, check=False)
+
+
+def test_an_issue_is_merged_though_connection_and_worker_die(
+    tmp_path: Path, sshd_program: servers_of_ssh.Program
+) -> None:
+    with servers_of_ssh.running(tmp_path / "sshd", sshd_program, count=2, first=40) as sshd:
+        hosts = sshd.toml(0, work_dir="{work}", proxy_jump="host-2") + sshd.toml(1, agents=[], jump_only=True)
+        with journey(tmp_path, seconds=2.0, hosts=hosts) as travel:
+            task_id = travel.open_issue()
+            travel.until(lambda: agent_works(travel), "the CLI at work")
+            before = travel.run_states()
+            sshd.cut()
+            travel.kill("worker")
+            assert psutil.pid_exists(before[0]["agent_pid"])
+            task = travel.to_the_merge(task_id)
+            assert [run["host_id"] for run in task["runs"]] == ["host-1", "host-1"]
+            assert [run["end"] for run in task["runs"]] == ["finished", "finished"]
+            assert travel.run_states()[0]["agent_pid"] == before[0]["agent_pid"]
+            assert len(travel.pulls()) == 1
+            assert travel.comment_kinds(task_id) == ["status", "receipt"]
+            travel.assert_history_holds()
+            said = fleet(travel, "hosts", "test", "host-1", "--json")
+            assert said.returncode == 0, said.stdout + said.stderr
+            steps = {step["step"]: step["fine"] for step in json.loads(said.stdout)["steps"]}
+            assert all(steps.values()) and {"connect", "host key", "login", "python", "git", "cli coder"} <= set(steps)
+
+
+def test_a_host_whose_key_changes_is_put_into_quarantine_until_an_operator_has_looked(
+    tmp_path: Path, sshd_program: servers_of_ssh.Program
+) -> None:
+    with servers_of_ssh.running(tmp_path / "sshd", sshd_program, first=44) as sshd:
+        hosts = sshd.toml(0, work_dir="{work}")
+        with journey(tmp_path, seconds=0, hosts=hosts, FLEET_PROBE_SECS="1") as travel:
+            travel.until(lambda: fitness(travel)[0] == "fit", "a fit host")
+            pinned = (sshd.folder / "host_key").read_bytes()
+            sshd.change_host_key()
+            travel.until(lambda: fitness(travel)[0] == "quarantined", "a host in quarantine")
+            assert "host key changed" in (fitness(travel)[1] or "")
+            assert "security: a host is in quarantine" in travel.logs()
+            task_id = travel.open_issue()
+            travel.until_status(task_id, "created")
+            why = fleet(travel, "why", task_id)
+            assert "waits: needs python; host host-1 quarantined since" in why.stdout
+            assert "host key changed" in why.stdout
+            sshd.stop()
+            (sshd.folder / "host_key").write_bytes(pinned)
+            sshd.start()
+            assert fleet(travel, "hosts", "resume", "host-1").returncode == 0
+            travel.until_status(task_id, "review_pending", opened=1)

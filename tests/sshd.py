@@ -1,0 +1,296 @@
+"""A real sshd on loopback addresses: hosts for tests and benches, with keys of its own, nothing of the machine changed.
+
+Where sshd is not installed it is unpacked from the distribution's package into the tests' own folder; on CI it is
+installed; where neither can be, asyncssh's server stands in, and the summary says so.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from app.cli.processes import Child
+
+TOP = Path(__file__).parents[1]
+PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0")  # what a machine with ssh, but without sshd, may lack
+NAME = "program"
+PATIENCE_SECS = 20.0
+CONFIG = """\
+Port {port}
+{listen}
+HostKey {folder}/host_key
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PubkeyAuthentication yes
+PermitRootLogin prohibit-password
+AuthorizedKeysFile {folder}/authorized_keys
+Subsystem sftp internal-sftp
+UseDNS no
+PrintMotd no
+PrintLastLog no
+SetEnv HOME={home}
+{settings}
+"""
+# As root sshd wants a user and a folder of its own; in a mount namespace it has both without the machine having them.
+AS_ROOT = """\
+set -e
+{{ grep -v '^sshd:' /etc/passwd; echo 'sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin'; }} > {folder}/passwd
+mount --bind {folder}/passwd /etc/passwd
+mount -t tmpfs -o size=64k,mode=755 tmpfs /run
+mkdir /run/sshd
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """How to run sshd here. `libraries` are those that were unpacked with it; no `path` means asyncssh."""
+
+    path: str | None
+    libraries: str = ""
+
+    @property
+    def name(self) -> str:
+        return "sshd" if self.path else "asyncssh, since no sshd can be had"
+
+
+def find(folder: Path) -> Program:
+    """The machine's sshd, else one that is unpacked below `folder`, else one that CI installs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # the first of several test processes does it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = _installed() or _unpacked(folder) or _install() or Program(None)
+        (folder / NAME).write_text(found.name)
+        return found
+
+
+def said(folder: Path) -> str | None:
+    """What `find` found, for the summary of the tests."""
+    return (folder / NAME).read_text() if (folder / NAME).exists() else None
+
+
+def _installed() -> Program | None:
+    path = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    return Program(path) if path else None
+
+
+def _unpacked(folder: Path) -> Program | None:
+    root = folder / "root"
+    if not root.is_dir() and shutil.which("apt-get") and shutil.which("dpkg"):
+        for package in PACKAGES:  # one that this distribution does not have is not needed either
+            _quietly(["apt-get", "download", package], folder)
+        for file in folder.glob("*.deb"):
+            _quietly(["dpkg", "-x", str(file), str(root)], folder)
+    path = root / "usr" / "sbin" / "sshd"
+    libraries = ":".join(str(place) for place in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")))
+    program = Program(str(path), libraries)
+    return program if path.exists() and _runs(program) else None
+
+
+def _install() -> Program | None:
+    """Only where the machine is there for tests alone. No service is started by it."""
+    if os.geteuid() or not (os.environ.get("CI") == "true" and shutil.which("apt-get")):
+        return None
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        _quietly(["apt-get", "update"], TOP)
+        _quietly(["apt-get", "install", "-y", "--no-install-recommends", "openssh-server"], TOP)
+    finally:
+        if ours:
+            policy.unlink()
+    return _installed()
+
+
+def _quietly(argv: list[str], folder: Path) -> int:
+    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    return subprocess.run(argv, cwd=folder, env=environ, capture_output=True, check=False, timeout=300).returncode
+
+
+def _runs(program: Program) -> bool:
+    done = subprocess.run([program.path or "", "-V"], capture_output=True, text=True, env=_env(program), check=False)
+    return "OpenSSH" in done.stderr
+
+
+def _env(program: Program) -> dict[str, str]:
+    """Of our own environment only what it takes to find programs."""
+    kept = {"PATH": os.environ.get("PATH", os.defpath)}
+    return kept | ({"LD_LIBRARY_PATH": program.libraries} if program.libraries else {})
+
+
+@dataclass
+class Sshd:
+    """One sshd that listens on several addresses, each a host of its own with its own work folder. `settings` are
+    further lines of sshd_config."""
+
+    folder: Path
+    program: Program
+    count: int = 1
+    settings: str = ""
+    first: int = 2
+    child: Child | None = None
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("home", "work"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.host_key = self.make_key("host_key")
+        (self.folder / "authorized_keys").write_text(self.make_key("client_key") + "\n")
+        self.port = free_port(self.addresses[0])
+
+    @property
+    def addresses(self) -> list[str]:
+        return [f"127.0.0.{self.first + at}" for at in range(self.count)]
+
+    @property
+    def key_path(self) -> str:
+        return str(self.folder / "client_key")
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def work(self, at: int = 0) -> Path:
+        """The work folder of the host number `at`."""
+        return self.folder / "work" / str(at)
+
+    def make_key(self, name: str) -> str:
+        """A new key in the file `name`; its public half as a line."""
+        key = Ed25519PrivateKey.generate()
+        text = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(text)
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        self.keys[name] = public.decode()
+        return public.decode()
+
+    def change_host_key(self) -> None:
+        """The machine at this address has another key from now on."""
+        self.stop()
+        self.host_key = self.make_key("host_key")
+        self.start()
+
+    def declared(self, at: int = 0, **given: Any) -> dict[str, Any]:
+        """The host number `at` as fleet.toml would declare it."""
+        agents = [{"agent_type": "coder", "max_concurrency": 2, "capabilities": ["python"]}]
+        return {
+            "host_id": f"host-{at + 1}", "hostname": self.addresses[at], "ssh_user": user_name(), "ssh_port": self.port,
+            "ssh_key_path": self.key_path, "host_key": self.host_key, "proxy_jump": None, "labels": [],
+            "work_dir": str(self.work(at)), "agents": agents, **given,
+        }  # fmt: skip
+
+    def toml(self, at: int = 0, **given: Any) -> str:
+        """The same as a piece of fleet.toml."""
+        one = self.declared(at, **given)
+        agents = ", ".join(
+            "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in agent.items()) + " }"
+            for agent in one.pop("agents")
+        )
+        plain = [f"{name} = {json.dumps(value)}" for name, value in one.items() if value is not None]
+        return "\n".join(["[[hosts]]", *plain, f"agents = [{agents}]", ""])
+
+    def start(self) -> None:
+        argv = self._sshd() if self.program.path else self._stand_in()
+        self.child = Child("sshd", argv, _env(self.program), log=self.folder / "sshd.log")
+        self.child.start()
+        until = time.monotonic() + PATIENCE_SECS
+        while not self.answers():
+            assert not self.child.is_dead() and time.monotonic() < until, self.log()
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it, its sessions and what runs in them; what was detached from them goes on."""
+        if self.child is None or self.child.process is None:
+            return
+        left = self.processes()
+        self.child.stop()
+        for process in left:
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(left, timeout=0.3)
+        self.child = None
+
+    def processes(self) -> list[psutil.Process]:
+        """Its sessions and what runs in them."""
+        if self.child is None or self.child.process is None or self.child.is_dead():
+            return []
+        return list(psutil.Process(self.child.process.pid).children(recursive=True))
+
+    def cut(self) -> None:
+        """Every connection ends; new ones are taken."""
+        for process in self.processes():
+            if process.is_running() and process.name().startswith("sshd"):
+                process.kill()
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection((self.addresses[-1], self.port), timeout=1) as sock:
+                return sock.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def log(self) -> str:
+        return (self.folder / "sshd.log").read_text(errors="replace")
+
+    def _sshd(self) -> list[str]:
+        listen = "\n".join(f"ListenAddress {address}" for address in self.addresses)
+        config = self.folder / "sshd_config"
+        config.write_text(
+            CONFIG.format(port=self.port, listen=listen, folder=self.folder, home=self.home, settings=self.settings)
+        )
+        argv = [self.program.path or "", "-D", "-e", "-f", str(config)]
+        if os.geteuid():
+            return argv
+        if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+            Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)
+            return argv
+        script = AS_ROOT.format(folder=self.folder)
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *argv]
+
+    def _stand_in(self) -> list[str]:
+        where = ",".join(self.addresses)
+        return [sys.executable, str(TOP / "tests" / "fakes" / "sshd.py"), where, str(self.port), str(self.folder)]
+
+
+@contextmanager
+def running(folder: Path, program: Program, count: int = 1, settings: str = "", first: int = 2) -> Iterator[Sshd]:
+    """An sshd with `count` addresses from 127.0.0.`first` on, until the block ends."""
+    sshd = Sshd(folder, program, count, settings, first)
+    try:
+        sshd.start()
+        yield sshd
+    finally:
+        sshd.stop()
+
+
+def user_name() -> str:
+    return str(psutil.Process().username())
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])

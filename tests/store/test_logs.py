@@ -1,0 +1,69 @@
+"""Logs as rows: no gap that nobody vouches for, no repeat, and the middle left out of what is too long."""
+
+import random
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from app.domain.lifecycle import Fact, What
+from app.store import logs, runs, tasks
+from app.store.tables import runs as rows
+from tests.builders import AT, a_stored_task, apply
+
+
+@pytest.fixture
+def run_id(conn: Connection) -> int:
+    apply(conn)
+    task = a_stored_task(conn)
+    placed = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
+    tasks.record(conn, task.id, Fact(What.PLACED, placed), AT)
+    run = runs.get(conn, task.id, 1)
+    assert run is not None
+    return int(run["id"])
+
+
+def test_pieces_in_any_order_and_overlap_make_one_log(conn: Connection, run_id: int) -> None:
+    whole, at = bytes(range(256)) * 20, 0
+    chance = random.Random(7)
+    while at < len(whole):
+        begin = max(0, at - chance.randrange(0, 300))
+        at = logs.append(conn, run_id, "stdout", begin, whole[begin : begin + chance.randrange(1, 700)])
+    assert logs.read(conn, run_id, "stdout") == whole
+    assert logs.piece(conn, run_id, "stdout", 1000, most=500) == (1000, whole[1000:1500])
+    assert logs.piece(conn, run_id, "stdout", len(whole)).data == b""
+
+
+def test_a_gap_is_taken_only_where_the_bytes_are_gone(conn: Connection, run_id: int) -> None:
+    assert logs.append(conn, run_id, "stdout", 0, b"head") == 4
+    assert logs.append(conn, run_id, "stdout", 1004, b"tail") == 4
+    assert logs.append(conn, run_id, "stdout", 1004, b"tail", gap=True) == 1008
+    assert logs.piece(conn, run_id, "stdout", 4) == (1004, b"tail")
+    assert logs.read(conn, run_id, "stdout") == b"head\n[... 1,000 bytes left out ...]\ntail"
+
+
+def test_a_gap_at_the_end_counts(conn: Connection, run_id: int) -> None:
+    logs.append(conn, run_id, "stdout", 0, b"head")
+    assert logs.append(conn, run_id, "stdout", 900, b"", gap=True) == 900
+
+
+def test_of_a_log_without_end_only_so_much_is_kept(conn: Connection, run_id: int) -> None:
+    at = 0
+    for number in range(100):
+        at = logs.append(conn, run_id, "stdout", at, b"%099d\n" % number, keep=2000)
+    said = logs.read(conn, run_id, "stdout")
+    assert at == 10_000
+    assert len(said) < 2200
+    assert said.startswith(b"%099d\n" % 0) and said.endswith(b"%099d\n" % 99)
+
+
+def test_both_ends_of_a_long_log_can_be_had_alone(conn: Connection, run_id: int) -> None:
+    logs.append(conn, run_id, "stdout", 0, b"a" * 50 + b"b" * 100 + b"c" * 50)
+    run = runs.named(conn, run_name(conn, run_id))
+    assert run is not None
+    assert logs.ends(conn, run, "stdout", 10, 20) == b"a" * 10 + b"\n[... 170 bytes left out ...]\n" + b"c" * 20
+    assert logs.ends(conn, run, "stdout") == b"a" * 50 + b"b" * 100 + b"c" * 50
+
+
+def run_name(conn: Connection, run_id: int) -> str:
+    return str(conn.execute(sa.select(rows.c.name).where(rows.c.id == run_id)).scalar_one())

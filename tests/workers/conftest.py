@@ -1,0 +1,48 @@
+"""Hosts that are reached over a real sshd, for the tests of the hands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.place import Fitness
+from tests import sshd as servers_of_ssh
+from workers import lines
+from workers.connect import Limits
+
+QUICK = Limits(connect=0.6, greet=1.5, channel=0.6, answer=1.0)
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, sshd_program: servers_of_ssh.Program) -> Iterator[servers_of_ssh.Sshd]:
+    """An sshd with three hosts."""
+    with servers_of_ssh.running(tmp_path / "sshd", sshd_program, count=3) as running:
+        yield running
+        lines.forget()
+
+
+@pytest.fixture
+def make_sshd(tmp_path: Path, sshd_program: servers_of_ssh.Program) -> Iterator[Callable[..., servers_of_ssh.Sshd]]:
+    """Starts an sshd with settings of its own."""
+    with ExitStack() as stack:
+
+        def make(settings: str, count: int = 1) -> servers_of_ssh.Sshd:
+            folder = tmp_path / f"sshd-{len(list(tmp_path.iterdir()))}"
+            return stack.enter_context(servers_of_ssh.running(folder, sshd_program, count, settings, first=20))
+
+        yield make
+        lines.forget()
+
+
+def as_row(declared: Json, **given: Any) -> Any:
+    """A declared host as its row would be."""
+    reach = {name: declared[name] for name in ("ssh_user", "ssh_port", "ssh_key_path", "host_key")}
+    plain = {name: declared[name] for name in ("host_id", "hostname", "work_dir")}
+    return {**plain, "reach": reach, "fitness": Fitness.UNKNOWN, "why": None, **given}
+
+
+def request(sshd: servers_of_ssh.Sshd, at: int = 0, **given: Any) -> Json:
+    return {"home": str(sshd.work(at)), "instance": "i1", **given}

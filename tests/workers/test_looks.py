@@ -1,0 +1,178 @@
+"""Looks at real hosts: logs byte for byte, ends told once, and what a host that is lost or deaf does to the others."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.place import Fitness
+from app.domain.task import State
+from app.ports import Fleet
+from app.services import rescue
+from app.store import looks as store
+from app.store import places
+from tests.hosts import LocalHost
+from workers import looks, reach
+from workers.runs import finish
+
+SECRET = "s3cret-of-the-test-0123456789"
+
+
+@pytest.fixture
+def host(fleet: Fleet, clock: Any, tmp_path: Path) -> Iterator[Callable[..., LocalHost]]:
+    """Makes the host whose CLI is a script."""
+    made: list[LocalHost] = []
+
+    def make(script: str, **given: Any) -> LocalHost:
+        made.append(LocalHost(given.pop("fleet", fleet), clock, tmp_path / "hosts", script, **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end_all()
+
+
+def test_a_run_is_followed_to_its_end_and_its_log_is_the_hosts_own(host: Callable[..., LocalHost]) -> None:
+    here = host("seq 1 20000; echo trouble >&2; printf '\\377\\000 no text'")
+    task = here.task()
+    run = here.ended(task)
+    assert (run["end"], here.state(task).state) == ("finished", State.COMPLETED)
+    assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
+    assert here.log(task, stream="stderr") == b"trouble\n"
+    here.assert_history_holds()
+
+
+def test_a_secret_printed_in_two_halves_is_never_stored(
+    host: Callable[..., LocalHost], make_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    first, second = SECRET[:11], SECRET[11:]
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+    here = host(f"printf 'key: {first}'; {wait}; printf '{second} done, s3c'", fleet=make_fleet(SOME_TOKEN=SECRET))
+    task = here.task()
+    here.until(lambda: here.log(task) == b"key: ", "the first half")
+    here.look()
+    assert here.log(task) == b"key: "
+    (tmp_path / "go").touch()
+    here.ended(task)
+    assert here.log(task) == b"key: " + b"*" * len(SECRET) + b" done, s3c"
+
+
+def test_output_beyond_the_limit_is_left_out_in_the_middle(
+    host: Callable[..., LocalHost], make_fleet: Callable[..., Fleet]
+) -> None:
+    here = host("head -c 9000000 /dev/zero | tr '\\0' a; echo the end", fleet=make_fleet(FLEET_LOG_LIMIT_MB="2"))
+    task = here.task()
+    run = here.ended(task)
+    said = here.log(task)
+    assert run["stdout_size"] == 9_000_008
+    assert len(said) < 3 << 20
+    assert said[: 1 << 20] == b"a" * (1 << 20)
+    assert b"bytes left out" in said and said.endswith(b"the end\n")
+
+
+def test_a_dead_supervisor_is_lost_with_that_reason_and_the_task_tried_again(host: Callable[..., LocalHost]) -> None:
+    here = host("sleep 60")
+    task = here.task()
+    os.kill(here.file(task, "state.json")["pid"], signal.SIGKILL)
+    run = here.ended(task)
+    assert (run["end"], run["result"]["reason"]) == ("lost", "the supervisor died")
+    assert (here.state(task).state, here.state(task).reason) == (State.AGENT_LOST, "lost")
+    rescue.rescue(here.fleet)
+    assert (here.state(task).state, here.state(task).retry_count) == (State.CREATED, 1)
+    here.assert_history_holds()
+
+
+def test_a_control_plane_that_was_away_adopts_what_finished_meanwhile(host: Callable[..., LocalHost]) -> None:
+    here = host("echo done")
+    task = here.task()
+    here.file(task, "result.json")
+    here.clock.pass_(3600)
+    rescue.rescue(here.fleet)  # nobody looked: that silence says nothing
+    assert here.state(task).state is State.RUNNING
+    here.ended(task)
+    assert here.state(task).state is State.COMPLETED
+
+
+def test_processes_that_no_signal_ends_drain_the_host(host: Callable[..., LocalHost]) -> None:
+    here = host("true")
+    task = here.task()
+    result = here.file(task, "result.json") | {"survivors": [{"pid": 4711, "command": "zombie --maker"}]}
+    assert finish(here.fleet, here.run(task), result)
+    with here.fleet.engine.begin() as conn:
+        row = places.host(conn, "h0")
+    assert row is not None and row["fitness"] == Fitness.DRAINING
+    assert "4711 (zombie --maker)" in row["why"]
+
+
+class BlackHole:
+    """Makes every call of a host hang: its supervisor is a pipe that nobody writes to."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = reach._copied(str(home))
+        self.path.unlink()
+        os.mkfifo(self.path)
+
+    def end(self) -> None:
+        """Whoever waits is told that there is nothing."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
+        for _ in range(200):
+            try:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                return
+            time.sleep(0.01)
+
+
+def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Callable[..., LocalHost]) -> None:
+    here = host("sleep 60", hosts=2)
+    first, second = here.task(1), here.task(2)
+    deaf, well = here.run(first)["host_id"], here.run(second)["host_id"]
+    assert deaf != well
+    hole = BlackHole(here.place / deaf)
+    ours, theirs = looks.Crew(4), looks.Crew(4)
+    here.clock.pass_(20)
+    looks.look(here.fleet, ours)
+    assert [name for name, look in ours.at_work.items() if not look.done()] == [deaf]
+    here.clock.pass_(2)
+    looks.look(here.fleet, ours)  # renews what our thread is still at
+    here.clock.pass_(9)
+    assert looks.look(here.fleet, theirs) == 0
+    assert set(theirs.at_work) == {well}
+    hole.end()
+    ours.at_work[deaf].result()
+    with here.fleet.engine.begin() as conn:
+        rows = {name: store.of(conn, name) for name in (deaf, well)}
+    assert rows[deaf]["failing_since"] and not rows[well]["failing_since"]  # type: ignore[index]
+
+
+def test_an_unreachable_host_is_unknown_for_a_grace_and_then_its_run_is_lost(host: Callable[..., LocalHost]) -> None:
+    here = host("sleep 60")
+    task = here.task()
+    here.look()
+    path = reach._copied(str(here.place / "h0"))
+    path.rename(path.with_suffix(".away"))
+    here.rescue(290)
+    assert here.state(task).state is State.RUNNING
+    here.rescue(40)
+    assert here.run(task)["end"] == "expired"
+    with here.fleet.engine.begin() as conn:
+        row = store.of(conn, "h0")
+    assert row is not None and row["failing_since"] is not None
+    path.with_suffix(".away").rename(path)
+
+
+def test_threads_are_bounded_and_those_that_do_not_answer_get_few(fleet: Fleet) -> None:
+    crew = looks.Crew(8)
+    gate = threading.Event()
+    crew.at_work = {f"h{n}": crew._threads.submit(lambda: int(gate.wait(30))) for n in range(3)}
+    crew.in_vain = {"h0", "h1"}
+    assert (crew.free(failing=False), crew.free(failing=True)) == (5, 0)
+    gate.set()
+    for look in crew.at_work.values():
+        look.result()
+    assert (crew.free(failing=False), crew.free(failing=True)) == (8, 2)

@@ -1,0 +1,113 @@
+"""What we stand on at a host: its login PATH, its home, a Python, and the supervisor, pushed once a content."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from workers.away import Unreachable
+from workers.ssh import Line
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SURVEY_SECS, SHORT_SECS = 20.0, 10.0
+MARK, GONE = "fleet-footing", b"fleet-gone"
+SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+@~-")
+
+# On standard input of `sh`, whatever the login shell is. `env` is read and not `$PATH`, which not every shell joins
+# with colons. The profile is asked once a connection: it may start version managers and take its time.
+SURVEY = r"""
+PATH_=@login
+PATH=${PATH_:-$PATH}; export PATH
+for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 \
+    /usr/bin/python3 /usr/local/bin/python3 /opt/homebrew/bin/python3; do
+  python=$(command -v "$python") && tag=$("$python" -I -S -c \
+    'import sys; sys.version_info < (3, 8) and sys.exit(1); print(sys.implementation.cache_tag)' 2>/dev/null) && break
+  python=; tag=
+done
+printf '%s\n' fleet-footing "$PATH" "$HOME" "$python" "$tag"
+"""
+LOGIN = r"""$("${SHELL:-/bin/sh}" -lc env </dev/null 2>/dev/null | sed -n 's/^PATH=//p' | tail -n 1)"""
+
+# On standard input of `python3 -`: nothing of it is on a command line.
+PUSH = """\
+import hashlib, os, py_compile
+code, path, compiled = {code!r}, {path!r}, {compiled!r}
+def content():
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+if content() != code:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    draft = path + "." + str(os.getpid())
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(code)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(draft, path)
+if hashlib.sha256(content()).hexdigest() != {sha!r}:
+    raise SystemExit("the supervisor did not arrive whole")
+if not os.path.exists(compiled):
+    py_compile.compile(path, compiled, doraise=True)
+print({mark!r})
+"""
+
+
+@dataclass(frozen=True)
+class Footing:
+    """What a host has. `tag` says which Python it is, for the name of what is compiled by it."""
+
+    path: str
+    home: str
+    python: str
+    tag: str
+
+    def folder(self, home: str) -> str:
+        """Our folder there, its ~ filled in. Raises Unreachable where it could not go on a command line."""
+        folder = self.home + home[1:] if home == "~" or home.startswith("~/") else home
+        for text in (folder, self.python):
+            if not text.startswith("/") or not SAFE.issuperset(text):
+                raise Unreachable(f"the path {text!r} must be absolute, of letters, digits and /._+@-: set work_dir")
+        return folder
+
+
+def survey(line: Line) -> Footing:
+    """Look at a host. A login shell that does not answer is left out. Raises Unreachable."""
+    try:
+        said, trouble = line.run("sh", SURVEY.replace("@login", LOGIN).encode(), secs=SURVEY_SECS)
+    except Unreachable:
+        said, trouble = line.run("sh", SURVEY.replace("@login", "").encode(), secs=SHORT_SECS)
+    words = said.decode(errors="replace").splitlines()
+    if MARK not in words[-5:-4]:
+        raise Unreachable(f"its shell does not do as told: {trouble[-300:].decode(errors='replace') or words[-1:]}")
+    found = Footing(*words[-4:])
+    if not found.python:
+        raise Unreachable(f"it has no Python 3.8 or newer on its PATH {found.path}: install python3 there")
+    return found
+
+
+def push(line: Line, footing: Footing, home: str) -> str:
+    """Have our supervisor there, whole; the path of what to run. Raises Unreachable."""
+    code, sha = supervisor()
+    path = f"{footing.folder(home)}/bin/{sha}.py"
+    compiled = f"{path.removesuffix('.py')}.{footing.tag}.pyc"
+    program = PUSH.format(code=code, path=path, compiled=compiled, sha=sha, mark=MARK)
+    said, trouble = line.run(f"sh -c 'exec {footing.python} -I -S -'", program.encode())
+    if MARK.encode() not in said:
+        last = (trouble.strip().splitlines() or [b"no answer"])[-1].decode(errors="replace")
+        raise Unreachable(f"the supervisor could not be put into {path}: {last}")
+    return compiled
+
+
+def command(footing: Footing, compiled: str, verb: str) -> str:
+    """One verb, asked of the supervisor; the same for every login shell, with nothing secret in it."""
+    gone = f"test -f {compiled} || {{ echo {GONE.decode()}; exit 0; }}"
+    return f"sh -c '{gone}; exec {footing.python} -I -S {compiled} {verb}'"
+
+
+@cache
+def supervisor() -> tuple[bytes, str]:
+    """The supervisor's code, and its hash."""
+    code = SUPERVISOR.read_bytes()
+    return code, hashlib.sha256(code).hexdigest()

@@ -1,0 +1,72 @@
+"""Looks at hosts, each in a thread of its own: one that does not answer holds up no other."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from typing import Any
+
+import structlog
+
+from app.domain.errors import Refused
+from app.domain.place import Figures, figures
+from app.ports import Fleet
+from app.services import inspect
+from app.store.tables import Row
+from workers import command, reach
+from workers.away import Distrusted, Unreachable
+
+AT_ONCE = 16
+ROUND_SECS = 20.0  # how long a round waits for its looks; those that take longer go on without it
+log = structlog.get_logger()
+
+
+def look(fleet: Fleet) -> int:
+    """Look at every host that is due; returns how many take work now that did not before."""
+    hosts = inspect.due(fleet)
+    looks = [_pool().submit(_one, fleet, host) for host in hosts]
+    done, _ = wait(looks, timeout=ROUND_SECS)
+    return sum(look.result() for look in done)
+
+
+def heard(fleet: Fleet, host: Row, why: Unreachable) -> None:
+    """Whoever asked a host and had no answer has looked at it."""
+    tell = inspect.distrusted if isinstance(why, Distrusted) else inspect.away
+    tell(fleet, host["host_id"], str(why))
+
+
+def ask(fleet: Fleet, host: Row, clis: Mapping[str, Any]) -> Figures:
+    """What a host is and has now. Raises Unreachable."""
+    request = command.about(fleet, host) | {"clis": versions(clis)}
+    asked, began = time.time(), time.monotonic()
+    answer = reach.ask(host, "probe", request)
+    took = time.monotonic() - began
+    return figures(answer, float(answer.get("now") or asked) - (asked + took / 2), took)
+
+
+def versions(clis: Mapping[str, Any]) -> dict[str, list[str]]:
+    """How each CLI is asked for its version; one that nobody knows is not asked."""
+    found: dict[str, list[str]] = {}
+    for name, declared in clis.items():
+        try:
+            template = command.template_of(name, declared)
+        except Refused:
+            continue
+        found[name] = list(template.get("version") or [template["argv"][0], "--version"])
+    return found
+
+
+def _one(fleet: Fleet, host: Row) -> bool:
+    """Look at one host and write down what it showed; what breaks here is logged, and looked at again."""
+    try:
+        return inspect.seen(fleet, host["host_id"], ask(fleet, host, inspect.clis_of(fleet, host["host_id"])))
+    except Unreachable as why:
+        heard(fleet, host, why)
+    except Exception:
+        log.exception("a look at a host broke", host=host["host_id"])
+    return False
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe")

@@ -1,0 +1,139 @@
+"""A line to a host: one SSH connection that several threads use, each answer bounded in size and time."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import paramiko
+
+from workers import deadlines
+from workers.away import Unreachable
+from workers.connect import AWAY, Address, Limits, connect, in_words
+
+SESSIONS = 8  # at once on one connection; sshd's MaxSessions is 10
+PIECE, MOST_STDERR = 1 << 16, 1 << 16
+MARGIN_SECS = 2.0  # a session that is late is given up; a connection on which even that takes long is cut
+MOST_ALONE = 5  # refusals while no other session of ours is open
+WAKE_SECS = 1.0  # how often paramiko's thread looks up; its own 0.1 s costs 1 % of a core for 100 idle hosts
+
+
+class Line:
+    """An open connection. Several threads may use it at once."""
+
+    def __init__(self, address: Address, limits: Limits | None = None) -> None:
+        """Connect. Raises Unreachable or Distrusted."""
+        self.limits = limits = limits or Limits()
+        self._room = Room(SESSIONS)
+        self._opened = connect(address, limits)
+        self._transport = self._opened.transport
+        for sock in self._opened.sockets:
+            sock.settimeout(WAKE_SECS)
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and self._transport.is_active()
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def run(
+        self, command: str, said: bytes = b"", most: int = 1 << 20, secs: float | None = None
+    ) -> tuple[bytes, bytes]:
+        """What a command prints, at most `most` bytes, with `said` on its standard input; and its last words on stderr.
+        Everything within `secs`, or the limit for answers. Raises Unreachable."""
+        secs = self.limits.answer if secs is None else secs
+        until = time.monotonic() + secs
+        with self._session(until) as channel, deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step:
+            try:
+                channel.exec_command(command)
+                channel.sendall(said)
+                channel.shutdown_write()
+                return self._heard(channel, most, until)
+            except AWAY as why:
+                raise Unreachable(in_words("its answer", why, secs, step.is_late)) from why
+
+    @contextmanager
+    def _session(self, until: float) -> Iterator[paramiko.Channel]:
+        """A channel; when the host has no room for another, one after a channel of ours has closed."""
+        for _ in self._room.tries(until):
+            with self._room.taken(until):
+                channel = self._channel()
+                if channel is None:
+                    continue
+                try:
+                    yield channel
+                finally:
+                    with deadlines.watch.within(self.limits.channel, self._opened.cut):
+                        channel.close()
+                    self._room.ended += 1
+                return
+        raise Unreachable("it opens no session for us: has it a MaxSessions of 0?")
+
+    def _channel(self) -> paramiko.Channel | None:
+        """None where the host refuses."""
+        try:
+            if self._transport is None:
+                raise EOFError("the connection is closed")
+            with deadlines.watch.within(self.limits.channel + MARGIN_SECS, self._opened.cut):
+                return self._transport.open_session(timeout=self.limits.channel)
+        except AWAY as why:
+            # paramiko keeps one error for all threads: two that are refused at once may each get half of it.
+            if self.is_open and (isinstance(why, paramiko.ChannelException) or str(why) == "Unable to open channel."):
+                return None
+            self._opened.cut()
+            raise NotAsked(in_words("a session", why, self.limits.channel, False)) from why
+
+    def _heard(self, channel: paramiko.Channel, most: int, until: float) -> tuple[bytes, bytes]:
+        out = bytearray()
+        while True:
+            channel.settimeout(max(0.01, until - time.monotonic()))
+            data = channel.recv(PIECE)
+            if not data:
+                break
+            out += data
+            if len(out) > most:
+                raise Unreachable(f"its answer is longer than {most} bytes")
+        return bytes(out), channel.recv_stderr(MOST_STDERR) if channel.recv_stderr_ready() else b""
+
+
+class NotAsked(Unreachable):
+    """The connection was dead before anything was said: whoever makes another may ask again."""
+
+    never_asked = True
+
+
+class Room:
+    """How many sessions may be open at once on a connection; less where the host says so."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self._open, self.ended, self._news = most, 0, 0, threading.Condition()
+
+    @contextmanager
+    def taken(self, until: float) -> Iterator[None]:
+        with self._news:
+            if not self._news.wait_for(lambda: self._open < self.most, max(0.0, until - time.monotonic())):
+                raise Unreachable("all its sessions are busy")
+            self._open += 1
+        try:
+            yield
+        finally:
+            with self._news:
+                self._open -= 1
+                self._news.notify_all()
+
+    def tries(self, until: float) -> Iterator[int]:
+        """Try, and after each refusal again with less at once: when one of ours has ended, or a little later, since the
+        host may not have noticed yet. Where none of ours is open, it is no use for long."""
+        alone, seen = 0, self.ended
+        for number in itertools.count():
+            yield number
+            with self._news:
+                alone = 0 if self._open or seen != self.ended else alone + 1
+                seen = self.ended
+                self.most = max(1, self._open)
+                left = until - time.monotonic()
+                if alone > MOST_ALONE or left <= 0:
+                    return
+                self._news.wait(min(left, 0.02 * 2 ** min(number, 5)))
