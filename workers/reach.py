@@ -6,7 +6,7 @@ import os
 import py_compile
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from app.ports import Fleet
 from app.store.tables import Row
 from workers.away import LeftAlone, Unreachable
 
-__all__ = ["Unreachable", "ask", "home", "tell"]
+__all__ = ["Unreachable", "ask", "home", "keep_only", "tell"]
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SECONDS = 60
 KEPT = (
@@ -52,6 +52,12 @@ def ask(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
 def tell(listener: Listener) -> None:
     """Have `listener` hear of each host that was asked over SSH and did not answer, or is not to be trusted."""
     _listeners[:] = [listener]
+
+
+def keep_only(host_ids: Set[str]) -> None:
+    """Close the lines to all other hosts, where there are any."""
+    if "workers.lines" in sys.modules:
+        sys.modules["workers.lines"].keep_only(host_ids)
 
 
 def home(fleet: Fleet, host: Row) -> str:
