@@ -75,7 +75,7 @@ def find(folder: Path) -> Program:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # the first of several test processes does it
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = _installed() or _unpacked(folder) or _install() or Program(None)
+        found = _given() or _installed() or _unpacked(folder) or _install() or Program(None)
         (folder / NAME).write_text(found.name)
         return found
 
@@ -83,6 +83,12 @@ def find(folder: Path) -> Program:
 def said(folder: Path) -> str | None:
     """What `find` found, for the summary of the tests."""
     return (folder / NAME).read_text() if (folder / NAME).exists() else None
+
+
+def _given() -> Program | None:
+    """FLEET_TEST_SSHD names an sshd, or is `asyncssh`."""
+    path = os.environ.get("FLEET_TEST_SSHD")
+    return Program(None if path == "asyncssh" else path) if path else None
 
 
 def _installed() -> Program | None:
@@ -241,6 +247,9 @@ class Sshd:
 
     def cut(self) -> None:
         """Every connection ends; new ones are taken."""
+        if not self.program.path:
+            self.stop()
+            return self.start()
         for process in self.processes():
             if process.is_running() and process.name().startswith("sshd"):
                 process.kill()

@@ -16,7 +16,7 @@ class Breaker:
         self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
     ) -> None:
         self._clock, self._chance, self._lock = clock, chance, threading.Lock()
-        self.failures, self._until = 0, 0.0
+        self.failures, self._until, self._trying = 0, 0.0, False
         self.why = ""
 
     def pause(self) -> float:
@@ -27,19 +27,22 @@ class Breaker:
             if left > 0:
                 return left
             if self.failures:
-                self._until = self._clock() + self._length()
+                self._until, self._trying = self._clock() + self._length(), True
             return 0.0
 
     def worked(self) -> None:
         with self._lock:
-            self.failures, self._until = 0, 0.0
+            self.failures, self._until, self._trying = 0, 0.0, False
 
     def failed(self, why: str, longest: bool = False) -> None:
-        """`longest` begins with the longest pause: knocking again at once would do harm."""
+        """`longest` begins with the longest pause: knocking again would do harm. Several who were under way when the
+        host failed have seen one failure."""
         with self._lock:
-            self.failures += 1
-            self._until = self._clock() + (LONGEST_PAUSE_SECS if longest else self._length())
             self.why = why
+            if self._until > self._clock() and not self._trying:
+                return
+            self.failures, self._trying = self.failures + 1, False
+            self._until = self._clock() + (LONGEST_PAUSE_SECS if longest else self._length())
 
     def _length(self) -> float:
         """With some chance in it, so that many hosts that failed together are not tried together."""

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
+
 
 class Step:
     """Something that has to be done by `at`, else `end` is called. `is_late` says that it was."""
@@ -61,7 +63,11 @@ class Deadlines:
 
     def _watch(self) -> None:
         while True:
-            self._next().late()
+            step = self._next()
+            try:
+                step.late()
+            except Exception:  # the next steps have deadlines too
+                structlog.get_logger().exception("what was late could not be ended")
 
     def _next(self) -> Step:
         """The first step, once its time has come."""

@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from app.domain.place import Fitness
@@ -132,12 +132,16 @@ def address_of(host: Any) -> Address:
     )  # fmt: skip
 
 
+def keep_only(host_ids: Set[str]) -> None:
+    """Close the lines to all other hosts: nobody goes there any more."""
+    with _lock:
+        for host_id in _kept.keys() - host_ids:
+            _kept.pop(host_id)[2].close()
+
+
 def forget() -> None:
     """Close every line: for the end of a process, and of a test."""
-    with _lock:
-        for _, _, kept in _kept.values():
-            kept.close()
-        _kept.clear()
+    keep_only(frozenset())
 
 
 _kept: dict[str, tuple[Address, Any, Kept]] = {}

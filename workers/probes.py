@@ -9,21 +9,24 @@ from typing import Any
 import structlog
 
 from app.domain.errors import Refused
-from app.domain.place import Figures, figures
+from app.domain.place import Figures, Fitness, figures
 from app.ports import Fleet
 from app.services import inspect
+from app.store import places
 from app.store.tables import Row
 from workers import command, reach
 from workers.away import Distrusted, Unreachable
 
 AT_ONCE = 16
-ROUND_SECS = 20.0  # how long a round waits for its looks; those that take longer go on without it
+ROUND_SECS = 3.0  # how long a round waits for its looks; those that take longer go on without it
 log = structlog.get_logger()
 
 
 def look(fleet: Fleet) -> int:
-    """Look at every host that is due; returns how many take work now that did not before."""
+    """Look at every host that is due; returns how many of those that answered in time take work now that did not."""
     hosts = inspect.due(fleet)
+    with fleet.engine.begin() as conn:
+        reach.keep_only({host.host_id for host in places.all_hosts(conn) if host.fitness is not Fitness.QUARANTINED})
     looks = [_pool().submit(_one, fleet, host) for host in hosts]
     done, _ = wait(looks, timeout=ROUND_SECS)
     return sum(look.result() for look in done)
@@ -59,7 +62,12 @@ def versions(clis: Mapping[str, Any]) -> dict[str, list[str]]:
 def _one(fleet: Fleet, host: Row) -> bool:
     """Look at one host and write down what it showed; what breaks here is logged, and looked at again."""
     try:
-        return inspect.seen(fleet, host["host_id"], ask(fleet, host, inspect.clis_of(fleet, host["host_id"])))
+        with fleet.engine.begin() as conn:
+            clis = places.clis_on(conn, host["host_id"])
+        takes_work_now = inspect.seen(fleet, host["host_id"], ask(fleet, host, clis))
+        if takes_work_now:
+            fleet.nudge.soon()
+        return takes_work_now
     except Unreachable as why:
         heard(fleet, host, why)
     except Exception:

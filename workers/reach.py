@@ -7,7 +7,7 @@ import py_compile
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from app.ports import Fleet
 from app.store.tables import Row
 from workers.away import LeftAlone, Unable, Unreachable
 
-__all__ = ["Unable", "Unreachable", "ask", "home", "tell"]
+__all__ = ["Unable", "Unreachable", "ask", "home", "keep_only", "tell"]
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 SECONDS = 60
 KEPT = (
@@ -53,6 +53,12 @@ def ask(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
 def tell(listener: Listener) -> None:
     """Have `listener` hear of each host that was asked over SSH and did not answer, or is not to be trusted."""
     _listeners[:] = [listener]
+
+
+def keep_only(host_ids: Set[str]) -> None:
+    """Close the lines to all other hosts, where there are any."""
+    if "workers.lines" in sys.modules:
+        sys.modules["workers.lines"].keep_only(host_ids)
 
 
 def home(fleet: Fleet, host: Row) -> str:

@@ -42,8 +42,7 @@ def look() -> None:
 @app.task(name="fleet.probe")
 def probe() -> None:
     """See which hosts are fit for work."""
-    if probes.look(fleet()):
-        work()
+    probes.look(fleet())
 
 
 @app.task(name="fleet.rescue")

@@ -185,10 +185,11 @@ def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
     with fleet.engine.begin() as conn:
         inspect.find(places.all_hosts(conn), host_id)
         row: Any = places.host(conn, host_id)
+        clis = places.clis_on(conn, host_id)
     local = row["hostname"] == "localhost"
     home = row["work_dir"] or (str(fleet.config.home / "work") if local else "~/.agent-fleet")
     names = ("host_id", "hostname", "reach", "via_hostname", "via_reach", "work_dir", "fitness", "why")
-    request = {"host": {name: row[name] for name in names}, "home": home, "clis": inspect.clis_of(fleet, host_id)}
+    request = {"host": {name: row[name] for name in names}, "home": home, "clis": clis}
     steps, fine = _walked("walk", request | {"least_disk": fleet.config.least_disk_mb << 20}, quiet=json_)
     last = steps[-1]
     if last["step"] == "probe":

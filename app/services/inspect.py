@@ -1,7 +1,6 @@
 """Hears what looks at hosts show: who is fit for work, who is away, who is not to be trusted any more."""
 
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
@@ -23,13 +22,6 @@ def due(fleet: Fleet) -> list[Row]:
         for drained in places.end_drains(conn, at):
             log.info("a host is drained", host=drained)
         return places.due_for_a_look(conn, at, every, min(SOON, every), at + LONGEST)
-
-
-def clis_of(fleet: Fleet, host_id: str) -> dict[str, dict[str, Any] | None]:
-    """The kinds of CLI a host has slots for, each with the template that a user declared for it."""
-    with fleet.engine.begin() as conn:
-        found = next((host for host in places.all_hosts(conn) if host.host_id == host_id), None)
-        return {slots.agent_type: places.cli(conn, slots.agent_type) for slots in (found.slots if found else ())}
 
 
 def seen(fleet: Fleet, host_id: str, figures: Figures) -> bool:

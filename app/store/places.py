@@ -136,6 +136,12 @@ def cli(conn: Connection, name: str) -> dict[str, Any] | None:
     return conn.execute(sa.select(clis.c.template).where(clis.c.name == name)).scalar()
 
 
+def clis_on(conn: Connection, host_id: str) -> dict[str, dict[str, Any] | None]:
+    """The kinds of CLI that a host has slots for, each with the template that a user declared for it."""
+    declared = sa.select(slots.c.agent_type, clis.c.template).outerjoin(clis, clis.c.name == slots.c.agent_type)
+    return {row.agent_type: row.template for row in conn.execute(declared.where(slots.c.host_id == host_id))}
+
+
 def remember_repository(conn: Connection, forge: str, values: Mapping[str, Any]) -> None:
     """Keep a repository's present name and address under the id that survives a rename."""
     statement = insert(repositories).values(forge=forge, **values)

@@ -50,6 +50,13 @@ def test_pauses_grow_up_to_the_longest() -> None:
     assert pauses[-1] == LONGEST_PAUSE_SECS
 
 
+def test_many_who_were_under_way_when_a_host_failed_have_seen_one_failure() -> None:
+    breaker, _ = a_breaker()
+    for _ in range(8):
+        breaker.failed("no route")
+    assert breaker.pause() == FIRST_PAUSE_SECS
+
+
 def test_where_knocking_again_does_harm_the_first_pause_is_the_longest() -> None:
     breaker, _ = a_breaker()
     breaker.failed("it refuses our key", longest=True)
