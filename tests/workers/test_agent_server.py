@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from workers.agent.folder import Folder
-from workers.agent.hold import Hold, Holds, Step, taken
+from workers.agent.hold import Holds, Step, taken
 from workers.agent.server import LONGEST_PAUSE_SECS, Away, Refusal, Server, Unwelcome
 
 WELCOME = {"registry_token": "fresh", "heartbeat_interval_secs": 60, "offline_after_secs": 180}
@@ -143,8 +143,3 @@ def test_what_is_held_is_there_again_after_a_restart_and_a_torn_file_harms_no_ot
     assert [(hold.task_id, hold.lease, hold.step, hold.run) for hold in again] == [
         ("acme/widgets#1", 3, Step.CONFIRMED, holds.all()[0].run)
     ]
-
-
-def test_what_is_written_down_of_a_hold_is_what_makes_it_again() -> None:
-    hold = taken({"task_id": "acme/widgets#1", "lease": 3, "prompt": {"text": "Do it."}})
-    assert Hold(**json.loads(json.dumps(hold.kept()))) == hold
