@@ -1,5 +1,6 @@
 """A run's end becomes a receipt that the server takes, and that says no more than what is so."""
 
+import json
 from typing import Any
 
 import pytest
@@ -74,3 +75,7 @@ def test_a_receipt_that_was_not_taken_is_told_once_more_as_a_failure() -> None:
     assert (letter["status"], letter["again"]) == ("failed", True)
     assert "not on the forge" in letter["error"]
     assert "artifacts" not in letter
+
+
+def test_what_is_written_down_of_a_hold_is_what_makes_it_again() -> None:
+    assert Hold(**json.loads(json.dumps(a_hold().kept()))) == a_hold()

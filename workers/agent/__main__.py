@@ -131,7 +131,7 @@ def _default_state(environ: Mapping[str, str]) -> Path:
 
 def main() -> None:
     try:
-        agent(standalone_mode=False)
+        agent(prog_name="fleet agent", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -110,9 +110,10 @@ class Agent:
     def _stop_runs(self) -> None:
         """End what runs here. The state keeps it: whether it is still ours is asked at the next start."""
         grace = self._server.welcome.grace_secs if self._server.welcome else 2.0
-        for hold in self._holds.at(Step.RUNNING):
+        going = BUSY - {Step.ENDED}
+        for hold in self._holds.at(*going):
             self._holds.change(hold, stop=LEAVING)
-        self._holds.wait(lambda: not self._holds.at(Step.RUNNING), 2 * grace + 10)
+        self._holds.wait(lambda: not self._holds.at(*going), 2 * grace + 10)
 
     def _say_farewell(self) -> None:
         try:

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -42,7 +42,8 @@ def no_bytes() -> dict[str, int]:
 class Hold:
     """A task and the lease by which we have it. `work` is the dequeue's answer; `mark` tells one start of a run from
     the next; `base` is where the log of this start begins in the run's log; `until` is the end of the lease by our
-    clock; `cut` says that a start of this run was cut off before; `stop` is why the run must end."""
+    clock; `cut` says that a start of this run was cut off before; `stop` is why the run must end; who
+    holds `life` works on it."""
 
     task_id: str
     lease: int
@@ -58,6 +59,11 @@ class Hold:
     began: float = 0.0
     cut: bool = False
     stop: str | None = None
+    life: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def kept(self) -> dict[str, Any]:
+        """What is written down of it."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     @property
     def task(self) -> str:
@@ -82,7 +88,7 @@ def taken(work: dict[str, Any]) -> Hold:
 
 def _read(kept: dict[str, Any]) -> Hold | None:
     """A hold as another version of this program may have written it."""
-    names = {one.name for one in fields(Hold)}
+    names = {one.name for one in fields(Hold) if one.init}
     try:
         return Hold(**{name: value for name, value in kept.items() if name in names} | {"step": Step(kept["step"])})
     except (KeyError, TypeError, ValueError) as why:
@@ -129,14 +135,14 @@ class Holds:
             for name, value in values.items():
                 setattr(hold, name, value)
             if self.has(hold):
-                self._folder.keep_hold(hold.task, hold.lease, asdict(hold))
+                self._folder.keep_hold(hold.task, hold.lease, hold.kept())
                 if former != (hold.task, hold.lease):
                     self._folder.forget_hold(*former)
             self._changed.notify_all()
 
     def start_anew(self, hold: Hold, **values: Any) -> None:
         """Have the next start be another one than those before."""
-        self.change(hold, step=Step.CONFIRMED, mark=secrets.token_hex(3), began=clock.now(), stop=None, **values)
+        self.change(hold, step=Step.CONFIRMED, mark=secrets.token_hex(3), began=clock.now(), **values)
 
     def renew(self, hold: Hold, sent: float, lease_secs: float) -> None:
         """The server heard us after `sent`: the lease lasts at least so long from there."""

@@ -57,7 +57,12 @@ class Life:
         self._reports = Reports(hold, us.holds, us.server, us.machine, us.mask)
 
     def live(self) -> None:
-        """Step by step, until there is nothing to do before the next news."""
+        """Step by step, until there is nothing to do before the next news. One thread at a time: news may come while
+        the one before is about to find that there is nothing to do."""
+        with self._hold.life:
+            self._live_on()
+
+    def _live_on(self) -> None:
         while self._us.holds.has(self._hold) and (step := self._STEPS.get(self._hold.step)):
             try:
                 step(self)
