@@ -54,7 +54,9 @@ class Waiter(threading.Thread):
     def __init__(self, web: Web, name: str, wait_secs: float = 25) -> None:
         super().__init__(daemon=True)
         self.web, self.agent, self.wait_secs, self.token = web, name, wait_secs, web.register(name)
-        self.status, self.told, self.answered = 0, None, 0.0
+        self.status, self.answered = 0, 0.0
+        self.told: Any = None
+        self.retry_after: str | None = None
         self.link = http.client.HTTPConnection("127.0.0.1", web.port, timeout=40)
 
     def run(self) -> None:
