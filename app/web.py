@@ -20,7 +20,8 @@ class Whole(Request):
 
     def get_data(self, *args: Any, **kwargs: Any) -> Any:
         found = super().get_data(*args, **kwargs)
-        if self.content_length is None and len(found) >= (self.max_content_length or 0):
+        most = self.max_content_length
+        if self.content_length is None and most is not None and len(found) >= most:
             raise RequestEntityTooLarge
         return found
 

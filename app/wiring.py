@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -23,6 +25,7 @@ from app.store.bell import Bell
 from app.store.engine import announce_after_commit, connect
 
 WORK, QUEUE = "fleet.work", "fleet"
+BURST_SECS = 0.05
 log = structlog.get_logger()
 
 
@@ -57,15 +60,34 @@ def broker_options() -> dict[str, Any]:
 
 
 class Nudge:
-    """Sends one Celery task by name. Failing is harmless: the next scan finds the row."""
+    """Sends one Celery task by name: at once, and in a burst once more for all that came after it. Failing is harmless:
+    the next scan finds the row."""
 
     def __init__(self, redis_url: str) -> None:
         self._celery = Celery("fleet", broker=redis_url)
         self._celery.conf.update(
             broker_transport_options=broker_options(), task_ignore_result=True, task_default_queue=QUEUE
         )
+        self._sent, self._later, self._lock = 0.0, False, threading.Lock()
 
     def soon(self) -> None:
+        with self._lock:
+            wait = self._sent + BURST_SECS - time.monotonic()
+            if self._later:
+                return
+            self._later = wait > 0
+            self._sent = max(self._sent, time.monotonic())
+        if wait > 0:
+            threading.Timer(wait, self._send_the_rest).start()
+        else:
+            self._send()
+
+    def _send_the_rest(self) -> None:
+        with self._lock:
+            self._later, self._sent = False, time.monotonic()
+        self._send()
+
+    def _send(self) -> None:
         try:
             self._celery.send_task(WORK, ignore_result=True, retry=False, expires=60)
         except (OperationalError, OSError) as error:

@@ -3,7 +3,7 @@
 import json
 from typing import Any, NoReturn
 
-from flask import Request, request
+from flask import Request
 
 from app.domain.errors import Kind, Refused
 
@@ -32,11 +32,6 @@ def parsed(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(found) > DEEPEST:
         _too_deep()
     return found
-
-
-def limit(most: int) -> None:
-    """Take no body over `most` bytes for this request, where the whole API would take more."""
-    request.max_content_length = most
 
 
 def _too_deep() -> NoReturn:

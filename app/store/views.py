@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
 from app.domain.task import Priority, State
+from app.store.engine import together
 from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
 
 Json = dict[str, Any]
@@ -24,13 +25,26 @@ _TASKS = (
 )
 
 
+_ONE = """
+SELECT t.*, b.*, c.names AS required, (SELECT max(seen_at) FROM runs WHERE task_pk = t.id) AS seen_at
+FROM tasks t JOIN capsets c ON c.id = t.capset_id JOIN briefs b ON b.task_pk = t.id WHERE t.task_id = %(id)s
+"""
+_ITS = "SELECT x.* FROM tasks t JOIN {table} x ON x.task_pk = t.id WHERE t.task_id = %(id)s{more} ORDER BY x.{order}"
+_ITS_RUNS = _ITS.format(table="runs", more="", order="number")
+_ITS_DEBTS = _ITS.format(table="debts", more=" AND x.paid_at IS NULL", order="id")
+_ITS_EVENTS = _ITS.format(table="events", more="", order="seq")
+
+
 def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | None:
     """One task as the contract shows it, with `events` and `runs`; None when there is none."""
-    row = conn.execute(_TASKS.where(tasks.c.task_id == task_id)).mappings().first()
-    if row is None:
+    asked = {"id": task_id}
+    rows, runs_, owed, *told = together(
+        conn, (_ONE, asked), (_ITS_RUNS, asked), (_ITS_DEBTS, asked), *([(_ITS_EVENTS, asked)] if with_events else [])
+    )
+    if not rows:
         return None
-    found = shown(row) | {"runs": run_list(conn, row["id"]), "debts": open_debts(conn, row["id"])}
-    return found | {"events": event_list(conn, row["id"])} if with_events else found
+    found = shown(rows[0]) | {"runs": [_run_shown(run) for run in runs_], "debts": [_debt_shown(debt) for debt in owed]}
+    return found | {"events": [_event_shown(event) for event in told[0]]} if with_events else found
 
 
 def task_list(
@@ -71,13 +85,7 @@ def write_brief(conn: Connection, task_pk: int, values: Mapping[str, Any]) -> No
 
 def event_list(conn: Connection, task_pk: int) -> list[Json]:
     rows = conn.execute(sa.select(events).where(events.c.task_pk == task_pk).order_by(events.c.seq)).mappings()
-    return [
-        {
-            "seq": row["seq"], "fact": row["what"], "from": row["from_state"], "to": row["to_state"],
-            "run": row["run"], "detail": row["detail"], "at": moment(row["at"]),
-        }
-        for row in rows
-    ]  # fmt: skip
+    return [_event_shown(row) for row in rows]
 
 
 def all_events(conn: Connection) -> Iterable[Row]:
@@ -94,13 +102,7 @@ def run_list(conn: Connection, task_pk: int) -> list[Json]:
 def open_debts(conn: Connection, task_pk: int) -> list[Json]:
     """What is still owed for a task, or was given up."""
     query = sa.select(debts).where(debts.c.task_pk == task_pk, debts.c.paid_at.is_(None)).order_by(debts.c.id)
-    return [
-        {
-            "kind": row["kind"], "tries": row["tries"], "due_at": moment(row["due_at"]),
-            "given_up": row["given_up_at"] is not None, "error": row["error"],
-        }
-        for row in conn.execute(query).mappings()
-    ]  # fmt: skip
+    return [_debt_shown(row) for row in conn.execute(query).mappings()]
 
 
 def receipt_of(conn: Connection, task_id: str) -> Json | None:
@@ -114,7 +116,7 @@ def moment(value: datetime | None) -> str | None:
     return value.isoformat().replace("+00:00", "Z") if value else None
 
 
-def shown(row: Row | Json) -> Json:
+def shown(row: Row) -> Json:
     """A task as the contract shows it, from its row with its texts."""
     signs = [at for at in (row["moved_at"], row["seen_at"]) if at]
     return {
@@ -140,6 +142,20 @@ def shown(row: Row | Json) -> Json:
         **{name: moment(row[name]) for name in ("created_at", "assigned_at", "started_at", "completed_at")},
         "last_activity_at": moment(max(signs)),
     }
+
+
+def _event_shown(row: Row) -> Json:
+    return {
+        "seq": row["seq"], "fact": row["what"], "from": row["from_state"], "to": row["to_state"],
+        "run": row["run"], "detail": row["detail"], "at": moment(row["at"]),
+    }  # fmt: skip
+
+
+def _debt_shown(row: Row) -> Json:
+    return {
+        "kind": row["kind"], "tries": row["tries"], "due_at": moment(row["due_at"]),
+        "given_up": row["given_up_at"] is not None, "error": row["error"],
+    }  # fmt: skip
 
 
 def _run_shown(row: Row) -> Json:

@@ -66,7 +66,7 @@ class Player(threading.Thread):
         raise NotImplementedError
 
     def cut_off(self) -> None:
-        self.race.over.wait(0.05)
+        self.race.over.wait(0.3)
 
 
 class Puller(Player):
@@ -182,7 +182,7 @@ class Puller(Player):
 
     def ask_and_hang_up(self, path: str, **body: Any) -> None:
         """The request goes out; whether it was heard and what was answered, nobody knows."""
-        self.cut_off()
+        self.hang_up()
         link = http.client.HTTPConnection("127.0.0.1", self.race.web.port, timeout=20)
         answer = link.getresponse
         link.getresponse = self._hang_up  # type: ignore[method-assign, assignment]
@@ -196,6 +196,10 @@ class Puller(Player):
         raise ConnectionAbortedError
 
     def cut_off(self) -> None:
+        self.hang_up()
+        super().cut_off()
+
+    def hang_up(self) -> None:
         if self._link:
             self._link.close()
         self._link = None

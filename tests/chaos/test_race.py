@@ -1,4 +1,6 @@
-"""40 agents and 3 hosts race for the same tasks while agents die, answers are lost and the web process is killed."""
+"""40 agents and 3 hosts race for the same tasks while agents die, answers are lost and the web process is killed.
+
+FLEET_RACE_TASKS=2000 is the whole race; the suite runs a shorter one."""
 
 import os
 import random
@@ -24,8 +26,8 @@ from tests.chaos.racing import Clock, Hosts, Issuer, Killer, Player, Puller, Rac
 from tests.conftest import CountingNudge
 from tests.serving import Web, web_process
 
-TASKS = int(os.environ.get("FLEET_RACE_TASKS", "2000"))
-AGENTS, PATIENCE_SECS = 40, 100
+TASKS = int(os.environ.get("FLEET_RACE_TASKS", "600"))
+AGENTS, PATIENCE_SECS = 40, 150
 SETS = [
     (),
     ("python",),
@@ -40,7 +42,7 @@ MODES = [Mode.UNDECIDED] * 3 + [Mode.HTTP_PULL, Mode.SSH_CLI]
 WORDS = ("python", "rust", "gpu", "review")
 SHORT = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_OFFLINE_AFTER_SECS": "3", "FLEET_CONFIRM_SECS": "2"}
 
-pytestmark = [pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timeout(300)]
 
 
 @pytest.fixture
