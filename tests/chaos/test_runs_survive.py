@@ -9,11 +9,13 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,22 +23,26 @@ from app.services import intake
 from app.store import logs, runs, tasks, views
 from app.store.tables import Row
 from tests.journeys.traveller import Journey, journey
+from tests.sshd import Program, Sshd, running
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 
 RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "40"))
 SEED = int(os.environ.get("FLEET_CHAOS_SEED", "20261124"))
 PATIENCE_SECS = 150 + 3 * RUNS
-PROCESSES = ("worker", "beat", "web", "valkey", "postgres")
+PROCESSES = ("worker", "beat", "web", "valkey", "postgres", "connections")
 SCRIPT = "echo began $$; for i in 1 2 3 4 5 6 7 8 9 10; do seq $i 400; echo $i >&2; sleep 0.1; done; echo done"
+SLOTS = {"agent_type": "talker", "max_concurrency": 3, "capabilities": []}
 FLEET_TOML = """\
 [[hosts]]
 host_id = "localhost"
 hostname = "localhost"
-agents = [{{ agent_type = "talker", max_concurrency = 8, capabilities = [] }}]
+agents = [{{ agent_type = "talker", max_concurrency = 3, capabilities = [] }}]
 
 [clis.talker]
 argv = ["sh", "-c", {script}]
+
+{others}
 """
 
 
@@ -45,6 +51,7 @@ class Chaos:
     """Kills something every now and then, as a seeded chance has it."""
 
     travel: Journey
+    sshd: Sshd
     chance: random.Random
     killed: Counter[str] = field(default_factory=Counter)
     next_at: float = 0.0
@@ -58,15 +65,17 @@ class Chaos:
         if self.chance.random() < 0.4 and at_runs < RUNS // 4:
             self._strike_a_run(self.chance.choice(("pid", "agent_pid")))
         elif self.killed.total() - at_runs < RUNS // 3:
-            name = self.chance.choice(PROCESSES)
-            with suppress(AssertionError, ProcessLookupError):  # it is dead already
-                self.travel.kill(name)
-                self.killed[name] += 1
+            self._strike_a_process(self.chance.choice(PROCESSES))
+
+    def _strike_a_process(self, name: str) -> None:
+        with suppress(AssertionError, psutil.NoSuchProcess, ProcessLookupError):  # it is dead already
+            self.sshd.cut() if name == "connections" else self.travel.kill(name)
+            self.killed[name] += 1
 
     def _strike_a_run(self, who: str) -> None:
         going = [
             state
-            for state in states(self.travel)
+            for state in states(self.travel, self.sshd)
             if state[who] and not state["folder"].joinpath("result.json").exists()
         ]
         if going:
@@ -75,17 +84,26 @@ class Chaos:
                 self.killed[who] += 1
 
 
-def states(travel: Journey) -> list[dict[str, Any]]:
-    found = sorted((travel.stage.config.home / "work" / "runs").glob("*/*/state.json"))
+def states(travel: Journey, sshd: Sshd) -> list[dict[str, Any]]:
+    """state.json of each run, on all hosts."""
+    homes = [travel.stage.config.home / "work", *map(sshd.work, range(sshd.count))]
+    found = [path for home in homes for path in home.glob("runs/*/*/state.json")]
     return [json.loads(path.read_text()) | {"folder": path.parent} for path in found]
 
 
-def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path) -> None:
+@pytest.fixture
+def sshd(tmp_path: Path, sshd_program: Program) -> Iterator[Sshd]:
+    with running(tmp_path / "sshd", sshd_program, count=2, first=60) as sshd:
+        yield sshd
+
+
+def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path, sshd: Sshd) -> None:
     toml = tmp_path / "chaos.toml"
-    toml.write_text(FLEET_TOML.format(script=json.dumps(SCRIPT)))
+    others = "\n".join(sshd.toml(at, agents=[SLOTS]) for at in range(sshd.count))
+    toml.write_text(FLEET_TOML.format(script=json.dumps(SCRIPT), others=others))
     with journey(tmp_path, FLEET_CONFIRM_SECS="10", FLEET_CONFIG=str(toml), FLEET_RECONCILE_SECS="60") as travel:
         wanted = [ask_for_one(travel, number) for number in range(RUNS)]
-        chaos = Chaos(travel, random.Random(SEED))
+        chaos = Chaos(travel, sshd, random.Random(SEED))
         until = time.monotonic() + PATIENCE_SECS
         while going := unfinished(travel, wanted):
             assert time.monotonic() < until, f"never finished: {going}; killed {chaos.killed}\n{travel.logs()}"
@@ -93,7 +111,7 @@ def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path
             chaos.strike()
             time.sleep(0.05)
         print(f"killed {dict(chaos.killed)} with seed {SEED}")
-        assert_nothing_was_lost_or_done_twice(travel, wanted)
+        assert_nothing_was_lost_or_done_twice(travel, sshd, wanted)
         travel.assert_history_holds()
 
 
@@ -123,8 +141,8 @@ def unfinished(travel: Journey, wanted: list[str]) -> list[str]:
     return [f"{task.task_id} {task.state}" for task in found if task.state != "completed" or task.task_id in owed]
 
 
-def assert_nothing_was_lost_or_done_twice(travel: Journey, wanted: list[str]) -> None:
-    folders = {state["run"]: state for state in states(travel)}
+def assert_nothing_was_lost_or_done_twice(travel: Journey, sshd: Sshd, wanted: list[str]) -> None:
+    folders = {state["run"]: state for state in states(travel, sshd)}
     with travel.stage.fleet.engine.begin() as conn:
         rows = {task_id: runs.of_task(conn, tasks.find(conn, task_id).id) for task_id in wanted}
     assert set(folders) <= {run["name"] for ours in rows.values() for run in ours}
@@ -148,5 +166,5 @@ def assert_its_log_is_the_hosts_own(travel: Journey, run: Row, folder: Path) -> 
         for stream in ("stdout", "stderr"):
             path = folder / f"{stream}.log"
             said = path.read_bytes() if path.exists() else b""
-            assert logs.read(conn, run["id"], stream) == said, (run["name"], stream)
+            assert logs.read(conn, run["id"], stream) == said, (run["name"], stream, run["end"], run["result"])
     assert (folder / "stdout.log").read_bytes().count(b"began ") <= 1 if (folder / "stdout.log").exists() else True
