@@ -120,8 +120,8 @@ def _hop(
     connection = Connection(
         address.host, user=address.user, port=address.port, config=OURS,
         connect_kwargs={
-            "sock": _through(opened, address, limits) or _socket(address, limits, opened.sockets), "timeout": limits.greet,
-            "allow_agent": address.key_path == AGENT, "look_for_keys": False, "pkey": key,
+            "sock": _through(opened, address, limits) or _socket(address, limits, opened.sockets),
+            "timeout": limits.greet, "allow_agent": address.key_path == AGENT, "look_for_keys": False, "pkey": key,
             "banner_timeout": limits.greet, "auth_timeout": limits.greet, "channel_timeout": limits.channel,
             "transport_factory": _transport_factory(address),
         },
