@@ -1,7 +1,5 @@
 """Gets in: an SSH connection with pinned host keys, no key but the configured one, a deadline on each step."""
 
-import base64
-import hashlib
 import logging
 import socket
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from paramiko.ssh_exception import PasswordRequiredException
 
 from workers import deadlines
 from workers.away import Distrusted, Unreachable
+from workers.pins import Curious, Pinned, fingerprint
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it has to say, whoever called says in a sentence
 AGENT = "agent"  # as ssh_key_path: the keys of the ssh-agent of whoever runs the workers
@@ -58,7 +57,7 @@ class Opened:
 
     @property
     def transport(self) -> paramiko.Transport | None:
-        return self.hops[-1].client.get_transport()
+        return self.hops[-1].client.get_transport() if self.hops else None
 
     def cut(self) -> None:
         """End it at once, from any thread: whoever waits on it wakes."""
@@ -70,30 +69,22 @@ class Opened:
         """Leave, without waiting for a host that may not answer any more."""
         self.cut()
         for hop in reversed(self.hops):
-            hop.client.close()
+            with suppress(*AWAY):
+                hop.client.close()
 
 
-class Pinned(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-    """Lets only a host in that shows one of the pinned keys."""
+class Through:
+    """What a connection over another one takes for its socket: a channel whose end may come from either side."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
 
-    def missing_host_key(self, _: Any, __: str, key: paramiko.PKey) -> None:
-        if line_of(key) not in {" ".join(pinned.split()[:2]) for pinned in self._address.keys}:
-            shown, pinned = fingerprint(line_of(key)), ", ".join(map(fingerprint, self._address.keys))
-            raise Distrusted(f"host key changed: it shows {shown}, and {pinned} is pinned")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
 
-
-class Curious(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-    """Remembers the key that a host shows, and goes no further."""
-
-    def __init__(self) -> None:
-        self.shown = ""
-
-    def missing_host_key(self, _: Any, __: str, key: paramiko.PKey) -> None:
-        self.shown = line_of(key)
-        raise Distrusted("it was only asked for its key")
+    def close(self) -> None:
+        with suppress(*AWAY):
+            self._channel.close()
 
 
 def connect(address: Address, limits: Limits) -> Opened:
@@ -103,7 +94,7 @@ def connect(address: Address, limits: Limits) -> Opened:
     opened = Opened()
     if address.via:
         opened = connect(address.via, limits)
-    return _hop(opened, address, limits, Pinned(address), _key(address))
+    return _hop(opened, address, limits, Pinned(address.keys), _key(address))
 
 
 def host_key(address: Address, limits: Limits) -> str:
@@ -113,20 +104,6 @@ def host_key(address: Address, limits: Limits) -> str:
     with suppress(Distrusted):
         _hop(opened, address, limits, curious, None)
     return curious.shown
-
-
-def line_of(key: paramiko.PKey) -> str:
-    """A key as a line of known_hosts has it, without the host."""
-    return f"{key.get_name()} {key.get_base64()}"
-
-
-def fingerprint(line: str) -> str:
-    """SHA256:... as `ssh-keygen -l` shows it; nothing for a line that holds no key."""
-    try:
-        digest = hashlib.sha256(base64.b64decode(line.split()[1], validate=True)).digest()
-    except (ValueError, IndexError):
-        return ""
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def in_words(what: str, why: BaseException, secs: float, late: bool) -> str:
@@ -141,10 +118,10 @@ def _hop(
 ) -> Opened:
     """One connection, over the last one of `opened` where there is one; all of them end if it fails."""
     connection = Connection(
-        address.host, user=address.user, port=address.port, config=OURS, gateway=(opened.hops or [None])[-1],
+        address.host, user=address.user, port=address.port, config=OURS,
         connect_kwargs={
-            "timeout": limits.greet, **({} if opened.hops else {"sock": _socket(address, limits, opened.sockets)}),
-            "allow_agent": address.key_path == AGENT, "look_for_keys": False, "pkey": key,
+            "sock": _through(opened, address, limits) or _socket(address, limits, opened.sockets),
+            "timeout": limits.greet, "allow_agent": address.key_path == AGENT, "look_for_keys": False, "pkey": key,
             "banner_timeout": limits.greet, "auth_timeout": limits.greet, "channel_timeout": limits.channel,
             "transport_factory": _transport_factory(address),
         },
@@ -169,6 +146,19 @@ def _raise(why: Exception, refused: bool, address: Address, secs: float, late: b
     if isinstance(why, AWAY):
         raise Unreachable(in_words("connecting", why, secs, late)) from why
     raise why
+
+
+def _through(opened: Opened, address: Address, limits: Limits) -> Through | None:
+    """The way over the host before this one."""
+    if opened.transport is None:
+        return None
+    try:
+        with deadlines.watch.within(limits.channel, opened.cut):
+            where = (address.host, address.port)
+            return Through(opened.transport.open_channel("direct-tcpip", where, ("", 0), timeout=limits.channel))
+    except AWAY as why:
+        opened.close()
+        raise Unreachable(in_words("the way over the host before it", why, limits.channel, False)) from why
 
 
 def _socket(address: Address, limits: Limits, sockets: list[socket.socket]) -> socket.socket:

@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import paramiko
 
@@ -65,7 +65,7 @@ class Line:
                 try:
                     yield channel
                 finally:
-                    with deadlines.watch.within(self.limits.channel, self._opened.cut):
+                    with suppress(*AWAY), deadlines.watch.within(self.limits.channel, self._opened.cut):
                         channel.close()
                     self._room.ended += 1
                 return

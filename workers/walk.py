@@ -12,8 +12,9 @@ from typing import Any
 from app.domain.place import figures
 from workers import footing, probes, reach
 from workers.away import Unreachable
-from workers.connect import Address, Limits, fingerprint, host_key
+from workers.connect import Address, Limits, host_key
 from workers.lines import MOST, address_of
+from workers.pins import fingerprint
 from workers.ssh import Line
 
 Json = dict[str, Any]

@@ -14,7 +14,7 @@ from app.store import places
 from tests import servers
 from tests.builders import a_stored_task, apply
 from tests.sshd import Sshd, user_name
-from workers.connect import fingerprint
+from workers.pins import fingerprint
 
 TOP = Path(__file__).parents[2]
 

@@ -15,8 +15,9 @@ from tests.silence import nobody_accepts, wire
 from tests.sshd import Sshd
 from tests.workers.conftest import QUICK, as_row
 from workers.away import Distrusted, Unreachable
-from workers.connect import Address, Limits, fingerprint, host_key
+from workers.connect import Address, Limits, host_key
 from workers.lines import address_of
+from workers.pins import fingerprint
 from workers.ssh import Line, NotAsked
 
 
