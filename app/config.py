@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from app import config_clis
+
 N = TypeVar("N", int, float)
 
 SOCKET_PATH_LIMIT = 107  # what the kernel takes for a unix socket, less the name that Postgres adds
@@ -209,6 +211,10 @@ class RepositorySchema(_Strict):
     max_retries = fields.Integer(strict=True, load_default=2, validate=validate.Range(0, 20))
     task_timeout_secs = fields.Integer(strict=True, load_default=3600, validate=validate.Range(1, 7 * 86400))
     validation = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    enabled = fields.Boolean(load_default=True)
+    clis = config_clis.clis_field()
+    budget = fields.Nested(config_clis.BudgetSchema, load_default=dict)
+    commit = fields.Nested(config_clis.CommitSchema, load_default=dict)
 
 
 class SlotsSchema(_Strict):
@@ -226,23 +232,19 @@ class HostSchema(_Strict):
     host_key = fields.String(load_default=None)
     work_dir = fields.String(load_default=None)
     agents = fields.List(fields.Nested(SlotsSchema), required=True, validate=validate.Length(1))
-
-
-class CliSchema(_Strict):
-    argv = fields.List(fields.String(), required=True, validate=validate.Length(1))
-    prompt = fields.String(load_default="stdin", validate=validate.OneOf(["stdin", "file"]))
-    resume = fields.List(fields.String(), load_default=None)
-    parser = fields.String(load_default="raw", validate=validate.OneOf(["codex-jsonl", "raw"]))
-    timeout_secs = fields.Integer(strict=True, load_default=3600, validate=validate.Range(1))
-    silence_secs = fields.Integer(strict=True, load_default=600, validate=validate.Range(1))
-    env = fields.Dict(keys=fields.String(), values=fields.String(), load_default=dict)
+    clis = config_clis.clis_field()
 
 
 class FleetTomlSchema(_Strict):
     forges = fields.Dict(keys=fields.String(), values=fields.Nested(ForgeSchema), load_default=dict)
     repositories = fields.List(fields.Nested(RepositorySchema), load_default=list)
     hosts = fields.List(fields.Nested(HostSchema), load_default=list)
-    clis = fields.Dict(keys=fields.String(), values=fields.Nested(CliSchema), load_default=dict)
+    clis = fields.Dict(
+        keys=fields.String(validate=config_clis.CLI_NAME),
+        values=fields.Nested(config_clis.CliSchema),
+        load_default=dict,
+    )
+    prices = fields.Dict(keys=fields.String(), values=fields.Nested(config_clis.PriceSchema), load_default=dict)
 
 
 Declared = dict[str, Any]
@@ -258,7 +260,8 @@ def read_toml(path: Path) -> Declared:
         raise Wrong([f"{path} is not TOML: {error}."]) from error
     except ValidationError as error:
         raise Wrong([f"{path}: {where}: {what}" for where, what in _flat(error.messages)]) from error
-    if faults := _contradictions(declared):
+    config_clis.price_the_clis(declared)
+    if faults := _contradictions(declared) + config_clis.faults(declared):
         raise Wrong([f"{path}: {fault}" for fault in faults])
     return declared
 

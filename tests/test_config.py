@@ -181,7 +181,7 @@ class TestFleetToml:
         assert fleet["clis"]["mytool"]["env"] == {"MYTOOL_HOME": "{home}/.mytool"}
 
     def test_an_empty_one_declares_nothing(self, tmp_path: Path) -> None:
-        assert declared(tmp_path, "") == {"forges": {}, "repositories": [], "hosts": [], "clis": {}}
+        assert declared(tmp_path, "") == {"forges": {}, "repositories": [], "hosts": [], "clis": {}, "prices": {}}
 
     def test_what_is_left_out_has_a_default(self, tmp_path: Path) -> None:
         fleet = declared(

@@ -8,12 +8,11 @@ import structlog
 
 from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Debt
-from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.services import report, settle, start
+from app.services import quota, report, settle, start
 from app.store import debts, places, runs
 from app.store.tables import Row
-from workers import command, reach
+from workers import command, hearing, reach
 from workers.reach import Unreachable
 
 PIECE = 1 << 20  # bytes of output that one look at a host may bring
@@ -72,6 +71,9 @@ def _start(fleet: Fleet, debt: Row) -> None:
 
 def _carry_out(fleet: Fleet, order: start.Order) -> None:
     """Ask the host; a host that knows the run already says so, and the same process is adopted."""
+    spent = quota.over_budget(fleet, order.run)
+    if spent:
+        return report.parked(fleet, order.run, spent)
     answer = reach.ask(order.host, "start", command.spec(fleet, order))
     if answer.get("state") in ("started", "known"):
         report.started(fleet, order.run)
@@ -162,20 +164,10 @@ def _hear(fleet: Fleet, run: Row, seen: dict[str, Any], offsets: list[int]) -> b
         if data:
             offsets[at] = report.log(fleet, run, stream, piece["offset"], data)
         behind |= offsets[at] < piece["size"] and bool(data)
+    hearing.attend(fleet, run, ended=seen.get("result") is not None)
     return behind
 
 
 def _finish(fleet: Fleet, run: Row, result: dict[str, Any]) -> bool:
     """The run is over and its log is here whole: read it, and tell."""
-    return report.ended(fleet, run, result, _outcome(fleet, run, result))
-
-
-def _outcome(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> Outcome:
-    with fleet.engine.begin() as conn:
-        template = places.cli(conn, run["agent_type"] or "")
-        stdout = runs.read_log(conn, run["id"], "stdout")
-    try:
-        return command.parse(run["agent_type"] or "", template, stdout, result.get("exit_code"))
-    except (TypeError, LookupError, ValueError, AttributeError):
-        log.exception("output that its parser cannot read", run=run["name"])
-        return Outcome(Verdict.UNKNOWN)
+    return report.ended(fleet, run, result, hearing.outcome(fleet, run, result))

@@ -545,8 +545,8 @@ class Supervisor:
     def agent_process(self) -> Child:
         agent, places = self.request["agent"], {
             "{workdir}": self.tree.path, "{run}": self.run.path, "{home}": os.path.expanduser("~"),
-            "{prompt_file}": self.run.file("prompt.txt")}  # fmt: skip
-        argv = [filled(word, places) for word in agent["argv"]]
+            "{prompt_file}": self.run.file("prompt.txt"), "{task}": self.request["task"]}  # fmt: skip
+        argv = [filled(word, places) for word in with_flags(agent)]
         env = {key: filled(value, places) for key, value in (agent.get("env") or {}).items()}
         prompt = os.devnull if agent.get("prompt_via") == "file" else "prompt.txt"
         files = [os.open(prompt, os.O_RDONLY), open_log("stdout.log"), open_log("stderr.log")]
@@ -621,7 +621,8 @@ def late_after(moment: float) -> str | None:
 
 def environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return {"PATH": os.defpath, "HOME": os.path.expanduser("~"), **kept}
+    env = {"HOME": os.path.expanduser("~"), **kept}
+    return {**env, "PATH": search_path(kept.get("PATH", os.defpath))}
 
 
 def filled(text: str, places: dict[str, str]) -> str:
@@ -1250,6 +1251,56 @@ def first_line(child: Popen[bytes], until: float) -> str | None:
         send(signal.SIGKILL, child.pid)
         child.wait()
         return None
+
+
+def search_path(path: str) -> str:
+    """PATH, and where people's own programs lie, which sshd leaves out for whoever does not log in."""
+    known = path.split(os.pathsep)
+    own = [os.path.expanduser(place) for place in OWN_PROGRAMS]
+    return os.pathsep.join([*known, *(place for place in own if place not in known and os.path.isdir(place))])
+
+
+OWN_PROGRAMS = (
+    "~/.local/bin",
+    "~/bin",
+    "~/.npm-global/bin",
+    "~/.bun/bin",
+    "~/.cargo/bin",
+    "~/.volta/bin",
+    "/usr/local/bin",
+)
+
+
+def with_flags(agent: Json) -> list[str]:
+    """The agent's argv with the flags that fit the installed version, which is asked only where it matters."""
+    rules: list[Json] = agent.get("flags") or []
+    version = None
+    if agent.get("version") and any(rule.get("since") or rule.get("until") for rule in rules):
+        version = versions_of({"": agent["version"]})[""]
+    return flags_for(agent["argv"], rules, version)
+
+
+def flags_for(argv: list[str], rules: list[Json], version: str | None) -> list[str]:
+    """The argv for a version: its flags stand where `{flags}` does, else at the end. A version that nobody knows gets
+    those flags only that every version has."""
+    mine = version_in(version or "")
+    fitting = [
+        rule
+        for rule in rules
+        if (not rule.get("since") or (mine and mine >= version_in(rule["since"])))
+        and (not rule.get("until") or (mine and mine < version_in(rule["until"])))
+    ]
+    flags = [word for rule in fitting for word in rule.get("argv") or []]
+    if "{flags}" not in argv:
+        return argv + flags
+    at = argv.index("{flags}")
+    return argv[:at] + flags + argv[at + 1 :]
+
+
+def version_in(text: str) -> tuple[int, ...]:
+    """The first version number in a text: `2.1.330 (Claude Code)` -> (2, 1, 330)."""
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
 def memory_available() -> int | None:

@@ -5,7 +5,7 @@ import sys
 import click
 from sqlalchemy.exc import OperationalError
 
-from app.cli import agents, bench, demo, docs, settings, tasks, test, up
+from app.cli import agents, bench, clis, demo, docs, settings, tasks, test, up
 from app.config import Wrong
 from app.domain.errors import Refused
 
@@ -17,7 +17,7 @@ def fleet() -> None:
 
 for command in (
     up.up, demo.demo, test.test, bench.bench, settings.apply, settings.config, settings.migrate,
-    tasks.task, tasks.why, tasks.replay, agents.agents, agents.enroll, docs.docs,
+    tasks.task, tasks.why, tasks.replay, agents.agents, agents.enroll, docs.docs, clis.clis,
 ):  # fmt: skip
     fleet.add_command(command)
 

@@ -44,6 +44,7 @@ class What(StrEnum):
     LABEL_REMOVED = "label_removed"
     CANCEL = "cancel"
     RETRY = "retry"
+    RAISED = "raised"
 
 
 TOLD = frozenset({What.STARTED, What.BEAT, What.GIVEN_BACK, What.FINISHED, What.FAILED, What.LIMIT_REACHED})
@@ -197,6 +198,10 @@ def waits_for_the_clock(task: Task, _: Fact) -> bool:
     return not task.ready
 
 
+def waits_for_its_budget(task: Task, _: Fact) -> bool:
+    return task.reason == "budget"
+
+
 def was_ended_by_the_forge(task: Task, _: Fact) -> bool:
     return task.reason in ("issue_closed", "label_removed")
 
@@ -337,6 +342,8 @@ MOVES: tuple[Move, ...] = (
     Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, Debt.LABEL), (afresh, ready)),
     Move(_CREATED, What.RETRY, State.CREATED, waits_for_the_clock, (), (ready,)),
     Move(_PARKED, What.RETRY, State.CREATED, None, (Debt.LABEL,), (ready, without_reason)),
+    Move(_PARKED, What.RAISED, State.CREATED, waits_for_its_budget, (Debt.LABEL,), (ready, without_reason)),
+    Move(_ALL, What.RAISED, None, quiet=True),
 )  # fmt: skip
 
 

@@ -70,6 +70,8 @@ def _lack(needs: frozenset[str], slots: Slots, cli: str | None) -> str | None:
     missing = needs - slots.capabilities
     if missing:
         return f"{slots.agent_type} lacks {', '.join(sorted(missing))}"
+    if slots.closed:
+        return f"{slots.agent_type}: {slots.closed}"
     return None if slots.free else f"{slots.agent_type} is full {slots.taken}/{slots.max_concurrency}"
 
 

@@ -1,12 +1,13 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain import prompt, speech
+from app.domain import handover, prompt, speech
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.domain.run import slug
@@ -15,6 +16,7 @@ from app.ports import Fleet
 from app.store import places, runs, tasks, views
 from app.store.tables import Row
 
+GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 GIT_USER = "fleet"
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
@@ -36,6 +38,7 @@ class Order:
     validation: list[str]
     timeout_secs: int
     delivery: dict[str, str] | None
+    overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
 
 def order(fleet: Fleet, debt: Row) -> Order | None:
@@ -50,8 +53,10 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
         brief, cli = views.brief(conn, task.id), run["agent_type"]
         template = places.cli(conn, cli)
-        session, text = prompt_of(conn, task, brief)
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
+        rule = places.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
+        session, text = _what_to_say(conn, task, run, brief)
+        runs.keep_session(conn, run["id"], session)
     return Order(
         run=run,
         host=host,
@@ -64,14 +69,39 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         credentials=_credentials(fleet, task) if repository else None,
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
-        delivery=_delivery(task, run, brief) if repository else None,
+        delivery=_delivery(task, run, brief, rule) if repository else None,
+        overrides=tuple(places.overrides(cli, rule, host)),
     )
 
 
-def prompt_of(conn: Connection, task: Task, brief: Row, resume: bool = True) -> tuple[str | None, str]:
+def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[str | None, str]:
+    """The session to go on with and the prompt for it; a fresh session is told what others did before it."""
+    session = session_for(runs.of_task(conn, task.id), run)
+    _, text = prompt_of(conn, task, brief, resume=bool(session), session=session)
+    if session:
+        return session, text if _asked(_since_the_review(conn, task)) else f"{GO_ON}{text}"
+    return None, text + handover.write([one for one in views.run_list(conn, task.id) if one["number"] < run["number"]])
+
+
+def session_for(of_task: Sequence[Row], run: Row) -> str | None:
+    """The newest session of an earlier run that the same kind of CLI had on the same host. None where there is none, or
+    where the CLI said that it is gone."""
+    for before in reversed([one for one in of_task if one["number"] < run["number"]]):
+        if (before["host_id"], before["agent_type"]) != (run["host_id"], run["agent_type"]):
+            continue
+        if (before["outcome"] or {}).get("failure") in ("no_session", "session_in_use"):
+            return None
+        if before["session"]:
+            return str(before["session"])
+    return None
+
+
+def prompt_of(
+    conn: Connection, task: Task, brief: Row, resume: bool = True, session: str | None = None
+) -> tuple[str | None, str]:
     """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
     went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
-    session = task.session if resume else None
+    session = (session or task.session) if resume else None
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
     since = _since_the_review(conn, task)
     why = next((event["detail"].get("why") for event in since if event["fact"] == What.FAILED), "") or ""
@@ -108,6 +138,12 @@ def _credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
     return {"username": GIT_USER, "password": token} if token else None
 
 
-def _delivery(task: Task, run: Row, brief: Row) -> dict[str, str]:
+def _delivery(task: Task, run: Row, brief: Row, rule: Row | None) -> dict[str, str]:
+    """Who commits what the CLI left, and with which message: the rule's author and trailers."""
+    wanted = (rule["commit"] if rule else None) or {}
     message = speech.commit_message(brief["title"], task.issue_number, run["name"])
-    return {"message": message, "author_name": AUTHOR, "author_email": AUTHOR_EMAIL}
+    return {
+        "message": message + "".join(f"{trailer}\n" for trailer in wanted.get("trailers") or []),
+        "author_name": wanted.get("author_name") or AUTHOR,
+        "author_email": wanted.get("author_email") or AUTHOR_EMAIL,
+    }

@@ -32,10 +32,13 @@ def wishes_for_hosts(conn: Connection) -> dict[int, Wish]:
     return {row.id: (frozenset(row.names), row.cli or None) for row in conn.execute(sa.select(capsets).where(waits))}
 
 
-def for_hosts(conn: Connection, sets: Iterable[int], most: int) -> list[Task]:
+def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[str] = ()) -> list[Task]:
     """Ready tasks of these sets that may go to a host: highest priority first, then oldest. Locked; those that another
-    transaction holds are passed over."""
-    return _take(conn, _OF_SETS.format(not_for="http_pull"), sets=list(sets), deep=most, most=most)
+    transaction holds are passed over, and so are those of repositories that are switched `off` (`forge id`)."""
+    statement, out = _OF_SETS.format(not_for="http_pull"), list(off)
+    if out:
+        statement = statement.replace("set_.id ORDER", "set_.id AND " + _NOT_OFF + " ORDER")
+    return _take(conn, statement, sets=list(sets), deep=most, most=most, **({"off": out} if out else {}))
 
 
 def sets_met_by(conn: Connection, capabilities: Iterable[str]) -> list[int]:
@@ -89,6 +92,7 @@ SELECT t.* FROM (
 WHERE t.ready AND NOT t.id = ANY(:held)
 LIMIT :most FOR UPDATE OF t SKIP LOCKED
 """
+_NOT_OFF = "(repository_id IS NULL OR NOT concat(forge, ' ', repository_id) = ANY(:off))"
 _ANY = """
 SELECT EXISTS (
     SELECT FROM unnest(:sets) AS set_(id) CROSS JOIN LATERAL (

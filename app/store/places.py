@@ -81,6 +81,16 @@ def cli(conn: Connection, name: str) -> dict[str, Any] | None:
     return conn.execute(sa.select(clis.c.template).where(clis.c.name == name)).scalar()
 
 
+def all_clis(conn: Connection) -> list[Row]:
+    """Every CLI that a user declared, with its template."""
+    return list(conn.execute(sa.select(clis).order_by(clis.c.name)).mappings())
+
+
+def overrides(cli_name: str, rule: Row | None, host_row: Row | None) -> list[Mapping[str, Any]]:
+    """What the rule of a repository and a host change about a CLI's template, the host's last."""
+    return [row["clis"][cli_name] for row in (rule, host_row) if row and (row["clis"] or {}).get(cli_name)]
+
+
 def remember_repository(conn: Connection, forge: str, values: Mapping[str, Any]) -> None:
     """Keep a repository's present name and address under the id that survives a rename."""
     statement = insert(repositories).values(forge=forge, **values)
@@ -107,6 +117,7 @@ def _apply_hosts(conn: Connection, declared: list[dict[str, Any]]) -> None:
     for one in declared:
         reach = {name: one[name] for name in REACH}
         values = {"hostname": one["hostname"], "work_dir": one["work_dir"], "reach": reach}
+        values["clis"] = one.get("clis") or {}
         statement = insert(hosts).values(host_id=one["host_id"], fitness=Fitness.UNKNOWN, **values)
         conn.execute(statement.on_conflict_do_update(index_elements=["host_id"], set_=values))
         conn.execute(sa.insert(slots), [{"host_id": one["host_id"], **agent} for agent in one["agents"]])

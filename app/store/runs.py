@@ -1,5 +1,6 @@
 """Runs as rows: leases, ends and logs. A run's end is recorded once; its log has no gap and no repeat."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -68,7 +69,7 @@ def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) ->
     return _update(conn, run_id, ended_at=at, end=end, deadline=None, **rest)
 
 
-def keep_session(conn: Connection, run_id: int, session: str) -> None:
+def keep_session(conn: Connection, run_id: int, session: str | None) -> None:
     _update(conn, run_id, session=session)
 
 
@@ -117,6 +118,15 @@ def read_log(conn: Connection, run_id: int, stream: str, offset: int = 0, most: 
         if most is not None and len(data) >= most:
             break
     return bytes(data[:most])
+
+
+def log_pieces(conn: Connection, run_id: int, stream: str, offset: int) -> Iterator[tuple[int, bytes]]:
+    """A stream from `offset` in the pieces in which it was stored, one at a time: (offset, bytes)."""
+    begins = logs.c.offset + sa.func.length(logs.c.data) > offset
+    query = sa.select(logs).where(logs.c.run_id == run_id, logs.c.stream == stream, begins).order_by(logs.c.offset)
+    for row in conn.execution_options(yield_per=4).execute(query):
+        skip = max(0, offset - row.offset)
+        yield row.offset + skip, row.data[skip:]
 
 
 def _first(conn: Connection, *where: sa.ColumnElement[bool]) -> Row | None:

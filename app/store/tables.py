@@ -164,6 +164,7 @@ runs = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("progress", JSONB),
     sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("stop_for", JSONB),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("task_pk", "number"),
@@ -221,6 +222,10 @@ rules = sa.Table(
     sa.Column("max_retries", sa.Integer, nullable=False),
     sa.Column("task_timeout_secs", sa.Integer, nullable=False),
     sa.Column("validation", WORDS, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("clis", JSONB, nullable=False, server_default="{}"),
+    sa.Column("budget", JSONB, nullable=False, server_default="{}"),
+    sa.Column("commit", JSONB, nullable=False, server_default="{}"),
 )
 
 repositories = sa.Table(
@@ -242,6 +247,7 @@ hosts = sa.Table(
     sa.Column("reach", JSONB, nullable=False),
     sa.Column("fitness", sa.Text, nullable=False),
     sa.Column("why", sa.Text),
+    sa.Column("clis", JSONB, nullable=False, server_default="{}"),
     _one_of("fitness", Fitness),
 )
 
@@ -328,4 +334,24 @@ rounds = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("ran_at", MOMENT, nullable=False),
+)
+
+credentials = sa.Table(
+    "credentials",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("closed_until", MOMENT),
+    sa.Column("why", sa.Text),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("warning", sa.Text),
+    sa.Column("told_at", MOMENT, nullable=False),
+)
+
+allowances = sa.Table(
+    "allowances",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("dollars", sa.Float, nullable=False, server_default="0"),
+    sa.Column("minutes", sa.Float, nullable=False, server_default="0"),
 )
