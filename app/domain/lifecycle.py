@@ -323,7 +323,7 @@ MOVES: tuple[Move, ...] = (
     Move(_REVIEW, What.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
     Move(WORKING, What.FAILED, State.CREATED, may_try_again, (), (keep_session, count_retry, after_back_off)),
     Move(WORKING, What.FAILED, State.FAILED, None, _TELL, (keep_session, because("failed"))),
-    Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, (), (keep_session, because("limit"), due_at_reset)),
+    Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, _TELL, (keep_session, because("limit"), due_at_reset)),
     Move(_PARKED, What.DUE, State.CREATED, also=(ready, without_reason)),
     Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, is_on_a_host,
          (Debt.START, *_TELL), (next_run, count_review)),

@@ -39,10 +39,11 @@ class Amount:
 
 @dataclass(frozen=True)
 class Spent:
-    """A budget that is used up: the sentence, and when it is full again, if ever by itself."""
+    """A budget that is used up, or a limit that stands: the sentence, and when it ends, if ever by itself."""
 
     why: str
     until: datetime | None = None
+    reason: str = "budget"
 
 
 def spent_out(

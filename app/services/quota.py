@@ -101,6 +101,17 @@ def credential_of(conn: Connection, run: Row) -> str:
     return str((places.cli(conn, run["agent_type"] or "") or {}).get("credential") or run["agent_type"])
 
 
+def held_back(fleet: Fleet, run: Row) -> Spent | None:
+    """Why a run that is about to be started is not: its credential was closed meanwhile, or its budget is used up."""
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        name = credential_of(conn, run)
+        row = next((row for row in quota.all_credentials(conn) if row["name"] == name), None)
+    if row and row["closed_until"] and row["closed_until"] > at:
+        return Spent(f"the limit of {name} is reached", row["closed_until"], "limit")
+    return over_budget(fleet, run)
+
+
 def over_budget(fleet: Fleet, run: Row) -> Spent | None:
     """The budget that a run, its task or its repository has used up, or None."""
     at = fleet.clock()

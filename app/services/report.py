@@ -62,10 +62,10 @@ def failed(fleet: Fleet, run: Row, reason: str, why: str, transient: bool) -> No
 
 
 def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
-    """The run is not started at all: its budget is used up."""
-    detail = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
+    """The run is not started at all: its budget is used up, or its credential is closed."""
+    detail = {"reason": spent.reason, "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
-        runs.ended(conn, run["id"], fleet.clock(), "budget")
+        runs.ended(conn, run["id"], fleet.clock(), spent.reason)
         _record(conn, fleet, run, Fact(What.LIMIT_REACHED, detail, run=run["number"]))
     fleet.nudge.soon()
 

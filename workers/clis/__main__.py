@@ -14,6 +14,7 @@ from app import wiring
 from app.config import Wrong
 from app.domain.errors import Kind, Refused
 from app.domain.run import Usage
+from app.services import quota
 from app.store import places
 from workers import command
 from workers.clis import shelf
@@ -64,6 +65,29 @@ def show(name: str, host: str | None, repository: str | None, version_: str | No
         "flags_of_other_versions": [rule for rule in run["flags"] if not flags_for([], [rule], version_)],
     }
     click.echo(json.dumps(shown, indent=2))
+
+
+@clis.command()
+@click.option("--json", "json_", is_flag=True, help="For programs.")
+def limits(json_: bool) -> None:
+    """Every credential that met a limit or is near one."""
+    found: list[dict[str, Any]] = []
+    _ask(lambda conn: found.extend(quota.limits(conn)), needed=True)
+    if json_:
+        return click.echo(json.dumps(found, indent=2))
+    for row in found:
+        state = f"closed until {row['closed_until']}: {row['why']}" if row["closed_until"] else "open"
+        click.echo(f"{row['credential']:<16} {state}" + (f"; {row['warning']}" if row["warning"] else ""))
+    return None if found else click.echo("No credential met a limit.")
+
+
+@clis.command("open")
+@click.argument("credential")
+def open_(credential: str) -> None:
+    """Say that a credential's limit is over: its tasks go on at once."""
+    if not quota.reopen(wiring.fleet(connections=1), credential):
+        raise Refused(Kind.INVALID, f"{credential!r} is not closed; `fleet clis limits` shows those that are.")
+    click.echo(f"{credential} is open")
 
 
 @clis.command()
