@@ -1,6 +1,7 @@
 """Limits of others and budgets of ours, as sums and moments."""
 
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -20,7 +21,11 @@ class TestWhenALimitIsOver:
 
 
 class TestABudget:
-    BUDGET = {"run": {"tokens": 1000}, "task": {"dollars": 2.0}, "day": {"minutes": 60}}  # noqa: RUF012
+    BUDGET: ClassVar[dict[str, dict[str, float]]] = {
+        "run": {"tokens": 1000},
+        "task": {"dollars": 2.0},
+        "day": {"minutes": 60},
+    }
 
     def test_holds_while_less_is_used(self) -> None:
         assert spent_out(self.BUDGET, {"run": Amount(tokens=999), "task": Amount(dollars=1.99)}, Amount(), AT) is None

@@ -1,6 +1,6 @@
 """A limited credential is closed for everybody, the host is not blamed, and a budget parks what uses it up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +50,7 @@ def newest(fleet: Fleet, task: Task) -> tuple[Task, Row]:
     return now, run
 
 
-def ends(fleet: Fleet, task: Task, result: dict[str, Any], outcome: Outcome) -> Task:
+def ends(fleet: Fleet, task: Task, result: Mapping[str, Any], outcome: Outcome) -> Task:
     _, run = newest(fleet, task)
     report.started(fleet, run)
     report.ended(fleet, run, result, outcome)
@@ -196,7 +196,7 @@ class TestAFailover:
 
 class TestASwitchedOffRepository:
     def test_gets_no_runs_and_holds_up_nobody(self, fleet: Fleet, clock: FakeClock) -> None:
-        rules = [
+        rules: list[dict[str, Any]] = [
             {
                 "forge": "main",
                 "name": "acme/widgets",
@@ -217,7 +217,14 @@ class TestASwitchedOffRepository:
 
 
 def with_budget(**budget: Any) -> dict[str, Any]:
-    rule = {"forge": "main", "name": "acme/*", "cli": None, "max_retries": 2, "task_timeout_secs": 60, "validation": []}
+    rule: dict[str, Any] = {
+        "forge": "main",
+        "name": "acme/*",
+        "cli": None,
+        "max_retries": 2,
+        "task_timeout_secs": 60,
+        "validation": [],
+    }
     return {"repositories": [rule | {"budget": budget}], "hosts": [a_host(slots=4)]}
 
 
@@ -241,7 +248,7 @@ class TestABudget:
         self.use(fleet, run, input_tokens=900, output_tokens=99, cost_usd=None)
         assert quota.over_budget(fleet, run) is None
         self.use(fleet, run, input_tokens=900, output_tokens=100)
-        assert "1,000 tokens" in (quota.over_budget(fleet, run) or pytest.fail()).why
+        assert "1,000 tokens" in (quota.over_budget(fleet, run) or pytest.fail("not spent")).why
 
     @pytest.mark.parametrize("told", ["many", {"usage": 5}, {"usage": {"input_tokens": "9999"}}, [1]])
     def test_counts_no_nonsense(self, fleet: Fleet, going: Any, told: Any) -> None:
@@ -305,7 +312,7 @@ class TestABudget:
     def test_that_ran_out_at_the_very_end_takes_nothing_back(self, fleet: Fleet, going: Any) -> None:
         task, run = going(run={"tokens": 10})
         self.use(fleet, run, input_tokens=20)
-        quota.shall_end(fleet, run, quota.over_budget(fleet, run) or pytest.fail())
+        quota.shall_end(fleet, run, quota.over_budget(fleet, run) or pytest.fail("not spent"))
         report.ended(fleet, run, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
         assert newest(fleet, task)[0].state is State.RUNNING
 

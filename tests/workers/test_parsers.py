@@ -311,6 +311,12 @@ class TestClaude:
         outcome = read("claude", b"".join(whole[:-1]), 1)
         assert (outcome.verdict, outcome.resets_at) == (Verdict.LIMITED, "2026-11-23T21:16:09Z")
 
+    def test_a_busy_server_is_not_the_plans_limit(self) -> None:
+        busy = {"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "isUsingOverage": False}}
+        said = "API Error: Server is temporarily limiting requests (not your usage limit) · mock: HTTP 429"
+        outcome = read("claude", lines(busy, a_result(is_error=True, api_error_status=429, result=said)), 1)
+        assert (outcome.verdict, outcome.failure) == (Verdict.LIMITED, "rate_limited")
+
     def test_work_that_goes_on_after_a_result_has_not_ended(self) -> None:
         more = {"type": "assistant", "message": {"id": "m", "model": "x", "content": [{"type": "text", "text": "And"}]}}
         assert read("claude", lines(a_result(), more), 0).verdict is Verdict.UNKNOWN

@@ -179,15 +179,18 @@ class Reader(EventReader):
             words.failure_of(text_of(event.get("result")) or self.text or ""),
             number(event.get("api_error_status")),
         )
-        rejected = self.limit.get("status") == "rejected" or (
-            self.limit.get("isUsingOverage") is True and self.limit.get("overageStatus") == "rejected"
-        )
-        if event.get("api_error") == "usage_limit_reached" or (rejected and status in (None, 429)):
+        if event.get("api_error") == "usage_limit_reached" or (self._is_rejected() and status in (None, 429)):
             return "usage_limit"
         if said in ("usage_limit", "quota", "context_window", "not_logged_in"):
             return said
         by_status = words.by_number(status) if status else None
         return by_status or _ERRORS.get(str(event.get("api_error"))) or _ERRORS.get(str(kind))
+
+    def _is_rejected(self) -> bool:
+        """By the plan. A server that is merely busy says `rejected` too, and names no window."""
+        plan = self.limit.get("rateLimitType") or self.limit.get("resetsAt")
+        overage = self.limit.get("isUsingOverage") is True and self.limit.get("overageStatus") == "rejected"
+        return bool(plan and (self.limit.get("status") == "rejected" or overage))
 
     def _reset(self) -> dict[str, Any]:
         at = moments.from_epoch(self.limit.get("resetsAt"))
