@@ -215,6 +215,7 @@ class RepositorySchema(_Strict):
     clis = config_clis.clis_field()
     budget = fields.Nested(config_clis.BudgetSchema, load_default=dict)
     commit = fields.Nested(config_clis.CommitSchema, load_default=dict)
+    hooks = fields.Nested(config_clis.HooksSchema, load_default=dict)
 
 
 class SlotsSchema(_Strict):

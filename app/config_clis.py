@@ -99,6 +99,22 @@ class CommitSchema(_Strict):
     trailers = fields.List(fields.String(validate=_TRAILER))
 
 
+def _commands() -> Any:
+    return fields.List(fields.String(validate=[validate.Length(1, 2000), _WORD]), validate=validate.Length(max=10))
+
+
+class HooksSchema(_Strict):
+    """Commands of the repository around the steps of a run: in its worktree, by `sh -c`, without any credential."""
+
+    after_prepare = _commands()
+    before_agent = _commands()
+    after_agent = _commands()
+    before_validate = _commands()
+    after_validate = _commands()
+    before_deliver = _commands()
+    after_deliver = _commands()
+
+
 class PriceSchema(_Strict):
     """Dollars for a million tokens."""
 

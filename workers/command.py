@@ -32,6 +32,7 @@ def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
             "grace_secs": GRACE_SECS,
         },
         "validation": order.validation,
+        "hooks": dict(order.hooks),
         "delivery": order.delivery,
         "heartbeat_secs": HEARTBEAT_SECS,
     }

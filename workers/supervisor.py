@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 STEPS = ("prepare", "agent", "validate", "deliver")
 # The wall clock and the silence of the agent, all commands of the validation together, each git process.
-LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600}
+LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600,
+          "hook_secs": 300}  # fmt: skip
 ENDS = {
     "cancelled": "the run was cancelled",
     "lost": "the supervisor was told to end (SIGTERM), but not by a cancel: the host may be shutting down",
@@ -199,7 +200,10 @@ def check_sense(request: Json) -> None:
     for asked in request.get("runs") or []:
         check_name("run", asked.get("run") if isinstance(asked, dict) else asked)
     agent: Json = request.get("agent") or {"argv": ["-"]}
-    texts = [*agent["argv"], *(agent.get("env") or {}).values(), *(request.get("validation") or [])]
+    hooks: Json = request.get("hooks") or {}
+    commands = [command for moment in hooks.values() for command in as_list(moment)]
+    commands += request.get("validation") or []
+    texts = [*agent["argv"], *(agent.get("env") or {}).values(), *commands]
     if not agent["argv"] or not all(isinstance(text, str) and "\0" not in text for text in texts):
         raise Refused("agent.argv must name a program; agent.env and validation hold texts, none of them with a NUL")
     repository: Json = request.get("repository") or {}
@@ -208,6 +212,12 @@ def check_sense(request: Json) -> None:
             raise Refused(f"repository.{field} {repository[field]!r} is no branch name: choose another")
     if re.match(r"-|[^/]*//[^/@]*:[^/@]*@", repository.get("url", "")):
         raise Refused("repository.url must be a plain URL: send a password in credentials, not in it")
+
+
+def as_list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise Refused("each of hooks must be a list of commands")
+    return value
 
 
 def check_name(field: str, name: object) -> None:
@@ -513,7 +523,9 @@ class Supervisor:
             self.watch.heed_cancel()
             if step != STEPS[0]:
                 self.run.write("state.json", self.state)
+            self.hooks(f"before_{step}")
             note["ok"] = getattr(self, step)()
+            self.hooks(f"after_{step}")
         finally:
             note["seconds"] = round(time.monotonic() - began, 4)
 
@@ -584,6 +596,34 @@ class Supervisor:
         code = 124 if late else 128 + child.signal if child.signal else child.exit_code
         return {"command": command, "exit_code": code, "seconds": round(time.monotonic() - began, 3),
                 "tail": tail("validate.log", offset)}  # fmt: skip
+
+    def hooks(self, moment: str) -> None:
+        """The repository's own commands around a step, in the worktree, without any credential. One that fails ends
+        the run: what it was to make ready or to check is not so."""
+        for command in (self.request.get("hooks") or {}).get(moment) or []:
+            note = {"hook": moment, "command": command, **self.hook(command)}
+            self.result.setdefault("hooks", []).append(note)
+            if note["exit_code"] != 0:
+                said = f"hook {moment} `{command}` ended with {note['exit_code']}: {note['tail'][-1000:]}"
+                ended = Ended("failed", said)
+                self.result["failure"] = ended.failure = "hook_failed"  # type: ignore[attr-defined,unused-ignore]
+                raise ended
+
+    def hook(self, command: str) -> Json:
+        began, log = time.monotonic(), open_log("hooks.log")
+        offset, until = os.fstat(log).st_size, began + self.limits["hook_secs"]
+        child = Child(["sh", "-c", command], {**environment(), "FLEET_RUN": self.run.name}, self.tree.path,
+                      [os.open(os.devnull, os.O_RDONLY), log, os.dup(log)])  # fmt: skip
+        self.state.update(check_pid=child.pid, check_start=started(child.pid))
+        self.run.write("state.json", self.state)
+        self.go(child, "the shell")
+        late = self.watch.over(child, lambda: self.watch.told_to_stop or late_after(until), self.grace)
+        self.watch.heed_cancel()
+        code = 124 if late else 128 + child.signal if child.signal else child.exit_code
+        with open("hooks.log", "rb") as file:
+            file.seek(max(offset, os.path.getsize("hooks.log") - 4000))
+            tail_ = file.read(4000).decode("utf-8", "replace")
+        return {"exit_code": code, "seconds": round(time.monotonic() - began, 3), "tail": tail_}
 
     def deliver(self) -> bool:
         wanted = self.request.get("delivery")
@@ -885,6 +925,10 @@ MIRROR_CONFIG = b"""[core]
 """
 ASKPASS = b"""#!/bin/sh
 case "$1" in
+*"//$FLEET_GIT_HOST'"* | *"@$FLEET_GIT_HOST'"*) ;;
+*) exit 1 ;;  # a submodule elsewhere asks: ours is for our forge alone
+esac
+case "$1" in
 Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
 *) printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
 esac
@@ -1012,6 +1056,7 @@ class Mirror:
         if secret and self._credentials:
             replace_file(self._run.file("askpass"), ASKPASS, mode=0o700)
             env["GIT_ASKPASS"] = self._run.file("askpass")
+            env["FLEET_GIT_HOST"] = re.sub(r"^\w+://([^/@]*@)?|/.*$", "", self.url)
             env["FLEET_GIT_USERNAME"] = self._credentials["username"]
             env["FLEET_GIT_PASSWORD"] = self._credentials["password"]
         return env
@@ -1089,7 +1134,16 @@ class Worktree:
                 self._go_on()
             else:
                 self._make()
+            if os.path.exists(self.path + "/.gitmodules"):
+                self._fetch_modules()
         return self.head()
+
+    def _fetch_modules(self) -> None:
+        """Submodules as the repository has them. The lock is held: git keeps their addresses in the mirror's config."""
+        assert self.mirror
+        allow = ("-c", "protocol.file.allow=always") if self.mirror.url.startswith("file:") else ()
+        words = ("submodule", "--quiet", "update", "--init", "--recursive")
+        self.mirror.git(*words, where=(*allow, "-C", self.path), secret=True)
 
     def _is_whole(self) -> bool:
         """The index is the last thing a checkout writes. Where there is none, nobody has worked yet."""

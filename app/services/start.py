@@ -1,7 +1,7 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
@@ -38,6 +38,7 @@ class Order:
     validation: list[str]
     timeout_secs: int
     delivery: dict[str, str] | None
+    hooks: Mapping[str, list[str]] = field(default_factory=dict)
     overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
 
@@ -70,6 +71,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
         delivery=_delivery(task, run, brief, rule) if repository else None,
+        hooks=_hooks(rule, brief),
         overrides=tuple(places.overrides(cli, rule, host)),
     )
 
@@ -81,6 +83,13 @@ def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[st
     if session:
         return session, text if _asked(_since_the_review(conn, task)) else f"{GO_ON}{text}"
     return None, text + handover.write([one for one in views.run_list(conn, task.id) if one["number"] < run["number"]])
+
+
+def _hooks(rule: Row | None, brief: Row) -> dict[str, list[str]]:
+    """The rule's commands around each step, then those that `.fleet.toml` of the default branch asked for."""
+    own = (brief.get("settings") or {}).get("hooks") or {}
+    ours = (rule["hooks"] if rule else None) or {}
+    return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
 
 
 def session_for(of_task: Sequence[Row], run: Row) -> str | None:

@@ -226,6 +226,7 @@ rules = sa.Table(
     sa.Column("clis", JSONB, nullable=False, server_default="{}"),
     sa.Column("budget", JSONB, nullable=False, server_default="{}"),
     sa.Column("commit", JSONB, nullable=False, server_default="{}"),
+    sa.Column("hooks", JSONB, nullable=False, server_default="{}"),
 )
 
 repositories = sa.Table(

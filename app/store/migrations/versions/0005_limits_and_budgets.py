@@ -14,7 +14,8 @@ def upgrade() -> None:
             ADD enabled boolean NOT NULL DEFAULT true,
             ADD clis jsonb NOT NULL DEFAULT '{}',
             ADD budget jsonb NOT NULL DEFAULT '{}',
-            ADD "commit" jsonb NOT NULL DEFAULT '{}'
+            ADD "commit" jsonb NOT NULL DEFAULT '{}',
+            ADD hooks jsonb NOT NULL DEFAULT '{}'
     """)
     op.execute("ALTER TABLE hosts ADD clis jsonb NOT NULL DEFAULT '{}'")
     op.execute("ALTER TABLE runs ADD stop_for jsonb")
