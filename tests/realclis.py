@@ -96,5 +96,10 @@ PRESETS = {"codex": codex, "claude": claude}
 
 
 def _env(programs: Path, home: Path) -> dict[str, str]:
-    """A home of its own, so that no session or key of this machine is touched."""
-    return {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home)}
+    """A home of its own, so that no session or key of this machine is touched and nothing is left elsewhere."""
+    places = {name: home / name.lower() for name in ("TMPDIR", "XDG_RUNTIME_DIR", "CLAUDE_CODE_TMPDIR")}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home)} | {
+        name: str(at) for name, at in places.items()
+    }
