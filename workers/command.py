@@ -21,11 +21,12 @@ SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
     """The `start` request of an order. Raises Refused when nobody knows the CLI."""
     template = shelf.template_of(order.cli, order.template, order.overrides)
+    begins_anew = order.session and not template.get("resume")
     return about(fleet, order.host, order.run["name"]) | {
         "task": order.task_name,
         "repository": order.repository,
         "credentials": order.credentials,
-        "agent": agent(template, order.session) | {"prompt": order.prompt},
+        "agent": agent(template, order.session) | {"prompt": order.fresh_prompt if begins_anew else order.prompt},
         "limits": {
             "wall_secs": min(order.timeout_secs, template.get("timeout_secs", order.timeout_secs)),
             "silence_secs": template["silence_secs"],

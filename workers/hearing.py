@@ -121,7 +121,8 @@ def _new_ear(fleet: Fleet, run: Row) -> _Ear:
         declared, before = places.cli(conn, cli), quota.session_usage(conn, run)
     known = (declared or {}).get("argv") or (declared or {}).get("preset") or shelf.preset(cli)
     template = shelf.template_of(cli, declared) if known else shelf.DEFAULTS
-    setting = Setting(before=Usage(**before) if before else Usage(), reading=template.get("reading") or {})
+    used = Usage(**before) if before else Usage()
+    setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
     return _Ear(shelf.reader(template["parser"], setting), template)
 
 

@@ -562,7 +562,9 @@ class Supervisor:
         env = {key: filled(value, places) for key, value in (agent.get("env") or {}).items()}
         prompt = os.devnull if agent.get("prompt_via") == "file" else "prompt.txt"
         files = [os.open(prompt, os.O_RDONLY), open_log("stdout.log"), open_log("stderr.log")]
-        return Child(argv, {**environment(), **env, "FLEET_RUN": self.run.name}, self.tree.path, files)
+        whole = {**environment(), **env, "FLEET_RUN": self.run.name}
+        whole["PATH"] = path_to(argv[0], whole["PATH"])
+        return Child(argv, whole, self.tree.path, files)
 
     def go(self, child: Child, who: str) -> None:
         try:
@@ -1312,6 +1314,17 @@ def search_path(path: str) -> str:
     known = path.split(os.pathsep)
     own = [os.path.expanduser(place) for place in OWN_PROGRAMS]
     return os.pathsep.join([*known, *(place for place in own if place not in known and os.path.isdir(place))])
+
+
+def path_to(name: str, path: str) -> str:
+    """PATH as it is, if that leads to the program; else with what a person has there who logs in."""
+    try:
+        program(name, path)
+        return path
+    except FileNotFoundError:
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        theirs = versions_of({"": [shell, "-lic", 'printf %s "$PATH"']})[""]
+        return path + os.pathsep + theirs if theirs else path
 
 
 OWN_PROGRAMS = (

@@ -66,6 +66,8 @@ def show(task_id: str, json_: bool) -> None:
     )
     table(("", ""), [(name, found[name]) for name in shown if found[name] is not None])
     table(("run", "place", "cli", "end", "why"), [_run(run) for run in found["runs"]])
+    denied = [(run["number"], one) for run in found["runs"] for one in run["denied_actions"]]
+    table(("run", "was not allowed to"), denied)
     history(found["events"])
     table(
         ("still owed", "tries", "error"),

@@ -38,6 +38,7 @@ class Order:
     validation: list[str]
     timeout_secs: int
     delivery: dict[str, str] | None
+    fresh_prompt: str = ""  # for a CLI that cannot go on with a session
     hooks: Mapping[str, list[str]] = field(default_factory=dict)
     overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
@@ -56,7 +57,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         template = places.cli(conn, cli)
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
         rule = places.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
-        session, text = _what_to_say(conn, task, run, brief)
+        session, text, fresh = _what_to_say(conn, task, run, brief)
         runs.keep_session(conn, run["id"], session)
     return Order(
         run=run,
@@ -71,18 +72,21 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
         delivery=_delivery(task, run, brief, rule) if repository else None,
+        fresh_prompt=fresh,
         hooks=_hooks(rule, brief),
         overrides=tuple(places.overrides(cli, rule, host)),
     )
 
 
-def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[str | None, str]:
-    """The session to go on with and the prompt for it; a fresh session is told what others did before it."""
+def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[str | None, str, str]:
+    """The session to go on with, the prompt for it, and the one for a fresh session: it is told what others did."""
     session = session_for(runs.of_task(conn, task.id), run)
-    _, text = prompt_of(conn, task, brief, resume=bool(session), session=session)
-    if session:
-        return session, text if _asked(_since_the_review(conn, task)) else f"{GO_ON}{text}"
-    return None, text + handover.write([one for one in views.run_list(conn, task.id) if one["number"] < run["number"]])
+    _, fresh = prompt_of(conn, task, brief, resume=False)
+    fresh += handover.write([one for one in views.run_list(conn, task.id) if one["number"] < run["number"]])
+    if session is None:
+        return None, fresh, fresh
+    _, text = prompt_of(conn, task, brief, session=session)
+    return session, text if _asked(_since_the_review(conn, task)) else f"{GO_ON}{text}", fresh
 
 
 def _hooks(rule: Row | None, brief: Row) -> dict[str, list[str]]:

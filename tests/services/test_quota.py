@@ -18,7 +18,8 @@ from app.store import quota as rows
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
 from tests.conftest import FakeClock
-from tests.workshop import a_result
+from tests.fakes.forge import FakeForge
+from tests.workshop import Workshop, a_result
 
 RESET = timedelta(hours=2)
 LIMITED = {"end": "failed", "step": "agent", "exit_code": 1, "reason": "the CLI ended with code 1"}
@@ -214,6 +215,20 @@ class TestASwitchedOffRepository:
         assert newest(fleet, other)[0].state is State.ASSIGNED
         with fleet.engine.begin() as conn:
             assert "enabled = false" in str(assign.why(conn, tasks.load(conn, off.id), clock())["reason"])
+
+
+def test_a_switched_off_repository_takes_no_issue_in(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> None:
+    rule: dict[str, Any] = {
+        "forge": "main", "name": "acme/widgets", "cli": None, "max_retries": 2, "task_timeout_secs": 60, "validation": [],
+    }  # fmt: skip
+    shop = Workshop(forge, make_fleet, repositories=[rule | {"enabled": False}])
+    shop.open_issue()
+    shop.hear()
+    assert shop.tasks() == [] and "enabled = false" in str(shop.inbox()[0]["why"])
+    with shop.fleet.engine.begin() as conn:
+        apply(conn, forge_url=forge.url, repositories=[rule])
+    shop.reconcile()
+    assert len(shop.tasks()) == 1
 
 
 def with_budget(**budget: Any) -> dict[str, Any]:

@@ -44,6 +44,9 @@ def test_parse_reads_standard_input_takes_a_parsers_name_and_a_session_before() 
     stdin = (SAMPLES / "codex-resume.jsonl").read_bytes()
     told = answer("parse", "codex-jsonl", "-", "--exit-code", "0", "--before", '{"input_tokens": 1200}', stdin=stdin)
     assert (told["verdict"], told["usage"]["input_tokens"]) == ("succeeded", 2400)
+    gemini = b'{"response": "Hello.", "stats": {"models": {"m": {"tokens": {"prompt": 7}}}}}'
+    told = answer("parse", "gemini", "-", "--exit-code", "0", stdin=gemini)
+    assert (told["verdict"], told["usage"]["input_tokens"]) == ("succeeded", 7)
     stderr = str(SAMPLES / "codex-no-git.stderr")
     assert answer("parse", "codex", "-", "--exit-code", "1", "--stderr", stderr)["failure"] == "no_repository"
 

@@ -222,3 +222,9 @@ def test_a_final_text_is_a_text_that_can_be_stored(printed: Any, kept: str | Non
 @pytest.mark.parametrize("count", [float("nan"), float("inf"), "7", True, {}])
 def test_usage_that_is_no_number_is_not_counted(count: Any) -> None:
     assert command.clean(Outcome(Verdict.SUCCEEDED, usage=Usage(count, 2, 3, 0.5))).usage == Usage(None, 2, 3, 0.5)
+
+
+def test_a_cli_that_cannot_go_on_with_a_session_is_told_what_was_done_before() -> None:
+    given = {"template": MYTOOL | {"resume": None}, "session": "s-1", "prompt": "Go on.", "fresh_prompt": "All of it."}
+    assert a_spec(**given)["agent"]["prompt"] == "All of it."
+    assert a_spec(**given | {"template": MYTOOL})["agent"]["prompt"] == "Go on."

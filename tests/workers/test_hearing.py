@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.run import Verdict
+from app.domain.run import Usage, Verdict
 from app.ports import Fleet
 from app.services import assign, report, rescue
 from app.store import runs
@@ -13,6 +13,8 @@ from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
 from tests.conftest import FakeClock
 from workers import hearing
+from workers.clis import shelf
+from workers.clis.reading import Setting
 
 SAMPLES = Path(__file__).parents[1] / "fixtures" / "clis"
 CODEX = {
@@ -109,3 +111,10 @@ def test_what_goes_wrong_while_listening_holds_nothing_up(fleet: Fleet, run: Row
     hearing.attend(fleet, run, ended=False)
     assert now(fleet, run)["message"] == "?  x"
     hearing.attend(fleet, {**run, "id": -1}, ended=False)  # type: ignore[arg-type]
+
+
+def test_a_session_that_was_begun_anew_counts_from_nothing() -> None:
+    before = {"before": Usage(1000, 0, 0), "session": "another"}
+    parser = shelf.reader("codex-jsonl", Setting(**before))  # type: ignore[arg-type]
+    parser.feed(sample("codex-say.jsonl"))
+    assert parser.finish(0).usage.input_tokens == 1200

@@ -107,3 +107,12 @@ class TestFlags:
         (own / "mytool").chmod(0o755)
         host.start(agent={"argv": ["mytool"]})
         assert host.result()["end"] == "finished"
+
+    def test_a_program_that_only_the_login_shell_finds_is_found(self, host: Host) -> None:
+        place = host.user_home / "node" / "v22" / "bin"
+        place.mkdir(parents=True)
+        (place / "mytool").write_text("#!/bin/sh\necho mine\n")
+        (place / "mytool").chmod(0o755)
+        (host.user_home / ".profile").write_text(f'PATH="{place}:$PATH"\n')
+        _, answer = host.call("start", host.wish(agent={"argv": ["mytool"]}), env={"SHELL": "/bin/sh"})
+        assert answer["state"] == "started" and host.result()["end"] == "finished"

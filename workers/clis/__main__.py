@@ -102,7 +102,7 @@ def parse(
 ) -> None:
     """What an output (`-`: standard input) amounts to, as JSON. NAME is a CLI or a parser."""
     parser, reading = _reading(name)
-    reader = shelf.reader(parser, Setting(_moment(moment), _usage(before), reading))
+    reader = shelf.reader(parser, Setting(_moment(moment), _usage(before), reading=reading))
     while data := file.read(PIECE):
         reader.feed(data)
     outcome = reader.finish(exit_code, stderr_file.read() if stderr_file else b"")

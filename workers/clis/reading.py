@@ -60,6 +60,7 @@ class Setting:
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     before: Usage = field(default_factory=Usage)
+    session: str | None = None  # whose usage `before` is; None: of whichever session it will be
     reading: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -101,6 +102,11 @@ class EventReader:
     @property
     def cut(self) -> bool:
         return self._events.cut
+
+    @property
+    def before(self) -> Usage:
+        """What the session had used before; nothing where the CLI began another one."""
+        return self.setting.before if self.setting.session in (None, self.seen.session_id) else Usage()
 
     def outcome(self, verdict: Verdict, failure: str | None = None, error: str | None = None, **more: Any) -> Outcome:
         """An outcome with what is known whatever the verdict. A limit is LIMITED, whoever said so."""

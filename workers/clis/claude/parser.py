@@ -151,7 +151,7 @@ class Reader(EventReader):
     def _more(self) -> dict[str, Any]:
         result = self.result or {}
         cost = dollars(result.get("total_cost_usd", result.get("cost_usd")))
-        tokens, before = self._tokens(result.get("usage")), self.setting.before
+        tokens, before = self._tokens(result.get("usage")), self.before
         spent = Usage(cost_usd=cost).since(Usage(cost_usd=before.cost_usd)).cost_usd
         told = [one for one in result.get("permission_denials") or [] if isinstance(one, dict)]
         self.denied += [action(str(one.get("tool_name")), one.get("tool_input")) for one in told[:50]]

@@ -58,7 +58,7 @@ class Reader(EventReader):
 
     def _usage(self) -> dict[str, Any]:
         counted = self.whole != Usage()
-        return {"usage": self.whole.since(self.setting.before), "session_usage": self.whole} if counted else {}
+        return {"usage": self.whole.since(self.before), "session_usage": self.whole} if counted else {}
 
     # --- what it says now
 
@@ -122,7 +122,7 @@ class Reader(EventReader):
         )
         if told != Usage():
             self.whole = told
-            self.seen.usage = told.since(self.setting.before)
+            self.seen.usage = told.since(self.before)
 
     # --- what it said before October 2025: no last word, and exit code 0 on a limit
 

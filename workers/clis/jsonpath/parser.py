@@ -92,7 +92,7 @@ class Reader(EventReader):
     def _usage(self) -> dict[str, Any]:
         told = self._used()
         if self.rules.get("cumulative"):
-            return {"usage": told.since(self.setting.before), "session_usage": told}
+            return {"usage": told.since(self.before), "session_usage": told}
         return {"usage": told, "cost_source": "the CLI" if told.cost_usd is not None else None}
 
     def _first(self, name: str, event: Event) -> str | None:
