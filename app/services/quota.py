@@ -85,7 +85,7 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
     if outcome.warning:
         quota.warn(conn, name, outcome.warning, at)
     if outcome.verdict is Verdict.SUCCEEDED:
-        quota.open_(conn, name)
+        quota.open_(conn, name, since=run["assigned_at"])
     if fact.what is not What.LIMIT_REACHED or fact.detail.get("reason") != "limit":
         return fact
     until = quota.close(conn, name, outcome.resets_at, f"{outcome.failure}: {outcome.error or ''}", at)

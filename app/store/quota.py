@@ -25,9 +25,12 @@ def close(conn: Connection, name: str, resets_at: str | None, why: str, at: date
     return until
 
 
-def open_(conn: Connection, name: str) -> bool:
-    """A run got through, or a person says so; False when it was open."""
-    was_closed = (credentials.c.name == name, credentials.c.closed_until.is_not(None))
+def open_(conn: Connection, name: str, since: datetime | None = None) -> bool:
+    """A run that began at `since` got through, or a person says so; False when it was open. What began before the
+    limit was to be over says nothing about it."""
+    was_closed = [credentials.c.name == name, credentials.c.closed_until.is_not(None)]
+    if since is not None:
+        was_closed.append(credentials.c.closed_until <= since)
     change = sa.update(credentials).where(*was_closed).values(closed_until=None, why=None, tries=0)
     return conn.execute(change).rowcount == 1
 

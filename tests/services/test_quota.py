@@ -117,6 +117,13 @@ class TestAUsageLimit:
         ends(fleet, going[0], a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
         assert assign.place_waiting(fleet) == 2
 
+    def test_is_not_over_because_a_run_got_through_that_began_before(self, fleet: Fleet) -> None:
+        first, second, _ = begin(fleet, 3, hosts=[a_host("a", slots=2)])
+        assign.place_waiting(fleet)
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        ends(fleet, second, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
+        assert assign.place_waiting(fleet) == 0
+
     def test_without_a_known_end_is_waited_for_longer_each_time(self, fleet: Fleet, clock: FakeClock) -> None:
         (task,) = begin(fleet, 1, hosts=[a_host(slots=1)])
         pauses = []
