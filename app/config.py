@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
+from app import config_clis
+
 N = TypeVar("N", int, float)
 
 SOCKET_PATH_LIMIT = 107  # what the kernel takes for a unix socket, less the name that Postgres adds
@@ -230,6 +232,11 @@ class RepositorySchema(_Strict):
     max_retries = fields.Integer(strict=True, load_default=2, validate=validate.Range(0, 20))
     task_timeout_secs = fields.Integer(strict=True, load_default=3600, validate=validate.Range(1, 7 * 86400))
     validation = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    enabled = fields.Boolean(load_default=True)
+    clis = config_clis.clis_field()
+    budget = fields.Nested(config_clis.BudgetSchema, load_default=dict)
+    commit = fields.Nested(config_clis.CommitSchema, load_default=dict)
+    hooks = fields.Nested(config_clis.HooksSchema, load_default=dict)
 
 
 class SlotsSchema(_Strict):
@@ -260,6 +267,7 @@ class HostSchema(_Strict):
     ))  # fmt: skip
     labels = fields.List(fields.String(validate=validate.Length(1, 100)), load_default=list)
     agents = fields.List(fields.Nested(SlotsSchema), load_default=list)
+    clis = config_clis.clis_field()
 
     @validates_schema(skip_on_field_errors=False)
     def _has_something_to_do(self, given: dict[str, Any], **_: Any) -> None:
@@ -267,21 +275,16 @@ class HostSchema(_Strict):
             raise ValidationError("Name at least one kind of CLI, or set jump_only = true.", "agents")
 
 
-class CliSchema(_Strict):
-    argv = fields.List(fields.String(), required=True, validate=validate.Length(1))
-    prompt = fields.String(load_default="stdin", validate=validate.OneOf(["stdin", "file"]))
-    resume = fields.List(fields.String(), load_default=None)
-    parser = fields.String(load_default="raw", validate=validate.OneOf(["codex-jsonl", "raw"]))
-    timeout_secs = fields.Integer(strict=True, load_default=3600, validate=validate.Range(1))
-    silence_secs = fields.Integer(strict=True, load_default=600, validate=validate.Range(1))
-    env = fields.Dict(keys=fields.String(), values=fields.String(), load_default=dict)
-
-
 class FleetTomlSchema(_Strict):
     forges = fields.Dict(keys=fields.String(), values=fields.Nested(ForgeSchema), load_default=dict)
     repositories = fields.List(fields.Nested(RepositorySchema), load_default=list)
     hosts = fields.List(fields.Nested(HostSchema), load_default=list)
-    clis = fields.Dict(keys=fields.String(), values=fields.Nested(CliSchema), load_default=dict)
+    clis = fields.Dict(
+        keys=fields.String(validate=config_clis.CLI_NAME),
+        values=fields.Nested(config_clis.CliSchema),
+        load_default=dict,
+    )
+    prices = fields.Dict(keys=fields.String(), values=fields.Nested(config_clis.PriceSchema), load_default=dict)
 
 
 Declared = dict[str, Any]
@@ -297,7 +300,8 @@ def read_toml(path: Path) -> Declared:
         raise Wrong([f"{path} is not TOML: {error}."]) from error
     except ValidationError as error:
         raise Wrong([f"{path}: {where}: {what}" for where, what in flat(error.messages)]) from error
-    if faults := _contradictions(declared):
+    config_clis.price_the_clis(declared)
+    if faults := _contradictions(declared) + config_clis.faults(declared):
         raise Wrong([f"{path}: {fault}" for fault in faults])
     return declared
 

@@ -181,7 +181,7 @@ class TestFleetToml:
         assert fleet["clis"]["mytool"]["env"] == {"MYTOOL_HOME": "{home}/.mytool"}
 
     def test_an_empty_one_declares_nothing(self, tmp_path: Path) -> None:
-        assert declared(tmp_path, "") == {"forges": {}, "repositories": [], "hosts": [], "clis": {}}
+        assert declared(tmp_path, "") == {"forges": {}, "repositories": [], "hosts": [], "clis": {}, "prices": {}}
 
     def test_what_is_left_out_has_a_default(self, tmp_path: Path) -> None:
         fleet = declared(
@@ -274,3 +274,42 @@ class TestFleetToml:
     def test_a_file_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(Wrong, match=r"none\.toml cannot be read: No such file"):
             read_toml(tmp_path / "none.toml")
+
+
+class TestClisAndBudgets:
+    RULE = FORGE + '[[repositories]]\nforge = "main"\nname = "team/app"\ncli = "mine"\n'
+
+    def test_a_budget_in_dollars_needs_a_known_price(self, tmp_path: Path) -> None:
+        toml = self.RULE + "budget = { task = { dollars = 5.0 } }\n"
+        (said,) = faults_of(tmp_path, toml + '[clis.mine]\nargv = ["x"]\n')
+        assert "budget in dollars" in said and "[clis.mine]" in said
+        prices = 'model = "m"\n[prices.m]\ninput = 1.0\noutput = 2.0\n'
+        for known in ('model = "gpt-5"\n', "reports_cost = true\n", prices):
+            assert declared(tmp_path, toml + '[clis.mine]\nargv = ["x"]\n' + known)
+        assert declared(tmp_path, toml + '[clis.mine]\npreset = "claude"\n')
+
+    def test_a_price_goes_with_its_day(self, tmp_path: Path) -> None:
+        clis = declared(
+            tmp_path,
+            '[clis.a]\nargv = ["x"]\nmodel = "gpt-5"\n[clis.b]\nargv = ["x"]\nmodel = "m"\n[prices.m]\ninput = 1.0\noutput = 2.0\n',
+        )["clis"]
+        assert clis["a"]["price"]["as_of"] == "2025-11-01" and clis["b"]["price"] == {
+            "input": 1.0,
+            "cached": 1.0,
+            "output": 2.0,
+            "as_of": "fleet.toml",
+        }
+
+    @pytest.mark.parametrize(
+        ("toml", "fault"),
+        [
+            ('[clis.x]\nargv = ["x"]\nfailover = ["x"]\n', "failover of 'x'"),
+            ('[clis.x]\nargv = ["x"]\nfailover = ["a","b","c","d","e","f"]\n', "clis.x.failover"),
+            (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nbudget = { run = { token = 5 } }\n', "budget.run.token"),
+            (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nbudget = { run = { tokens = 0 } }\n', "budget.run.tokens"),
+            (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_prepare = ["x"] }\n', "hooks.before_prepare"),
+            (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\ncommit = { trailers = ["x"] }\n', "commit.trailers"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_hold_is_said(self, tmp_path: Path, toml: str, fault: str) -> None:
+        assert any(fault in said for said in faults_of(tmp_path, toml))

@@ -18,7 +18,7 @@ from app.ports import Fleet
 from app.services import report
 from app.store import looks, places, runs
 from app.store.tables import Row
-from workers import command, reach
+from workers import command, hearing, reach
 from workers.reach import Unreachable
 from workers.runs import finish
 
@@ -160,7 +160,7 @@ def _lives(told: Mapping[str, Any]) -> bool:
 
 def _hear(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen) -> bool:
     """Take in the new bytes of a run's logs; True while there are more to fetch."""
-    behind = False
+    behind = news = False
     for stream in ("stdout", "stderr"):
         piece = told[stream]
         data, size = base64.b64decode(piece["data"]), piece["size"]
@@ -168,8 +168,9 @@ def _hear(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, in
         if data or piece["offset"] > offsets[stream]:
             last = whole and bool(told.get("result"))
             offsets[stream] = report.log(fleet, run, stream, piece["offset"], data, more=not last, gap=True)
-            seen.news = True
+            seen.news = news = True
         behind |= not whole and bool(data)
+    hearing.attend(fleet, run, news, ended=bool(told.get("result")))
     return behind
 
 

@@ -16,6 +16,7 @@ from app.store import places
 from app.store.tables import Row
 from workers import command, reach
 from workers.away import Distrusted, Unreachable
+from workers.clis import shelf
 
 AT_ONCE = 16
 ROUND_SECS = 3.0  # how long a round waits for its looks; those that take longer go on without it
@@ -52,7 +53,7 @@ def versions(clis: Mapping[str, Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, declared in clis.items():
         try:
-            template = command.template_of(name, declared)
+            template = shelf.template_of(name, declared)
         except Refused:
             continue
         found[name] = list(template.get("version") or [template["argv"][0], "--version"])

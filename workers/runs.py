@@ -8,12 +8,11 @@ import structlog
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Debt
 from app.domain.place import Fitness
-from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.services import inspect, report, salvage, settle, start
-from app.store import debts, logs, looks, places, runs
+from app.services import inspect, quota, report, salvage, settle, start
+from app.store import debts, looks, places, runs
 from app.store.tables import Row
-from workers import command, reach
+from workers import command, hearing, reach
 from workers.reach import Unable, Unreachable
 
 GRACE_SECS = 10
@@ -49,6 +48,9 @@ def _start(fleet: Fleet, debt: Row) -> None:
 
 def _carry_out(fleet: Fleet, order: start.Order) -> None:
     """Ask the host; a host that knows the run already says so, and the same process is adopted."""
+    spent = quota.held_back(fleet, order.run)
+    if spent:
+        return report.parked(fleet, order.run, spent)
     answer = reach.ask(order.host, "start", command.spec(fleet, order))
     if answer.get("state") in ("started", "known"):
         report.started(fleet, order.run)
@@ -116,24 +118,10 @@ def finish(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> bool:
     first. Raises Unavailable while that cannot be asked."""
     if result.get("end") == "lost":
         result = salvage.saved(fleet, run, result) or result
-    ended = report.ended(fleet, run, result, _outcome(fleet, run, result))
+    ended = report.ended(fleet, run, result, hearing.outcome(fleet, run, result))
     if ended and result.get("survivors"):
         _drain(fleet, run, result["survivors"])
     return ended
-
-
-def _outcome(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> Outcome:
-    """What the CLI said. One that was ended after its last word, or whose work is on the forge, did exit well."""
-    with fleet.engine.begin() as conn:
-        template = places.cli(conn, run["agent_type"] or "")
-        run = runs.get(conn, run["task_pk"], run["number"]) or run
-        stdout = logs.ends(conn, run, "stdout")
-    exit_code = 0 if result.get("hung") or result.get("adopted") else result.get("exit_code")
-    try:
-        return command.parse(run["agent_type"] or "", template, stdout, exit_code)
-    except (TypeError, LookupError, ValueError, AttributeError):
-        log.exception("output that its parser cannot read", run=run["name"])
-        return Outcome(Verdict.UNKNOWN)
 
 
 def _drain(fleet: Fleet, run: Row, survivors: list[dict[str, Any]]) -> None:

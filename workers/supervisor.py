@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     Exhausted = Callable[[], str | None]  # why a child has to be ended now, if it has to
 
 STEPS = ("prepare", "agent", "validate", "deliver")
-# The wall clock and the silence of the agent, all commands of the validation together, each git process.
+# The wall clock and the silence of the agent, all commands of the validation together, each git process, each hook.
 # What a CLI may take to end after its last word. Of each log, how many bytes of its beginning and of its end are kept.
 LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600,
-          "final_secs": 30, "log_head_bytes": 32 << 20, "log_tail_bytes": 32 << 20}  # fmt: skip
+          "hook_secs": 300, "final_secs": 30, "log_head_bytes": 32 << 20, "log_tail_bytes": 32 << 20}  # fmt: skip
 ENDS = {
     "cancelled": "the run was cancelled",
     "lost": "the supervisor was told to end (SIGTERM), but not by a cancel: the host may be shutting down",
@@ -215,7 +215,10 @@ def check_sense(request: Json) -> None:
     for asked in request.get("runs") or []:
         check_name("run", asked.get("run") if isinstance(asked, dict) else asked)
     agent: Json = request.get("agent") or {"argv": ["-"]}
-    texts = [*agent["argv"], *(agent.get("env") or {}).values(), *(request.get("validation") or [])]
+    hooks: Json = request.get("hooks") or {}
+    commands = [command for moment in hooks.values() for command in as_list(moment)]
+    commands += request.get("validation") or []
+    texts = [*agent["argv"], *(agent.get("env") or {}).values(), *commands]
     if not agent["argv"] or not all(isinstance(text, str) and "\0" not in text for text in texts):
         raise Refused("agent.argv must name a program; agent.env and validation hold texts, none of them with a NUL")
     repository: Json = request.get("repository") or {}
@@ -224,6 +227,12 @@ def check_sense(request: Json) -> None:
             raise Refused(f"repository.{field} {repository[field]!r} is no branch name: choose another")
     if re.match(r"-|[^/]*//[^/@]*:[^/@]*@", repository.get("url", "")):
         raise Refused("repository.url must be a plain URL: send a password in credentials, not in it")
+
+
+def as_list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise Refused("each of hooks must be a list of commands")
+    return value
 
 
 def check_name(field: str, name: object) -> None:
@@ -578,7 +587,9 @@ class Supervisor:
             self.watch.heed_cancel()
             if step != STEPS[0]:
                 self.note()
+            self.hooks(f"before_{step}")
             note["ok"] = getattr(self, step)()
+            self.hooks(f"after_{step}")
         finally:
             note["seconds"] = round(time.monotonic() - began, 4)
 
@@ -621,14 +632,16 @@ class Supervisor:
     def agent_process(self) -> Child:
         agent, places = self.request["agent"], {
             "{workdir}": self.tree.path, "{run}": self.run.path, "{home}": os.path.expanduser("~"),
-            "{prompt_file}": self.run.file("prompt.txt")}  # fmt: skip
-        argv = [filled(word, places) for word in agent["argv"]]
+            "{prompt_file}": self.run.file("prompt.txt"), "{task}": self.request["task"]}  # fmt: skip
+        argv = [filled(word, places) for word in with_flags(agent)]
         env = {key: filled(value, places) for key, value in (agent.get("env") or {}).items()}
         prompt = os.devnull if agent.get("prompt_via") == "file" else "prompt.txt"
         last_word = LastWord(agent.get("final") or ())
         self.logs = [Log("stdout.log", self.limits, last_word), Log("stderr.log", self.limits)]
         files = [os.open(prompt, os.O_RDONLY), *map(self.watch.tap, self.logs)]
-        return Child(argv, {**environment(), **env, **self.names()}, self.tree.path, files)
+        whole = {**environment(), **env, **self.names()}
+        whole["PATH"] = path_to(argv[0], whole["PATH"])
+        return Child(argv, whole, self.tree.path, files)
 
     def names(self) -> dict[str, str]:
         """What the run's processes bear in their environment; by the second what a dead supervisor left is found."""
@@ -667,6 +680,19 @@ class Supervisor:
         code = 124 if late else 128 + child.signal if child.signal else child.exit_code
         return {"command": command, "exit_code": code, "seconds": round(time.monotonic() - began, 3),
                 "tail": log.end.decode("utf-8", "replace")}  # fmt: skip
+
+    def hooks(self, moment: str) -> None:
+        """The repository's own commands around a step, in the worktree, without any credential. One that fails ends
+        the run: what it was to make ready or to check is not so."""
+        commands = (self.request.get("hooks") or {}).get(moment) or []
+        log = Log("hooks.log", self.limits) if commands else None
+        for command in commands:
+            assert log
+            note = {"hook": moment, **self.check(command, log, time.monotonic() + self.limits["hook_secs"])}
+            self.result.setdefault("hooks", []).append(note)
+            if note["exit_code"] != 0:
+                said = f"hook {moment} `{command}` ended with {note['exit_code']}: {note['tail'][-1000:]}"
+                raise Ended("failed", said, "hook_failed")
 
     def deliver(self) -> bool:
         wanted = self.request.get("delivery")
@@ -708,7 +734,8 @@ def late_after(moment: float) -> str | None:
 
 def environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return {"PATH": os.defpath, "HOME": os.path.expanduser("~"), **kept}
+    env = {"HOME": os.path.expanduser("~"), **kept}
+    return {**env, "PATH": search_path(kept.get("PATH", os.defpath))}
 
 
 def filled(text: str, places: dict[str, str]) -> str:
@@ -1211,6 +1238,10 @@ MIRROR_CONFIG = b"""[core]
 """
 ASKPASS = b"""#!/bin/sh
 case "$1" in
+*"//$FLEET_GIT_HOST'"* | *"@$FLEET_GIT_HOST'"*) ;;
+*) exit 1 ;;  # a submodule elsewhere asks: ours is for our forge alone
+esac
+case "$1" in
 Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
 *) printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
 esac
@@ -1338,6 +1369,7 @@ class Mirror:
         if secret and self._credentials:
             replace_file(self._run.file("askpass"), ASKPASS, mode=0o700)
             env["GIT_ASKPASS"] = self._run.file("askpass")
+            env["FLEET_GIT_HOST"] = re.sub(r"^\w+://([^/@]*@)?|/.*$", "", self.url)
             env["FLEET_GIT_USERNAME"] = self._credentials["username"]
             env["FLEET_GIT_PASSWORD"] = self._credentials["password"]
         return env
@@ -1415,7 +1447,16 @@ class Worktree:
                 self._go_on()
             else:
                 self._make()
+            if os.path.exists(self.path + "/.gitmodules"):
+                self._fetch_modules()
         return self.head()
+
+    def _fetch_modules(self) -> None:
+        """Submodules as the repository has them. The lock is held: git keeps their addresses in the mirror's config."""
+        assert self.mirror
+        allow = ("-c", "protocol.file.allow=always") if self.mirror.url.startswith("file:") else ()
+        words = ("submodule", "--quiet", "update", "--init", "--recursive")
+        self.mirror.git(*words, where=(*allow, "-C", self.path), secret=True)
 
     def _is_whole(self) -> bool:
         """The index is the last thing a checkout writes. Where there is none, nobody has worked yet."""
@@ -1577,6 +1618,67 @@ def first_line(child: Popen[bytes], until: float) -> str | None:
         send(signal.SIGKILL, members(child.pid))
         child.wait()
         return None
+
+
+def search_path(path: str) -> str:
+    """PATH, and where people's own programs lie, which sshd leaves out for whoever does not log in."""
+    known = path.split(os.pathsep)
+    own = [os.path.expanduser(place) for place in OWN_PROGRAMS]
+    return os.pathsep.join([*known, *(place for place in own if place not in known and os.path.isdir(place))])
+
+
+def path_to(name: str, path: str) -> str:
+    """PATH as it is, if that leads to the program; else with what a person has there who logs in."""
+    try:
+        program(name, path)
+        return path
+    except FileNotFoundError:
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        theirs = versions_of({"": [shell, "-lic", 'printf %s "$PATH"']})[""]
+        return path + os.pathsep + theirs if theirs else path
+
+
+OWN_PROGRAMS = (
+    "~/.local/bin",
+    "~/bin",
+    "~/.npm-global/bin",
+    "~/.bun/bin",
+    "~/.cargo/bin",
+    "~/.volta/bin",
+    "/usr/local/bin",
+)
+
+
+def with_flags(agent: Json) -> list[str]:
+    """The agent's argv with the flags that fit the installed version, which is asked only where it matters."""
+    rules: list[Json] = agent.get("flags") or []
+    version = None
+    if agent.get("version") and any(rule.get("since") or rule.get("until") for rule in rules):
+        version = versions_of({"": agent["version"]})[""]
+    return flags_for(agent["argv"], rules, version)
+
+
+def flags_for(argv: list[str], rules: list[Json], version: str | None) -> list[str]:
+    """The argv for a version: its flags stand where `{flags}` does, else at the end. A version that nobody knows gets
+    those flags only that every version has."""
+    mine = version_in(version or "")
+    fitting = [
+        rule
+        for rule in rules
+        if (not rule.get("since") or (mine and mine >= version_in(rule["since"])))
+        and (not rule.get("until") or (mine and mine < version_in(rule["until"])))
+    ]
+    flags = [word for rule in fitting for word in rule.get("argv") or []]
+    if "{flags}" not in argv:
+        return argv + flags
+    at = argv.index("{flags}")
+    return argv[:at] + flags + argv[at + 1 :]
+
+
+def version_in(text: str) -> tuple[int, ...]:
+    """The first version number in a text: `2.1.330 (Claude Code)` -> (2, 1, 330)."""
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
 def memory_available() -> int | None:

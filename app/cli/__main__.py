@@ -5,7 +5,7 @@ import sys
 import click
 from sqlalchemy.exc import OperationalError
 
-from app.cli import agent, agents, bench, demo, docs, hosts, logs, settings, tasks, test, up
+from app.cli import agent, agents, bench, clis, demo, docs, hosts, logs, settings, tasks, test, up
 from app.config import Wrong
 from app.domain.errors import Refused
 
@@ -18,6 +18,7 @@ def fleet() -> None:
 for command in (
     up.up, demo.demo, test.test, bench.bench, settings.apply, settings.config, settings.migrate,
     tasks.task, tasks.why, tasks.replay, agent.agent, agents.agents, agents.enroll, hosts.hosts, logs.logs, docs.docs,
+    clis.clis,
 ):  # fmt: skip
     fleet.add_command(command)
 

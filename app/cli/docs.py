@@ -4,13 +4,16 @@ from pathlib import Path
 
 import click
 
+from app.domain import taxonomy
 from app.domain.diagram import lifecycle_page
 
-LIFECYCLE = Path(__file__).parents[2] / "docs" / "lifecycle.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {"lifecycle.md": lifecycle_page, "failures.md": taxonomy.page}
 
 
 @click.command(hidden=True)
 def docs() -> None:
-    """Write docs/lifecycle.md from the table of the lifecycle."""
-    LIFECYCLE.write_text(lifecycle_page())
-    click.echo(f"wrote {LIFECYCLE}")
+    """Write the pages that are made from tables: the lifecycle, the failures."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+        click.echo(f"wrote {DOCS / name}")

@@ -9,8 +9,9 @@ from app.api.schemas import NewTask
 from app.cli.shown import ago, as_json, table
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
+from app.domain.quota import Amount
 from app.ports import Fleet
-from app.services import ask, assign, intake
+from app.services import ask, assign, intake, quota
 from app.services.replay import differences
 from app.store import tasks, views
 
@@ -65,6 +66,8 @@ def show(task_id: str, json_: bool) -> None:
     )
     table(("", ""), [(name, found[name]) for name in shown if found[name] is not None])
     table(("run", "place", "cli", "end", "why"), [_run(run) for run in found["runs"]])
+    denied = [(run["number"], one) for run in found["runs"] for one in run["denied_actions"]]
+    table(("run", "was not allowed to"), denied)
     history(found["events"])
     table(
         ("still owed", "tries", "error"),
@@ -114,13 +117,27 @@ def cancel(task_id: str, json_: bool) -> None:
     _answer(ask.about(_fleet(), task_id, What.CANCEL).task_id, json_)
 
 
+@task.command("raise")
+@click.argument("task_id")
+@click.option("--tokens", type=click.FloatRange(min=0), default=0.0, help="So many more tokens.")
+@click.option("--dollars", type=click.FloatRange(min=0), default=0.0, help="So many more dollars.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=0.0, help="So many more minutes.")
+@json_option
+def raise_(task_id: str, tokens: float, dollars: float, minutes: float, json_: bool) -> None:
+    """Let a task use more than its budgets say; one that is parked for its budget goes on."""
+    more = Amount(tokens, dollars, minutes)
+    if more == Amount():
+        raise Refused(Kind.INVALID, "Say how much more: --tokens, --dollars or --minutes.")
+    _answer(quota.raise_budget(_fleet(), task_id, more).task_id, json_)
+
+
 @click.command()
 @click.argument("task_id")
 @json_option
 def why(task_id: str, json_: bool) -> None:
     """Why a task is where it is; for one that waits, why each host refuses it."""
     with _fleet().engine.begin() as conn:
-        found = assign.why(conn, tasks.find(conn, task_id))
+        found = assign.why(conn, tasks.find(conn, task_id), wiring.now())
     if json_:
         return as_json(found)
     refusals = cast(dict[str, str], found.pop("refusals", {})) | cast(dict[str, str], found.pop("agents", {}))

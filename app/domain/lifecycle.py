@@ -44,6 +44,7 @@ class What(StrEnum):
     LABEL_REMOVED = "label_removed"
     CANCEL = "cancel"
     RETRY = "retry"
+    RAISED = "raised"
 
 
 TOLD = frozenset({What.STARTED, What.BEAT, What.GIVEN_BACK, What.FINISHED, What.FAILED, What.LIMIT_REACHED})
@@ -197,6 +198,10 @@ def waits_for_the_clock(task: Task, _: Fact) -> bool:
     return not task.ready
 
 
+def waits_for_its_budget(task: Task, _: Fact) -> bool:
+    return task.reason == "budget"
+
+
 def was_ended_by_the_forge(task: Task, _: Fact) -> bool:
     return task.reason in ("issue_closed", "label_removed")
 
@@ -318,7 +323,7 @@ MOVES: tuple[Move, ...] = (
     Move(_REVIEW, What.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
     Move(WORKING, What.FAILED, State.CREATED, may_try_again, (), (keep_session, count_retry, after_back_off)),
     Move(WORKING, What.FAILED, State.FAILED, None, _TELL, (keep_session, because("failed"))),
-    Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, (), (keep_session, because("limit"), due_at_reset)),
+    Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, _TELL, (keep_session, because("limit"), due_at_reset)),
     Move(_PARKED, What.DUE, State.CREATED, also=(ready, without_reason)),
     Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, is_on_a_host,
          (Debt.START, *_TELL), (next_run, count_review)),
@@ -337,6 +342,8 @@ MOVES: tuple[Move, ...] = (
     Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, Debt.LABEL), (afresh, ready)),
     Move(_CREATED, What.RETRY, State.CREATED, waits_for_the_clock, (), (ready,)),
     Move(_PARKED, What.RETRY, State.CREATED, None, (Debt.LABEL,), (ready, without_reason)),
+    Move(_PARKED, What.RAISED, State.CREATED, waits_for_its_budget, (Debt.LABEL,), (ready, without_reason)),
+    Move(_ALL, What.RAISED, None, quiet=True),
 )  # fmt: skip
 
 

@@ -117,6 +117,8 @@ def _lack(needs: frozenset[str], slots: Slots, cli: str | None) -> str | None:
         return f"{slots.agent_type} lacks {', '.join(sorted(missing))}"
     if slots.missing:
         return f"{slots.agent_type} is not installed there"
+    if slots.closed:
+        return f"{slots.agent_type}: {slots.closed}"
     return None if slots.free else f"{slots.agent_type} is full {slots.taken}/{slots.max_concurrency}"
 
 

@@ -38,10 +38,11 @@ class Slots:
     capabilities: frozenset[str]
     taken: int = 0
     missing: bool = False
+    closed: str | None = None  # why nobody may use them now, though there is room
 
     @property
     def free(self) -> int:
-        return max(0, self.max_concurrency - self.taken)
+        return 0 if self.closed else max(0, self.max_concurrency - self.taken)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """A run: one attempt at a task. Its number is its fence; its outcome is judged, never taken from an exit code."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from app.domain.lifecycle import Fact, What
+from app.domain.taxonomy import TAXONOMY
 
 
 class Verdict(StrEnum):
@@ -20,17 +21,35 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a run used, as far as its CLI says. Tokens; dollars."""
+    """What a run used, as far as its CLI says. All input tokens, of them those from a cache; dollars."""
 
     input_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
 
+    @property
+    def tokens(self) -> int:
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+    def since(self, before: "Usage") -> "Usage":
+        """What of these counters, which count a whole session, came after `before`. A counter that stands lower than
+        it did has begun anew."""
+        pairs = {f.name: (getattr(self, f.name), getattr(before, f.name)) for f in fields(self)}
+        return Usage(**{
+            name: now if now is None or was is None or now < was else round(now - was, 9)
+            for name, (now, was) in pairs.items()
+        })  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """A parser's reading of a CLI's output. `failure` is one of the names in FAILURES, or None."""
+    """A parser's reading of a CLI's output. `failure` is a name of the taxonomy, or None; `resets_at` RFC 3339.
+
+    `usage` is this run's; `session_usage` what the CLI printed for the whole session, where it counts that way: the
+    next run of the session takes it off. `error` is what the CLI itself said of a failure, `warning` a limit that is
+    near, `cost_source` who reckoned the dollars.
+    """
 
     verdict: Verdict
     final_text: str | None = None
@@ -39,29 +58,25 @@ class Outcome:
     failure: str | None = None
     resets_at: str | None = None
     denied_actions: tuple[str, ...] = ()
+    error: str | None = None
+    warning: str | None = None
+    cost_source: str | None = None
+    session_usage: Usage | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """What the contract shows."""
+        kept = self.kept()
+        return {name: kept[name] for name in CONTRACT}
+
+    def kept(self) -> dict[str, Any]:
+        """All of it, as it is stored."""
         return asdict(self)
 
 
+CONTRACT = ("verdict", "final_text", "session_id", "usage", "failure", "resets_at", "denied_actions")
+
 # The names a failed run can bear, and whether trying the same again can help.
-FAILURES: Mapping[str, bool] = {
-    "cli_failed": True,
-    "cli_missing": False,
-    "timed_out": True,
-    "silent": True,
-    "lost": True,
-    "prepare_failed": True,
-    "push_refused": True,
-    "validation_failed": True,
-    "host_unreachable": True,
-    "pull_refused": False,
-    "unreadable": True,
-    "agent_failed": True,
-    "partial": False,
-    "disk_full": True,
-    "cannot_start": False,
-}
+FAILURES: Mapping[str, bool] = {name: failure.transient for name, failure in TAXONOMY.items()}
 
 _FAILED_STEP = {
     "prepare": "prepare_failed",
@@ -99,14 +114,16 @@ def judge(number: int, result: Mapping[str, Any], outcome: Outcome) -> Fact:
         unreadable = {"unreadable": True} if outcome.verdict is Verdict.UNKNOWN else {}
         return Fact(What.FINISHED, detail | unreadable, run=number)
     if failure == "lost":
-        return Fact(What.EXPIRED, {"reason": "lost", "why": _why(result, failure)}, run=number)
+        return Fact(What.EXPIRED, {"reason": "lost", "why": _why(result, failure, outcome)}, run=number)
     reason = "cancelled" if result.get("end") == "cancelled" else failure
     told = detail | {
         "reason": reason,
-        "why": _why(result, failure),
+        "why": _why(result, failure, outcome),
         "transient": FAILURES.get(failure, False),
     }
-    if outcome.verdict is Verdict.LIMITED:
+    if failure == "budget":
+        return Fact(What.LIMIT_REACHED, told | {"reason": "budget", "until": outcome.resets_at}, run=number)
+    if outcome.verdict is Verdict.LIMITED and reason != "cancelled":
         return Fact(What.LIMIT_REACHED, told | {"reason": "limit", "until": outcome.resets_at}, run=number)
     return Fact(What.FAILED, told, run=number)
 
@@ -132,9 +149,12 @@ def _failure(result: Mapping[str, Any], outcome: Outcome) -> str | None:
     return None
 
 
-def _why(result: Mapping[str, Any], failure: str) -> str:
+def _why(result: Mapping[str, Any], failure: str, outcome: Outcome) -> str:
+    """The failed check with its last lines, the CLI's own words, or what the supervisor saw: whatever says most."""
     checks = result.get("validation") or []
     broken = next((check for check in checks if check.get("exit_code") != 0), None)
     if failure == "validation_failed" and broken:
         return f"`{broken['command']}` ended with {broken['exit_code']}:\n{broken.get('tail', '')[-1500:]}"
+    if failure == outcome.failure and outcome.error:
+        return f"{TAXONOMY[failure].meaning}: {outcome.error[:1500]}"
     return str(result.get("reason") or f"the CLI ended with exit code {result.get('exit_code')}")

@@ -11,6 +11,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.run import FAILURES, Outcome, Usage, Verdict
 from app.domain.task import Task
+from app.domain.taxonomy import LIMITS
 from app.ports import Fleet, Forge, Pull
 from app.services import lease, report, review
 from app.services.lease import Held
@@ -190,7 +191,7 @@ def _outcome(receipt: Json) -> Outcome:
 def _verdict(receipt: Json) -> Verdict:
     if receipt["status"] == "completed":
         return Verdict.SUCCEEDED
-    return Verdict.LIMITED if receipt.get("failure") == "limit" else Verdict.FAILED
+    return Verdict.LIMITED if receipt.get("failure") in ("limit", *LIMITS) else Verdict.FAILED
 
 
 def _failure(receipt: Json) -> str | None:

@@ -1,7 +1,7 @@
 """Places waiting tasks on hosts: the least loaded that suits, one slot at a time."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,7 +12,7 @@ from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
 from app.domain.task import Mode, Task
 from app.ports import Fleet
-from app.services import inspect
+from app.services import inspect, quota
 from app.store import agents, claims, places, runs, tasks, views
 from app.store.tables import Row
 
@@ -26,37 +26,61 @@ def place_waiting(fleet: Fleet) -> int:
         if not waiting:
             return 0
         claims.hold_the_slots(conn)
-        hosts = places.all_hosts(conn)
-        placeable = [set_ for set_, (needs, cli) in waiting.items() if matching.choose(needs, hosts, cli=cli)]
+        doors = quota.doors(conn, fleet.clock())
+        hosts = doors.on(places.all_hosts(conn))
+        placeable = [set_ for set_, (needs, cli) in waiting.items() if _choose(doors, needs, hosts, None, cli)]
         free = sum(slots.free for host in hosts for slots in host.slots)
         placed = 0
-        for task in claims.for_hosts(conn, placeable, free) if placeable else ():
+        off = quota.switched_off(conn) if placeable else []
+        for task in claims.for_hosts(conn, placeable, free, off) if placeable else ():
             needs, cli = waiting[task.capset_id]
-            choice = matching.choose(needs, hosts, before=task.host_id, cli=cli, goes_on=bool(task.session))
+            choice = _choose(doors, needs, hosts, task.host_id, cli, goes_on=bool(task.session))
             if choice:
                 _place(conn, fleet, task, choice)
-                hosts = [_with_one_more(host, choice) for host in hosts]
+                doors = doors.placed(choice.slots.agent_type)
+                hosts = doors.on([_with_one_more(host, choice) for host in hosts])
                 placed += 1
         return placed
 
 
-def why(conn: Connection, task: Task) -> dict[str, object]:
-    """Where a task is and why: for one that waits, the sentence with which each host refuses it."""
+def _choose(
+    doors: quota.Doors,
+    needs: frozenset[str],
+    hosts: list[Host],
+    before: str | None,
+    cli: str | None,
+    goes_on: bool = False,
+) -> matching.Choice | None:
+    """The best place for the CLI that is wanted; while its limit stands, for the first that takes over and has one."""
+    wanted = (matching.choose(needs, hosts, before, one, goes_on) for one in (cli, *doors.instead_of(cli)))
+    return next((choice for choice in wanted if choice), None)
+
+
+def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, object]:
+    """Where a task is and why: for one that waits, the sentence with which each host refuses it; at a moment,
+    also which limits stand then."""
     names, cli = views.needs(conn, task.capset_id)
     needs = frozenset(names)
     answer: dict[str, object] = {"task_id": task.task_id, "status": task.state, "needs": sorted(needs)}
     if not task.live or not task.ready:
         return answer | _where_it_is(conn, task)
     hosts = places.all_hosts(conn)
+    hosts = quota.doors(conn, at).on(hosts) if at else hosts
+    off = quota.off(conn, task)
     by_hosts = [] if task.mode is Mode.HTTP_PULL else matching.waits(needs, hosts, cli)
     by_agents = {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs)
-    return answer | {
-        "mode": task.mode,
-        "sentence": _sentence(needs, by_hosts + [f"agent {name} {why[3:]}" for name, why in by_agents.items()]),
-        "refusals": {} if task.mode is Mode.HTTP_PULL else matching.refusals(needs, hosts, cli),
-        "agents": by_agents,
-        "hosts": len(hosts),
-    }
+    waits = _sentence(needs, by_hosts + [f"agent {name} {why[3:]}" for name, why in by_agents.items()])
+    return (
+        answer
+        | ({"reason": off} if off else {})
+        | {
+            "mode": task.mode,
+            "sentence": f"waits: {off}" if off else waits,
+            "refusals": {} if task.mode is Mode.HTTP_PULL else matching.refusals(needs, hosts, cli),
+            "agents": by_agents,
+            "hosts": len(hosts),
+        }
+    )
 
 
 def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
@@ -102,7 +126,8 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
         claims.hold_the_slots(conn)
         task = tasks.find(conn, task_id)
         names, cli = views.needs(conn, task.capset_id)
-        host = inspect.find(places.all_hosts(conn), host_id)
+        hosts = quota.doors(conn, fleet.clock()).on(places.all_hosts(conn))
+        host = inspect.find(hosts, host_id)
         choice = matching.choose(frozenset(names), [host], cli=cli)
         if choice is None:
             raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host, cli)}")

@@ -34,6 +34,8 @@ def look_at_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: 
     with fleet.engine.begin() as conn:
         rule = places.rule_for(conn, forge_name, full_name)
         task = tasks.of_issue(conn, forge_name, repository_id, number)
+    if task is None and rule is not None and not rule["enabled"]:
+        return f"{full_name} is switched off: enabled = false in fleet.toml"
     if rule is None and task is None:
         return f"{full_name} is not among the repositories of fleet.toml"
     issue = forge.issue(full_name, number)

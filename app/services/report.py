@@ -1,13 +1,16 @@
 """Hears what runners tell: started, alive, ended. One door for hosts and agents; old fences are not believed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
-from app.domain.run import Outcome, judge
+from app.domain.quota import Spent
+from app.domain.run import Outcome, Verdict, judge
 from app.ports import Fleet
+from app.services import quota
 from app.store import logs, runs, tasks
 from app.store.tables import Row
 
@@ -64,11 +67,12 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -
     masked = fleet.mask.json(dict(result))
     at = fleet.clock()
     with fleet.engine.begin() as conn:
+        outcome = _stopped(conn, run, result, outcome)
         session = {"session": outcome.session_id} if outcome.session_id else {}
-        kept = fleet.mask.json(outcome.as_json())
+        kept = fleet.mask.json(outcome.kept())
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
-        fact = judge(run["number"], masked, outcome)
+        fact = quota.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
         _record(conn, fleet, run, fact)
     fleet.nudge.soon()
     return True
@@ -81,6 +85,25 @@ def failed(fleet: Fleet, run: Row, reason: str, why: str, transient: bool) -> No
         runs.ended(conn, run["id"], fleet.clock(), reason)
         _record(conn, fleet, run, Fact(What.FAILED, detail, run=run["number"]))
     fleet.nudge.soon()
+
+
+def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
+    """The run is not started at all: its budget is used up, or its credential is closed."""
+    detail = {"reason": spent.reason, "why": spent.why, "until": spent.until and spent.until.isoformat()}
+    with fleet.engine.begin() as conn:
+        runs.ended(conn, run["id"], fleet.clock(), spent.reason)
+        _record(conn, fleet, run, Fact(What.LIMIT_REACHED, detail, run=run["number"]))
+    fleet.nudge.soon()
+
+
+def _stopped(conn: Any, run: Row, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
+    """A run that we ended for its budget ends with that; one that was done first is done."""
+    now = runs.get(conn, run["task_pk"], run["number"])
+    why = now and now["stop_for"]
+    if not why or result.get("end") == "finished":
+        return outcome
+    resets = str(why["until"]) if why["until"] else None
+    return replace(outcome, verdict=Verdict.KILLED, failure="budget", error=why["why"], resets_at=resets)
 
 
 def _tell(fleet: Fleet, run: Row, fact: Fact) -> None:

@@ -1,12 +1,13 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain import prompt, speech
+from app.domain import handover, prompt, speech
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.domain.run import slug
@@ -15,6 +16,7 @@ from app.ports import Fleet
 from app.store import places, runs, tasks, views
 from app.store.tables import Row
 
+GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 GIT_USER = "fleet"
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
@@ -36,6 +38,9 @@ class Order:
     validation: list[str]
     timeout_secs: int
     delivery: dict[str, str] | None
+    fresh_prompt: str = ""  # for a CLI that cannot go on with a session
+    hooks: Mapping[str, list[str]] = field(default_factory=dict)
+    overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
 
 def order(fleet: Fleet, debt: Row) -> Order | None:
@@ -50,8 +55,10 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
         brief, cli = views.brief(conn, task.id), run["agent_type"]
         template = places.cli(conn, cli)
-        session, text = prompt_of(conn, task, brief)
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
+        rule = places.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
+        session, text, fresh = _what_to_say(conn, task, run, brief)
+        runs.keep_session(conn, run["id"], session)
     return Order(
         run=run,
         host=host,
@@ -64,7 +71,10 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         credentials=credentials(fleet, task) if repository else None,
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
-        delivery=_delivery(task, run, brief) if repository else None,
+        delivery=_delivery(task, run, brief, rule) if repository else None,
+        fresh_prompt=fresh,
+        hooks=_hooks(rule, brief),
+        overrides=tuple(places.overrides(cli, rule, host)),
     )
 
 
@@ -73,10 +83,43 @@ def task_name(task: Task) -> str:
     return f"{slug(task.task_id)}-t{task.id}"
 
 
-def prompt_of(conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True) -> tuple[str | None, str]:
+def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[str | None, str, str]:
+    """The session to go on with, the prompt for it, and the one for a fresh session: it is told what others did."""
+    session = session_for(runs.of_task(conn, task.id), run)
+    _, fresh = prompt_of(conn, task, brief, resume=False)
+    fresh += handover.write([one for one in views.run_list(conn, task.id) if one["number"] < run["number"]])
+    if session is None:
+        return None, fresh, fresh
+    _, text = prompt_of(conn, task, brief, session=session)
+    return session, text if _asked(_since_the_review(conn, task)) else f"{GO_ON}{text}", fresh
+
+
+def _hooks(rule: Row | None, brief: Row) -> dict[str, list[str]]:
+    """The rule's commands around each step, then those that `.fleet.toml` of the default branch asked for."""
+    own = (brief.get("settings") or {}).get("hooks") or {}
+    ours = (rule["hooks"] if rule else None) or {}
+    return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
+
+
+def session_for(of_task: Sequence[Row], run: Row) -> str | None:
+    """The newest session of an earlier run that the same kind of CLI had on the same host. None where there is none, or
+    where the CLI said that it is gone."""
+    for before in reversed([one for one in of_task if one["number"] < run["number"]]):
+        if (before["host_id"], before["agent_type"]) != (run["host_id"], run["agent_type"]):
+            continue
+        if (before["outcome"] or {}).get("failure") in ("no_session", "session_in_use"):
+            return None
+        if before["session"]:
+            return str(before["session"])
+    return None
+
+
+def prompt_of(
+    conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True, session: str | None = None
+) -> tuple[str | None, str]:
     """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
     went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
-    session = task.session if resume else None
+    session = (session or task.session) if resume else None
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
     if task.run <= 1:
         return None, text
@@ -115,6 +158,12 @@ def credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
     return {"username": GIT_USER, "password": token} if token else None
 
 
-def _delivery(task: Task, run: Row, brief: Row) -> dict[str, str]:
+def _delivery(task: Task, run: Row, brief: Row, rule: Row | None) -> dict[str, str]:
+    """Who commits what the CLI left, and with which message: the rule's author and trailers."""
+    wanted = (rule["commit"] if rule else None) or {}
     message = speech.commit_message(brief["title"], task.issue_number, run["name"])
-    return {"message": message, "author_name": AUTHOR, "author_email": AUTHOR_EMAIL}
+    return {
+        "message": message + "".join(f"{trailer}\n" for trailer in wanted.get("trailers") or []),
+        "author_name": wanted.get("author_name") or AUTHOR,
+        "author_email": wanted.get("author_email") or AUTHOR_EMAIL,
+    }

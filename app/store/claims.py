@@ -35,11 +35,11 @@ def wishes_for_hosts(conn: Connection) -> dict[int, Wants]:
     return {row.id: (frozenset(row.names), row.cli or None) for row in conn.execute(sa.select(capsets).where(waits))}
 
 
-def for_hosts(conn: Connection, sets: Iterable[int], most: int) -> list[Task]:
+def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[str] = ()) -> list[Task]:
     """Ready tasks of these sets that may go to a host: highest priority first, then oldest. Locked; those that another
-    transaction holds are passed over."""
-    found = together(conn, (_OF_SETS["http_pull"], {"sets": list(sets), "deep": most, "most": most, "held": []}))
-    return [task_of(row) for row in found[0]]
+    transaction holds are passed over, and so are those of repositories that are switched `off` (`forge id`)."""
+    given = {"sets": list(sets), "deep": most, "most": most, "held": [], "off": list(off)}
+    return [task_of(row) for row in together(conn, (_OF_SETS["http_pull"], given))[0]]
 
 
 # --- agents ----------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ _FROM_SETS = """
 WITH picked AS MATERIALIZED (
     SELECT t.*, c.names AS required FROM capsets c CROSS JOIN LATERAL (
         SELECT ctid AS place, priority, id FROM tasks
-        WHERE ready AND mode <> '{not_for}' AND capset_id = c.id ORDER BY priority DESC, id LIMIT %(deep)s
+        WHERE ready AND mode <> '{not_for}' AND capset_id = c.id {more}ORDER BY priority DESC, id LIMIT %(deep)s
     ) head
     JOIN tasks t ON t.ctid = head.place
     WHERE c.id = ANY(CAST(%(sets)s AS int[])) AND t.ready AND NOT t.id = ANY(CAST(%(held)s AS bigint[]))
@@ -167,9 +167,10 @@ WITH picked AS MATERIALIZED (
     LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED
 )
 """
+_NOT_OFF = "AND (repository_id IS NULL OR NOT concat(forge, ' ', repository_id) = ANY(CAST(%(off)s AS text[]))) "
 _OF_SETS = {
-    mode: f"{_FROM_SETS.format(not_for=mode)}{_PICKED} ORDER BY p.priority DESC, p.id"
-    for mode in ("ssh_cli", "http_pull")
+    mode: f"{_FROM_SETS.format(not_for=mode, more=more)}{_PICKED} ORDER BY p.priority DESC, p.id"
+    for mode, more in (("ssh_cli", ""), ("http_pull", _NOT_OFF))
 }
 _RUNS = """(
     SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline

@@ -1,5 +1,6 @@
 """What runs print, as it came: bytes with their offsets, no gap, no repeat, the middle of what is too long left out."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -86,6 +87,15 @@ def read(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int 
         data += left_out(more.offset - offset) + more.data
         offset = more.end
     return bytes(data)
+
+
+def pieces(conn: Connection, run_id: int, stream: str, offset: int) -> Iterator[tuple[int, bytes]]:
+    """A stream from `offset` in the pieces in which it was stored, one at a time: (offset, bytes)."""
+    begins = logs.c.offset + sa.func.octet_length(logs.c.data) > offset
+    query = sa.select(logs).where(logs.c.run_id == run_id, logs.c.stream == stream, begins).order_by(logs.c.offset)
+    for row in conn.execution_options(yield_per=4).execute(query):
+        skip = max(0, offset - row.offset)
+        yield row.offset + skip, row.data[skip:]
 
 
 def ends(conn: Connection, run: Row, stream: str, head: int = 1 << 20, tail: int = 8 << 20) -> bytes:

@@ -142,6 +142,16 @@ def clis_on(conn: Connection, host_id: str) -> dict[str, dict[str, Any] | None]:
     return {row.agent_type: row.template for row in conn.execute(declared.where(slots.c.host_id == host_id))}
 
 
+def all_clis(conn: Connection) -> list[Row]:
+    """Every CLI that a user declared, with its template."""
+    return list(conn.execute(sa.select(clis).order_by(clis.c.name)).mappings())
+
+
+def overrides(cli_name: str, rule: Row | None, host_row: Row | None) -> list[Mapping[str, Any]]:
+    """What the rule of a repository and a host change about a CLI's template, the host's last."""
+    return [row["clis"][cli_name] for row in (rule, host_row) if row and (row["clis"] or {}).get(cli_name)]
+
+
 def remember_repository(conn: Connection, forge: str, values: Mapping[str, Any]) -> None:
     """Keep a repository's present name and address under the id that survives a rename."""
     statement = insert(repositories).values(forge=forge, **values)
@@ -180,7 +190,7 @@ def _put_host(conn: Connection, one: Mapping[str, Any], origin: Origin) -> None:
     """One whose address or keys are other ones is looked at anew, also if it was in quarantine."""
     reach = {name: one.get(name) for name in REACH}
     given = {"hostname": one["hostname"], "reach": reach, "work_dir": one["work_dir"]}
-    values = {**given, "labels": one.get("labels") or [], "origin": origin}
+    values = {**given, "labels": one.get("labels") or [], "clis": one.get("clis") or {}, "origin": origin}
     statement = insert(hosts).values(host_id=one["host_id"], fitness=Fitness.UNKNOWN, **values)
     is_new = sa.or_(*(hosts.c[name].is_distinct_from(statement.excluded[name]) for name in given))
     afresh = {

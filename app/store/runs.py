@@ -99,7 +99,7 @@ def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) ->
     return _update(conn, run_id, ended_at=at, end=end, deadline=None, **rest)
 
 
-def keep_session(conn: Connection, run_id: int, session: str) -> None:
+def keep_session(conn: Connection, run_id: int, session: str | None) -> None:
     _update(conn, run_id, session=session)
 
 

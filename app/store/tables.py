@@ -166,6 +166,7 @@ runs = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("progress", JSONB),
     sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("stop_for", JSONB),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("released_at", MOMENT),
@@ -227,6 +228,11 @@ rules = sa.Table(
     sa.Column("max_retries", sa.Integer, nullable=False),
     sa.Column("task_timeout_secs", sa.Integer, nullable=False),
     sa.Column("validation", WORDS, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("clis", JSONB, nullable=False, server_default="{}"),
+    sa.Column("budget", JSONB, nullable=False, server_default="{}"),
+    sa.Column("commit", JSONB, nullable=False, server_default="{}"),
+    sa.Column("hooks", JSONB, nullable=False, server_default="{}"),
 )
 
 repositories = sa.Table(
@@ -254,6 +260,7 @@ hosts = sa.Table(
     sa.Column("probe", JSONB),
     sa.Column("probed_at", MOMENT),
     sa.Column("probing_until", MOMENT),
+    sa.Column("clis", JSONB, nullable=False, server_default="{}"),
     _one_of("fitness", Fitness),
     _one_of("origin", Origin),
 )
@@ -356,4 +363,24 @@ looks = sa.Table(
     sa.Column("why", sa.Text),
     sa.Column("in_a_row", sa.Integer, nullable=False, server_default="0"),
     sa.Column("disk_free", sa.BigInteger),
+)
+
+credentials = sa.Table(
+    "credentials",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("closed_until", MOMENT),
+    sa.Column("why", sa.Text),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("warning", sa.Text),
+    sa.Column("told_at", MOMENT, nullable=False),
+)
+
+allowances = sa.Table(
+    "allowances",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("dollars", sa.Float, nullable=False, server_default="0"),
+    sa.Column("minutes", sa.Float, nullable=False, server_default="0"),
 )

@@ -58,6 +58,7 @@ issue_closed        X    X    X    X    X    .    .    X    .
 label_removed       X    X    X    X    X    .    .    X    .
 cancel              X    X    X    X    X    .    .    X    .
 retry               C.   .    .    .    C    .    C    C    C
+raised              C    A    R    V    CP   D    F    L    X
 """
 STATES = dict(zip("CARVPDFLX", State, strict=True))
 ENDINGS = {
@@ -77,6 +78,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "its pull request was closed": {"reason": "pull_closed"},
     "its issue was closed": {"reason": "issue_closed"},
     "waits for the clock": {"ready": False},
+    "its budget is used up": {"reason": "budget"},
 }
 DETAILS: dict[str, dict[str, Any]] = {
     "nothing": {},

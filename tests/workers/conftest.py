@@ -1,4 +1,4 @@
-"""Hosts that are reached over a real sshd, for the tests of the hands."""
+"""What tests of the hands share: hosts that are reached over a real sshd, and fresh ears."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.place import Fitness
 from tests import sshd as servers_of_ssh
-from workers import lines
+from workers import hearing, lines
 from workers.connect import Limits
 
 QUICK = Limits(connect=0.6, greet=1.5, channel=0.6, answer=1.0)
@@ -46,3 +46,11 @@ def as_row(declared: Json, **given: Any) -> Any:
 
 def request(sshd: servers_of_ssh.Sshd, at: int = 0, **given: Any) -> Json:
     return {"home": str(sshd.work(at)), "instance": "i1", **given}
+
+
+@pytest.fixture(autouse=True)
+def fresh_ears() -> Iterator[None]:
+    """Each test has a database of its own, in which runs are numbered from 1 again."""
+    hearing._ears.clear()
+    yield
+    hearing._ears.clear()

@@ -1,14 +1,13 @@
 """An order becomes the supervisor's request: a template filled in, no shell anywhere."""
 
-import tomllib
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import sqlalchemy as sa
 
 from app.config import read
+from app.config_clis import CliSchema
 from app.domain.errors import Kind, Refused
 from app.domain.masking import Mask
 from app.domain.run import Outcome, Usage, Verdict
@@ -17,6 +16,8 @@ from app.services.start import Order
 from app.store.tables import Row
 from tests.builders import AT, a_host
 from workers import command
+from workers.clis import shelf
+from workers.supervisor import flags_for
 
 HOSTILE = 'it\'s "done" $(id) `id` ; {session_id} {workdir}\n\x00'
 MYTOOL: dict[str, Any] = {
@@ -134,36 +135,78 @@ class TestResume:
 
 class TestWhichCli:
     def test_what_is_declared_wins_over_the_preset(self) -> None:
-        assert command.template_of("codex", MYTOOL) is MYTOOL
+        assert shelf.template_of("codex", MYTOOL)["argv"] == MYTOOL["argv"]
+        assert shelf.template_of("codex", MYTOOL)["parser"] == "raw"
 
-    @pytest.mark.parametrize("cli", ["nobody", "", "..", "../clis/codex", "codex/", "raw"])
+    def test_a_preset_may_be_changed_and_then_by_the_repository_and_the_host(self) -> None:
+        declared = {"preset": "codex", "model": "gpt-5", "env": {"CODEX_HOME": "/team-b", "A": "1"}}
+        template = shelf.template_of(
+            "codex-b", declared, [{"timeout_secs": 60}, {"env": {"A": "2"}, "argv": ["codex-host"]}]
+        )
+        assert (template["argv"], template["timeout_secs"], template["parser"]) == (["codex-host"], 60, "codex-jsonl")
+        assert template["env"] == {"TZ": "UTC", "CODEX_HOME": "/team-b", "A": "2"}
+
+    @pytest.mark.parametrize("cli", ["nobody", "", "..", "../clis/codex", "codex/", "jsonpath"])
     def test_one_that_nobody_knows_is_refused_with_those_we_do(self, cli: str) -> None:
         with pytest.raises(Refused, match="codex") as refused:
             a_spec(cli=cli)
         assert refused.value.kind is Kind.UNKNOWN
         assert f"[clis.{cli}]" in str(refused.value)
 
-    @pytest.mark.parametrize("path", sorted(command.CLIS.glob("*/cli.toml")), ids=lambda path: path.parent.name)
-    def test_every_preset_has_a_parser_of_ours_and_reads_its_prompt_unseen(self, path: Path) -> None:
-        preset = tomllib.loads(path.read_text())
-        assert preset["parser"] in command._parsers()
+    @pytest.mark.parametrize("name", shelf.presets())
+    def test_every_preset_is_whole(self, name: str) -> None:
+        preset = shelf.template_of(name)
+        assert preset["parser"] in shelf.parsers()
         assert preset["prompt"] in ("stdin", "file")
+        assert (preset["prompt"] == "file") == ("{prompt_file}" in preset["argv"])
         assert "{session_id}" in preset.get("resume", ["{session_id}"])
+        assert set(preset) <= set(CliSchema().fields) | {"resume"}
+
+    def test_there_are_all_the_presets_that_we_promise(self) -> None:
+        promised = {
+            "codex",
+            "claude",
+            "gemini",
+            "opencode",
+            "qwen",
+            "copilot",
+            "cursor",
+            "amp",
+            "goose",
+            "aider",
+            "raw",
+        }
+        assert set(shelf.presets()) == promised
+
+    def test_a_model_is_named_as_the_cli_wants_it(self) -> None:
+        agent = a_spec(template={"preset": "claude", "model": "opus"})["agent"]
+        assert {"argv": ["--model", "opus"]} in agent["flags"]
 
 
-class TestReading:
-    def test_a_preset_is_read_by_its_own_parser(self) -> None:
-        assert command.parse("codex", None, b"hello", 0).verdict is Verdict.UNKNOWN
+class TestFlags:
+    RULES: ClassVar[list[dict[str, Any]]] = [
+        {"since": "2.1.200", "argv": ["--new"]},
+        {"until": "2.0", "argv": ["--old"]},
+        {"argv": ["--ever"]},
+    ]
 
     @pytest.mark.parametrize(
-        ("declared", "verdict"),
-        [({"parser": "raw"}, Verdict.SUCCEEDED), ({}, Verdict.SUCCEEDED), ({"parser": "codex-jsonl"}, Verdict.UNKNOWN)],
+        ("version", "flags"),
+        [
+            ("2.1.330 (Claude Code)", ["--new", "--ever"]),
+            ("codex-cli 2.1.200", ["--new", "--ever"]),
+            ("2.1.197", ["--ever"]),
+            ("1.9.9", ["--old", "--ever"]),
+            ("", ["--ever"]),
+            (None, ["--ever"]),
+            ("10.0", ["--new", "--ever"]),
+        ],
     )
-    def test_a_declared_cli_is_read_by_the_parser_it_names(self, declared: dict[str, Any], verdict: Verdict) -> None:
-        assert command.parse("mytool", declared | {"argv": ["mytool"]}, b"hello", 0).verdict is verdict
+    def test_follow_the_installed_version(self, version: str | None, flags: list[str]) -> None:
+        assert flags_for(["x"], self.RULES, version) == ["x", *flags]
 
-    def test_one_that_is_gone_from_the_declaration_is_read_raw(self) -> None:
-        assert command.parse("gone", None, b"hello", 1).final_text == "hello"
+    def test_stand_where_they_are_wanted(self) -> None:
+        assert flags_for(["x", "{flags}", "-"], [{"argv": ["-a", "b"]}], None) == ["x", "-a", "b", "-"]
 
 
 @pytest.mark.parametrize("session", ["--dangerously-bypass", "a\0b", "\ud83d", "", {"a": 1}, ["--yolo"], "x" * 300])
@@ -179,3 +222,9 @@ def test_a_final_text_is_a_text_that_can_be_stored(printed: Any, kept: str | Non
 @pytest.mark.parametrize("count", [float("nan"), float("inf"), "7", True, {}])
 def test_usage_that_is_no_number_is_not_counted(count: Any) -> None:
     assert command.clean(Outcome(Verdict.SUCCEEDED, usage=Usage(count, 2, 3, 0.5))).usage == Usage(None, 2, 3, 0.5)
+
+
+def test_a_cli_that_cannot_go_on_with_a_session_is_told_what_was_done_before() -> None:
+    given = {"template": MYTOOL | {"resume": None}, "session": "s-1", "prompt": "Go on.", "fresh_prompt": "All of it."}
+    assert a_spec(**given)["agent"]["prompt"] == "All of it."
+    assert a_spec(**given | {"template": MYTOOL})["agent"]["prompt"] == "Go on."

@@ -623,7 +623,12 @@ def test_what_the_agent_does_to_git_has_no_effect_on_the_push(host: Host) -> Non
 
 def test_the_askpass_script_answers_from_the_environment(host: Host) -> None:
     host.finished("true", credentials={"username": "fleet", "password": "p'$(id) w\\n"})
-    env = {"PATH": os.environ["PATH"], "FLEET_GIT_USERNAME": "fleet", "FLEET_GIT_PASSWORD": "p'$(id) w\\n"}
+    env = {
+        "PATH": os.environ["PATH"],
+        "FLEET_GIT_HOST": "x",
+        "FLEET_GIT_USERNAME": "fleet",
+        "FLEET_GIT_PASSWORD": "p'$(id) w\\n",
+    }
     script = host.folder() / "askpass"
     asked = [
         subprocess.check_output([script, f"{what} for 'http://x': "], env=env) for what in ("Username", "Password")

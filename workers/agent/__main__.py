@@ -13,9 +13,9 @@ import click
 
 from app.config import Wrong, read_toml
 from app.domain.errors import Refused
-from workers import command
 from workers.agent.agent import Agent, Settings
 from workers.agent.folder import Folder
+from workers.clis import shelf
 
 TOKENS = ("FLEET_ENROLL_TOKEN", "FLEET_FORGE_TOKEN")
 
@@ -82,7 +82,7 @@ def _template(cli: str, clis: Path | None, faults: list[str]) -> Mapping[str, An
     """How to run the CLI, and whether it is here at all."""
     try:
         declared = read_toml(clis)["clis"] if clis else {}
-        template = command.template_of(cli, declared.get(cli))
+        template = shelf.template_of(cli, declared.get(cli))
     except (Wrong, Refused) as why:
         faults.extend(str(why).splitlines())
         return {}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog
 
 from app.domain.masking import Mask
-from app.domain.run import Outcome, Verdict
+from app.domain.run import Outcome
 from workers import command
 from workers.agent import clock, receipt
 from workers.agent.hold import Hold, Holds, Step
@@ -190,11 +190,7 @@ class Life:
 
     def _outcome(self, result: Json) -> Outcome:
         output = self._try(lambda: self._us.machine.output(self._hold))
-        try:
-            return command.parse(self._us.cli, self._us.template, output, result.get("exit_code"))
-        except (TypeError, LookupError, ValueError, AttributeError):
-            log.exception("output that its parser cannot read", run=self._hold.run)
-            return Outcome(Verdict.UNKNOWN)
+        return command.read(self._us.template, output, 0 if result.get("hung") else result.get("exit_code"))
 
     # --- what is left of it
 

@@ -1,18 +1,49 @@
 """Reads any CLI: the last lines are its final text, and only its exit code speaks of success."""
 
 from app.domain.run import Outcome, Verdict
+from app.domain.taxonomy import LIMITS
+from workers.clis import moments, words
+from workers.clis.reading import STDERR_KEPT, Progress, Setting, short, was_killed
 
 NAME = "raw"
+KEPT = 65_536
 LONGEST = 4000
 
 
-def parse(stdout: bytes, exit_code: int | None) -> Outcome:
+class Reader:
     """An exit code of 0 is not yet a delivery: the work itself is judged later."""
-    text = stdout[-LONGEST:].decode(errors="replace").strip()
-    if exit_code is None:
-        return Outcome(Verdict.KILLED, text)
-    return Outcome(
-        Verdict.SUCCEEDED if exit_code == 0 else Verdict.FAILED,
-        text,
-        failure=None if exit_code == 0 else "cli_failed",
-    )
+
+    NAME = NAME
+
+    def __init__(self, setting: Setting | None = None) -> None:
+        self.setting = setting or Setting()
+        self.seen = Progress()
+        self._end = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._end += data[-KEPT:]
+        del self._end[:-KEPT]
+
+    def progress(self) -> Progress:
+        lines = [line for line in self._said().splitlines() if line.strip()]
+        self.seen.message = short(lines[-1]) if lines else None
+        return self.seen
+
+    def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
+        text = self._said()[-LONGEST:].strip()
+        if was_killed(exit_code):
+            return Outcome(Verdict.KILLED, text, failure="killed")
+        if exit_code == 0:
+            return Outcome(Verdict.SUCCEEDED, text)
+        return self._failed(text, stderr[-STDERR_KEPT:].decode("utf-8", "replace").strip())
+
+    def _failed(self, text: str, stderr: str) -> Outcome:
+        """Its last words are all there is to go by."""
+        said = stderr or text
+        name = words.failure_of(said[-1000:]) or words.failure_of(text[-1000:]) or "cli_failed"
+        resets = moments.rfc3339(moments.reset_in(said[-1000:], self.setting.now)) if name in LIMITS else None
+        verdict = Verdict.LIMITED if name in LIMITS else Verdict.FAILED
+        return Outcome(verdict, text or said, failure=name, resets_at=resets, error=said[-LONGEST:] or None)
+
+    def _said(self) -> str:
+        return self._end.decode("utf-8", "replace")

@@ -1,0 +1,122 @@
+"""Credentials that met a limit, as rows; what runs used, summed; what people added to a task's budget."""
+
+from datetime import datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.domain.quota import UNITS, Amount, opens_at, today
+from app.domain.task import Task
+from app.store.tables import Row, allowances, credentials, rules, runs, tasks
+
+
+def close(conn: Connection, name: str, resets_at: str | None, why: str, at: datetime) -> datetime:
+    """A run met the limit of a credential: nobody may use it until the moment returned. Of two that meet it, the later
+    reset counts."""
+    conn.execute(insert(credentials).values(name=name, told_at=at).on_conflict_do_nothing())
+    row = conn.execute(sa.select(credentials).where(credentials.c.name == name).with_for_update()).one()
+    if resets_at is None and row.closed_until and row.closed_until > at:
+        return cast(datetime, row.closed_until)  # others who were on their way say nothing new
+    until = max(opens_at(resets_at, row.tries, at), row.closed_until or at)
+    values = {"closed_until": until, "why": why[:500], "tries": row.tries + 1, "told_at": at}
+    conn.execute(sa.update(credentials).where(credentials.c.name == name).values(**values))
+    return until
+
+
+def open_(conn: Connection, name: str, since: datetime | None = None) -> bool:
+    """A run that began at `since` got through, or a person says so; False when it was open. What began before the
+    limit was to be over says nothing about it."""
+    was_closed = [credentials.c.name == name, credentials.c.closed_until.is_not(None)]
+    if since is not None:
+        was_closed.append(credentials.c.closed_until <= since)
+    change = sa.update(credentials).where(*was_closed).values(closed_until=None, why=None, tries=0)
+    return conn.execute(change).rowcount == 1
+
+
+def warn(conn: Connection, name: str, warning: str, at: datetime) -> None:
+    """A CLI says that a limit is near."""
+    told = insert(credentials).values(name=name, warning=warning[:500], told_at=at)
+    conn.execute(told.on_conflict_do_update(index_elements=["name"], set_={"warning": warning[:500], "told_at": at}))
+
+
+def all_credentials(conn: Connection) -> list[Row]:
+    return list(conn.execute(sa.select(credentials).order_by(credentials.c.name)).mappings())
+
+
+def runs_by_cli(conn: Connection) -> dict[str, int]:
+    """How many runs each kind of CLI has on all hosts now."""
+    going = (runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
+    query = sa.select(runs.c.agent_type, sa.func.count()).where(*going).group_by(runs.c.agent_type)
+    return {row[0]: row[1] for row in conn.execute(query)}
+
+
+def any_budget(conn: Connection) -> bool:
+    return bool(conn.execute(sa.select(sa.exists().where(rules.c.budget != sa.text("'{}'::jsonb")))).scalar())
+
+
+def used(conn: Connection, task: Task, run_id: int, at: datetime) -> dict[str, Amount]:
+    """What the run, its task, its repository, and that today, used so far, as far as CLIs tell."""
+    of_task, of_repository = runs.c.task_pk == task.id, _of_repository(task)
+    return {
+        "run": _sum(conn, at, runs.c.id == run_id),
+        "task": _sum(conn, at, of_task),
+        "repository": _sum(conn, at, of_repository),
+        "day": _sum(conn, at, of_repository, runs.c.assigned_at >= today(at)),
+    }
+
+
+def allow(conn: Connection, task_pk: int, more: Amount) -> Amount:
+    """Add to what a task may use; returns all that was added."""
+    given = {unit: getattr(more, unit) for unit in UNITS}
+    statement = insert(allowances).values(task_pk=task_pk, **given)
+    sums = {unit: allowances.c[unit] + value for unit, value in given.items()}
+    conn.execute(statement.on_conflict_do_update(index_elements=["task_pk"], set_=sums))
+    return allowance(conn, task_pk)
+
+
+def allowance(conn: Connection, task_pk: int) -> Amount:
+    row = conn.execute(sa.select(allowances).where(allowances.c.task_pk == task_pk)).first()
+    return Amount(row.tokens, row.dollars, row.minutes) if row else Amount()
+
+
+def session_usage(conn: Connection, run: Row) -> dict[str, Any] | None:
+    """What the session that a run goes on with had used before, as its CLI counted."""
+    if not run["session"]:
+        return None
+    told = runs.c.outcome["session_usage"]
+    before = (runs.c.task_pk == run["task_pk"], runs.c.number < run["number"], runs.c.session == run["session"])
+    query = sa.select(told).where(*before, sa.func.jsonb_typeof(told) == "object")
+    return conn.execute(query.order_by(runs.c.number.desc()).limit(1)).scalar()
+
+
+def stop_for(conn: Connection, run_id: int, why: dict[str, Any]) -> None:
+    """Write down, before the run is ended, why it shall be."""
+    still_open = (runs.c.id == run_id, runs.c.ended_at.is_(None))
+    conn.execute(sa.update(runs).where(*still_open).values(stop_for=why))
+
+
+def _of_repository(task: Task) -> sa.ColumnElement[bool]:
+    same = sa.select(tasks.c.id).where(tasks.c.forge == task.forge, tasks.c.repository_id == task.repository_id)
+    return runs.c.task_pk.in_(same)
+
+
+def _sum(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amount:
+    spans = sa.func.extract("epoch", sa.func.coalesce(runs.c.ended_at, at) - runs.c.started_at) / 60
+    query = sa.select(
+        sa.func.sum(_counter("input_tokens") + _counter("output_tokens")),
+        sa.func.sum(_counter("cost_usd")),
+        sa.func.sum(spans),
+    ).where(*where)
+    tokens, dollars, minutes = conn.execute(query).one()
+    return Amount(float(tokens or 0), float(dollars or 0), float(minutes or 0))
+
+
+def _counter(name: str) -> sa.ColumnElement[Any]:
+    """A counter of an ended run's outcome, else of a going one's progress; what is no number counts nothing."""
+    ended, going = runs.c.outcome["usage"][name], runs.c.progress["usage"][name]
+    numbers = [
+        sa.case((sa.func.jsonb_typeof(told) == "number", sa.cast(told.astext, sa.Float))) for told in (ended, going)
+    ]
+    return sa.func.coalesce(sa.case((runs.c.ended_at.is_not(None), numbers[0]), else_=numbers[1]), 0)

@@ -1,0 +1,105 @@
+"""The real Codex and Claude Code, installed once into a cache outside the repository, and scripted models for them."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Said exactly: for an older Node npm would choose an older Claude Code in silence.
+CODEX, CLAUDE = "0.169.0", "2.1.330"
+PACKAGES = (f"@openai/codex@{CODEX}", f"@anthropic-ai/claude-code@{CLAUDE}")
+MODELS = Path(__file__).parent / "fakes" / "mock_models.py"
+INSTALL_SECS = 100
+
+
+def bin_folder() -> Path:
+    """Where both programs are; installed if they are not, by one process at a time. Skips where npm cannot."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet" / "clis"
+    folder = cache / f"codex-{CODEX}-claude-{CLAUDE}"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "whole").exists():
+                _install(folder)
+    except OSError as why:
+        pytest.skip(f"the real CLIs cannot be kept in {cache}: {why}")
+    return folder / "node_modules" / ".bin"
+
+
+def _install(folder: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed: the real CLIs cannot be had")
+    argv = [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *PACKAGES]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=INSTALL_SECS, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm did not install the real CLIs within {INSTALL_SECS} s")
+    if done.returncode:
+        pytest.skip(f"npm cannot install the real CLIs: {done.stderr.strip()[-300:]}")
+    for name in ("codex", "claude"):
+        ran = subprocess.run([folder / "node_modules" / ".bin" / name, "--version"], capture_output=True, check=False)
+        if ran.returncode:
+            pytest.skip(f"{name} does not run on this machine: {ran.stderr.decode(errors='replace')[-300:]}")
+    (folder / "whole").touch()
+
+
+@contextmanager
+def models(scenarios: dict[str, Any]) -> Iterator[str]:
+    """The scripted models as a process of their own; its address."""
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+        script = Path(folder) / "scenarios.json"
+        script.write_text(json.dumps(scenarios))
+        argv = [sys.executable, str(MODELS), "--port", "0", "--scenarios", str(script)]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            try:
+                yield process.stderr.readline().strip().removeprefix("listening on ")
+            finally:
+                process.kill()
+
+
+def codex(programs: Path, home: Path, address: str, scenario: str, **given: Any) -> dict[str, Any]:
+    """A declared CLI: the preset, with models of ours."""
+    (home / "codex").mkdir(parents=True, exist_ok=True)
+    (home / "codex" / "config.toml").write_text(
+        'model = "gpt-5.5"\nmodel_provider = "mock"\n[analytics]\nenabled = false\n'
+        f'[model_providers.mock]\nname = "mock"\nbase_url = "{address}/say/v1"\nenv_key = "MOCK_KEY"\nwire_api = "responses"\n'
+        "request_max_retries = 0\nstream_max_retries = 0\n"
+    )
+    url = f'model_providers.mock.base_url="{address}/{scenario}/v1"'
+    env = {"CODEX_HOME": str(home / "codex"), "MOCK_KEY": "dummy"}
+    return {"preset": "codex", "flags": [{"argv": ["-c", url]}], "env": _env(programs, home) | env} | given
+
+
+def claude(programs: Path, home: Path, address: str, scenario: str, **given: Any) -> dict[str, Any]:
+    home.mkdir(parents=True, exist_ok=True)
+    env = {
+        "CLAUDE_CONFIG_DIR": str(home / "claude"), "CLAUDE_CODE_OAUTH_TOKEN": "dummy", "CLAUDE_CODE_MAX_RETRIES": "0",
+        "ANTHROPIC_BASE_URL": f"{address}/{scenario}",
+    }  # fmt: skip
+    return {"preset": "claude", "env": _env(programs, home) | env} | given
+
+
+PRESETS = {"codex": codex, "claude": claude}
+
+
+def _env(programs: Path, home: Path) -> dict[str, str]:
+    """A home of its own, so that no session or key of this machine is touched and nothing is left elsewhere."""
+    places = {name: home / name.lower() for name in ("TMPDIR", "XDG_RUNTIME_DIR", "CLAUDE_CODE_TMPDIR")}
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home)} | {
+        name: str(at) for name, at in places.items()
+    }

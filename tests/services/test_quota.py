@@ -1,0 +1,411 @@
+"""A limited credential is closed for everybody, the host is not blamed, and a budget parks what uses it up."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.domain.lifecycle import Fact, What
+from app.domain.place import Fitness
+from app.domain.quota import Amount
+from app.domain.run import Outcome, Usage, Verdict
+from app.domain.task import State, Task
+from app.ports import Fleet
+from app.services import assign, quota, report, rescue, start
+from app.store import places, runs, tasks, views
+from app.store import quota as rows
+from app.store.tables import Row
+from tests.builders import a_host, a_stored_task, apply
+from tests.conftest import FakeClock
+from tests.fakes.forge import FakeForge
+from tests.workshop import Workshop, a_result
+
+RESET = timedelta(hours=2)
+LIMITED = {"end": "failed", "step": "agent", "exit_code": 1, "reason": "the CLI ended with code 1"}
+
+
+def a_cli(**given: Any) -> dict[str, Any]:
+    return {"argv": ["x"], "parser": "raw", "prompt": "stdin", **given}
+
+
+def a_limit(fleet: Fleet, reset: timedelta | None = RESET, **given: Any) -> Outcome:
+    at = (fleet.clock() + reset).isoformat() if reset else None
+    return Outcome(Verdict.LIMITED, session_id="s-1", failure="usage_limit", resets_at=at, **given)
+
+
+def begin(fleet: Fleet, count: int = 1, **declared: Any) -> list[Task]:
+    with fleet.engine.begin() as conn:
+        apply(conn, **declared)
+        places.remember_repository(conn, "main", {
+            "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
+        })  # fmt: skip
+        return [a_stored_task(conn, f"acme/widgets#{number + 1}") for number in range(count)]
+
+
+def newest(fleet: Fleet, task: Task) -> tuple[Task, Row]:
+    with fleet.engine.begin() as conn:
+        now = tasks.load(conn, task.id)
+        run = runs.get(conn, task.id, now.run)
+    assert run is not None
+    return now, run
+
+
+def ends(fleet: Fleet, task: Task, result: Mapping[str, Any], outcome: Outcome) -> Task:
+    _, run = newest(fleet, task)
+    report.started(fleet, run)
+    report.ended(fleet, run, result, outcome)
+    return newest(fleet, task)[0]
+
+
+def states(fleet: Fleet) -> list[str]:
+    with fleet.engine.begin() as conn:
+        return sorted(task.state for task in tasks.everything(conn))
+
+
+class TestAUsageLimit:
+    def test_of_160_tasks_costs_one_run(self, fleet: Fleet, clock: FakeClock) -> None:
+        many = begin(fleet, 160, hosts=[a_host("a", slots=1), a_host("b", slots=8, capabilities=("other",))])
+        assert assign.place_waiting(fleet) == 1
+        parked = ends(fleet, many[0], LIMITED, a_limit(fleet))
+        assert (parked.state, parked.reason, parked.retry_count) == (State.PARKED, "limit", 0)
+        assert parked.due_at == clock() + RESET + timedelta(seconds=60)
+        for _ in range(60):
+            clock.pass_(100)
+            rescue.rescue(fleet)
+            assert assign.place_waiting(fleet) == 0
+        assert states(fleet).count(State.CREATED) == 159
+        with fleet.engine.begin() as conn:
+            assert sum(len(runs.of_task(conn, task.id)) for task in many) == 1
+
+    def test_is_told_by_why_and_blames_no_host(self, fleet: Fleet, clock: FakeClock) -> None:
+        first, second = begin(fleet, 2, hosts=[a_host("a", slots=1)])
+        assign.place_waiting(fleet)
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        with fleet.engine.begin() as conn:
+            assert "the limit of coder is reached until" in str(assign.why(conn, second, clock())["refusals"])
+            (host,) = places.all_hosts(conn)
+            assert host.fitness is not Fitness.QUARANTINED and host.takes_work
+            assert quota.limits(conn)[0]["why"].startswith("usage_limit")
+
+    def test_closes_every_cli_that_pays_with_the_same_credential(self, fleet: Fleet, clock: FakeClock) -> None:
+        slots = [
+            {"agent_type": name, "max_concurrency": 1, "capabilities": ["python"]} for name in ("one", "two", "three")
+        ]
+        clis = {"one": a_cli(credential="team"), "two": a_cli(credential="team"), "three": a_cli()}
+        first, *_ = begin(fleet, 1, hosts=[a_host(agents=slots)], clis=clis)
+        assign.place_waiting(fleet)
+        _, run = newest(fleet, first)
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        with fleet.engine.begin() as conn:
+            closed = quota.doors(conn, clock()).closed
+        assert set(closed) == ({"three"} if run["agent_type"] == "three" else {"one", "two"})
+
+    def test_is_tried_again_by_one_run_and_then_open_to_all(self, fleet: Fleet, clock: FakeClock) -> None:
+        first, second, third = begin(fleet, 3, hosts=[a_host("a", slots=1)])
+        assign.place_waiting(fleet)
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host("a", slots=3)])
+        clock.pass_(RESET.total_seconds() + 61)
+        rescue.rescue(fleet)
+        assert assign.place_waiting(fleet) == 1 and assign.place_waiting(fleet) == 0
+        with fleet.engine.begin() as conn:
+            going = [task for task in (first, second, third) if tasks.load(conn, task.id).state is State.ASSIGNED]
+            waiting = next(task for task in (first, second, third) if task not in going)
+            assert "a run tries whether its limit is over" in str(assign.why(conn, waiting, clock())["refusals"])
+        ends(fleet, going[0], a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
+        assert assign.place_waiting(fleet) == 2
+
+    def test_is_not_over_because_a_run_got_through_that_began_before(self, fleet: Fleet) -> None:
+        first, second, _ = begin(fleet, 3, hosts=[a_host("a", slots=2)])
+        assign.place_waiting(fleet)
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        ends(fleet, second, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
+        assert assign.place_waiting(fleet) == 0
+
+    def test_without_a_known_end_is_waited_for_longer_each_time(self, fleet: Fleet, clock: FakeClock) -> None:
+        (task,) = begin(fleet, 1, hosts=[a_host(slots=1)])
+        pauses = []
+        for _ in range(4):
+            assert assign.place_waiting(fleet) == 1
+            parked = ends(fleet, task, LIMITED, a_limit(fleet, reset=None))
+            assert parked.due_at and parked.retry_count == 0
+            pauses.append((parked.due_at - clock()).total_seconds())
+            clock.pass_(pauses[-1] + 1)
+            rescue.rescue(fleet)
+        assert pauses == [60, 120, 240, 480]
+
+    def test_goes_on_in_its_session_on_its_host(self, fleet: Fleet, clock: FakeClock) -> None:
+        (task,) = begin(fleet, 1, hosts=[a_host("a", slots=1), a_host("b", slots=1)])
+        assign.place_waiting(fleet)
+        before = newest(fleet, task)[1]["host_id"]
+        ends(fleet, task, LIMITED, a_limit(fleet))
+        clock.pass_(RESET.total_seconds() + 61)
+        rescue.rescue(fleet)
+        assign.place_waiting(fleet)
+        now, run = newest(fleet, task)
+        order = start.order(fleet, {"task_pk": task.id, "run": now.run})
+        assert order and (run["host_id"], order.session) == (before, "s-1")
+        assert order.prompt.startswith("Go on where you stopped.")
+
+    def test_a_person_may_say_that_it_is_over(self, fleet: Fleet) -> None:
+        first, _ = begin(fleet, 2, hosts=[a_host(slots=1)])
+        assign.place_waiting(fleet)
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        assert quota.reopen(fleet, "coder") and not quota.reopen(fleet, "coder")
+        assert assign.place_waiting(fleet) == 1
+
+    def test_of_an_agent_closes_no_host(self, fleet: Fleet, clock: FakeClock) -> None:
+        (task,) = begin(fleet)
+        with fleet.engine.begin() as conn:
+            tasks.record(conn, task.id, Fact(What.CLAIMED, {"agent_id": "a-1", "agent_type": "coder"}), clock())
+        parked = ends(fleet, task, LIMITED, a_limit(fleet, reset=None))
+        assert parked.state is State.PARKED and parked.due_at == clock() + timedelta(minutes=1)
+        with fleet.engine.begin() as conn:
+            assert quota.doors(conn, clock()).closed == {}
+
+    def test_that_is_near_is_shown(self, fleet: Fleet) -> None:
+        (task,) = begin(fleet)
+        assign.place_waiting(fleet)
+        ends(fleet, task, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED, warning="91% are used"))
+        with fleet.engine.begin() as conn:
+            (told,) = quota.limits(conn)
+        assert (told["warning"], told["closed_until"]) == ("91% are used", None)
+
+
+class TestAFailover:
+    SLOTS = [{"agent_type": name, "max_concurrency": 4, "capabilities": ["python"]} for name in ("one", "two")]  # noqa: RUF012
+
+    def test_takes_over_at_once_and_ends_where_all_are_limited(self, fleet: Fleet, clock: FakeClock) -> None:
+        clis = {"one": a_cli(failover=["two"]), "two": a_cli(failover=["one"])}
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host(agents=self.SLOTS)], clis=clis)
+            task = a_stored_task(conn, capset_id=tasks.capset(conn, ("python",), "one"))
+        kinds = []
+        for _ in range(2):
+            assert assign.place_waiting(fleet) == 1
+            kinds.append(newest(fleet, task)[1]["agent_type"])
+            parked = ends(fleet, task, LIMITED, a_limit(fleet))
+            clock.pass_(1)
+            rescue.rescue(fleet)
+        assert kinds == ["one", "two"]
+        assert parked.due_at and parked.due_at > clock() + timedelta(hours=1)
+        assert assign.place_waiting(fleet) == 0
+
+    def test_is_no_choice_while_the_wanted_one_is_open(self, fleet: Fleet) -> None:
+        clis = {"one": a_cli(failover=["two"])}
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host(agents=[self.SLOTS[0] | {"max_concurrency": 1}, self.SLOTS[1]])], clis=clis)
+            for number in range(3):
+                a_stored_task(conn, f"acme/widgets#{number + 1}", capset_id=tasks.capset(conn, ("python",), "one"))
+        assert assign.place_waiting(fleet) == 1
+
+
+class TestASwitchedOffRepository:
+    def test_gets_no_runs_and_holds_up_nobody(self, fleet: Fleet, clock: FakeClock) -> None:
+        rules: list[dict[str, Any]] = [
+            {
+                "forge": "main",
+                "name": "acme/widgets",
+                "cli": None,
+                "max_retries": 2,
+                "task_timeout_secs": 60,
+                "validation": [],
+                "enabled": False,
+            }
+        ]
+        off, *_ = begin(fleet, 5, repositories=rules, hosts=[a_host(slots=1)])
+        with fleet.engine.begin() as conn:
+            other = a_stored_task(conn, "acme/gears#9", repository_id=43)
+        assert assign.place_waiting(fleet) == 1
+        assert newest(fleet, other)[0].state is State.ASSIGNED
+        with fleet.engine.begin() as conn:
+            assert "enabled = false" in str(assign.why(conn, tasks.load(conn, off.id), clock())["reason"])
+
+
+def test_a_switched_off_repository_takes_no_issue_in(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> None:
+    rule: dict[str, Any] = {
+        "forge": "main", "name": "acme/widgets", "cli": None, "max_retries": 2, "task_timeout_secs": 60, "validation": [],
+    }  # fmt: skip
+    shop = Workshop(forge, make_fleet, repositories=[rule | {"enabled": False}])
+    shop.open_issue()
+    shop.hear()
+    assert shop.tasks() == [] and "enabled = false" in str(shop.inbox()[0]["why"])
+    with shop.fleet.engine.begin() as conn:
+        apply(conn, forge_url=forge.url, repositories=[rule])
+    shop.reconcile()
+    assert len(shop.tasks()) == 1
+
+
+def with_budget(**budget: Any) -> dict[str, Any]:
+    rule: dict[str, Any] = {
+        "forge": "main",
+        "name": "acme/*",
+        "cli": None,
+        "max_retries": 2,
+        "task_timeout_secs": 60,
+        "validation": [],
+    }
+    return {"repositories": [rule | {"budget": budget}], "hosts": [a_host(slots=4)]}
+
+
+class TestABudget:
+    @pytest.fixture
+    def going(self, fleet: Fleet) -> Callable[..., tuple[Task, Row]]:
+        def make(**budget: Any) -> tuple[Task, Row]:
+            (task,) = begin(fleet, 1, **with_budget(**budget))
+            assign.place_waiting(fleet)
+            report.started(fleet, newest(fleet, task)[1])
+            return newest(fleet, task)
+
+        return make
+
+    def use(self, fleet: Fleet, run: Row, **usage: Any) -> None:
+        with fleet.engine.begin() as conn:
+            runs.noted(conn, run["id"], None, {"usage": usage})
+
+    def test_in_tokens_is_judged_while_the_run_goes(self, fleet: Fleet, going: Any) -> None:
+        _, run = going(run={"tokens": 1000})
+        self.use(fleet, run, input_tokens=900, output_tokens=99, cost_usd=None)
+        assert quota.over_budget(fleet, run) is None
+        self.use(fleet, run, input_tokens=900, output_tokens=100)
+        assert "1,000 tokens" in (quota.over_budget(fleet, run) or pytest.fail("not spent")).why
+
+    @pytest.mark.parametrize("told", ["many", {"usage": 5}, {"usage": {"input_tokens": "9999"}}, [1]])
+    def test_counts_no_nonsense(self, fleet: Fleet, going: Any, told: Any) -> None:
+        _, run = going(run={"tokens": 1000})
+        with fleet.engine.begin() as conn:
+            runs.noted(conn, run["id"], None, told)
+        assert quota.over_budget(fleet, run) is None
+
+    def test_in_minutes_needs_no_word_of_the_cli(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
+        _, run = going(task={"minutes": 10})
+        clock.pass_(599)
+        assert quota.over_budget(fleet, run) is None
+        clock.pass_(1)
+        assert quota.over_budget(fleet, run) is not None
+
+    def test_that_is_used_up_parks_the_task_until_it_is_raised(self, fleet: Fleet, going: Any) -> None:
+        task, run = going(run={"dollars": 1.0})
+        self.use(fleet, run, cost_usd=1.5)
+        spent = quota.over_budget(fleet, run)
+        assert spent
+        quota.shall_end(fleet, run, spent)
+        killed = Outcome(Verdict.KILLED, session_id="s-1", failure="killed", usage=Usage(cost_usd=1.5))
+        report.ended(fleet, run, {"end": "cancelled", "step": "agent", "exit_code": 143}, killed)
+        parked, _ = newest(fleet, task)
+        assert (parked.state, parked.reason, parked.due_at, parked.retry_count) == (State.PARKED, "budget", None, 0)
+        raised = quota.raise_budget(fleet, task.task_id, Amount(dollars=2))
+        assert (raised.state, raised.ready) == (State.CREATED, True)
+        assert assign.place_waiting(fleet) == 1
+        assert quota.over_budget(fleet, newest(fleet, task)[1]) is None
+
+    def test_of_a_task_counts_its_runs_together(self, fleet: Fleet, going: Any) -> None:
+        task, run = going(task={"tokens": 1000})
+        report.ended(
+            fleet,
+            run,
+            {"end": "failed", "step": "agent", "exit_code": 1},
+            Outcome(Verdict.FAILED, failure="network", usage=Usage(900, 0, 150)),
+        )
+        with fleet.engine.begin() as conn:
+            tasks.record(conn, task.id, Fact(What.RETRY), fleet.clock())
+        assign.place_waiting(fleet)
+        again = newest(fleet, task)[1]
+        spent = quota.over_budget(fleet, again)
+        assert spent and "the task's budget" in spent.why
+        report.parked(fleet, again, spent)
+        assert newest(fleet, task)[0].reason == "budget"
+
+    def test_of_a_day_lets_the_task_go_on_tomorrow(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
+        task, run = going(day={"tokens": 1000})
+        self.use(fleet, run, input_tokens=2000)
+        spent = quota.over_budget(fleet, run)
+        assert spent and spent.until
+        quota.shall_end(fleet, run, spent)
+        report.ended(fleet, run, {"end": "cancelled", "step": "agent"}, Outcome(Verdict.KILLED, usage=Usage(2000)))
+        assert newest(fleet, task)[0].due_at == spent.until
+        clock.pass_(86400)
+        rescue.rescue(fleet)
+        assign.place_waiting(fleet)
+        assert quota.over_budget(fleet, newest(fleet, task)[1]) is None
+
+    def test_that_ran_out_at_the_very_end_takes_nothing_back(self, fleet: Fleet, going: Any) -> None:
+        task, run = going(run={"tokens": 10})
+        self.use(fleet, run, input_tokens=20)
+        quota.shall_end(fleet, run, quota.over_budget(fleet, run) or pytest.fail("not spent"))
+        report.ended(fleet, run, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
+        assert newest(fleet, task)[0].state is State.RUNNING
+
+    def test_what_was_raised_adds_up(self, fleet: Fleet, going: Any) -> None:
+        task, _ = going(run={"tokens": 10})
+        for _ in range(2):
+            quota.raise_budget(fleet, task.task_id, Amount(tokens=5, minutes=1))
+        with fleet.engine.begin() as conn:
+            assert rows.allowance(conn, task.id) == Amount(10, 0, 2)
+
+
+class TestASession:
+    def ended(self, fleet: Fleet, task: Task, **given: Any) -> None:
+        with fleet.engine.begin() as conn:
+            if tasks.load(conn, task.id).state is State.FAILED:
+                tasks.record(conn, task.id, Fact(What.RETRY), fleet.clock())
+        assign.place_waiting(fleet)
+        ends(
+            fleet,
+            task,
+            LIMITED | {"failure": "killed"},
+            Outcome(Verdict.KILLED, failure="killed", final_text="Half of it.", **given),
+        )
+
+    def next_order(self, fleet: Fleet, task: Task, clock: FakeClock) -> start.Order:
+        clock.pass_(3600)
+        rescue.rescue(fleet)
+        assign.place_waiting(fleet)
+        now, _ = newest(fleet, task)
+        order = start.order(fleet, {"task_pk": task.id, "run": now.run})
+        assert order
+        return order
+
+    def test_is_gone_on_with_after_a_kill(self, fleet: Fleet, clock: FakeClock) -> None:
+        (task,) = begin(fleet)
+        self.ended(fleet, task, session_id="s-1")
+        assert self.next_order(fleet, task, clock).session == "s-1"
+
+    def test_that_is_gone_is_followed_by_a_fresh_one_that_hears_what_was_done(
+        self, fleet: Fleet, clock: FakeClock
+    ) -> None:
+        (task,) = begin(fleet)
+        self.ended(fleet, task, session_id="s-1")
+        self.next_order(fleet, task, clock)
+        gone = Outcome(Verdict.FAILED, failure="no_session", error="No conversation found")
+        assert ends(fleet, task, LIMITED, gone).state is State.CREATED
+        order = self.next_order(fleet, task, clock)
+        assert order.session is None and "Half of it." in order.prompt and "What was done before" in order.prompt
+        with fleet.engine.begin() as conn:
+            assert views.run_list(conn, task.id)[-1]["session"] is None
+
+    def test_of_another_host_is_of_no_use(self, fleet: Fleet, clock: FakeClock) -> None:
+        (task,) = begin(fleet, 1, hosts=[a_host("a")])
+        self.ended(fleet, task, session_id="s-1")
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host("b")])
+        order = self.next_order(fleet, task, clock)
+        assert (order.host["host_id"], order.session) == ("b", None)
+
+
+class TestBeforeARunIsStarted:
+    def test_one_whose_credential_was_closed_meanwhile_waits_and_is_not_spent(
+        self, fleet: Fleet, clock: FakeClock
+    ) -> None:
+        first, second = begin(fleet, 2, hosts=[a_host(slots=2)])
+        assert assign.place_waiting(fleet) == 2
+        run = newest(fleet, second)[1]
+        assert quota.held_back(fleet, run) is None
+        ends(fleet, first, LIMITED, a_limit(fleet))
+        held = quota.held_back(fleet, run)
+        assert held and held.reason == "limit"
+        report.parked(fleet, run, held)
+        now, _ = newest(fleet, second)
+        assert (now.state, now.reason, now.due_at) == (State.PARKED, "limit", clock() + RESET + timedelta(seconds=60))

@@ -1,0 +1,120 @@
+"""A run is listened to while it goes: what its CLI prints is read once, piece by piece, and written down."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.domain.run import Usage, Verdict
+from app.ports import Fleet
+from app.services import assign, report, rescue
+from app.store import runs
+from app.store.tables import Row
+from tests.builders import a_host, a_stored_task, apply
+from tests.conftest import FakeClock
+from workers import hearing
+from workers.clis import shelf
+from workers.clis.reading import Setting
+
+SAMPLES = Path(__file__).parents[1] / "fixtures" / "clis"
+CODEX = {
+    "preset": "codex",
+    "model": "gpt-5",
+    "price": {"input": 1.0, "cached": 0.5, "output": 10.0, "as_of": "2025-11-01"},
+}
+ENDED = {"end": "finished", "exit_code": 0, "signal": None}
+
+
+@pytest.fixture
+def run(fleet: Fleet) -> Row:
+    with fleet.engine.begin() as conn:
+        apply(conn, hosts=[a_host()], clis={"coder": CODEX})
+        task = a_stored_task(conn)
+    assign.place_waiting(fleet)
+    with fleet.engine.begin() as conn:
+        found = runs.get(conn, task.id, 1)
+    assert found is not None
+    report.started(fleet, found)
+    return found
+
+
+def print_(fleet: Fleet, run: Row, data: bytes, offset: int, stream: str = "stdout") -> int:
+    return report.log(fleet, run, stream, offset, data)
+
+
+def now(fleet: Fleet, run: Row) -> Row:
+    with fleet.engine.begin() as conn:
+        found = runs.named(conn, run["name"])
+    assert found is not None
+    return found
+
+
+def sample(name: str) -> bytes:
+    return (SAMPLES / name).read_bytes()
+
+
+def test_the_session_is_written_down_as_soon_as_it_is_seen(fleet: Fleet, run: Row) -> None:
+    whole = sample("codex-three-writes.jsonl")
+    size = print_(fleet, run, whole[:80], 0)
+    hearing.listen(fleet, run)
+    assert now(fleet, run)["session"] == "01a20a0e-4c22-74c2-bbd5-85a1180a530b"
+    print_(fleet, run, whole[80:], size)
+    hearing.listen(fleet, run)
+    progress = now(fleet, run)["progress"]
+    assert progress["message"] == "three files" and len(progress["files"]) == 3
+    assert progress["usage"]["input_tokens"] == 4800 and progress["usage"]["cost_usd"] == pytest.approx(0.00488)
+
+
+def test_another_process_catches_up_from_the_log(fleet: Fleet, run: Row) -> None:
+    whole = sample("codex-say.jsonl")
+    size = print_(fleet, run, whole[:150], 0)
+    hearing.listen(fleet, run)
+    hearing.forget(run["id"])
+    print_(fleet, run, whole[150:], size)
+    outcome = hearing.outcome(fleet, run, ENDED)
+    assert outcome.verdict is Verdict.SUCCEEDED and outcome.usage.input_tokens == 1200
+    assert outcome.cost_source == "the price of gpt-5, 2025-11-01"
+
+
+def test_the_end_is_read_with_stderr_signal_and_the_hosts_clock(fleet: Fleet, run: Row) -> None:
+    print_(fleet, run, sample("codex-no-git.stderr"), 0, "stderr")
+    assert hearing.outcome(fleet, now(fleet, run), ENDED | {"exit_code": 1}).failure == "no_repository"
+    print_(fleet, run, sample("codex-usage-limit.jsonl"), 0)
+    ended_at = 1795464451.0  # 2026-11-23T20:07:31Z
+    outcome = hearing.outcome(fleet, run, ENDED | {"exit_code": 1, "ended_at": ended_at})
+    assert outcome.resets_at == "2026-11-23T21:07:00Z"
+    assert hearing.outcome(fleet, run, ENDED | {"exit_code": None, "signal": 15}).verdict is Verdict.LIMITED
+
+
+def test_one_that_hung_after_its_last_word_ended_well(fleet: Fleet, run: Row) -> None:
+    print_(fleet, run, sample("codex-say.jsonl"), 0)
+    killed: dict[str, Any] = ENDED | {"exit_code": None, "signal": 9}
+    assert hearing.outcome(fleet, run, killed).verdict is Verdict.KILLED
+    assert hearing.outcome(fleet, run, killed | {"hung": True}).verdict is Verdict.SUCCEEDED
+
+
+def test_of_a_resumed_session_only_the_runs_own_use_counts(fleet: Fleet, run: Row, clock: FakeClock) -> None:
+    print_(fleet, run, sample("codex-say.jsonl"), 0)
+    report.ended(fleet, run, {"end": "failed", "step": "agent"}, hearing.outcome(fleet, run, ENDED))
+    clock.pass_(3600)
+    rescue.rescue(fleet)
+    assign.place_waiting(fleet)
+    with fleet.engine.begin() as conn:
+        again = runs.get(conn, run["task_pk"], 2)
+    assert again and again["session"] == "01a20a04-7e35-7640-bfd0-f334920ee58a"
+    print_(fleet, again, sample("codex-resume.jsonl"), 0)
+    assert hearing.outcome(fleet, again, ENDED).usage.input_tokens == 2400
+
+
+def test_what_goes_wrong_while_listening_holds_nothing_up(fleet: Fleet, run: Row) -> None:
+    print_(fleet, run, b'{"type":"item.completed","item":{"type":"agent_message","text":"\\ud83d \\u0000 x"}}\n', 0)
+    hearing.attend(fleet, run, news=True, ended=False)
+    assert now(fleet, run)["message"] == "?  x"
+    hearing.attend(fleet, {**run, "id": -1}, news=True, ended=False)
+
+
+def test_a_session_that_was_begun_anew_counts_from_nothing() -> None:
+    before = {"before": Usage(1000, 0, 0), "session": "another"}
+    parser = shelf.reader("codex-jsonl", Setting(**before))  # type: ignore[arg-type]
+    parser.feed(sample("codex-say.jsonl"))
+    assert parser.finish(0).usage.input_tokens == 1200

@@ -1,0 +1,118 @@
+"""What a repository brings along on a host: hooks around the steps, submodules, and the flags of an installed CLI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.workers.test_supervisor import Host, Json, commit, git
+from workers.supervisor import ASKPASS
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+class TestHooks:
+    def test_run_around_the_steps_in_the_worktree(self, host: Host) -> None:
+        hooks = {"after_prepare": ["echo 1 > order"], "before_agent": ["echo 2 >> order"], "after_agent": ["echo 4 >> order"],
+                 "before_deliver": ["echo 5 >> order"]}  # fmt: skip
+        result = host.finished("echo 3 >> order", hooks=hooks)
+        assert result["pushed"] and host.forge_git("show", "task/12-fix:order").split() == list("12345")
+        assert [note["hook"] for note in result["hooks"]] == list(hooks)
+
+    def test_that_fails_ends_the_run_with_its_last_words(self, host: Host) -> None:
+        host.on_forge("echo x > x", hooks={"before_agent": ["echo the tools are missing; exit 3", "echo never"]})
+        result = host.result()
+        assert (result["end"], result["failure"], result["step"]) == ("failed", "hook_failed", "agent")
+        assert "ended with 3: the tools are missing" in result["reason"] and not result["pushed"]
+        assert len(result["hooks"]) == 1
+
+    def test_that_hangs_is_ended(self, host: Host) -> None:
+        host.start("true", hooks={"after_agent": ["sleep 60"]}, limits={"hook_secs": 0.3})
+        assert "ended with 124" in host.result()["reason"]
+
+    def test_sees_no_credential(self, host: Host) -> None:
+        secret = {"username": "fleet", "password": "hunter22"}
+        host.finished("true", hooks={"after_agent": ["env > seen; ps -eo args >> seen"]}, credentials=secret)
+        assert "hunter22" not in host.forge_git("show", "task/12-fix:seen")
+
+    @pytest.mark.parametrize("hooks", [{"before_agent": "rm"}, {"before_agent": [1]}, {"before_agent": ["a\0b"]}, [1]])
+    def test_of_a_wrong_shape_is_answered_with_a_sentence(self, host: Host, hooks: object) -> None:
+        _, answer = host.call("start", host.wish("true", hooks=hooks))
+        assert "error" in answer
+
+
+class TestSubmodules:
+    def test_are_there_when_the_agent_begins(self, host: Host) -> None:
+        host.make_forge()
+        seed, lib = host.place / "seed", host.place / "lib"
+        git("init", "--quiet", "--initial-branch=main", str(lib))
+        (lib / "lib.txt").write_text("of the module\n")
+        commit(lib, "lib")
+        git("-C", str(seed), "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"file://{lib}", "lib")
+        commit(seed, "with a module")
+        git("-C", str(seed), "push", "--quiet", f"file://{host.forge}", "main")
+        assert host.finished("cp lib/lib.txt copy.txt")["pushed"]
+        assert host.forge_git("show", "task/12-fix:copy.txt") == "of the module"
+        assert host.finished("cat lib/lib.txt > again.txt", fence=2)["pushed"]
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(
+        ("asked", "answer"),
+        [("Username for 'http://forge:3000': ", "fleet"), ("Password for 'http://fleet@forge:3000': ", "hunter2"),
+         ("Password for 'http://fleet@evil': ", None), ("Password for 'http://forge:3000.evil': ", None),
+         ("Username for 'http://evil/forge:3000': ", None)],
+    )  # fmt: skip
+    def test_are_told_to_the_forge_alone(self, tmp_path: Path, asked: str, answer: str | None) -> None:
+        (tmp_path / "askpass").write_bytes(ASKPASS)
+        env = {
+            "PATH": os.environ["PATH"],
+            "FLEET_GIT_HOST": "forge:3000",
+            "FLEET_GIT_USERNAME": "fleet",
+            "FLEET_GIT_PASSWORD": "hunter2",
+        }
+        done = subprocess.run(
+            ["sh", str(tmp_path / "askpass"), asked], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == (answer or "") and (done.returncode == 0) == (answer is not None)
+
+
+class TestFlags:
+    def wish(self, said: str) -> Json:
+        flags = [{"since": "2.1.200", "argv": ["new"]}, {"argv": ["ever"]}]
+        return {
+            "argv": ["sh", "-c", 'echo "$@"', "sh", "{flags}", "end"],
+            "flags": flags,
+            "version": ["sh", "-c", said],
+        }
+
+    @pytest.mark.parametrize(
+        ("said", "words"), [("echo 2.1.330 x", "new ever end"), ("echo 2.1.197", "ever end"), ("exit 1", "ever end")]
+    )
+    def test_are_those_of_the_installed_version(self, host: Host, said: str, words: str) -> None:
+        host.start(agent=self.wish(said))
+        host.result()
+        assert (host.folder() / "stdout.log").read_text().strip() == words
+
+    def test_a_program_of_ones_own_is_found_where_people_keep_theirs(self, host: Host) -> None:
+        own = host.user_home / ".local" / "bin"
+        own.mkdir(parents=True)
+        (own / "mytool").write_text("#!/bin/sh\necho mine\n")
+        (own / "mytool").chmod(0o755)
+        host.start(agent={"argv": ["mytool"]})
+        assert host.result()["end"] == "finished"
+
+    def test_a_program_that_only_the_login_shell_finds_is_found(self, host: Host) -> None:
+        place = host.user_home / "node" / "v22" / "bin"
+        place.mkdir(parents=True)
+        (place / "mytool").write_text("#!/bin/sh\necho mine\n")
+        (place / "mytool").chmod(0o755)
+        (host.user_home / ".profile").write_text(f'PATH="{place}:$PATH"\n')
+        _, answer = host.call("start", host.wish(agent={"argv": ["mytool"]}), env={"SHELL": "/bin/sh"})
+        assert answer["state"] == "started" and host.result()["end"] == "finished"

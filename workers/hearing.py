@@ -1,0 +1,178 @@
+"""Listens to runs while they go: each byte of output is fed once to its CLI's parser, and what it tells is kept."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+
+import structlog
+
+from app.domain.run import Outcome, Usage, Verdict
+from app.ports import Fleet
+from app.services import quota as limits
+from app.store import logs, places, quota, runs
+from app.store.tables import Row
+from workers import command, reach
+from workers.clis import shelf
+from workers.clis.reading import Parser, Progress, Setting
+from workers.clis.shelf import Template
+
+MOST_EARS = 512  # runs whose parsers one process keeps; others catch up from the log
+STDERR_READ = 65_536
+BUDGET_GRACE_SECS = 3
+log = structlog.get_logger()
+
+
+@dataclass
+class _Ear:
+    """A run's parser and how far it has heard. `kept` is what was written down last."""
+
+    parser: Parser
+    template: Template
+    heard: int = 0
+    kept: dict[str, Any] = field(default_factory=dict)
+    lock: Any = field(default_factory=Lock)
+    next_check: float = 0.0
+
+
+_ears: OrderedDict[int, _Ear] = OrderedDict()
+_shelf = Lock()
+
+
+def attend(fleet: Fleet, run: Row, news: bool, ended: bool) -> None:
+    """Listen to a run that said something, and end it when it has used up its budget. What goes wrong here holds up no
+    look at a host."""
+    try:
+        if news:
+            listen(fleet, run)
+        if not ended and _may_be_over(fleet, run):
+            _keep_to_budget(fleet, run)
+    except Exception:
+        log.exception("a run could not be listened to", run=run["name"])
+
+
+def listen(fleet: Fleet, run: Row) -> Progress:
+    """Catch up with the run's log; its session and progress are written down as soon as they are heard."""
+    ear = _ear(fleet, run)
+    with ear.lock:
+        _catch_up(fleet, run, ear)
+        progress = _priced(ear)
+        _keep(fleet, run, ear, progress)
+        return progress
+
+
+def outcome(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> Outcome:
+    """What the run's whole output amounts to. A CLI that hung after its last word ended well as far as that goes, and
+    so did one whose work was found on the forge."""
+    try:
+        with fleet.engine.begin() as conn:
+            run = runs.get(conn, run["task_pk"], run["number"]) or run
+        ear = _ear(fleet, run)
+        with ear.lock:
+            _catch_up(fleet, run, ear)
+            return _finished(fleet, run, ear, result)
+    except (TypeError, LookupError, ValueError, AttributeError):
+        log.exception("output that its parser cannot read", run=run["name"])
+        return Outcome(Verdict.UNKNOWN, failure="unreadable")
+    finally:
+        forget(run["id"])
+
+
+def forget(run_id: int) -> None:
+    with _shelf:
+        _ears.pop(run_id, None)
+
+
+def _may_be_over(fleet: Fleet, run: Row) -> bool:
+    """Not asked again for a moment after it was ended; it needs that long to go."""
+    ear = _ear(fleet, run)
+    return time.monotonic() > ear.next_check and limits.budgets_there_are(fleet)
+
+
+def _keep_to_budget(fleet: Fleet, run: Row) -> None:
+    """TERM, and KILL what is left a moment later: so soon that a look a second keeps to 5 s in all."""
+    spent = limits.over_budget(fleet, run)
+    if spent is None:
+        return
+    with fleet.engine.begin() as conn:
+        host = places.host(conn, run["host_id"])
+    limits.shall_end(fleet, run, spent)
+    if host is not None:
+        request = command.about(fleet, host, run["name"]) | {"grace_secs": BUDGET_GRACE_SECS}
+        answer = reach.ask(host, "cancel", request)
+        _ear(fleet, run).next_check = time.monotonic() + 2 * BUDGET_GRACE_SECS
+        log.info("a budget is used up", run=run["name"], why=spent.why, answer=answer.get("state"))
+
+
+def _ear(fleet: Fleet, run: Row) -> _Ear:
+    with _shelf:
+        if run["id"] in _ears:
+            _ears.move_to_end(run["id"])
+            return _ears[run["id"]]
+    ear = _new_ear(fleet, run)
+    with _shelf:
+        ear = _ears.setdefault(run["id"], ear)
+        while len(_ears) > MOST_EARS:
+            _ears.popitem(last=False)
+    return ear
+
+
+def _new_ear(fleet: Fleet, run: Row) -> _Ear:
+    cli = run["agent_type"] or ""
+    with fleet.engine.begin() as conn:
+        declared, before = places.cli(conn, cli), quota.session_usage(conn, run)
+    known = (declared or {}).get("argv") or (declared or {}).get("preset") or shelf.preset(cli)
+    template = shelf.template_of(cli, declared) if known else shelf.DEFAULTS
+    used = Usage(**before) if before else Usage()
+    setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
+    return _Ear(shelf.reader(template["parser"], setting), template)
+
+
+def _catch_up(fleet: Fleet, run: Row, ear: _Ear) -> None:
+    """A gap in the log, where a host left out the middle of a long output, ends the line that it fell into."""
+    with fleet.engine.begin() as conn:
+        for offset, data in logs.pieces(conn, run["id"], "stdout", ear.heard):
+            if offset > ear.heard and ear.heard:
+                ear.parser.feed(b"\n")
+            ear.parser.feed(data)
+            ear.heard = offset + len(data)
+
+
+def _priced(ear: _Ear) -> Progress:
+    seen = ear.parser.progress()
+    return replace(seen, usage=command.priced(command.clean_usage(seen.usage), ear.template)[0])
+
+
+def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
+    told = fleet.mask.json(command.clean_json(progress.as_json()))
+    if told == ear.kept:
+        return
+    session = command.session_of(told["session_id"])
+    with fleet.engine.begin() as conn:
+        runs.noted(conn, run["id"], told["message"], told)
+        if session and session != ear.kept.get("session_id"):
+            runs.keep_session(conn, run["id"], session)
+        if told["warning"] and told["warning"] != ear.kept.get("warning"):
+            quota.warn(conn, limits.credential_of(conn, run), told["warning"], fleet.clock())
+    ear.kept = told
+
+
+def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> Outcome:
+    ended = result.get("ended_at")
+    moment = datetime.fromtimestamp(ended, UTC) if isinstance(ended, int | float) else fleet.clock()
+    ear.parser.setting = replace(ear.parser.setting, now=moment)
+    with fleet.engine.begin() as conn:
+        begin = max(0, run["stderr_size"] - STDERR_READ)
+        stderr = logs.read(conn, run["id"], "stderr", begin, STDERR_READ * 2)
+    exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
+    heard = command.clean(ear.parser.finish(exit_code, stderr))
+    usage, source = command.priced(heard.usage, ear.template)
+    return replace(heard, usage=usage, cost_source=heard.cost_source or source)
+
+
+def _exit_code(result: Mapping[str, Any]) -> int | None:
+    code, number = result.get("exit_code"), result.get("signal")
+    return 128 + number if isinstance(number, int) and number else code if isinstance(code, int) else None
