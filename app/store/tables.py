@@ -170,9 +170,12 @@ runs = sa.Table(
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("task_pk", "number"),
 )
-sa.Index("runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=runs.c.ended_at.is_(None))
-sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=runs.c.ended_at.is_(None))
-sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=runs.c.ended_at.is_(None))
+_OPEN = runs.c.ended_at.is_(None)
+sa.Index(
+    "runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=sa.and_(_OPEN, runs.c.host_id.is_not(None))
+)
+sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=_OPEN)
+sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=sa.and_(_OPEN, runs.c.deadline.is_not(None)))
 
 logs = sa.Table(
     "logs",
