@@ -173,9 +173,12 @@ runs = sa.Table(
     sa.Column("saved", sa.Text),
     sa.UniqueConstraint("task_pk", "number"),
 )
-sa.Index("runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=runs.c.ended_at.is_(None))
-sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=runs.c.ended_at.is_(None))
-sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=runs.c.ended_at.is_(None))
+_OPEN = runs.c.ended_at.is_(None)
+sa.Index(
+    "runs_open_idx", runs.c.host_id, runs.c.agent_type, postgresql_where=sa.and_(_OPEN, runs.c.host_id.is_not(None))
+)
+sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=_OPEN)
+sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=sa.and_(_OPEN, runs.c.deadline.is_not(None)))
 _KEPT_ON_HOSTS = sa.text("host_id IS NOT NULL AND ended_at IS NOT NULL AND released_at IS NULL")
 sa.Index("runs_kept_idx", runs.c.host_id, postgresql_where=_KEPT_ON_HOSTS)
 

@@ -1,4 +1,6 @@
-"""Prints the executed plans that docs/dequeue.md shows: `python -m bench.dequeuing.plans`."""
+"""Prints the executed plans that docs/dequeue.md shows: `python -m bench.dequeuing.plans [WAITING ...]`."""
+
+import sys
 
 from bench.dequeuing.stand import Stand, stand
 from tests import backlog
@@ -8,7 +10,7 @@ SETS = 50
 
 def main() -> None:
     with stand() as set_:
-        for waiting in (1_000, 1_000_000):
+        for waiting in [int(word) for word in sys.argv[1:]] or [1_000, 1_000_000]:
             set_.fill(waiting, SETS, texts=10_000)
             for case in backlog.CASES:
                 print(f"\n### {case}, {waiting:,} waiting, {SETS} sets\n")

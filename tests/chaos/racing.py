@@ -74,7 +74,7 @@ class Puller(Player):
 
     def __init__(self, race: Race, name: str, place: Place, seed: int) -> None:
         super().__init__(race, name, seed)
-        self.place, self.token, self.beaten, self.keys = place, "", 0.0, 0
+        self.place, self.token, self.beaten, self.keys, self.worked = place, "", 0.0, 0, 0
         self.held: dict[tuple[str, int], dict[str, Any]] = {}
         self.key: str | None = None
         self._link: http.client.HTTPConnection | None = None
@@ -128,7 +128,8 @@ class Puller(Player):
                 self.held[task["task_id"], task["lease"]] = task
 
     def work(self, task_id: str, lease: int, task: dict[str, Any]) -> None:
-        if self.happens(0.004, "an agent died"):
+        self.worked += 1
+        if self.happens(1 if self.worked == 2 and self.name.endswith("3") else 0.003, "an agent died"):
             self.held, self.token, self.key = {}, "", None
         elif self.happens(0.003, "an agent left"):
             status, _ = self.ask("/agents/deregister")

@@ -65,6 +65,16 @@ def test_the_plan_walks_the_queues_index_and_locks_no_more_than_it_takes(
             assert all(one["Actual Rows"] * one["Actual Loops"] <= 1 for one in plan if one["Node Type"] == "LockRows")
 
 
+def test_what_an_agent_holds_is_counted_by_its_own_index_also_when_nobody_holds_anything(
+    conn: psycopg.Connection[Any],
+) -> None:
+    """The plan that is made while the table is empty is the one that is kept."""
+    backlog.fill(conn, 100)
+    plan = list(steps(backlog.explained(conn, backlog.statements(conn, backlog.ALL, 5)[0])))
+    used = {one["Index Name"] for one in plan if one.get("Relation Name") == "runs"}
+    assert used == {"runs_of_agent_idx"}
+
+
 @pytest.mark.parametrize("most", [1, 7, 50])
 @pytest.mark.parametrize("waiting", [60, 500])
 def test_the_order_holds_whatever_plan_is_chosen(
