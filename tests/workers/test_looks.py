@@ -137,9 +137,12 @@ def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Calla
     ours, theirs = looks.Crew(4), looks.Crew(4)
     here.clock.pass_(20)
     looks.look(here.fleet, ours)
+    ours.at_work[well].result()
     assert [name for name, look in ours.at_work.items() if not look.done()] == [deaf]
     here.clock.pass_(2)
     looks.look(here.fleet, ours)  # renews what our thread is still at
+    if well in ours.at_work:
+        ours.at_work[well].result()
     here.clock.pass_(9)
     assert looks.look(here.fleet, theirs) == 0
     assert set(theirs.at_work) == {well}

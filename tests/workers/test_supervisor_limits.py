@@ -48,7 +48,9 @@ def heard(host: Host, run: str = "t-12.1", name: str = "stdout", limit: int = 30
 
 
 def strays(host: Host) -> list[int]:
-    return [int(line) for line in host.said().split() if line.isdigit()]
+    """The process numbers that the agent has printed so far."""
+    path = host.folder() / "stdout.log"
+    return [int(line) for line in path.read_text().split() if line.isdigit()] if path.exists() else []
 
 
 # ---------------------------------------------------------------------------------------------------- log caps
@@ -192,7 +194,7 @@ def test_in_a_scope_of_its_own_even_a_dead_supervisor_leaves_nothing_behind(host
     wish = host.wish(f"{sys.executable} {host.place}/stray.py; sleep 60")
     argv = [sys.executable, "-I", "-S", str(supervisor), "start"]
     subprocess.run(argv, input=json.dumps(wish).encode(), env=env, check=True, capture_output=True)
-    eventually(lambda: (host.folder() / "stdout.log").exists() and strays(host))
+    eventually(lambda: strays(host))
     state = host.state()
     assert "/fleet-" in state["cgroup"] and "t-12-1-" in state["cgroup"]
     os.kill(state["pid"], signal.SIGKILL)
@@ -263,7 +265,7 @@ def test_a_cli_that_said_its_last_word_and_does_not_exit_is_ended_and_counts_as_
 
 
 def test_a_cli_that_goes_on_after_its_last_word_is_left_to_work(host: Host) -> None:
-    script = f"echo '{DONE}'; echo '{{\"type\": \"turn.started\"}}'; sleep 1.2; exit 3"
+    script = f"printf '%s\\n' '{DONE}' '{{\"type\": \"turn.started\"}}'; sleep 1.2; exit 3"
     host.start(agent={"argv": ["sh", "-c", script], **FINAL}, limits={"final_secs": 0.2})
     result = host.result()
     assert (result["end"], result["exit_code"], result["hung"]) == ("failed", 3, False)
