@@ -4,6 +4,7 @@ fleet bench ssh [--hosts 5] [--runs 20] [--workers 2] [--rate 10] [--secs 10]
 """
 
 import argparse
+import base64
 import json
 import os
 import shutil
@@ -31,14 +32,11 @@ from tests.sshd import Sshd
 from workers import lines, reach
 from workers.ssh import Line
 
-WARM_UP = 5
+WARM_UP, BULK_MB = 5, 100
 SETTINGS = (
     "MaxStartups 1000\nMaxSessions 10"  # one sshd plays all hosts: the limit on strangers is not what is measured
 )
-CLI = """
-[clis.sleeper]
-argv = ["sh", "-c", "cat > /dev/null; sleep 600"]
-"""
+CLI = '[clis.sleeper]\nargv = ["sh", "-c", "cat > /dev/null; sleep 600"]\n'
 
 
 def main() -> None:
@@ -74,7 +72,8 @@ def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace) -> None:
         worker = next(child for child in set_.keeper.children if child.name == "worker")
         set_.keeper.add(Child(f"worker-{number + 1}", worker.argv, worker.env, log=worker.log))
     _until(lambda: _fit(set_) == given.hosts, "all hosts fit")
-    shell, channel = _bare_ssh(sshd), _bare_channel(set_)
+    shell, channel, python = _bare_ssh(sshd), _bare(set_, "true"), _bare(set_, "python3 -I -S -c pass")
+    figure("ssh: raw channel starting a bare Python, p50", statistics.median(python), "ms", statistics.median(channel))
     for number in range(WARM_UP):
         _ask_for_one(set_, f"warm-up {number}")
         time.sleep(0.2)
@@ -87,6 +86,7 @@ def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace) -> None:
     _starts(set_, sshd, shell, channel)
     _following(set_, sshd, given, before)
     _looks(set_, channel)
+    _bulk(set_, sshd)
 
 
 def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -> None:
@@ -116,10 +116,9 @@ def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, before: float
     figure("ssh: memory of a worker", memory / len(workers), "MB", runs=len(workers))
     figure("ssh: memory for each idle run", 1024 * (memory - before) / given.runs, "KB", 50, given.runs)
     figure("ssh: threads of a worker", statistics.mean(worker.num_threads() for worker in workers), "threads")
+    sockets = [one for worker in workers for one in worker.net_connections("tcp")]
     connections = sum(
-        one.raddr and one.raddr.port == sshd.port and one.status == psutil.CONN_ESTABLISHED
-        for worker in workers
-        for one in worker.net_connections("tcp")
+        bool(one.raddr) and one.raddr.port == sshd.port and one.status == "ESTABLISHED" for one in sockets
     )
     figure("ssh: connections a host and worker", connections / given.hosts / len(workers), "connections", 1)
 
@@ -149,9 +148,9 @@ def _bare_ssh(sshd: Sshd, count: int = 50) -> list[float]:
         "ControlMaster": "auto", "ControlPath": str(sshd.folder / "ctl"), "ControlPersist": "60", "LogLevel": "ERROR",
         "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "IdentitiesOnly": "yes",
     }  # fmt: skip
-    argv = ["ssh", "-F", "none", "-i", sshd.key_path, "-p", str(sshd.port)]
-    argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    argv += [f"{servers_of_ssh.user_name()}@{sshd.addresses[0]}"]
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    where = ["-p", str(sshd.port), f"{servers_of_ssh.user_name()}@{sshd.addresses[0]}"]
+    argv = ["ssh", "-F", "none", "-i", sshd.key_path, *words, *where]
     if not shutil.which("ssh"):
         return [float("nan")]
     _quietly([*argv, "true"])
@@ -160,11 +159,40 @@ def _bare_ssh(sshd: Sshd, count: int = 50) -> list[float]:
     return found
 
 
-def _bare_channel(set_: Stage, count: int = 50) -> list[float]:
+def _bulk(set_: Stage, sshd: Sshd) -> None:
+    """A run's output, fetched as a worker does it, beside a bare `cat` on a raw channel."""
+    big = sshd.folder / "big"
+    big.write_bytes(os.urandom(1 << 20) * BULK_MB)
+    with set_.fleet.engine.begin() as conn:
+        host: Any = places.host(conn, "host-1")
+    about = {"home": host["work_dir"], "instance": "bench"}
+    agent = {"argv": ["cat", str(big)], "prompt": ""}
+    reach.ask(host, "start", about | {"run": "big.1", "task": "big", "agent": agent})
+    asked = about | {"runs": [{"run": "big.1"}], "limit": 1}
+    _until(lambda: bool(reach.ask(host, "poll", asked)["runs"]["big.1"].get("result")), "a hundred megabytes")
+    line = Line(lines.address_of(host))
+    bare = _timed(lambda: line.run(f"cat {big}", most=BULK_MB + 1 << 20))
+    line.close()
+    for piece in (1, 8):
+        took = _timed(lambda piece=piece: _fetch(host, about, piece << 20))  # type: ignore[misc]
+        name = f"ssh: {BULK_MB} MB of a log in pieces of {piece} MB"
+        figure(name, BULK_MB / took * 1000, "MB/s", BULK_MB / bare * 1000)
+    lines.forget()
+
+
+def _fetch(host: Any, about: dict[str, Any], piece: int) -> None:
+    offset = 0
+    while offset < BULK_MB << 20:
+        asked = about | {"runs": [{"run": "big.1", "stdout": offset}], "limit": piece}
+        offset += len(base64.b64decode(reach.ask(host, "poll", asked)["runs"]["big.1"]["stdout"]["data"]))
+
+
+def _bare(set_: Stage, command: str, count: int = 50) -> list[float]:
+    """A command on a raw channel of a connection that is kept."""
     with set_.fleet.engine.begin() as conn:
         line = Line(lines.address_of(places.host(conn, "host-1")))
-    line.run("true")
-    found = [_timed(lambda: line.run("true")) for _ in range(count)]
+    line.run(command)
+    found = [_timed(lambda: line.run(command)) for _ in range(count)]
     line.close()
     return found
 
@@ -205,8 +233,7 @@ def _memory(set_: Stage) -> float:
 
 
 def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    return float(sum(process.cpu_times()[:2]))
 
 
 def _timed(step: Callable[[], object]) -> float:
@@ -216,7 +243,7 @@ def _timed(step: Callable[[], object]) -> float:
 
 
 def _quietly(argv: list[str]) -> None:
-    subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, env=os.environ)
+    subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True)
 
 
 if __name__ == "__main__":

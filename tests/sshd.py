@@ -28,6 +28,7 @@ TOP = Path(__file__).parents[1]
 PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0")  # what a machine with ssh, but without sshd, may lack
 NAME = "program"
 PATIENCE_SECS = 20.0
+MOST_ADDRESSES = 16  # of one sshd
 CONFIG = """\
 Port {port}
 {listen}
@@ -145,7 +146,7 @@ def _env(program: Program) -> dict[str, str]:
 
 @dataclass
 class Sshd:
-    """One sshd that listens on several addresses, each a host of its own with its own work folder. `settings` are
+    """An sshd that listens on several addresses (or as many as that takes), each a host of its own with its own work folder. `settings` are
     further lines of sshd_config."""
 
     folder: Path
@@ -153,7 +154,7 @@ class Sshd:
     count: int = 1
     settings: str = ""
     first: int = 2
-    child: Child | None = None
+    children: list[Child] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -219,31 +220,30 @@ class Sshd:
         return "\n".join(["[[hosts]]", *plain, f"agents = [{agents}]", ""])
 
     def start(self) -> None:
-        argv = self._sshd() if self.program.path else self._stand_in()
-        self.child = Child("sshd", argv, _env(self.program), log=self.folder / "sshd.log")
-        self.child.start()
-        until = time.monotonic() + PATIENCE_SECS
-        while not self.answers():
-            assert not self.child.is_dead() and time.monotonic() < until, self.log()
-            time.sleep(0.01)
+        for at in range(0, self.count, MOST_ADDRESSES):
+            some = self.addresses[at : at + MOST_ADDRESSES]
+            argv = self._sshd(some) if self.program.path else self._stand_in(some)
+            self.children.append(Child("sshd", argv, _env(self.program), log=self.folder / "sshd.log"))
+            self.children[-1].start()
+            until = time.monotonic() + PATIENCE_SECS
+            while not self.answers(some[-1]):
+                assert not self.children[-1].is_dead() and time.monotonic() < until, self.log()
+                time.sleep(0.01)
 
     def stop(self) -> None:
         """End it, its sessions and what runs in them; what was detached from them goes on."""
-        if self.child is None or self.child.process is None:
-            return
         left = self.processes()
-        self.child.stop()
+        while self.children:
+            self.children.pop().stop()
         for process in left:
             if process.is_running():
                 process.kill()
         psutil.wait_procs(left, timeout=0.3)
-        self.child = None
 
     def processes(self) -> list[psutil.Process]:
         """Its sessions and what runs in them."""
-        if self.child is None or self.child.process is None or self.child.is_dead():
-            return []
-        return list(psutil.Process(self.child.process.pid).children(recursive=True))
+        pids = [child.process.pid for child in self.children if child.process and not child.is_dead()]
+        return [one for pid in pids for one in psutil.Process(pid).children(recursive=True)]
 
     def cut(self) -> None:
         """Every connection ends; new ones are taken."""
@@ -254,9 +254,9 @@ class Sshd:
             if process.is_running() and process.name().startswith("sshd"):
                 process.kill()
 
-    def answers(self) -> bool:
+    def answers(self, address: str) -> bool:
         try:
-            with socket.create_connection((self.addresses[-1], self.port), timeout=1) as sock:
+            with socket.create_connection((address, self.port), timeout=1) as sock:
                 return sock.recv(4) == b"SSH-"
         except OSError:
             return False
@@ -264,9 +264,9 @@ class Sshd:
     def log(self) -> str:
         return (self.folder / "sshd.log").read_text(errors="replace")
 
-    def _sshd(self) -> list[str]:
-        listen = "\n".join(f"ListenAddress {address}" for address in self.addresses)
-        config = self.folder / "sshd_config"
+    def _sshd(self, addresses: list[str]) -> list[str]:
+        listen = "\n".join(f"ListenAddress {address}" for address in addresses)
+        config = self.folder / f"sshd_config.{addresses[0]}"
         config.write_text(
             CONFIG.format(port=self.port, listen=listen, folder=self.folder, home=self.home, settings=self.settings)
         )
@@ -279,8 +279,8 @@ class Sshd:
         script = AS_ROOT.format(folder=self.folder)
         return ["unshare", "--mount", "sh", "-c", script, "sh", *argv]
 
-    def _stand_in(self) -> list[str]:
-        where = ",".join(self.addresses)
+    def _stand_in(self, addresses: list[str]) -> list[str]:
+        where = ",".join(addresses)
         return [sys.executable, str(TOP / "tests" / "fakes" / "sshd.py"), where, str(self.port), str(self.folder)]
 
 

@@ -30,15 +30,15 @@ LOGIN = r"""$("${SHELL:-/bin/sh}" -lc env </dev/null 2>/dev/null | sed -n 's/^PA
 
 # On standard input of `python3 -`: nothing of it is on a command line.
 PUSH = """\
-import hashlib, os, py_compile
+import hashlib, importlib.util, os, py_compile
 code, path, compiled = {code!r}, {path!r}, {compiled!r}
-def content():
+def content(path, most=-1):
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(most)
     except FileNotFoundError:
         return b""
-if content() != code:
+if content(path) != code:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     draft = path + "." + str(os.getpid())
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -46,9 +46,9 @@ if content() != code:
         file.flush()
         os.fsync(file.fileno())
     os.rename(draft, path)
-if hashlib.sha256(content()).hexdigest() != {sha!r}:
+if hashlib.sha256(content(path)).hexdigest() != {sha!r}:
     raise SystemExit("the supervisor did not arrive whole")
-if not os.path.exists(compiled):
+if content(compiled, 4) != importlib.util.MAGIC_NUMBER:  # a Python of the same version may be another one
     py_compile.compile(path, compiled, doraise=True)
 print({mark!r})
 """

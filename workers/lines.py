@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 
 from app.domain.place import Fitness
@@ -17,7 +18,17 @@ from workers.ssh import Line, NotAsked
 
 MOST = 64 << 20  # bytes of an answer: a poll brings a piece of each log, base64
 SECONDS = {"start": 40.0, "poll": 20.0, "cancel": 30.0, "release": 180.0, "probe": 20.0}
-CONNECTING_SECS = 3.0  # how long one caller waits for another that connects: longer, and a dead host holds up threads
+CONNECTING_SECS = 5.0  # how long one caller waits for another that connects: longer, and a dead host holds up threads
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A line over which the supervisor can be asked: what is there to stand on, and where it lies."""
+
+    line: Line
+    footing: Footing
+    home: str
+    supervisor: str
 
 
 class Kept:
@@ -26,9 +37,7 @@ class Kept:
     def __init__(self, address: Address, limits: Limits | None = None, seconds: Mapping[str, float] = SECONDS) -> None:
         self._address, self._limits, self._seconds = address, limits or Limits(), seconds
         self._connecting, self.breaker = threading.Lock(), Breaker()
-        self._line: Line | None = None
-        self._footing: Footing | None = None
-        self._pushed: dict[str, str] = {}
+        self._ready: Ready | None = None
         self.is_distrusted = False
 
     def ask(self, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -41,66 +50,76 @@ class Kept:
         try:
             return self._ask(verb, request)
         except NotAsked as why:
-            self.breaker.failed(str(why))
+            self._failed(why)
             raise
 
     def close(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.line.close()
 
     def _ask(self, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
         left = self.breaker.pause()
         if left:
             raise self._left_alone(left)
-        line = self._open_line()
+        ready = self._made_ready(str(request["home"]))
+        whole = json.dumps({**request, "path": ready.footing.path}).encode()
+        command = footing.command(ready.footing, ready.supervisor, verb)
         try:
-            said = self._said(line, verb, request)
-            if said[0].startswith(footing.GONE):  # somebody cleaned up there
-                self._pushed.clear()
-                said = self._said(line, verb, request)
+            said = ready.line.run(command, whole, MOST, self._seconds.get(verb))
         except NotAsked:
             raise
         except Unreachable as why:
-            self.breaker.failed(str(why))
+            self._failed(why)
             raise
         self.breaker.worked()
+        return self._heard(said)
+
+    def _heard(self, said: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """Without a supervisor or an answer of it, what we knew of the host is true no longer."""
+        if said[0].startswith(footing.GONE) or not said[0].strip():
+            self.close()
+        if said[0].startswith(footing.GONE):
+            raise NotAsked("its supervisor is gone")
         return said
 
-    def _said(self, line: Line, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        found = self._footing = self._footing or footing.survey(line)
-        home = str(request["home"])
-        if home not in self._pushed:
-            self._pushed[home] = footing.push(line, found, home)
-        whole = json.dumps({**request, "path": found.path}).encode()
-        return line.run(footing.command(found, self._pushed[home], verb), whole, MOST, self._seconds.get(verb))
-
-    def _open_line(self) -> Line:
-        line = self._line
-        if line is not None and line.is_open:
-            return line
+    def _made_ready(self, home: str) -> Ready:
+        """One attempt at a time a process, with growing pauses: far below what sshd's MaxStartups lets in."""
+        if ready := self._is_ready(home):
+            return ready
         failures = self.breaker.failures
         if not self._connecting.acquire(timeout=CONNECTING_SECS):
             raise LeftAlone("another thread is connecting to it")
         try:
             if self.breaker.failures > failures:  # the one we waited for could not
                 raise self._left_alone(self.breaker.pause())
-            if self._line is None or not self._line.is_open:
-                self._line = self._connected()
-            return self._line
+            ready = self._is_ready(home)
+            if ready is None:
+                self.close()
+                ready = self._ready = self._connected(home)
+            return ready
         finally:
             self._connecting.release()
 
-    def _connected(self) -> Line:
-        """One attempt at a time a process, with growing pauses: far below what sshd's MaxStartups lets in."""
-        self.close()
-        self._footing, self._pushed = None, {}
+    def _is_ready(self, home: str) -> Ready | None:
+        ready = self._ready
+        return ready if ready is not None and ready.home == home and ready.line.is_open else None
+
+    def _connected(self, home: str) -> Ready:
+        line = None
         try:
-            return Line(self._address, self._limits)
+            line = Line(self._address, self._limits)
+            found = footing.survey(line)
+            return Ready(line, found, home, footing.push(line, found, home))
         except Unreachable as why:
-            self.is_distrusted = isinstance(why, Distrusted)
-            self.breaker.failed(str(why), longest=self.is_distrusted)
+            if line is not None:
+                line.close()
+            self._failed(why)
             raise
+
+    def _failed(self, why: Unreachable) -> None:
+        self.is_distrusted = isinstance(why, Distrusted)
+        self.breaker.failed(str(why), longest=self.is_distrusted)
 
     def _left_alone(self, left: float) -> LeftAlone:
         return LeftAlone(f"{self.breaker.why}; it is asked again in {left:.0f} s")

@@ -17,7 +17,7 @@ from tests.journeys.traveller import Journey, journey
 
 TOP = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]  # four ways there and back, with every process real
 
 
 def fitness(travel: Journey, host_id: str = "host-1") -> tuple[str, str | None]:

@@ -70,6 +70,15 @@ class TestFooting:
         assert (sshd.work() / "bin" / f"{sha}.py").read_bytes() == code
         kept.close()
 
+    def test_one_compiled_by_another_python_is_compiled_again(self, sshd: Sshd) -> None:
+        host = as_row(sshd.declared())
+        reach.ask(host, "probe", request(sshd))
+        (compiled,) = (sshd.work() / "bin").glob("*.pyc")
+        compiled.write_bytes(b"old!" + compiled.read_bytes()[4:])
+        with pytest.raises(Unreachable, match="magic number"):
+            reach.ask(host, "probe", request(sshd))
+        assert reach.ask(host, "probe", request(sshd))["git"]
+
     def test_programs_are_found_as_in_a_login(self, sshd: Sshd) -> None:
         tools = sshd.home / "tools"
         tools.mkdir()
