@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine
 
+from app.domain.errors import Refused
 from tests import servers
+from workers.clis import __main__ as program
 from workers.clis import shelf
 
 TOP = Path(__file__).parents[2]
@@ -19,17 +22,30 @@ FIELDS = {"verdict", "final_text", "session_id", "usage", "failure", "resets_at"
 COUNTERS = {"input_tokens", "cached_tokens", "output_tokens", "cost_usd"}
 
 
-def clis(*words: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), "FLEET_HOME": "/nonexistent", "LC_ALL": "C"} | environ
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", "clis", *words], input=stdin, env=env, capture_output=True, check=False
-    )
+def run(*words: str, stdin: bytes = b"", **environ: str) -> tuple[int, str]:
+    """The program in this process: its exit code, and what it said."""
+    env = {"FLEET_HOME": "/nonexistent", "DATABASE_URL": None, "REDIS_URL": None, "FLEET_CONFIG": None} | environ
+    done = CliRunner().invoke(program.clis, words, input=stdin, env=env)
+    told = str(done.exception) if isinstance(done.exception, Refused) else done.output
+    assert done.exception is None or isinstance(done.exception, (Refused, SystemExit)), done.exception
+    return done.exit_code, told
 
 
 def answer(*words: str, **given: Any) -> Any:
-    done = clis(*words, **given)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    code, told = run(*words, **given)
+    assert code == 0, told
+    return json.loads(told)
+
+
+def test_fleet_clis_hands_over_to_it() -> None:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), "FLEET_HOME": "/nonexistent"}
+    argv = [sys.executable, "-m", "app.cli", "clis", "parse", "codex", "-", "--exit-code"]
+    done = subprocess.run(
+        [*argv, "0"], input=(SAMPLES / "codex-say.jsonl").read_bytes(), env=env, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["verdict"] == "succeeded"
+    done = subprocess.run([*argv, "x"], input=b"", env=env, capture_output=True, check=False)
+    assert done.returncode != 0 and b"Traceback" not in done.stderr and done.stderr
 
 
 def test_parse_prints_the_outcome_and_nothing_else() -> None:
@@ -57,13 +73,13 @@ def test_parse_reads_standard_input_takes_a_parsers_name_and_a_session_before() 
      ("parse", "codex", "/nonexistent/x", "--exit-code", "0"), ("show", "nobody"), ("parse", "codex", "-")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_a_sentence(words: tuple[str, ...]) -> None:
-    done = clis(*words)
-    assert done.returncode != 0 and b"Traceback" not in done.stderr and done.stderr
+    code, told = run(*words)
+    assert code != 0 and told
 
 
 def test_list_names_every_preset_without_a_database() -> None:
     assert {row["name"] for row in answer("list", "--json")} == set(shelf.presets())
-    assert b"claude-result" in clis("list").stdout
+    assert "claude-result" in run("list")[1]
 
 
 def test_show_prints_words_and_no_shell_line() -> None:

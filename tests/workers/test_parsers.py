@@ -111,7 +111,7 @@ class TestCutOutputs:
         assert read(name, sample(name).rstrip(), 0).verdict is GOOD
 
     @given(st.sampled_from(sorted(RUNS)), st.data())
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=80, deadline=None, database=None)
     def test_a_piece_from_anywhere_in_any_chunks_never_raises(self, name: str, data: st.DataObject) -> None:
         whole = sample(name)
         start, end = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, len(whole)))
@@ -132,10 +132,10 @@ class TestCutOutputs:
 
 
 def cuts(name: str) -> list[Outcome]:
-    """The output cut at every byte of its last 400 and its first 200, and here and there between, exit code 0."""
+    """The output cut at every byte of its last 150 and its first 80, and here and there between, exit code 0."""
     whole = sample(name).rstrip()
     size = len(whole)
-    places = {*range(min(200, size)), *range(max(0, size - 400), size), *range(0, size, 97)}
+    places = {*range(min(80, size)), *range(max(0, size - 150), size), *range(0, size, 151)}
     parser, outcomes, fed = parser_of(name), [], 0
     for cut in sorted(places):
         parser.feed(whole[fed:cut])
@@ -378,7 +378,7 @@ class TestRubbish:
             ),
         )
     )
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=80, deadline=None, database=None)
     def test_of_any_shape_raises_nothing(self, value: Any) -> None:
         for kind in shelf.parsers():
             parser = shelf.reader(kind, Setting())
