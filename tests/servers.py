@@ -78,6 +78,7 @@ def config(**environ: str) -> dict[str, str]:
         "FLEET_OPERATOR_TOKEN": "operator-token-of-the-test",
         "FLEET_ENROLL_TOKEN": "enroll-token-of-the-test",
         "FLEET_VIEWER_TOKEN": "viewer-token-of-the-test",
+        "FLEET_REVIEW_QUIET_SECS": "0",
     } | environ
     read(given)
     return given

@@ -114,6 +114,7 @@ def _environment(home: Path, forge: dict[str, Any], seconds: float) -> dict[str,
         "FLEET_LOOK_SECS": "0.3",
         "FLEET_SCAN_SECS": "1",
         "FLEET_RECONCILE_SECS": "5",
+        "FLEET_REVIEW_QUIET_SECS": "0.5",
         "PORT": os.environ.get("PORT") or str(free_port()),
         "PYTHONPATH": str(TOP),
     }

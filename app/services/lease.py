@@ -193,7 +193,7 @@ def _renew(conn: Connection, fleet: Fleet, held: Held, believed: set[tuple[str, 
 
 def _feedback(conn: Connection, task: Task) -> Json | None:
     """The review that this run has to answer, with a text that is ready for a CLI."""
-    if not task.review_count:
+    if task.pr_number is None:
         return None
     asked = start.review_to_answer(conn, task)
     if asked is None:

@@ -16,6 +16,8 @@ from app.store import places, runs, tasks, views
 from app.store.tables import Row
 
 GIT_USER = "fleet"
+ROUNDS = (What.CHANGES_REQUESTED, What.CONFLICTED)
+MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
 
@@ -73,28 +75,49 @@ def prompt_of(conn: Connection, task: Task, brief: Row, resume: bool = True) -> 
     went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
     session = task.session if resume else None
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
-    since = _since_the_review(conn, task)
+    told = views.event_list(conn, task.id)
+    since = _since_the_review(told)
     why = next((event["detail"].get("why") for event in since if event["fact"] == What.FAILED), "") or ""
     asked = _asked(since)
     if asked is None:
         return None, prompt.read_again(text, why)
-    review = prompt.read_review(goal, asked["text"], [tuple(comment) for comment in asked["comments"]])
+    review = _round_text(goal, asked, told)
     return session, prompt.read_again(review if session else f"{text}\n{review}", why)
+
+
+def _round_text(goal: str, asked: dict[str, Any], told: list[dict[str, Any]]) -> str:
+    """A round's own prompt: the review with its notes and what was said before it, or the conflict to be resolved."""
+    if "base" in asked:
+        return str(asked["text"])
+    comments = [(path, line, text) for path, line, text in asked["comments"]]
+    return prompt.read_review(
+        goal, asked["text"], comments, asked.get("hunks") or (), _earlier(told, asked.get("review"))
+    )
+
+
+def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
+    """The rounds before this review: what was asked, and the agent's words when it was done."""
+    rounds: list[dict[str, Any]] = []
+    for event in told:
+        if event["fact"] == What.CHANGES_REQUESTED:
+            rounds.append({**event["detail"], "answer": ""})
+        elif event["fact"] == What.FINISHED and rounds:
+            rounds[-1]["answer"] = event["detail"].get("summary") or ""
+    return [one for one in rounds if one.get("review") != review][-MOST_ROUNDS:]
 
 
 def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
     """The review that asked for changes and was not answered yet: by, text, comments."""
-    return _asked(_since_the_review(conn, task))
+    return _asked(_since_the_review(views.event_list(conn, task.id)))
 
 
-def _since_the_review(conn: Connection, task: Task) -> list[dict[str, Any]]:
+def _since_the_review(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What happened after the task was last ready for review, newest first."""
-    told = views.event_list(conn, task.id)
     return list(takewhile(lambda event: event["to"] != State.REVIEW_PENDING, reversed(told)))
 
 
 def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((event["detail"] for event in events if event["fact"] == What.CHANGES_REQUESTED), None)
+    return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
 
 
 def _repository(task: Task, repository: Row) -> dict[str, str]:
@@ -109,5 +132,6 @@ def _credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
 
 
 def _delivery(task: Task, run: Row, brief: Row) -> dict[str, str]:
-    message = speech.commit_message(brief["title"], task.issue_number, run["name"])
+    trailers = (brief["settings"] or {}).get("trailers", ())
+    message = speech.commit_message(brief["title"], task.issue_number, run["name"], trailers)
     return {"message": message, "author_name": AUTHOR, "author_email": AUTHOR_EMAIL}

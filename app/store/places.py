@@ -66,6 +66,10 @@ def all_forges(conn: Connection) -> list[Row]:
     return list(conn.execute(sa.select(forges).order_by(forges.c.name)).mappings())
 
 
+def forge(conn: Connection, name: str) -> Row | None:
+    return conn.execute(sa.select(forges).where(forges.c.name == name)).mappings().first()
+
+
 def rule_for(conn: Connection, forge: str, full_name: str) -> Row | None:
     """The first rule whose name or pattern fits the repository; None means: not ours to work on."""
     found = conn.execute(sa.select(rules).where(rules.c.forge == forge).order_by(rules.c.position)).mappings()

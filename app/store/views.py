@@ -107,7 +107,7 @@ def moment(value: datetime | None) -> str | None:
 
 
 def _shown(row: Row) -> Json:
-    signs = [at for at in (row["moved_at"], row["seen_at"]) if at]
+    signs = [at for at in (row["moved_at"], row["seen_at"], row["active_at"]) if at]
     return {
         "task_id": row["task_id"],
         "source": row["source"],

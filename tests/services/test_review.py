@@ -6,7 +6,7 @@ from app.domain.lifecycle import Fact, What
 from app.domain.task import State
 from app.services import intake
 from app.store import tasks
-from tests.workshop import Workshop, signed
+from tests.workshop import WIDGETS, Workshop, signed
 
 
 def test_a_run_that_pushed_ends_in_a_pull_request_that_waits_for_review(workshop: Workshop) -> None:
@@ -62,13 +62,41 @@ def test_a_review_brings_its_notes_with_file_and_line(workshop: Workshop) -> Non
     assert (asked["by"], asked["text"], asked["comments"]) == ("reviewer", "Hm.", [["total.py", 1, "Why?"]])
 
 
-@pytest.mark.parametrize("event", ["APPROVED", "COMMENT"])
-def test_a_review_that_asks_for_nothing_changes_nothing(workshop: Workshop, event: str) -> None:
+def test_a_remark_that_asks_for_nothing_changes_nothing(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     before = workshop.task(number)
-    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event=event, body="Fine.")
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="COMMENT", body="Fine.")
     workshop.hear()
     assert workshop.task(number) == before
+
+
+def test_an_approval_and_green_checks_are_shown_and_start_nothing(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    head = workshop.task(number).head or ""
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="APPROVED", body="Fine.")
+    workshop.forge.run_ci(WIDGETS, head, "success")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 1)
+    [status] = workshop.comments(number)
+    assert "Approved by reviewer; checks are green." in status
+
+
+def test_checks_that_failed_are_shown_once_and_again_when_they_pass(workshop: Workshop) -> None:
+    number, _ = workshop.in_review()
+    for state, words in (("failure", "Checks have failed."), ("success", "Checks are green.")):
+        workshop.forge.run_ci(WIDGETS, workshop.task(number).head or "", state)
+        workshop.hear()
+        workshop.reconcile()
+        assert words in workshop.comments(number)[0]
+    assert workshop.facts(number).count("pull_news") == 2
+
+
+def test_checks_of_others_are_polled_where_no_delivery_tells_of_them(workshop: Workshop) -> None:
+    number, _ = workshop.in_review()
+    workshop.forge.faults.webhooks_off = True
+    workshop.forge.run_ci(WIDGETS, workshop.task(number).head or "", "failure")
+    workshop.reconcile()
+    assert "Checks have failed." in workshop.comments(number)[0]
 
 
 def test_a_dismissed_review_starts_nothing(workshop: Workshop) -> None:

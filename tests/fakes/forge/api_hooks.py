@@ -42,6 +42,15 @@ def test(number: int) -> Response:
     return nothing()
 
 
+@organisations.get("/labels")
+def labels_of_organisation(org: str) -> Response:
+    """None: this forge's labels belong to repositories."""
+    found = world().users.get(org.lower())
+    if found is None or found.owners is None:
+        raise Problem(404)
+    return answer([])
+
+
 @organisations.get("/hooks")
 def list_of_organisation(org: str) -> Response:
     return paged(of_organisation(org), objects.hook)
