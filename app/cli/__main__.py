@@ -5,7 +5,7 @@ import sys
 import click
 from sqlalchemy.exc import OperationalError
 
-from app.cli import agents, bench, demo, docs, settings, tasks, test, up
+from app.cli import agents, bench, deliveries, demo, docs, forge, prompt, receipt, settings, tasks, test, up
 from app.config import Wrong
 from app.domain.errors import Refused
 
@@ -18,6 +18,7 @@ def fleet() -> None:
 for command in (
     up.up, demo.demo, test.test, bench.bench, settings.apply, settings.config, settings.migrate,
     tasks.task, tasks.why, tasks.replay, agents.agents, agents.enroll, docs.docs,
+    deliveries.deliveries, forge.forge, forge.doctor, prompt.prompt, receipt.receipt,
 ):  # fmt: skip
     fleet.add_command(command)
 

@@ -33,6 +33,7 @@ class Said:
     comment: int
     text: str
     may: bool | None
+    at: str | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class _Account(_Part):
 class _Comment(_Part):
     id = fields.Integer(required=True, strict=True, validate=_ID)
     body = fields.String(load_default="", allow_none=True)
+    created_at = fields.String(load_default=None, allow_none=True)
     user = fields.Nested(_Account, load_default=dict, allow_none=True)
 
 
@@ -161,7 +163,8 @@ def _said(event: str, given: Json) -> Said | None:
         return None
     if (comment["user"] or {}).get("id") != (given["sender"] or {}).get("id"):
         return None
-    return Said(comment["id"], comment["body"] or "", (given["repository"]["permissions"] or {}).get("push"))
+    may = (given["repository"]["permissions"] or {}).get("push")
+    return Said(comment["id"], comment["body"] or "", may, comment["created_at"])
 
 
 def _push(_: str, given: Json) -> Hint:

@@ -34,6 +34,13 @@ class Reading(Wire):
         found = self.find(f"/repos/{full_name}")
         return found and answers.repository(found)
 
+    def repositories_of(self, owner: str) -> list[str]:
+        """The full names of an owner's repositories that we can see."""
+        where = f"/orgs/{owner}/repos"
+        if self.find(where, limit=1) is None:
+            where = f"/users/{owner}/repos"
+        return [str(one["full_name"]) for one in self.pages(where) if not one.get("archived")]
+
     def issue(self, repository: str, number: int) -> Issue | None:
         found = self.find(f"/repos/{repository}/issues/{number}")
         return answers.issue(found) if found and not found.get("pull_request") else None

@@ -1,5 +1,6 @@
 """Brings the task of an issue in line with the forge: made, re-routed, its edits noted, ended, brought back."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -42,15 +43,25 @@ def edited_text(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> Issue
     return issue
 
 
-def accept(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, by: str, key: str) -> bool:
-    """Work on the text as it is now, since somebody with the right said so; but only on one whose edit was noted
-    before, so that nobody slips in another while we look. False where that one is only noted now."""
+def accept(
+    fleet: Fleet,
+    forge: Forge,
+    full_name: str,
+    task: Task,
+    issue: Issue,
+    by: str,
+    key: str,
+    saw: Callable[[Mapping[str, Any]], bool] = lambda _: True,
+) -> bool:
+    """Work on the text as it is now, since somebody with the right said so; but only on one whose edit was noted and
+    who `saw` that note, so that nobody slips in another text between. False where that is not so."""
     at, sha = fleet.clock(), prompt.fingerprint(issue.title, issue.body)
     with fleet.engine.begin() as conn:
-        noted = _noted(conn, task)
+        notes = [note for note in _notes(conn, task) if note["detail"]["sha"] == sha]
         rule, repository = places.rule_for(conn, forge.name, full_name), _known(conn, forge, task, full_name)
-    if sha not in noted:
+    if not notes:
         _note(fleet, forge, full_name, task, sha)
+    if not any(saw(note) for note in notes):
         return False
     if rule is None or repository is None:
         return False
@@ -125,7 +136,7 @@ def _heed_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Is
     sha = prompt.fingerprint(issue.title, issue.body)
     with fleet.engine.begin() as conn:
         brief = views.brief(conn, task.id)
-        noted = _noted(conn, task)
+        noted = [note["detail"]["sha"] for note in _notes(conn, task)]
     if sha not in noted:
         _note(fleet, forge, full_name, task, sha)
         return f"{task.task_id} was edited; work goes on with the text as it was"
@@ -142,13 +153,13 @@ def _note(fleet: Fleet, forge: Forge, full_name: str, task: Task, sha: str) -> N
     asker = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
     with fleet.engine.begin() as conn:
         briefs.change(conn, task.id, {"accepted_entry": asker.entry if asker else 0})
-    review.hear(fleet, task, Fact(What.ISSUE_EDITED, {"sha": sha}, key=f"edit {sha}"))
+    detail = {"sha": sha, "noted_at": forge.moment()}
+    review.hear(fleet, task, Fact(What.ISSUE_EDITED, detail, key=f"edit {sha}"))
 
 
-def _noted(conn: Connection, task: Task) -> set[str]:
-    """The texts, by their hash, of which it was said that they do not count yet."""
-    told = views.event_list(conn, task.id)
-    return {event["detail"]["sha"] for event in told if event["fact"] == What.ISSUE_EDITED}
+def _notes(conn: Connection, task: Task) -> list[dict[str, Any]]:
+    """The edits of which it was said that they do not count yet."""
+    return [event for event in views.event_list(conn, task.id) if event["fact"] == What.ISSUE_EDITED]
 
 
 def _hear(fleet: Fleet, task: Task, fact: Fact) -> str:

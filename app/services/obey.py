@@ -1,6 +1,8 @@
 """Obeys commands in comments: each once, whoever heard of it and however often; answered by reactions and one reply."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -22,13 +24,16 @@ Answer = tuple[str, str | None]  # taken or refused, and what to reply, if anyth
 
 
 def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
-    """Keep the command of a comment that was just brought, if it holds one."""
+    """Keep the command of a comment that was just brought, if it holds one, and how far its task had come then."""
     said = hint.said
-    if said is None or hint.number is None:
+    if said is None or hint.number is None or command.read(said.text) is None:
         return
+    where = (forge_name, hint.repository_id, hint.number)
+    with fleet.engine.begin() as conn:
+        task = tasks.of_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.of_issue(conn, *where)
     _keep(fleet, forge_name, said.comment, said.text, {
-        "repository_id": hint.repository_id, "full_name": hint.full_name,
-        "number": hint.number, "is_pull": hint.is_pull, "author": hint.sender.login, "may": said.may,
+        "repository_id": hint.repository_id, "full_name": hint.full_name, "number": hint.number,
+        "is_pull": hint.is_pull, "author": hint.sender.login, "may": said.may, "said_at": said.at, "version": task.version if task else 0,
     })  # fmt: skip
 
 
@@ -37,8 +42,8 @@ def find(fleet: Fleet, forge: Forge, repository_id: int, full_name: str, comment
     if comment.created_at != comment.updated_at or not is_heard(fleet, forge, comment.author):
         return
     _keep(fleet, forge.name, comment.id, comment.body, {
-        "repository_id": repository_id, "full_name": full_name,
-        "number": comment.number, "is_pull": comment.is_pull, "author": comment.author.login, "may": None,
+        "repository_id": repository_id, "full_name": full_name, "number": comment.number, "is_pull": comment.is_pull,
+        "author": comment.author.login, "may": None, "said_at": comment.created_at, "version": None,
     })  # fmt: skip
 
 
@@ -153,7 +158,9 @@ def _retry(fleet: Fleet, forge: Forge, row: Row, task: Task | None) -> Answer:
     """Try again. If the text was edited, the new one counts from now on, also where nothing is to be tried again."""
     known = _wanted(task)
     issue = issues.edited_text(fleet, forge, row["full_name"], known)
-    if issue and not issues.accept(fleet, forge, row["full_name"], known, issue, row["author"], _key(row)):
+    if issue and not issues.accept(
+        fleet, forge, row["full_name"], known, issue, row["author"], _key(row), lambda note: _saw(row, note)
+    ):
         return REFUSED, "The issue was edited, and the new text was only noted now. Read it, and say `/retry` again."
     refused = _record(fleet, row, known, What.RETRY, f"retry {_key(row)}")
     if refused is None:
@@ -161,6 +168,22 @@ def _retry(fleet: Fleet, forge: Forge, row: Row, task: Task | None) -> Answer:
     if issue:
         return TAKEN, "The new text of the issue counts from the next run on."
     raise refused
+
+
+def _saw(row: Row, note: Mapping[str, Any]) -> bool:
+    """Whether whoever commanded could know of an edit that we noted: it was noted before the command was brought to us,
+    or by the forge's clock before it was written."""
+    if row["version"] is not None:
+        return bool(note["seq"] <= row["version"])
+    noted, said = _moment(note["detail"].get("noted_at")), _moment(row["said_at"])
+    return noted is None or said is None or noted <= said
+
+
+def _moment(written: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(written) if written else None
+    except ValueError:
+        return None
 
 
 def _cancel(fleet: Fleet, _: Forge, row: Row, task: Task | None) -> Answer:

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 EVERYTHING_EVERY = 20  # rounds: the others list only what changed since the one before
 ROUND, LONGEST_ROUND = "reconcile ", timedelta(seconds=25)
 ISSUES, COMMENTS = "issues", "comments"
+PATTERN, MEET_EVERY = set("*?["), timedelta(hours=1)
 OVERLAP = timedelta(seconds=5)  # what was written while we asked is asked for again
 FROM_THE_BEGINNING = timedelta(hours=1)  # how far back commands are looked for in a repository that is new to us
 
@@ -45,6 +46,21 @@ def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
     return sorted(found, key=lambda one: last[_round(*one)].timestamp() if _round(*one) in last else 0)
 
 
+def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
+    with fleet.engine.begin() as conn:
+        if not rounds.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
+            return
+        known = {row["full_name"] for row in places.all_repositories(conn) if row["forge"] == rule["forge"]}
+    forge = fleet.forges(rule["forge"])
+    for name in forge.repositories_of(owner):
+        with fleet.engine.begin() as conn:
+            is_new = name not in known and places.rule_for(conn, rule["forge"], name) == rule
+        repository = forge.repository(name) if is_new else None
+        if repository:
+            with fleet.engine.begin() as conn:
+                places.remember_repository(conn, rule["forge"], vars(repository))
+
+
 def _round(forge_name: str, full_name: str) -> str:
     return f"{ROUND}{forge_name} {full_name}"
 
@@ -56,9 +72,13 @@ def _is_due(fleet: Fleet, forge_name: str, full_name: str, every: float | None) 
 
 
 def _names(fleet: Fleet, rule: Row) -> list[str]:
-    """The repositories that a rule means: its name, or for a pattern those that we have met."""
-    if not set(rule["name"]) & set("*?["):
+    """The repositories that a rule means: its name, or for a pattern those of its owner that it fits. Whose they are is
+    asked anew every hour; between, those that we have met are known."""
+    owner = rule["name"].split("/", 1)[0]
+    if not set(rule["name"]) & PATTERN:
         return [rule["name"]]
+    if not set(owner) & PATTERN:
+        _guarded(_meet, fleet, rule, owner)
     with fleet.engine.begin() as conn:
         known = [row["full_name"] for row in places.all_repositories(conn) if row["forge"] == rule["forge"]]
         return [name for name in known if places.rule_for(conn, rule["forge"], name) == rule]

@@ -351,6 +351,8 @@ commands = sa.Table(
     sa.Column("is_pull", sa.Boolean, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("may", sa.Boolean),
+    sa.Column("said_at", sa.Text),
+    sa.Column("version", sa.Integer),
     sa.Column("verb", sa.Text, nullable=False),
     sa.Column("argument", sa.Text, nullable=False),
     sa.Column("heard_at", MOMENT, nullable=False),

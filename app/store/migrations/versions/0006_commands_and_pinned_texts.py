@@ -20,6 +20,8 @@ def upgrade() -> None:
             is_pull boolean NOT NULL,
             author text NOT NULL,
             may boolean,
+            said_at text,
+            version integer,
             verb text NOT NULL,
             argument text NOT NULL,
             heard_at timestamptz NOT NULL,
