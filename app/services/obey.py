@@ -33,7 +33,8 @@ def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
         task = tasks.of_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.of_issue(conn, *where)
     _keep(fleet, forge_name, said.comment, said.text, {
         "repository_id": hint.repository_id, "full_name": hint.full_name, "number": hint.number,
-        "is_pull": hint.is_pull, "author": hint.sender.login, "may": said.may, "said_at": said.at, "version": task.version if task else 0,
+        "is_pull": hint.is_pull, "author": hint.sender.login, "may": said.may, "said_at": said.at,
+        "version": task.version if task else 0,
     })  # fmt: skip
 
 
