@@ -12,7 +12,7 @@ TOP = Path(__file__).parents[2]
 @click.command()
 @click.argument("names", nargs=-1)
 def bench(names: tuple[str, ...]) -> None:
-    """Run the benchmarks NAMES (all of them without any): cold, idle, journey."""
+    """Run the benchmarks NAMES (all of them without any): cold, idle, journey, webhooks."""
     known = sorted(path.stem for path in (TOP / "bench").glob("[a-z]*.py") if path.stem != "figures")
     unknown = sorted(set(names) - set(known))
     if unknown:

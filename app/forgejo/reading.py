@@ -144,11 +144,13 @@ class Reading(Wire):
         found = self.find(f"/repos/{repository}/pulls/{quote(base, safe='')}/{quote(branch, safe='')}")
         return answers.pull(found, branch) if found else None
 
-    def open_pull_for(self, repository: str, branch: str, base: str) -> Pull | None:
-        """The open pull request from `branch`; one that was pushed to `refs/for/` bears the pusher's name before it."""
+    def open_pull_for(self, repository: str, branch: str, base: str, head: str | None = None) -> Pull | None:
+        """The open pull request from `branch`. One that was pushed to `refs/for/` bears the pusher's name before it;
+        older forges do not name it at all, and it is known by its `head`."""
         for found in self.pages(f"/repos/{repository}/pulls", state="open"):
             pull = answers.pull(found)
-            if pull.base == base and (pull.branch == branch or (pull.flow and pull.branch.endswith(f"/{branch}"))):
+            pushed = pull.flow and (pull.branch.endswith(f"/{branch}") or pull.head == head)
+            if pull.base == base and (pull.branch == branch or pushed):
                 return pull
         return None
 

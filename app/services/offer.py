@@ -21,10 +21,10 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
         return
     forge, name, base = repository_of(fleet, task)
     with fleet.engine.begin() as conn:
-        brief, runs = views.brief(conn, task.id), views.run_list(conn, task.id)
+        brief, runs, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
     settings, checked = brief["settings"] or {}, _is_checked(brief, runs)
     if settings.get("flow") == "agit":
-        pull, head = _pushed_pull(forge, task, name, base, debt)
+        pull, head = _pushed_pull(forge, task, name, base, debt, _pushed_head(told))
     else:
         pull, head = _branch_pull(fleet, forge, task, name, base, debt, checked)
     _keep_off(forge, name, pull, settings.get("forbidden_paths") or ())
@@ -79,12 +79,18 @@ def _branch_pull(
     return pull, head
 
 
-def _pushed_pull(forge: Forge, task: Task, name: str, base: str, debt: Row) -> tuple[Pull, str]:
+def _pushed_head(told: list[dict[str, Any]]) -> str | None:
+    """The commit that the newest run said it pushed."""
+    finished = (event["detail"].get("head") for event in reversed(told) if event["fact"] == What.FINISHED)
+    return next(finished, None)
+
+
+def _pushed_pull(forge: Forge, task: Task, name: str, base: str, debt: Row, pushed: str | None) -> tuple[Pull, str]:
     """The push to `refs/for/` has made it."""
-    pull = forge.open_pull_for(name, task.branch or "", base)
+    pull = forge.open_pull_for(name, task.branch or "", base, pushed)
     if pull is None:
         raise _missing(f"No pull request came of the push to refs/for/{base}/{task.branch}.", debt)
-    return pull, pull.head
+    return pull, pushed or pull.head
 
 
 def _missing(sentence: str, debt: Row) -> Refused:

@@ -40,13 +40,25 @@ def reconcile(fleet: Fleet, every: float | None = None) -> int:
 
 
 def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
+    """Every repository that a rule means, those first that were not looked at for longest."""
     with fleet.engine.begin() as conn:
-        rules, last = places.all_rules(conn), rounds.last_of(conn, ROUND)
-    found = dict.fromkeys((rule["forge"], name) for rule in rules for name in _names(fleet, rule))
+        rules = places.all_rules(conn)
+    for rule in rules:
+        owner = rule["name"].split("/", 1)[0]
+        if set(rule["name"]) & PATTERN and not set(owner) & PATTERN:
+            _guarded(_meet, fleet, rule, owner)
+    with fleet.engine.begin() as conn:
+        last, met = rounds.last_of(conn, ROUND), places.all_repositories(conn)
+    named = [(rule["forge"], rule["name"]) for rule in rules if not set(rule["name"]) & PATTERN]
+    fitting = [
+        (row["forge"], row["full_name"]) for row in met if places.first_rule(rules, row["forge"], row["full_name"])
+    ]
+    found = dict.fromkeys([*named, *fitting])
     return sorted(found, key=lambda one: last[_round(*one)].timestamp() if _round(*one) in last else 0)
 
 
 def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
+    """Get to know the repositories that a pattern means: its owner's are listed every hour."""
     with fleet.engine.begin() as conn:
         if not rounds.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
             return

@@ -1,5 +1,6 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
+import base64
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -33,7 +34,7 @@ class Order:
     template: dict[str, Any] | None
     prompt: str
     session: str | None
-    repository: dict[str, str] | None
+    repository: dict[str, Any] | None
     credentials: dict[str, str] | None
     validation: list[str]
     timeout_secs: int
@@ -62,7 +63,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         template=template,
         prompt=text,
         session=session,
-        repository=_repository(task, repository) if repository else None,
+        repository=_repository(task, repository, brief) if repository else None,
         credentials=_credentials(fleet, task) if repository else None,
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
@@ -120,8 +121,19 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
 
 
-def _repository(task: Task, repository: Row) -> dict[str, str]:
-    return {"url": repository["clone_url"], "base": repository["default_branch"], "branch": task.branch or ""}
+def _repository(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
+    base, branch = repository["default_branch"], task.branch or ""
+    where = {"url": repository["clone_url"], "base": base, "branch": branch}
+    return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
+
+
+def _agit(task: Task, brief: Row, base: str, branch: str) -> dict[str, Any]:
+    """A push that makes a pull request by itself, or moves the one that it made: whoever may read may do that. What the
+    forge shall say of it goes along encoded, since it has lines."""
+    body = base64.b64encode(speech.pull_body(task, None).encode()).decode()
+    fetch = {"fetch_from": f"refs/pull/{task.pr_number}/head"} if task.pr_number else {}
+    options = [f"topic={branch}", f"title={speech.pull_title(brief['title'], True)}", f"description={{base64}}{body}"]
+    return {"push_to": f"refs/for/{base}", "push_options": options, **fetch}
 
 
 def _credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
