@@ -941,13 +941,12 @@ class Mirror:
         """Never by force. A cancel gives it a grace: of a push cut short nobody knows whether it arrived."""
         agit = self.push_to and not branch.startswith("wip/")
         options = [f"--push-option={option}" for option in self.push_options] if agit else []
+        target = self.push_to if agit else f"refs/heads/{branch}"
         words, grace = (
             ("push", "--quiet", "--no-verify", "--recurse-submodules=no", *options, "--"),
             self._limits["grace_secs"],
         )
-        self.git(
-            *words, self.url, f"{sha}:{self.push_to if agit else 'refs/heads/' + branch}", secret=True, patience=grace
-        )
+        self.git(*words, self.url, f"{sha}:{target}", secret=True, patience=grace)
         self.git("update-ref", f"refs/remotes/origin/{branch}", sha, patience=grace + PATIENCE_SECS)
 
     def forge_has(self, sha: str, branch: str) -> bool:

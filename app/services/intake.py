@@ -5,13 +5,13 @@ from typing import Any
 
 import structlog
 
-from app.domain import matching, people, prompt
+from app.domain import matching, prompt
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.task import Priority, Task
 from app.forgejo import payloads
 from app.forgejo.payloads import Hint
 from app.ports import Fleet, Repository
-from app.services import obey, review, terms
+from app.services import obey, review, rights, terms
 from app.services.issues import look_at_issue
 from app.services.terms import Terms
 from app.store import briefs, deliveries, places, tasks, views
@@ -104,13 +104,7 @@ def _read_and_look(fleet: Fleet, delivery: Row) -> tuple[str, str]:
 def _is_noise(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
     """Our own echo, and bots that nobody invited. An agent may have pushed or opened a pull request in our name, and
     what bots do to branches and checks is as true as what people do: those are looked at all the same."""
-    if hint.echoes:
-        return False
-    with fleet.engine.begin() as conn:
-        row = places.forge(conn, forge_name)
-    ours = fleet.forges(forge_name).bot().id
-    who = hint.sender
-    return not people.is_heard(who.login, who.id, who.full_name, ours, row["bots"] if row else ())
+    return not hint.echoes and not rights.is_heard(fleet, fleet.forges(forge_name), hint.sender)
 
 
 def _look_at_pull(fleet: Fleet, forge_name: str, hint: Hint, number: int) -> tuple[str, str]:

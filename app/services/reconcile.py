@@ -17,7 +17,7 @@ log = structlog.get_logger()
 EVERYTHING_EVERY = 20  # rounds: the others list only what changed since the one before
 ROUND, LONGEST_ROUND = "reconcile ", timedelta(seconds=25)
 ISSUES, COMMENTS = "issues", "comments"
-PATTERN, MEET_EVERY = set("*?["), timedelta(hours=1)
+PATTERN, MEET_EVERY = set("*?["), timedelta(minutes=10)
 OVERLAP = timedelta(seconds=5)  # what was written while we asked is asked for again
 FROM_THE_BEGINNING = timedelta(hours=1)  # how far back commands are looked for in a repository that is new to us
 
@@ -58,7 +58,7 @@ def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
 
 
 def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
-    """Get to know the repositories that a pattern means: its owner's are listed every hour."""
+    """Get to know the repositories that a pattern means: its owner's are listed now and then."""
     with fleet.engine.begin() as conn:
         if not rounds.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
             return
@@ -81,19 +81,6 @@ def _is_due(fleet: Fleet, forge_name: str, full_name: str, every: float | None) 
     with fleet.engine.begin() as conn:
         name, pause = _round(forge_name, full_name), timedelta(seconds=every or 0)
         return rounds.is_due(conn, name, fleet.clock(), pause) or every is None
-
-
-def _names(fleet: Fleet, rule: Row) -> list[str]:
-    """The repositories that a rule means: its name, or for a pattern those of its owner that it fits. Whose they are is
-    asked anew every hour; between, those that we have met are known."""
-    owner = rule["name"].split("/", 1)[0]
-    if not set(rule["name"]) & PATTERN:
-        return [rule["name"]]
-    if not set(owner) & PATTERN:
-        _guarded(_meet, fleet, rule, owner)
-    with fleet.engine.begin() as conn:
-        known = [row["full_name"] for row in places.all_repositories(conn) if row["forge"] == rule["forge"]]
-        return [name for name in known if places.rule_for(conn, rule["forge"], name) == rule]
 
 
 def _guarded(look: Callable[..., object], *given: Any) -> int:
