@@ -125,11 +125,13 @@ class Workshop:
         report.started(self.fleet, run)
         return run
 
-    def finish(self, number: int, content: str | None = "1", **given: Any) -> None:
-        """The newest run ends well: with this content pushed, or with nothing."""
+    def finish(
+        self, number: int, content: str | None = "1", said: str = "The total is right now.", **given: Any
+    ) -> None:
+        """The newest run ends well: with this content pushed, or with nothing; and with these last words."""
         head = self.push(number, content) if content else None
         pushed = {"pushed": bool(head), "head": head, "commits": [head] if head else []}
-        report.ended(self.fleet, self.run(number), a_result(**pushed | given), an_outcome())
+        report.ended(self.fleet, self.run(number), a_result(**pushed | given), an_outcome(final_text=said))
 
     # --- what the fleet does
 

@@ -5,6 +5,7 @@ code that moves, the diagram in the docs, the database's CHECK, the test matrix 
 refusal.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from app.domain.task import LIVE, WORKING, Mode, Priority, State, Task
 UNCONFIRMED_LIMIT = 5
 FIRST_BACK_OFF = timedelta(seconds=5)
 LONGEST_BACK_OFF = timedelta(minutes=10)
+NOTHING_TO_CHANGE = re.compile(r"^\W{0,4}nothing to change\W{1,4}\w", re.IGNORECASE | re.MULTILINE)
 ENDS = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
@@ -176,9 +178,9 @@ def answers_the_review(task: Task, fact: Fact) -> bool:
 
 
 def says_why_nothing_changed(_: Task, fact: Fact) -> bool:
-    """Nothing was pushed, and the CLI's own last words, which were understood, are the reason."""
-    silent = fact.detail.get("pushed") or fact.detail.get("commits") or fact.detail.get("unreadable")
-    return not silent and bool(str(fact.detail.get("summary") or "").strip())
+    """Nothing was pushed, and a line of the agent's last words says so and why, as its prompt asks it to."""
+    done = fact.detail.get("pushed") or fact.detail.get("commits") or fact.detail.get("unreadable")
+    return not done and bool(NOTHING_TO_CHANGE.search(str(fact.detail.get("summary") or "")))
 
 
 def may_try_again(task: Task, fact: Fact) -> bool:

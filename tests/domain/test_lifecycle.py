@@ -89,7 +89,7 @@ DETAILS: dict[str, dict[str, Any]] = {
     "transient": {"transient": True},
     "pushed": {"pushed": True, "head": "new"},
     "pushed what was known": {"pushed": True, "head": "old"},
-    "says why nothing changed": {"summary": "It is right as it is."},
+    "says why nothing changed": {"summary": "Looked.\nNothing to change: it is right as it is."},
 }
 PLACES: dict[What, dict[str, Any]] = {
     What.PLACED: {"host_id": "host-1"},
@@ -295,17 +295,28 @@ class TestRunning:
         assert (task.state, task.reason) == (State.FAILED, "no_delivery")
 
     def test_a_finish_that_says_why_nothing_changed_is_an_end_of_its_own(self) -> None:
-        task = the(a_task_in(State.RUNNING), What.FINISHED, summary="It is right as it is.").task
+        task = the(a_task_in(State.RUNNING), What.FINISHED, summary="**Nothing to change:** it is right.").task
         assert (task.state, task.reason) == (State.FAILED, "nothing_to_change")
 
     @pytest.mark.parametrize(
-        "detail", [{"summary": " "}, {"summary": "x", "unreadable": True}, {"summary": "x", "commits": ["a"]}]
+        "detail",
+        [
+            {"summary": " "},
+            {"summary": "Nothing to change: x", "unreadable": True},
+            {"summary": "Nothing to change: x", "commits": ["a"]},
+            {"summary": "All done."},
+            {"summary": "Nothing to change:"},
+        ],
     )
     def test_words_that_are_no_reason_are_none(self, detail: dict[str, Any]) -> None:
         assert the(a_task_in(State.RUNNING), What.FINISHED, **detail).task.reason == "no_delivery"
 
     def test_in_a_round_of_review_the_reviewer_hears_the_reason(self) -> None:
-        decision = the(a_task_in(State.RUNNING, pr_number=13, review_count=1), What.FINISHED, summary="It is right.")
+        decision = the(
+            a_task_in(State.RUNNING, pr_number=13, review_count=1),
+            What.FINISHED,
+            summary="Nothing to change: it is right.",
+        )
         assert (decision.task.state, decision.task.reason) == (State.REVIEW_PENDING, "nothing_to_change")
         assert Debt.ANSWER in decision.owes
 

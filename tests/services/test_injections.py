@@ -36,7 +36,7 @@ def test_in_a_review_it_stays_there_too(text: str) -> None:
     read = prompt.read_review("Fix", text, [(text, 1, text)], [text], [{"text": text, "comments": [], "answer": text}])
     mark = re.search(r"^----- review ([0-9a-f]{16}) -----$", read, re.MULTILINE)
     assert mark and read.count(f"----- end of review {mark[1]} -----") == 1
-    assert read.endswith("Make the changes in the working tree and commit nothing else.\n")
+    assert "\nMake the changes in the working tree and commit nothing else.\n" in read.rpartition("----- end of ")[2]
 
 
 @TEXTS

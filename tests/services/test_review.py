@@ -369,11 +369,11 @@ def test_conflicts_without_end_are_left_to_a_person(workshop: Workshop) -> None:
 
 def test_nothing_to_change_is_an_end_with_the_agents_own_reason(workshop: Workshop) -> None:
     number = workshop.running()
-    workshop.finish(number, None)
+    workshop.finish(number, None, "I looked.\nNothing to change: the total is right.")
     workshop.hear()
     assert (workshop.task(number).state, workshop.task(number).reason) == (State.FAILED, "nothing_to_change")
     assert "Failed: nothing to change." in workshop.comments(number)[0]
-    assert "The total is right now." in workshop.comments(number)[0]
+    assert "the total is right." in workshop.comments(number)[0]
 
 
 def test_a_reviewer_hears_why_nothing_was_changed_and_decides(workshop: Workshop) -> None:
@@ -381,12 +381,12 @@ def test_a_reviewer_hears_why_nothing_was_changed_and_decides(workshop: Workshop
     workshop.review(pull)
     workshop.hear()
     workshop.start(number)
-    workshop.finish(number, None)
+    workshop.finish(number, None, "Nothing to change: the empty list is covered.")
     workshop.hear()
     workshop.reconcile()
     assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 2)
     [answer] = workshop.comments(pull)
-    assert "The agent changed nothing in run 2" in answer and "The total is right now." in answer
+    assert "The agent changed nothing in run 2" in answer and "the empty list is covered" in answer
     workshop.merge(pull)
     workshop.hear()
     assert workshop.task(number).state is State.COMPLETED
