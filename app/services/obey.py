@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import structlog
 
 from app.domain import command, speech
-from app.domain.errors import Refused, Unavailable
+from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.task import Task
 from app.forgejo.payloads import Hint
 from app.ports import Comment, Fleet, Forge
 from app.services import issues, rights, verbs
-from app.store import commands, tasks
+from app.store import commands, places, tasks
 from app.store.tables import Row
 
 log = structlog.get_logger()
@@ -18,13 +18,16 @@ REACTION = {verbs.TAKEN: "rocket", verbs.REFUSED: "confused"}
 
 
 def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
-    """Keep the command of a comment that was just brought, if it holds one, and how far its task had come then."""
+    """Keep the command of a comment that was just brought, if it holds one, and how far its task had come then. Where
+    neither a rule nor a task of ours is, we say nothing: an organisation's hook brings the talk of all of it."""
     said = hint.said
     if said is None or hint.number is None or command.read(said.text) is None:
         return
     where = (forge_name, hint.repository_id, hint.number)
     with fleet.engine.begin() as conn:
         task = tasks.of_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.of_issue(conn, *where)
+        if task is None and places.rule_for(conn, forge_name, hint.full_name) is None:
+            return
     _keep(fleet, forge_name, said.comment, said.text, {
         "repository_id": hint.repository_id, "full_name": hint.full_name, "number": hint.number,
         "is_pull": hint.is_pull, "author": hint.sender.login, "may": said.may, "said_at": said.at,
@@ -64,12 +67,13 @@ def _obey(fleet: Fleet, row: Row) -> None:
     try:
         forge = fleet.forges(row["forge"])
         if row["done_at"] is None:
-            forge.react(row["full_name"], row["comment_id"], "eyes")
             _carry_out(fleet, forge, row)
         _reply(fleet, forge, row)
     except Unavailable as later:
         return _later(fleet, row, str(later), later.retry_after)
-    except Refused as no:  # it was carried out; nobody can be told
+    except Refused as no:
+        if no.kind is Kind.UNAUTHORIZED:  # a token is being rotated
+            return _later(fleet, row, str(no))
         return _given_up(fleet, row, str(no))
     except Exception as broken:
         log.exception("a command broke", comment=row["comment_id"])
@@ -81,10 +85,14 @@ def _obey(fleet: Fleet, row: Row) -> None:
 
 
 def _carry_out(fleet: Fleet, forge: Forge, row: Row) -> None:
+    """What is said on somebody's own pull request is not said to us, and gets no answer at all."""
+    task = _task(fleet, forge, row)
+    if task is None and row["is_pull"]:
+        return _done(fleet, row, (verbs.IGNORED, None))
+    forge.react(row["full_name"], row["comment_id"], "eyes")
     if not rights.may_command(forge, row):
         return _done(fleet, row, (verbs.REFUSED, None))
     try:
-        task = _task(fleet, forge, row)
         answer = verbs.do(fleet, forge, row, task)
     except Unavailable:
         raise
@@ -127,7 +135,8 @@ def _reply(fleet: Fleet, forge: Forge, row: Row) -> None:
         mark = f"<!-- fleet:command={done['comment_id']} kind=reply -->"
         text = fleet.mask.text(f"**agent-fleet** · {done['reply']}")
         forge.comment_once(done["full_name"], done["number"], mark, text, None)
-    forge.react(done["full_name"], done["comment_id"], REACTION[done["result"]])
+    if done["result"] in REACTION:
+        forge.react(done["full_name"], done["comment_id"], REACTION[done["result"]])
 
 
 def _later(fleet: Fleet, row: Row, why: str, wait: float | None = None) -> None:

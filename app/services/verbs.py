@@ -13,7 +13,7 @@ from app.services import assign, texts
 from app.store import commands, places, runs, tasks
 from app.store.tables import Row
 
-TAKEN, REFUSED = "taken", "refused"
+TAKEN, REFUSED, IGNORED = "taken", "refused", "ignored"
 
 Answer = tuple[str, str | None]  # taken or refused, and what to reply, if anything
 

@@ -5,6 +5,7 @@ import pytest
 from app.domain.task import State
 from app.services import intake
 from app.services.replay import differences
+from tests import builders
 from tests.conftest import FakeClock
 from tests.workshop import REPO, Workshop
 
@@ -123,8 +124,6 @@ def test_assign_gives_a_waiting_task_to_the_place_it_names(workshop: Workshop) -
     said = "\n".join(workshop.comments(number))
     assert "full 2/2" in said and "no agent" in said
     workshop.finish(busy[0])
-    with workshop.fleet.engine.begin():
-        pass
     workshop.hear()
     assert workshop.task(number).host_id == "localhost"
 
@@ -164,6 +163,29 @@ def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Wo
     assert workshop.task(number).state is State.CREATED
     workshop.hear()
     assert len(workshop.tasks()) == 1
+
+
+def test_what_is_said_where_we_do_not_work_is_not_said_to_us(workshop: Workshop) -> None:
+    workshop.say("POST", "/branches", new_branch_name="mine")
+    workshop.forge.commit("acme/widgets", "alice", "mine", {"a": "1"}, "a")
+    pull = workshop.say("POST", "/pulls", head="mine", base="main", title="Mine")["number"]
+    theirs = workshop.comment(pull, "/retry")
+    workshop.hear()
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forge_url=workshop.forge.url, repositories=[])
+    elsewhere = workshop.comment(workshop.open_issue(labels=()), "/help")
+    workshop.hear()
+    assert workshop.reactions(theirs) == workshop.reactions(elsewhere) == set()
+
+
+def test_while_the_token_is_replaced_a_command_waits(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.running()
+    workshop.comment(number, "/cancel")
+    workshop.forge.faults.next("POST", r"/reactions$", 401)
+    workshop.hear()
+    clock.pass_(5)
+    workshop.hear()
+    assert workshop.task(number).state is State.CANCELLED
 
 
 def test_while_the_forge_is_away_a_command_waits(workshop: Workshop, clock: FakeClock) -> None:
