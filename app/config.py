@@ -16,7 +16,13 @@ from app import config_clis
 N = TypeVar("N", int, float)
 
 SOCKET_PATH_LIMIT = 107  # what the kernel takes for a unix socket, less the name that Postgres adds
-SECRETS = ("FLEET_OPERATOR_TOKEN", "FLEET_ENROLL_TOKEN", "FLEET_WEBHOOK_SECRET", "FLEET_FORGE_TOKEN")
+SECRETS = (
+    "FLEET_OPERATOR_TOKEN",
+    "FLEET_ENROLL_TOKEN",
+    "FLEET_WEBHOOK_SECRET",
+    "FLEET_FORGE_TOKEN",
+    "FLEET_RECEIPT_KEY",
+)
 
 
 class Wrong(Exception):
@@ -57,6 +63,8 @@ class Config:
     worker_threads: int
     web_threads: int
     secrets: Mapping[str, str] = field(repr=False)
+    review_quiet_secs: float = 10.0
+    keep_deliveries_days: int = 30
 
     @property
     def socket_folder(self) -> Path:
@@ -102,6 +110,8 @@ def read(environ: Mapping[str, str]) -> Config:
         worker_threads=look.number("FLEET_WORKER_THREADS", 8, int, 1, 64),
         web_threads=look.number("FLEET_WEB_THREADS", 64, int, 4, 1000),
         secrets=look.secrets(home),
+        review_quiet_secs=look.number("FLEET_REVIEW_QUIET_SECS", 10.0, float, 0, 3600),
+        keep_deliveries_days=look.number("FLEET_KEEP_DELIVERIES_DAYS", 30, int, 1, 3650),
     )
     if not database and len(str(home / "run" / ".s.PGSQL.5432")) >= SOCKET_PATH_LIMIT:
         look.faults.append(f"FLEET_HOME {home} is too long for a unix socket: choose a path of at most 80 characters.")
@@ -220,6 +230,13 @@ class ForgeSchema(_Strict):
     token_file = fields.String(load_default=None)
     webhook_secret_env = fields.String(load_default="FLEET_WEBHOOK_SECRET")
     webhook_secret_file = fields.String(load_default=None)
+    bot_id = fields.Integer(strict=True, load_default=None, allow_none=True)
+    bots = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    labels = fields.Dict(
+        keys=fields.String(validate=validate.OneOf(["todo", "doing", "review", "done", "blocked"])),
+        values=fields.String(validate=validate.Length(max=50)),
+        load_default=dict,
+    )
 
 
 class RepositorySchema(_Strict):
@@ -237,6 +254,8 @@ class RepositorySchema(_Strict):
     budget = fields.Nested(config_clis.BudgetSchema, load_default=dict)
     commit = fields.Nested(config_clis.CommitSchema, load_default=dict)
     hooks = fields.Nested(config_clis.HooksSchema, load_default=dict)
+    reviewers = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    flow = fields.String(load_default="branch", validate=validate.OneOf(["branch", "agit"]))
 
 
 class SlotsSchema(_Strict):

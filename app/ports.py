@@ -1,8 +1,8 @@
 """What we need from outside, as Protocols: a forge, a nudge, a clock; and the bundle services work with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from sqlalchemy import Engine
@@ -22,6 +22,23 @@ class Repository:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Somebody on a forge. `id` is the forge's own and survives a rename."""
+
+    id: int
+    login: str
+    full_name: str = ""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asked for work on an issue, and by which entry of its timeline."""
+
+    who: Account
+    entry: int
+
+
+@dataclass(frozen=True)
 class Issue:
     """An issue as the forge has it now."""
 
@@ -31,13 +48,28 @@ class Issue:
     url: str
     open: bool
     labels: tuple[str, ...]
-    author: str
+    author: Account
+    assignees: tuple[Account, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A comment on an issue or a pull request. Its moments are the forge's own, as it wrote them."""
+
+    id: int
+    number: int
+    is_pull: bool
+    author: Account
+    body: str
+    created_at: str
+    updated_at: str
 
 
 @dataclass(frozen=True)
 class Pull:
     """A pull request as the forge has it now. `branch` is its head's name, empty when that is in another repository;
-    `head` its newest commit."""
+    `head` its newest commit. `mergeable` is worked out by the forge a moment after each change. `flow` is 1 for one
+    that was pushed to `refs/for/`."""
 
     number: int
     title: str
@@ -49,37 +81,64 @@ class Pull:
     merge_commit: str | None = None
     merged_by: str | None = None
     closed_at: str | None = None
+    draft: bool = False
+    mergeable: bool | None = None
+    author: Account = Account(0, "")
+    base: str = ""
+    flow: int = 0
 
 
 @dataclass(frozen=True)
 class Review:
-    """A review that asks for changes. `comments` are (path, line, text)."""
+    """A review. `state` is APPROVED, REQUEST_CHANGES or COMMENT; `official` says that its author may write; `notes` how
+    many notes on lines it has; `stale` that there are newer commits."""
 
     id: int
-    by: str
+    by: Account
+    state: str
     text: str
-    comments: tuple[tuple[str, int | None, str], ...] = ()
+    official: bool
+    notes: int
+    stale: bool = False
 
 
 class Forge(Protocol):
     """One forge in our words. Each call may raise Unavailable (try later) or Refused (it said no)."""
 
     name: str
+    url: str
 
-    def bot(self) -> str: ...
+    def bot(self) -> Account: ...
+    def moment(self, ago: timedelta = ...) -> str | None: ...
     def repository(self, full_name: str) -> Repository | None: ...
+    def repositories_of(self, owner: str) -> list[str]: ...
     def issue(self, repository: str, number: int) -> Issue | None: ...
     def wanted_issues(self, repository: str, prefix: str) -> list[int]: ...
-    def who_labelled(self, repository: str, number: int, prefix: str) -> str | None: ...
+    def is_assigned(self, issue: Issue) -> bool: ...
+    def changed_issues(self, repository: str, since: str) -> list[tuple[int, bool]]: ...
+    def comments_since(self, repository: str, since: str) -> list[Comment]: ...
+    def who_labelled(self, repository: str, number: int, prefix: str) -> Asker | None: ...
+    def who_assigned(self, repository: str, number: int) -> Asker | None: ...
     def may_write(self, repository: str, login: str) -> bool | None: ...
-    def pull(self, repository: str, number: int) -> Pull | None: ...
-    def pull_for(self, repository: str, branch: str, base: str) -> Pull | None: ...
-    def open_pull(self, repository: str, branch: str, base: str, title: str, body: str) -> Pull: ...
+    def is_assignable(self, repository: str, login: str) -> bool | None: ...
     def branch_head(self, repository: str, branch: str) -> str | None: ...
     def has_commit(self, repository: str, sha: str) -> bool: ...
     def has_file(self, repository: str, branch: str, path: str) -> bool: ...
-    def reviews_asking_for_changes(self, repository: str, number: int) -> list[Review]: ...
+    def file(self, repository: str, branch: str, path: str) -> str | None: ...
+    def ci(self, repository: str, sha: str) -> str: ...
+    def pull(self, repository: str, number: int) -> Pull | None: ...
+    def pull_for(self, repository: str, branch: str, base: str) -> Pull | None: ...
+    def open_pull_for(self, repository: str, branch: str, base: str, head: str | None = None) -> Pull | None: ...
+    def pull_files(self, repository: str, number: int) -> list[str]: ...
+    def reviews(self, repository: str, number: int) -> list[Review]: ...
+    def review_notes(self, repository: str, number: int, review: int) -> Sequence[tuple[str, int | None, str, str]]: ...
+    def open_pull(self, repository: str, branch: str, base: str, title: str, body: str) -> Pull: ...
+    def retitle(self, repository: str, number: int, title: str) -> None: ...
+    def ask_review(self, repository: str, number: int, logins: Sequence[str]) -> None: ...
+    def set_status(self, repository: str, sha: str, state: str, target: str, description: str) -> None: ...
     def comment_once(self, repository: str, number: int, marker: str, body: str, known: int | None) -> int: ...
+    def react(self, repository: str, comment: int, content: str) -> None: ...
+    def assign(self, repository: str, number: int) -> None: ...
     def set_labels(self, repository: str, number: int, wanted: Mapping[str, str], ours: frozenset[str]) -> None: ...
 
 

@@ -1,6 +1,7 @@
 """config -> engine, forges, nudge; used by web, cli and workers alike."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -12,31 +13,33 @@ from typing import Any
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from app import config as settings
 from app.config import Config
 from app.domain.errors import Kind, Refused
 from app.domain.masking import Mask
 from app.forgejo.client import Forgejo
-from app.ports import Fleet
+from app.ports import Clock, Fleet
 from app.store import places
 from app.store.bell import Bell
 from app.store.engine import announce_after_commit, connect
 
 WORK, QUEUE = "fleet.work", "fleet"
 BURST_SECS = 0.05
+SHORTEST_SECRET = 8  # a shorter piece of a secret is a part of one, not one of two
 log = structlog.get_logger()
 
 
 def fleet(environ: Mapping[str, str] | None = None, connections: int = 8, ping: bool = True) -> Fleet:
     """Everything a process of ours works with. Raises app.config.Wrong."""
     config = settings.read(os.environ if environ is None else environ)
-    mask = Mask(secret for name, secret in config.secrets.items() if _is_secret(name))
+    kept = [secret for name, secret in config.secrets.items() if _is_secret(name)]
+    mask = Mask(piece for secret in kept for piece in (secret, *secrets_in(secret)))
     set_up_logs(mask)
     engine = connect(config.database_url, connections, ping=ping)
     ring_and_log(engine)
-    return Fleet(config, engine, Forges(config, engine), Nudge(config.redis_url), now, mask, instance_of(engine))
+    return Fleet(config, engine, Forges(config, engine, now), Nudge(config.redis_url), now, mask, instance_of(engine))
 
 
 def instance_of(engine: Engine) -> Callable[[], str]:
@@ -97,8 +100,8 @@ class Nudge:
 class Forges:
     """Forge clients by name, one connection pool each, made anew when a forge's declaration changed."""
 
-    def __init__(self, config: Config, engine: Any) -> None:
-        self._config, self._engine = config, engine
+    def __init__(self, config: Config, engine: Any, clock: Clock) -> None:
+        self._config, self._engine, self._clock = config, engine, clock
         self._client = cache(Forgejo)
 
     def __call__(self, name: str) -> Forgejo:
@@ -112,15 +115,20 @@ class Forges:
                 Kind.INVALID,
                 f"The token of forge {name!r} is missing: set {row['token_env']} or {row['token_env']}_FILE.",
             )
-        return self._client(name, row["url"], token)
+        return self._client(name, row["url"], token, self._clock, row["bot_id"])
 
 
-def webhook_secrets(fleet: Fleet) -> dict[str, str]:
-    """The webhook secret of each forge that has one."""
-    with fleet.engine.begin() as conn:
-        rows = places.all_forges(conn)
+def webhook_secrets(fleet: Fleet, conn: Connection) -> dict[str, tuple[str, ...]]:
+    """The webhook secrets of each forge that has one: while one is replaced, the old and the new are both good."""
+    rows = places.all_forges(conn)
     found = {row["name"]: fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]) for row in rows}
-    return {name: secret for name, secret in found.items() if secret}
+    return {name: (secret, *secrets_in(secret)) for name, secret in found.items() if secret}
+
+
+def secrets_in(value: str) -> tuple[str, ...]:
+    """The secrets in a value that holds several, apart by commas or white space; none where it holds but one."""
+    pieces = tuple(piece for piece in re.split(r"[\s,]+", value) if len(piece) >= SHORTEST_SECRET)
+    return pieces if len(pieces) > 1 else ()
 
 
 # --- logs ------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def make_fleet(engine: Engine, clock: FakeClock, database: str, tmp_path: Path) 
         given = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url(), **environ)
         fleet = wiring.fleet(given, connections=1)
         fleet.engine.dispose()
-        forges = wiring.Forges(fleet.config, engine)
+        forges = wiring.Forges(fleet.config, engine, clock)
         mask = Mask([*environ.values(), "operator-token-of-the-test"])
         return replace(fleet, engine=engine, forges=forges, clock=clock, nudge=CountingNudge(), mask=mask)
 

@@ -90,6 +90,7 @@ def config(**environ: str) -> dict[str, str]:
         "FLEET_ENROLL_TOKEN": "enroll-token-of-the-test",
         "FLEET_VIEWER_TOKEN": "viewer-token-of-the-test",
         "FLEET_MOST_LOAD": "10000",  # tests hold on a busy machine too
+        "FLEET_REVIEW_QUIET_SECS": "0",
     } | environ
     read(given)
     return given

@@ -93,6 +93,12 @@ class Workshop:
         asked = {"event": "REQUEST_CHANGES", "body": text}
         return int(self.say("POST", f"/pulls/{pull}/reviews", "reviewer", **asked)["id"])
 
+    def comment(self, number: int, text: str, by: str = "alice") -> int:
+        return int(self.say("POST", f"/issues/{number}/comments", by, body=text)["id"])
+
+    def edit(self, number: int, **changes: str) -> None:
+        self.say("PATCH", f"/issues/{number}", **changes)
+
     def merge(self, pull: int) -> None:
         self.say("POST", f"/pulls/{pull}/merge", Do="merge")
 
@@ -101,6 +107,10 @@ class Workshop:
     def comments(self, number: int, by: str = "fleet") -> list[str]:
         said = self.people["alice"].get(f"{REPO}/issues/{number}/comments").json()
         return [one["body"] for one in said if one["user"]["login"] == by]
+
+    def reactions(self, comment: int) -> set[str]:
+        said = self.people["alice"].get(f"{REPO}/issues/comments/{comment}/reactions").json()
+        return {one["content"] for one in said if one["user"]["login"] == "fleet"}
 
     def labels(self, number: int) -> set[str]:
         return {label["name"] for label in self.people["alice"].get(f"{REPO}/issues/{number}/labels").json()}
@@ -115,11 +125,13 @@ class Workshop:
         report.started(self.fleet, run)
         return run
 
-    def finish(self, number: int, content: str | None = "1", **given: Any) -> None:
-        """The newest run ends well: with this content pushed, or with nothing."""
+    def finish(
+        self, number: int, content: str | None = "1", said: str = "The total is right now.", **given: Any
+    ) -> None:
+        """The newest run ends well: with this content pushed, or with nothing; and with these last words."""
         head = self.push(number, content) if content else None
         pushed = {"pushed": bool(head), "head": head, "commits": [head] if head else []}
-        report.ended(self.fleet, self.run(number), a_result(**pushed | given), an_outcome())
+        report.ended(self.fleet, self.run(number), a_result(**pushed | given), an_outcome(final_text=said))
 
     # --- what the fleet does
 

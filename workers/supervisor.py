@@ -1261,6 +1261,9 @@ class Mirror:
 
     def __init__(self, request: Json, run: Run, watch: Watch, limits: Json) -> None:
         self.url: str = request["repository"]["url"]
+        self.push_to: str = request["repository"].get("push_to") or ""  # a refspec of the forge's own, else a branch
+        self.push_options: list[str] = request["repository"].get("push_options") or []
+        self.fetch_from: str = request["repository"].get("fetch_from") or ""
         self.path = os.path.join(fleet_folder(request), "mirrors", folder_name(self.url) + ".git")
         self.lock = Lock(self.path + ".lock")
         self._credentials: Json = request.get("credentials") or {}
@@ -1272,6 +1275,8 @@ class Mirror:
         To name a branch that is not there would fail, so a star follows; a longer name it matches does no harm.
         """
         refs = [f"+refs/heads/{name}:refs/remotes/origin/{name}" for name in (base, branch + "*")]
+        if self.fetch_from:
+            refs[1] = f"+{self.fetch_from}:refs/remotes/origin/{branch}"
         words = ("fetch", "--quiet", "--no-tags", "--prune", "--no-recurse-submodules", "--")
         try:
             self.git(*words, self.url, *refs, secret=True)
@@ -1292,19 +1297,22 @@ class Mirror:
 
     def push(self, sha: str, branch: str) -> None:
         """Never by force. A cancel gives it a grace: of a push cut short nobody knows whether it arrived."""
+        agit = self.push_to and not branch.startswith("wip/")
+        options = [f"--push-option={option}" for option in self.push_options] if agit else []
+        target = self.push_to if agit else f"refs/heads/{branch}"
         words, grace = (
-            ("push", "--quiet", "--no-verify", "--recurse-submodules=no", "--"),
+            ("push", "--quiet", "--no-verify", "--recurse-submodules=no", *options, "--"),
             self._limits["grace_secs"],
         )
-        self.git(*words, self.url, f"{sha}:refs/heads/{branch}", secret=True, patience=grace)
+        self.git(*words, self.url, f"{sha}:{target}", secret=True, patience=grace)
         self.git("update-ref", f"refs/remotes/origin/{branch}", sha, patience=grace + PATIENCE_SECS)
 
     def forge_has(self, sha: str, branch: str) -> bool:
         """Ask the forge itself: what to believe when a push did not end well."""
-        words = ("ls-remote", "--", self.url, f"refs/heads/{branch}")
+        words = ("ls-remote", "--", self.url, "refs/pull/*/head" if self.push_to else f"refs/heads/{branch}")
         patience = self._limits["grace_secs"] + PATIENCE_SECS
         code, answer, _ = self.try_git(*words, secret=True, patience=patience)
-        return code == 0 and answer.startswith(sha)
+        return code == 0 and any(line.startswith(sha) for line in answer.splitlines())
 
     def ref(self, name: str) -> str | None:
         """Read by hand: asking git costs a process."""

@@ -14,7 +14,7 @@ from app.domain.errors import Refused
 from app.domain.task import State
 from app.ports import Fleet
 from app.services import start
-from app.store import places, rounds, runs, tasks
+from app.store import places, rounds, runs, tasks, views
 from app.store.tables import Row
 from workers import command, reach
 from workers.reach import Unable, Unreachable
@@ -97,9 +97,10 @@ def _request(fleet: Fleet, host: Row, run: Row, worktree: bool) -> dict[str, Any
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
+        brief = views.brief(conn, task.id)
     return _about(fleet, host, run) | {
         "task": start.task_name(task),
         "worktree": worktree,
-        "repository": start.repository_of(task, repository) if repository else None,
+        "repository": start.repository_of(task, repository, brief) if repository else None,
         "credentials": start.credentials(fleet, task) if repository else None,
     }

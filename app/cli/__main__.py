@@ -5,7 +5,24 @@ import sys
 import click
 from sqlalchemy.exc import OperationalError
 
-from app.cli import agent, agents, bench, clis, demo, docs, hosts, logs, settings, tasks, test, up
+from app.cli import (
+    agent,
+    agents,
+    bench,
+    clis,
+    deliveries,
+    demo,
+    docs,
+    forge,
+    hosts,
+    logs,
+    prompt,
+    receipt,
+    settings,
+    tasks,
+    test,
+    up,
+)  # fmt: skip
 from app.config import Wrong
 from app.domain.errors import Refused
 
@@ -18,7 +35,7 @@ def fleet() -> None:
 for command in (
     up.up, demo.demo, test.test, bench.bench, settings.apply, settings.config, settings.migrate,
     tasks.task, tasks.why, tasks.replay, agent.agent, agents.agents, agents.enroll, hosts.hosts, logs.logs, docs.docs,
-    clis.clis,
+    clis.clis, deliveries.deliveries, forge.forge, forge.doctor, prompt.prompt, receipt.receipt,
 ):  # fmt: skip
     fleet.add_command(command)
 

@@ -124,6 +124,7 @@ def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) 
         "FLEET_SCAN_SECS": "1",
         "FLEET_RECONCILE_SECS": "5",
         "FLEET_MOST_LOAD": "10000",  # it goes on a busy machine too
+        "FLEET_REVIEW_QUIET_SECS": "0.5",
         "PORT": os.environ.get("PORT") or str(free_port()),
         "PYTHONPATH": str(TOP),
     }

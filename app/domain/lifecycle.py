@@ -5,6 +5,7 @@ code that moves, the diagram in the docs, the database's CHECK, the test matrix 
 refusal.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from app.domain.task import LIVE, WORKING, Mode, Priority, State, Task
 UNCONFIRMED_LIMIT = 5
 FIRST_BACK_OFF = timedelta(seconds=5)
 LONGEST_BACK_OFF = timedelta(minutes=10)
+NOTHING_TO_CHANGE = re.compile(r"^\W{0,4}nothing to change\W{1,4}\w", re.IGNORECASE | re.MULTILINE)
 ENDS = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
@@ -38,10 +40,15 @@ class What(StrEnum):
     PULL_REOPENED = "pull_reopened"
     PULL_MERGED = "pull_merged"
     PULL_CLOSED = "pull_closed"
+    PULL_NEWS = "pull_news"
     CHANGES_REQUESTED = "changes_requested"
+    CONFLICTED = "conflicted"
     ISSUE_WANTED = "issue_wanted"
     ISSUE_CLOSED = "issue_closed"
     LABEL_REMOVED = "label_removed"
+    ISSUE_EDITED = "issue_edited"
+    TEXT_ACCEPTED = "text_accepted"
+    REROUTED = "rerouted"
     CANCEL = "cancel"
     RETRY = "retry"
     RAISED = "raised"
@@ -58,6 +65,11 @@ class Debt(StrEnum):
     OPEN_PULL = "open_pull"
     COMMENT = "comment"
     LABEL = "label"
+    ASSIGN = "assign"
+    STATUS = "status"
+    ASK_REVIEW = "ask_review"
+    ANSWER = "answer"
+    NOTE = "note"
     RECEIPT = "receipt"
 
 
@@ -161,6 +173,17 @@ def wants_no_pull(task: Task, fact: Fact) -> bool:
     return not task.wants_pull and not fact.detail.get("unreadable")
 
 
+def answers_the_review(task: Task, fact: Fact) -> bool:
+    """A round of review in which the agent changed nothing and said why: the reviewer decides."""
+    return bool(task.pr_number and task.review_count) and says_why_nothing_changed(task, fact)
+
+
+def says_why_nothing_changed(_: Task, fact: Fact) -> bool:
+    """Nothing was pushed, and a line of the agent's last words says so and why, as its prompt asks it to."""
+    done = fact.detail.get("pushed") or fact.detail.get("commits") or fact.detail.get("unreadable")
+    return not done and bool(NOTHING_TO_CHANGE.search(str(fact.detail.get("summary") or "")))
+
+
 def may_try_again(task: Task, fact: Fact) -> bool:
     return bool(fact.detail.get("transient")) and task.retries_left
 
@@ -184,6 +207,10 @@ def has_reviews_left(task: Task, _: Fact) -> bool:
 
 def is_on_a_host(task: Task, _: Fact) -> bool:
     return task.host_id is not None and task.review_count < task.max_retries
+
+
+def belongs_to_a_host(task: Task, _: Fact) -> bool:
+    return task.host_id is not None
 
 
 def has_a_pull(task: Task, _: Fact) -> bool:
@@ -283,6 +310,15 @@ def because(reason: str) -> Change:
     return reason_of
 
 
+def as_it_was(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
+    """The task goes on as if nothing had been said: it may be taken, or waits for the clock, as before."""
+    return {"ready": task.ready, "due_at": task.due_at}
+
+
+def by_its_labels(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+    return {"capset_id": fact.detail["capset_id"], "priority": Priority(fact.detail["priority"])}
+
+
 def without_reason(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
     return {"reason": None}
 
@@ -295,13 +331,14 @@ _PARKED, _LOST = frozenset({State.PARKED}), frozenset({State.AGENT_LOST})
 _CANCELLED, _COMPLETED = frozenset({State.CANCELLED}), frozenset({State.COMPLETED})
 _FAILED_OR_CANCELLED = frozenset({State.FAILED, State.CANCELLED})
 _ENDED = frozenset({State.FAILED, State.AGENT_LOST, State.CANCELLED})
-_ALL = frozenset(State)
-_TELL = (Debt.COMMENT, Debt.LABEL)
+_ALL, _WAITING = frozenset(State), frozenset({State.CREATED, State.PARKED})
+_BEGIN = (Debt.LABEL, Debt.ASSIGN)
+_TELL = (Debt.COMMENT, Debt.LABEL, Debt.STATUS)
 _PROVE = (Debt.STOP, Debt.RECEIPT, Debt.COMMENT, Debt.LABEL)
 
 MOVES: tuple[Move, ...] = (
-    Move(_CREATED, What.PLACED, State.ASSIGNED, owes=(Debt.START, Debt.LABEL), also=(next_run, on_the_host)),
-    Move(_CREATED, What.CLAIMED, State.ASSIGNED, owes=(Debt.LABEL,), also=(next_run, with_the_agent)),
+    Move(_CREATED, What.PLACED, State.ASSIGNED, None, (Debt.START, *_BEGIN), (next_run, on_the_host)),
+    Move(_CREATED, What.CLAIMED, State.ASSIGNED, None, _BEGIN, (next_run, with_the_agent)),
     Move(_CREATED, What.DUE, State.CREATED, also=(ready,)),
     Move(_ASSIGNED, What.STARTED, State.RUNNING, owes=(Debt.COMMENT,), also=(confirmed,)),
     Move(_RUNNING, What.STARTED, State.RUNNING, quiet=True),
@@ -313,12 +350,17 @@ MOVES: tuple[Move, ...] = (
     Move(_RUNNING, What.EXPIRED, State.AGENT_LOST, None, (Debt.STOP,), (because("silent"), due_at_once)),
     Move(_LOST, What.DUE, State.CREATED, has_retries_left, (), (count_retry, ready)),
     Move(_LOST, What.DUE, State.FAILED, None, _TELL, ()),
-    Move(WORKING, What.PULL_OPENED, State.REVIEW_PENDING, is_news_of_a_pull, _TELL, (know_pull,)),
+    Move(WORKING, What.PULL_OPENED, State.REVIEW_PENDING, is_news_of_a_pull,
+         (*_TELL, Debt.ASK_REVIEW), (know_pull,)),
     Move(_REVIEW, What.PULL_OPENED, State.REVIEW_PENDING, quiet=True),
     Move(WORKING, What.FINISHED, State.RUNNING, wants_a_pull_and_has_one_to_open,
          (Debt.OPEN_PULL,), (keep_session,)),
     Move(WORKING, What.FINISHED, State.COMPLETED, wants_no_pull,
          (Debt.RECEIPT, *_TELL), (keep_session, without_reason)),
+    Move(WORKING, What.FINISHED, State.REVIEW_PENDING, answers_the_review,
+         (Debt.ANSWER, *_TELL), (keep_session, because("nothing_to_change"))),
+    Move(WORKING, What.FINISHED, State.FAILED, says_why_nothing_changed,
+         _TELL, (keep_session, because("nothing_to_change"))),
     Move(WORKING, What.FINISHED, State.FAILED, None, _TELL, (keep_session, because("no_delivery"))),
     Move(_REVIEW, What.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
     Move(WORKING, What.FAILED, State.CREATED, may_try_again, (), (keep_session, count_retry, after_back_off)),
@@ -329,6 +371,9 @@ MOVES: tuple[Move, ...] = (
          (Debt.START, *_TELL), (next_run, count_review)),
     Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, has_reviews_left, _TELL, (next_run, count_review)),
     Move(_REVIEW, What.CHANGES_REQUESTED, State.FAILED, None, _TELL, (because("review_loop_limit"),)),
+    Move(_REVIEW, What.CONFLICTED, State.RUNNING, belongs_to_a_host, (Debt.START, *_TELL), (next_run,)),
+    Move(_REVIEW, What.CONFLICTED, State.RUNNING, None, _TELL, (next_run,)),
+    Move(_REVIEW, What.PULL_NEWS, None, None, (Debt.COMMENT,)),
     Move(_COMPLETED, What.PULL_MERGED, State.COMPLETED, quiet=True),
     Move(_ALL, What.PULL_MERGED, State.COMPLETED, None, _PROVE, (know_pull, without_reason)),
     Move(LIVE, What.PULL_CLOSED, State.CANCELLED, has_a_pull, (Debt.STOP, *_TELL), (because("pull_closed"),)),
@@ -337,6 +382,9 @@ MOVES: tuple[Move, ...] = (
     Move(LIVE | _LOST, What.ISSUE_CLOSED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("issue_closed"),)),
     Move(LIVE | _LOST, What.LABEL_REMOVED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("label_removed"),)),
     Move(LIVE | _LOST, What.CANCEL, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("cancelled"),)),
+    Move(_ALL - _COMPLETED, What.ISSUE_EDITED, None, None, (Debt.NOTE,), (as_it_was,)),
+    Move(_ALL - _COMPLETED, What.TEXT_ACCEPTED, None, None, (Debt.COMMENT,), (as_it_was,)),
+    Move(_WAITING, What.REROUTED, None, None, (), (by_its_labels, as_it_was)),
     Move(_CANCELLED, What.ISSUE_WANTED, State.CREATED, was_ended_by_the_forge,
          (Debt.STOP, Debt.LABEL), (afresh, ready)),
     Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, Debt.LABEL), (afresh, ready)),

@@ -10,26 +10,27 @@ from app.domain.prompt import one_line, printable
 from app.domain.task import State, Task
 
 LONGEST = 3000
+WIP = "WIP: "
 
-_LABEL = {
-    State.CREATED: "status:todo",
-    State.ASSIGNED: "status:doing",
-    State.RUNNING: "status:doing",
-    State.REVIEW_PENDING: "status:review",
-    State.PARKED: "status:blocked",
-    State.COMPLETED: "status:done",
-    State.FAILED: "status:blocked",
-    State.AGENT_LOST: "status:blocked",
+STAGES = {
+    "todo": "waiting for a place to work",
+    "doing": "an agent is working on it",
+    "review": "a pull request waits for review",
+    "done": "merged",
+    "blocked": "needs a person, or waits for a limit",
 }
-_MEANING = {
-    "status:todo": "waiting for a place to work",
-    "status:doing": "an agent is working on it",
-    "status:review": "a pull request waits for review",
-    "status:done": "merged",
-    "status:blocked": "needs a person, or waits for a limit",
+_STAGE = {
+    State.CREATED: "todo",
+    State.ASSIGNED: "doing",
+    State.RUNNING: "doing",
+    State.REVIEW_PENDING: "review",
+    State.PARKED: "blocked",
+    State.COMPLETED: "done",
+    State.FAILED: "blocked",
+    State.AGENT_LOST: "blocked",
 }
 _NO_MARKUP = str.maketrans(dict.fromkeys("@#!<>[]()`*\\|&"))
-OUR_LABELS = frozenset(_MEANING)
+OUR_LABELS = {stage: f"status:{stage}" for stage in STAGES}
 
 _SENTENCE = {
     State.CREATED: "Waiting for a place to work.",
@@ -38,10 +39,23 @@ _SENTENCE = {
     State.REVIEW_PENDING: "Pull request #{pr} waits for review.",
     State.PARKED: "Paused: {reason}.",
     State.COMPLETED: "Done.",
-    State.FAILED: "Failed: {reason}. `fleet task retry` tries again.",
+    State.FAILED: "Failed: {reason}. `/retry` tries again.",
     State.AGENT_LOST: "`{place}` fell silent in run {run}.",
     State.CANCELLED: "Cancelled: {reason}.",
 }
+_CI = {"success": "checks are green", "failure": "checks have failed", "pending": "checks are running"}
+_COMMIT = {
+    State.ASSIGNED: "pending",
+    State.RUNNING: "pending",
+    State.CREATED: "pending",
+    State.PARKED: "pending",
+    State.REVIEW_PENDING: "success",
+    State.COMPLETED: "success",
+    State.FAILED: "failure",
+    State.AGENT_LOST: "failure",
+    State.CANCELLED: "error",
+}
+_SHOW_WHY = (State.FAILED, State.AGENT_LOST, State.PARKED)
 
 
 def marker(task: Task, kind: str) -> str:
@@ -49,41 +63,105 @@ def marker(task: Task, kind: str) -> str:
     return f"<!-- fleet:task={quote(task.task_id, safe='/#')} kind={kind} -->"
 
 
-def labels(state: State) -> dict[str, str]:
-    """The status label for a state, with what it means; none for a cancelled task."""
-    name = _LABEL.get(state)
-    return {name: _MEANING[name]} if name else {}
+def labels(state: State, names: Mapping[str, str] = OUR_LABELS) -> dict[str, str]:
+    """The status label for a state, with what it means; none for a cancelled task, or where its name is empty."""
+    stage = _STAGE.get(state)
+    return {names[stage]: STAGES[stage]} if stage and names.get(stage) else {}
 
 
-def status(task: Task, told: Sequence[Mapping[str, Any]]) -> str:
-    """The living comment: one sentence, and for a failure the last lines of what happened."""
+def status(task: Task, told: Sequence[Mapping[str, Any]], noted: Sequence[str] = ()) -> str:
+    """The living comment: one sentence, what reviewers and checks say, for a failure the last lines of what happened,
+    and what was `noted` when the text was read."""
+    parts = [f"**agent-fleet** · {sentence(task)}{_pull_news(task, told)}"]
+    why = _why(task, told)
+    parts += [fenced(why)] if why else []
+    parts += [f"Note: {_plain(note)}." for note in noted]
+    return "\n\n".join(parts)
+
+
+def sentence(task: Task) -> str:
+    """Where a task is, in one sentence."""
     place = task.host_id or task.agent_id or "nobody"
-    reason = one_line(task.reason or "no reason given", 100).replace("_", " ").translate(_NO_MARKUP)
-    sentence = _SENTENCE[task.state].format(place=place, run=task.run, pr=task.pr_number, reason=reason)
-    why = next((event["detail"].get("why") for event in reversed(told) if event["detail"].get("why")), None)
-    shown = f"\n\n{fenced(why)}" if why and task.state in (State.FAILED, State.AGENT_LOST, State.PARKED) else ""
-    return f"**agent-fleet** · {sentence}{shown}"
+    reason = _plain((task.reason or "no reason given").replace("_", " "))
+    return _SENTENCE[task.state].format(place=place, run=task.run, pr=task.pr_number, reason=reason)
 
 
-def receipt(proof: Mapping[str, Any]) -> str:
-    """The receipt as a comment: a sentence and the JSON."""
+def commit_status(task: Task) -> tuple[str, str]:
+    """The state and the words of our commit status."""
+    words = sentence(task).replace("`", "").replace("/retry tries again.", "").strip()
+    return _COMMIT[task.state], words[:140]
+
+
+def _pull_news(task: Task, told: Sequence[Mapping[str, Any]]) -> str:
+    """What the newest look at the pull request showed: "Approved by alice; checks are green."."""
+    if task.state is not State.REVIEW_PENDING:
+        return ""
+    heard = (event["detail"] for event in reversed(told) if event.get("fact") == "pull_news")
+    news: Mapping[str, Any] = next(heard, {})
+    approved = ", ".join(_plain(name) for name in news.get("approved_by") or ())
+    parts = [f"approved by {approved}"] if approved else []
+    parts += [_CI[news["ci"]]] if news.get("ci") in _CI else []
+    parts += ["it conflicts with its base, and a person must look at it"] if news.get("conflict") else []
+    said = "; ".join(parts)
+    return f" {said[0].upper()}{said[1:]}." if said else ""
+
+
+def _why(task: Task, told: Sequence[Mapping[str, Any]]) -> str | None:
+    if task.state not in _SHOW_WHY:
+        return None
+    name = "summary" if task.reason == "nothing_to_change" else "why"
+    return next((event["detail"].get(name) for event in reversed(told) if event["detail"].get(name)), None)
+
+
+def _plain(words: str) -> str:
+    """A few words of others inside a sentence of ours."""
+    return one_line(words, 200).translate(_NO_MARKUP)
+
+
+def edit_noted() -> str:
+    """What we say when an issue was edited after its text was accepted."""
+    return (
+        "**agent-fleet** · The text of this issue was edited after it was taken. Work goes on with the text as it was. "
+        "Somebody who may write can have the new text worked on: say `/retry`, or take the `agent:` label off and put "
+        "it on again."
+    )
+
+
+def answer(task: Task, summary: str) -> str:
+    """The agent's own words to a reviewer whose remarks it did not follow."""
+    return f"**agent-fleet** · The agent changed nothing in run {task.run}, and says why:\n\n{fenced(summary)}"
+
+
+def receipt(proof: Mapping[str, Any], key: str | None = None) -> str:
+    """The receipt as a comment: a sentence, the signed JSON, and how to check it."""
     merged = proof.get("pull_request") or {}
     done = f"merged as {merged['merge_commit']}" if merged.get("merge_commit") else "done"
-    text = fenced(json.dumps(proof, indent=2, sort_keys=True), "json", 20_000)
-    return f"**agent-fleet** · receipt: {done}\n\n<details><summary>receipt</summary>\n\n{text}\n\n</details>"
+    text = fenced(json.dumps(proof, indent=2, sort_keys=True), "json", 200_000)
+    check = f"\n\nSigned with the key `{key}`; `fleet receipt verify FILE` checks it." if key else ""
+    return f"**agent-fleet** · receipt: {done}\n\n<details><summary>receipt</summary>\n\n{text}{check}\n\n</details>"
 
 
-def pull_body(task: Task, summary: str | None) -> str:
+def pull_title(title: str, checked: bool) -> str:
+    """The pull request's title; one whose validation did not pass yet says so in the forge's own way."""
+    bare = title
+    while bare.lower().startswith(WIP.strip().lower()):
+        bare = bare[len(WIP.strip()) :].lstrip()
+    return (bare or "Untitled") if checked else f"{WIP}{bare}"
+
+
+def pull_body(task: Task, summary: str | None, unchecked: bool = False) -> str:
     """The pull request's text: what it closes, the CLI's own summary fenced in, who made it."""
     closes = f"Closes #{task.issue_number}\n\n" if task.issue_number else ""
     said = f"{fenced(summary)}\n\n" if summary else ""
-    return f"{closes}{said}Made by a coding agent through agent-fleet, run {task.run}.\n\n{marker(task, 'pull')}"
+    open_ = "Its validation was not reported, so it is marked as work in progress.\n\n" if unchecked else ""
+    return f"{closes}{said}{open_}Made by a coding agent through agent-fleet, run {task.run}.\n\n{marker(task, 'pull')}"
 
 
-def commit_message(title: str, issue_number: int | None, run: str) -> str:
+def commit_message(title: str, issue_number: int | None, run: str, trailers: Sequence[str] = ()) -> str:
     """The message of the commit with what a CLI left uncommitted."""
     refers = f"\n\nRefs #{issue_number}" if issue_number else ""
-    return f"{title}{refers}\n\nFleet-Run: {run}\n"
+    lines = "\n".join([f"Fleet-Run: {run}", *trailers])
+    return f"{title}{refers}\n\n{lines}\n"
 
 
 def fenced(text: str, kind: str = "text", longest: int = LONGEST) -> str:

@@ -1,71 +1,66 @@
 """Takes in work: a delivery is a hint where to look, the forge says what is so, and a task is made or moved."""
 
+from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection
 
 from app.domain import matching, prompt
 from app.domain.errors import Kind, Refused, Unavailable
-from app.domain.lifecycle import Fact, What
-from app.domain.task import Mode, Priority, State, Task
+from app.domain.task import Priority, Task
 from app.forgejo import payloads
-from app.ports import Fleet, Forge, Issue, Repository
-from app.services import review
-from app.store import deliveries, places, tasks, views
+from app.forgejo.payloads import Hint
+from app.ports import Fleet, Repository
+from app.services import obey, review, rights, terms
+from app.services.issues import look_at_issue
+from app.services.terms import Terms
+from app.store import briefs, deliveries, places, tasks, views
 from app.store.tables import Row
+
+__all__ = ["apply_deliveries", "look_at_issue", "request"]
 
 log = structlog.get_logger()
 
 
 def apply_deliveries(fleet: Fleet) -> int:
-    """Apply waiting deliveries, oldest first; returns how many were looked at. What the forge cannot answer now
-    waits; what can never be applied says why."""
+    """Apply waiting deliveries, oldest first, then the commands that they brought; returns how many of both were looked
+    at. What the forge cannot answer now waits; what can never be applied says why."""
     with fleet.engine.begin() as conn:
         waiting = deliveries.take(conn, fleet.clock())
     for delivery in waiting:
         _apply(fleet, delivery)
-    return len(waiting)
+    return len(waiting) + obey.obey(fleet)
 
 
-def look_at_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: int, number: int) -> str:
-    """Bring the task of an issue in line with the forge; returns what was found, as a sentence."""
-    forge = fleet.forges(forge_name)
+def sweep(fleet: Fleet) -> int:
+    """Forget deliveries that were applied long ago."""
     with fleet.engine.begin() as conn:
-        rule = places.rule_for(conn, forge_name, full_name)
-        task = tasks.of_issue(conn, forge_name, repository_id, number)
-    if task is None and rule is not None and not rule["enabled"]:
-        return f"{full_name} is switched off: enabled = false in fleet.toml"
-    if rule is None and task is None:
-        return f"{full_name} is not among the repositories of fleet.toml"
-    issue = forge.issue(full_name, number)
-    if issue is None:
-        return f"{full_name}#{number} is not an issue"
-    if task is not None:
-        return _follow(fleet, forge, full_name, task, issue)
-    return _take_in(fleet, forge, full_name, repository_id, issue, rule) if rule else ""
+        return deliveries.sweep(conn, fleet.clock() - timedelta(days=fleet.config.keep_deliveries_days))
 
 
 def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
     """A task by API call. `asked` has title, requirements, repository?, required_capabilities, priority,
     execution_mode, max_retries, wants_pull_request. Raises Refused."""
-    forge_name, repository, rule = _repository_asked_for(fleet, asked["repository"])
-    checks = list(rule["validation"]) if rule else []
-    text = prompt.read_issue(asked["title"], asked["requirements"], checks)
+    forge_name, repository, on = _repository_asked_for(fleet, asked["repository"])
+    text = prompt.read_issue(
+        asked["title"], asked["requirements"], on.validation if on else (), on.rules if on else "",
+        on.forbidden_paths if on else (),
+    )  # fmt: skip
     needs = tuple(sorted({matching.capability(word) for word in asked["required_capabilities"]} - {""}))
     with fleet.engine.begin() as conn:
-        capset = tasks.capset(conn, needs, rule["cli"] if rule else None)
+        capset = tasks.capset(conn, needs, on.cli if on else None)
         task = tasks.request(conn, {
             "task_id": tasks.NUMBERED, "mode": asked["execution_mode"], "priority": int(Priority.of(asked["priority"])),
             "capset_id": capset, "forge": forge_name, "repository_id": repository and repository.id,
             "branch": prompt.branch_name("api-{n}", asked["title"]) if repository else None,
             "wants_pull": bool(repository) and asked["wants_pull_request"], "max_retries": asked["max_retries"],
         }, fleet.clock())  # fmt: skip
-        views.write_brief(conn, task.id, _brief(asked["title"], asked["requirements"], text, rule, repository) | {
-            "source": "api", "task_type": "task", "labels": [], "issue": None, "asked_by": "operator",
-        })  # fmt: skip
+        views.write_brief(conn, task.id, _brief(asked, text, on, repository))
     fleet.nudge.soon()
     return task
+
+
+# --- one delivery ----------------------------------------------------------------------------------------
 
 
 def _apply(fleet: Fleet, delivery: Row) -> None:
@@ -93,134 +88,72 @@ def _read_and_look(fleet: Fleet, delivery: Row) -> tuple[str, str]:
     hint = payloads.read(delivery["event"], delivery["body"])
     if hint is None:
         return "ignored", f"{delivery['event']} says nothing about a task"
-    forge = fleet.forges(delivery["forge"])
+    if hint.test:
+        return "applied", "a test delivery: the hook reaches us"
+    if _is_noise(fleet, delivery["forge"], hint):
+        return "ignored", f"{hint.sender.login} is ourselves, or a bot that `bots` in fleet.toml does not name"
+    if hint.said:
+        obey.hear(fleet, delivery["forge"], hint)
+    if hint.number is None:
+        return _look_at_branch(fleet, delivery, hint)
     if not hint.is_pull:
-        return "applied", look_at_issue(fleet, forge.name, hint.full_name, hint.repository_id, hint.number)
+        return "applied", look_at_issue(fleet, delivery["forge"], hint.full_name, hint.repository_id, hint.number)
+    return _look_at_pull(fleet, delivery["forge"], hint, hint.number)
+
+
+def _is_noise(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
+    """Our own echo, and bots that nobody invited. An agent may have pushed or opened a pull request in our name, and
+    what bots do to branches and checks is as true as what people do: those are looked at all the same."""
+    return not hint.echoes and not rights.is_heard(fleet, fleet.forges(forge_name), hint.sender)
+
+
+def _look_at_pull(fleet: Fleet, forge_name: str, hint: Hint, number: int) -> tuple[str, str]:
     with fleet.engine.begin() as conn:
-        task = tasks.of_pull(conn, forge.name, hint.repository_id, hint.number, hint.branch or "")
+        task = tasks.of_pull(conn, forge_name, hint.repository_id, number, hint.branch or "")
     if task is None:
-        return "ignored", f"pull request {hint.number} belongs to no task"
-    return "applied", review.look_at_pull(fleet, task, hint.full_name, hint.number)
+        return "ignored", f"pull request {number} belongs to no task"
+    return "applied", review.look_at_pull(fleet, task, hint.full_name, number)
 
 
-def _follow(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
-    """The task exists: hear what became of its issue. A merge is looked for first, since it closes the issue too."""
-    labelled = bool(matching.required(issue.labels))
-    if issue.open and labelled:
-        return _hear_wanted(fleet, forge, full_name, task, issue)
-    if task.branch:
-        review.look_at_pull(fleet, task, full_name, task.pr_number)
-    fact = Fact(What.LABEL_REMOVED if issue.open else What.ISSUE_CLOSED)
-    return _hear(fleet, task, fact)
-
-
-def _hear_wanted(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
-    if task.state is not State.CANCELLED:
-        return f"{task.task_id} is known and {task.state}"
-    if not _is_wanted_by_a_writer(forge, full_name, issue):
-        return f"{task.task_id}: whoever labelled it may not write to {full_name}"
-    return _hear(fleet, task, Fact(What.ISSUE_WANTED))
-
-
-def _hear(fleet: Fleet, task: Task, fact: Fact) -> str:
-    heard = review.hear(fleet, task, fact)
-    fleet.nudge.soon()
-    return f"{task.task_id} is {heard.state}"
-
-
-def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, issue: Issue, rule: Row) -> str:
-    if not issue.open or not matching.required(issue.labels):
-        return f"{full_name}#{issue.number} is closed or has no agent: label"
-    if not _is_wanted_by_a_writer(forge, full_name, issue):
-        return f"{full_name}#{issue.number}: whoever labelled it may not write to {full_name}"
-    repository = _known(fleet, forge, repository_id, full_name) or forge.repository(full_name)
-    if repository is None:
-        return f"{full_name} cannot be seen with our token"
+def _look_at_branch(fleet: Fleet, delivery: Row, hint: Hint) -> tuple[str, str]:
+    """A push, a branch that came or went, or checks that ended: something is going on with the task of that branch."""
     with fleet.engine.begin() as conn:
-        task = _make(conn, fleet, forge, repository, issue, rule)
-    return f"{task.task_id} was made"
+        task = tasks.of_branch(conn, delivery["forge"], hint.repository_id, hint.branch, hint.sha)
+        if task is None:
+            return "ignored", f"no task works on {hint.branch or hint.sha or 'a tag'}"
+        briefs.active(conn, task.id, delivery["received_at"])
+    return "applied", review.look_at_pull(fleet, task, hint.full_name, task.pr_number)
 
 
-def _known(fleet: Fleet, forge: Forge, repository_id: int, full_name: str) -> Repository | None:
-    """The repository as we met it before, if it still bears that name; the reconcile round keeps it true."""
-    with fleet.engine.begin() as conn:
-        row = places.repository(conn, forge.name, repository_id)
-    if row is None or row["full_name"] != full_name:
-        return None
-    return Repository(row["id"], row["full_name"], row["clone_url"], row["default_branch"])
-
-
-def _is_wanted_by_a_writer(forge: Forge, full_name: str, issue: Issue) -> bool:
-    """Only people who may write start work: whoever put the label there, else who opened the issue with it.
-
-    Where our token may not ask, the label itself is the proof: Forgejo drops labels of those who may not write.
-    """
-    asker = forge.who_labelled(full_name, issue.number, matching.PREFIX) or issue.author
-    return forge.may_write(full_name, asker) is not False
-
-
-def _make(conn: Connection, fleet: Fleet, forge: Forge, repository: Repository, issue: Issue, rule: Row) -> Task:
-    task_id = f"{repository.full_name}#{issue.number}"
-    text = prompt.read_issue(issue.title, issue.body, rule["validation"])
-    needs = matching.required(issue.labels)
-    known = tasks.of_issue(conn, forge.name, repository.id, issue.number)
-    if known is not None:
-        return known
-    places.remember_repository(conn, forge.name, vars(repository))
-    task = tasks.request(conn, {
-        "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(_priority(issue.labels)),
-        "capset_id": tasks.capset(conn, needs, rule["cli"]), "forge": forge.name, "repository_id": repository.id,
-        "issue_number": issue.number, "branch": prompt.branch_name(issue.number, issue.title),
-        "wants_pull": True, "max_retries": rule["max_retries"], "prompt_sha256": text.hash,
-    }, fleet.clock())  # fmt: skip
-    if task.version == 1:
-        views.write_brief(conn, task.id, _brief(issue.title, issue.body, text, rule, repository) | {
-            "source": f"forgejo:{task_id}", "task_type": _task_type(issue.labels), "labels": list(issue.labels),
-            "issue": {"number": issue.number, "title": prompt.one_line(issue.title), "url": issue.url},
-            "asked_by": issue.author,
-        })  # fmt: skip
-    return task
+# --- a task by request -----------------------------------------------------------------------------------
 
 
 def _brief(
-    title: str, body: str, text: prompt.Prompt, rule: Row | None, repository: Repository | None
+    asked: dict[str, Any], text: prompt.Prompt, on: Terms | None, repository: Repository | None
 ) -> dict[str, Any]:
     shown = repository and {name: getattr(repository, name) for name in ("full_name", "clone_url", "default_branch")}
     return {
-        "title": prompt.one_line(title),
-        "requirements": prompt.clean(body)[: prompt.LONGEST_BODY],
-        "prompt": {
-            "goal": text.goal, "constraints": list(text.constraints),
-            "validation": list(text.validation), "text": text.text,
-        },
-        "prompt_sha256": text.hash,
-        "repository": shown,
-        "validation": list(rule["validation"]) if rule else [],
-        "timeout_secs": rule["task_timeout_secs"] if rule else 3600,
+        "title": prompt.one_line(asked["title"]),
+        "requirements": prompt.clean(asked["requirements"])[: prompt.LONGEST_BODY],
+        "prompt": text.as_json(), "prompt_sha256": text.hash, "repository": shown,
+        "validation": list(on.validation) if on else [], "timeout_secs": on.timeout_secs if on else 3600,
+        "settings": on.settings() if on else None,
+        "source": "api", "task_type": "task", "labels": [], "issue": None, "asked_by": "operator",
     }  # fmt: skip
 
 
-def _priority(labels: tuple[str, ...]) -> Priority:
-    words = [label.split(":", 1)[1] for label in labels if label.lower().startswith("priority:")]
-    return max((Priority.of(word) for word in words), default=Priority.NORMAL)
-
-
-def _task_type(labels: tuple[str, ...]) -> str:
-    return next((matching.capability(label) for label in labels if label.lower().startswith(matching.PREFIX)), "task")
-
-
-def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | None, Repository | None, Row | None]:
-    """The forge, repository and rule that an API call names; all None where it names none."""
+def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | None, Repository | None, Terms | None]:
+    """The forge, repository and terms that an API call names; all None where it names none."""
     if full_name is None:
         return None, None, None
     with fleet.engine.begin() as conn:
         found = [(row["name"], places.rule_for(conn, row["name"], full_name)) for row in places.all_forges(conn)]
     for name, rule in found:
         repository = fleet.forges(name).repository(full_name) if rule else None
-        if repository:
+        if repository and rule:
             with fleet.engine.begin() as conn:
                 places.remember_repository(conn, name, vars(repository))
-            return name, repository, rule
+            return name, repository, terms.of(fleet.forges(name), repository, rule)
     raise Refused(
         Kind.INVALID,
         f"repository: {full_name!r} is not among the repositories of fleet.toml, or cannot be seen.",

@@ -198,7 +198,7 @@ def _renew(conn: Connection, fleet: Fleet, held: Held, believed: set[tuple[str, 
 def feedback(conn: Connection, held: Held) -> Json:
     """`feedback`: the review that this run has to answer, with a text that is ready for a CLI. Empty if none."""
     task = held.task
-    if task.state is not State.RUNNING or not task.review_count or stops(held):
+    if task.state is not State.RUNNING or task.pr_number is None or stops(held):
         return {}
     asked = start.review_to_answer(conn, task)
     if asked is None:

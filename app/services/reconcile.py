@@ -8,43 +8,87 @@ import structlog
 
 from app.domain import matching
 from app.domain.errors import Refused
-from app.ports import Fleet
-from app.services import intake, review
-from app.store import places, rounds, tasks
+from app.ports import Fleet, Forge, Repository
+from app.services import intake, issues, obey, review
+from app.store import heard, places, rounds, tasks
 from app.store.tables import Row
 
 log = structlog.get_logger()
+EVERYTHING_EVERY = 20  # rounds: the others list only what changed since the one before
+ROUND, LONGEST_ROUND = "reconcile ", timedelta(seconds=25)
+ISSUES, COMMENTS = "issues", "comments"
+PATTERN, MEET_EVERY = set("*?["), timedelta(minutes=10)
+OVERLAP = timedelta(seconds=5)  # what was written while we asked is asked for again
+FROM_THE_BEGINNING = timedelta(hours=1)  # how far back commands are looked for in a repository that is new to us
 
 
 def reconcile(fleet: Fleet, every: float | None = None) -> int:
-    """Look at every issue that is wanted and every task that the forge may have moved; returns how many were.
+    """Look at every issue that is wanted and every task that the forge may have moved, and hear every command; returns
+    how many were looked at.
 
-    At most once in `every` seconds over all workers. A forge that does not answer is left for the next round.
+    Each repository at most once in `every` seconds over all workers, those first that were not looked at for longest; a
+    round that takes long leaves the rest to the next. A forge that does not answer is left for the next round too.
     """
+    intake.sweep(fleet)
+    until, looked = fleet.clock() + LONGEST_ROUND, 0
+    for forge_name, full_name in _in_turn(fleet):
+        if fleet.clock() > until:
+            break
+        if _is_due(fleet, forge_name, full_name, every):
+            looked += _guarded(_look, fleet, forge_name, full_name)
+    return looked
+
+
+def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
+    """Every repository that a rule means, those first that were not looked at for longest."""
     with fleet.engine.begin() as conn:
-        if every and not rounds.is_due(conn, "reconcile", fleet.clock(), timedelta(seconds=every)):
-            return 0
         rules = places.all_rules(conn)
-    return sum(_repository(fleet, rule["forge"], name) for rule in rules for name in _names(fleet, rule))
-
-
-def _names(fleet: Fleet, rule: Row) -> list[str]:
-    """The repositories that a rule means: its name, or for a pattern those that we have met."""
-    if not set(rule["name"]) & set("*?["):
-        return [rule["name"]]
+    for rule in rules:
+        owner = rule["name"].split("/", 1)[0]
+        if set(rule["name"]) & PATTERN and not set(owner) & PATTERN:
+            _guarded(_meet, fleet, rule, owner)
     with fleet.engine.begin() as conn:
-        known = [row["full_name"] for row in places.all_repositories(conn) if row["forge"] == rule["forge"]]
-        return [name for name in known if places.rule_for(conn, rule["forge"], name) == rule]
+        last, met = rounds.last_of(conn, ROUND), places.all_repositories(conn)
+    named = [(rule["forge"], rule["name"]) for rule in rules if not set(rule["name"]) & PATTERN]
+    fitting = [
+        (row["forge"], row["full_name"]) for row in met if places.first_rule(rules, row["forge"], row["full_name"])
+    ]
+    found = dict.fromkeys([*named, *fitting])
+    return sorted(found, key=lambda one: last[_round(*one)].timestamp() if _round(*one) in last else 0)
 
 
-def _repository(fleet: Fleet, forge_name: str, full_name: str) -> int:
-    """One repository; what stands in its way is logged, and the others are looked at all the same."""
-    return _guarded(_look, fleet, forge_name, full_name)
+def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
+    """Get to know the repositories that a pattern means: its owner's are listed now and then."""
+    with fleet.engine.begin() as conn:
+        if not rounds.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
+            return
+        known = {row["full_name"] for row in places.all_repositories(conn) if row["forge"] == rule["forge"]}
+    forge = fleet.forges(rule["forge"])
+    for name in forge.repositories_of(owner):
+        with fleet.engine.begin() as conn:
+            is_new = name not in known and places.rule_for(conn, rule["forge"], name) == rule
+        repository = forge.repository(name) if is_new else None
+        if repository:
+            with fleet.engine.begin() as conn:
+                places.remember_repository(conn, rule["forge"], vars(repository))
+
+
+def _round(forge_name: str, full_name: str) -> str:
+    return f"{ROUND}{forge_name} {full_name}"
+
+
+def _is_due(fleet: Fleet, forge_name: str, full_name: str, every: float | None) -> bool:
+    with fleet.engine.begin() as conn:
+        name, pause = _round(forge_name, full_name), timedelta(seconds=every or 0)
+        return rounds.is_due(conn, name, fleet.clock(), pause) or every is None
 
 
 def _guarded(look: Callable[..., object], *given: Any) -> int:
+    """What stands in the way of one look is logged, and the others are had all the same."""
     try:
         found = look(*given)
+    except review.TooEarly:
+        return 1
     except Refused as no:
         log.warning("reconcile", look=look.__name__, why=str(no))
         return 0
@@ -62,12 +106,41 @@ def _look(fleet: Fleet, forge_name: str, full_name: str) -> int:
     with fleet.engine.begin() as conn:
         places.remember_repository(conn, forge_name, vars(repository))
         open_tasks = tasks.unfinished(conn, forge_name, repository.id)
-    wanted = set(forge.wanted_issues(full_name, matching.PREFIX)) | {
-        task.issue_number for task in open_tasks if task.issue_number
-    }
+    wanted = _wanted(fleet, forge, repository) | {task.issue_number for task in open_tasks if task.issue_number}
     for number in sorted(wanted):
-        _guarded(intake.look_at_issue, fleet, forge_name, full_name, repository.id, number)
+        _guarded(issues.look_at_issue, fleet, forge_name, full_name, repository.id, number)
     for task in open_tasks:
         if task.branch and task.run:
             _guarded(review.look_at_pull, fleet, task, full_name, task.pr_number)
+    _guarded(_commands, fleet, forge, repository)
     return len(wanted) + len(open_tasks)
+
+
+def _wanted(fleet: Fleet, forge: Forge, repository: Repository) -> set[int]:
+    """The issues that may have become wanted: those that changed since the last round, now and then all of them."""
+    now = forge.moment(OVERLAP)
+    with fleet.engine.begin() as conn:
+        since = heard.since(conn, forge.name, repository.id, ISSUES)
+    turn, _, moment = (since or f"{EVERYTHING_EVERY} ").partition(" ")
+    if not moment or int(turn) >= EVERYTHING_EVERY:
+        turn, found = "0", forge.wanted_issues(repository.full_name, matching.PREFIX)
+    else:
+        changed = forge.changed_issues(repository.full_name, moment)
+        found = [number for number, is_pull in changed if not is_pull]
+    if now:
+        with fleet.engine.begin() as conn:
+            heard.read_up_to(conn, forge.name, repository.id, ISSUES, f"{int(turn) + 1} {now}")
+    return set(found)
+
+
+def _commands(fleet: Fleet, forge: Forge, repository: Repository) -> None:
+    """Hear the commands that no delivery brought, from where the last round had read to, by the forge's own clock."""
+    now, first = forge.moment(OVERLAP), forge.moment(FROM_THE_BEGINNING)
+    with fleet.engine.begin() as conn:
+        since = heard.since(conn, forge.name, repository.id, COMMENTS) or first
+    if now is None or since is None:
+        return
+    for comment in forge.comments_since(repository.full_name, since):
+        obey.find(fleet, forge, repository.id, repository.full_name, comment)
+    with fleet.engine.begin() as conn:
+        heard.read_up_to(conn, forge.name, repository.id, COMMENTS, now)

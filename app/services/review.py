@@ -1,24 +1,38 @@
-"""Follows a pull request: opened, asked to change, merged, closed. The forge is asked; the answer becomes facts."""
+"""Follows a pull request: opened, talked about, merged, closed. The forge is asked; the answer becomes facts."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from app.domain.errors import Kind, Refused
+from app.domain import people
+from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
-from app.domain.task import State, Task
+from app.domain.prompt import clean, read_conflict
+from app.domain.task import WORKING, State, Task
 from app.ports import Fleet, Forge, Pull, Review
-from app.store import places, tasks
+from app.store import heard, places, tasks, views
+from app.store.tables import Row
 
 LONGEST_REVIEW = 20_000
+MOST_NOTES = 100
+MOST_CONFLICTS = 3  # rounds that do nothing but resolve conflicts, for one task
+
+
+class TooEarly(Unavailable):
+    """Something may still be going on there: look again in a moment."""
 
 
 def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> str:
-    """Bring a task in line with its pull request (by `number`, else by its branch); returns what was found."""
+    """Bring a task in line with its pull request (by `number`, else by its branch); returns what was found. Raises
+    TooEarly while a review may not be finished yet."""
     forge = fleet.forges(task.forge or "")
     pull = forge.pull(full_name, number) if number else _by_branch(fleet, forge, task, full_name)
     if pull is None or not _is_of(task, pull):
         return f"{task.task_id} has no such pull request on the forge"
-    for fact in _facts(fleet, forge, task, full_name, pull):
+    for fact in _facts(task, pull):
         task = hear(fleet, task, fact)
+    if pull.open and task.state is State.REVIEW_PENDING and task.pr_number == pull.number:
+        task = _listen(fleet, forge, task, full_name, pull)
     fleet.nudge.soon()
     return f"{task.task_id} is {task.state}"
 
@@ -37,40 +51,155 @@ def hear(fleet: Fleet, task: Task, fact: Fact) -> Task:
 def _by_branch(fleet: Fleet, forge: Forge, task: Task, full_name: str) -> Pull | None:
     with fleet.engine.begin() as conn:
         repository = places.repository(conn, forge.name, task.repository_id or 0)
-    return forge.pull_for(full_name, task.branch or "", repository["default_branch"]) if repository else None
+        brief = views.brief(conn, task.id)
+    if repository is None:
+        return None
+    find = forge.open_pull_for if (brief["settings"] or {}).get("flow") == "agit" else forge.pull_for
+    return find(full_name, task.branch or "", repository["default_branch"])
 
 
 def _is_of(task: Task, pull: Pull) -> bool:
-    """Whether the pull request comes from the task's own branch: a fork may have one of the same name."""
-    return pull.branch == task.branch or pull.number == task.pr_number
+    """Whether the pull request comes from the task's own branch: a fork may have one of the same name. One that was
+    pushed to `refs/for/` bears the pusher's name before it."""
+    topic = bool(pull.flow) and pull.branch.endswith(f"/{task.branch}")
+    return pull.branch == task.branch or pull.number == task.pr_number or topic
 
 
-def _facts(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) -> list[Fact]:
-    """What the state of the pull request says, in the order in which it must have happened."""
+def _facts(task: Task, pull: Pull) -> list[Fact]:
+    """What the state of the pull request says. One that is still a draft while its run goes on is not offered yet."""
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": pull.head}
     if pull.merged:
         merged = {"merge_commit": pull.merge_commit, "merged_by": pull.merged_by}
         return [Fact(What.PULL_MERGED, known | merged)]
     if not pull.open:
         return [Fact(What.PULL_CLOSED, {"number": pull.number}, key=f"pull {pull.number} closed {pull.closed_at}")]
-    opened = [] if task.pr_number else [Fact(What.PULL_OPENED, known)]
     if task.state is State.CANCELLED:
-        opened = [Fact(What.PULL_REOPENED, known)]
-    reviews = forge.reviews_asking_for_changes(full_name, pull.number)
-    return opened + [_asked_to_change(review, _confirm_by(fleet, task)) for review in reviews]
+        return [Fact(What.PULL_REOPENED, known)]
+    is_draft = pull.draft and task.state in WORKING
+    return [] if task.pr_number or is_draft else [Fact(What.PULL_OPENED, known)]
+
+
+# --- an open pull request that waits: reviews, checks, conflicts -----------------------------------------
+
+
+def _listen(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) -> Task:
+    """What reviewers, checks and the base say. Each review that asks for changes is one round; several that come
+    shortly after each other are one together."""
+    with fleet.engine.begin() as conn:
+        told = views.event_list(conn, task.id)
+        row = places.forge(conn, forge.name)
+    reviews = [one for one in forge.reviews(full_name, pull.number) if _counts(one, forge, row)]
+    asking = _unanswered(reviews, told)
+    conflicts = _conflicts(fleet, task, pull)
+    rounds = sum(event["fact"] == What.CONFLICTED for event in told)
+    news = {
+        "approved_by": _approvals(reviews), "ci": forge.ci(full_name, pull.head), "head": pull.head,
+        "conflict": conflicts and rounds >= MOST_CONFLICTS,
+    }  # fmt: skip
+    if news != _last_news(task, told):
+        task = hear(fleet, task, Fact(What.PULL_NEWS, news))
+    if asking:
+        _let_it_be_finished(fleet, task, f"review {asking[-1].id}")
+        return hear(fleet, task, _round(fleet, forge, task, full_name, pull.number, asking))
+    if conflicts and rounds < MOST_CONFLICTS:
+        _let_it_be_finished(fleet, task, _conflict(pull))
+        return hear(fleet, task, _conflict_round(fleet, task, pull))
+    return task
+
+
+def _counts(review: Review, forge: Forge, row: Row | None) -> bool:
+    who = review.by
+    return people.is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
+
+
+def _unanswered(reviews: Sequence[Review], told: Iterable[Mapping[str, Any]]) -> list[Review]:
+    """Reviews by people who may write that ask for changes, were not answered by a round and not followed by the same
+    person's approval; with the remarks that those people made beside them."""
+    answered = _answered(told)
+    approved = {one.by.id: one.id for one in reviews if one.state == "APPROVED"}
+    open_ = [one for one in reviews if one.state == "REQUEST_CHANGES" and one.official and one.id not in answered]
+    asking = [one for one in open_ if one.id > approved.get(one.by.id, 0)]
+    theirs = {one.by.id for one in asking}
+    remarks = [one for one in reviews if one.state == "COMMENT" and one.by.id in theirs and one.id not in answered]
+    return sorted([*asking, *remarks], key=lambda one: one.id)
+
+
+def _answered(told: Iterable[Mapping[str, Any]]) -> set[int]:
+    rounds = [event["detail"] for event in told if event["fact"] == What.CHANGES_REQUESTED]
+    return {id_ for detail in rounds for id_ in (detail.get("review"), *detail.get("reviews", ()))}
+
+
+def _approvals(reviews: Iterable[Review]) -> list[str]:
+    """Who approves of the newest commit: what somebody said last counts."""
+    last = {one.by.login: one for one in reviews if one.state != "COMMENT" and one.official}
+    return sorted(login for login, one in last.items() if one.state == "APPROVED" and not one.stale)
+
+
+def _last_news(task: Task, told: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    nothing: dict[str, Any] = {"approved_by": [], "ci": "", "head": task.head, "conflict": False}
+    heads = (What.PULL_OPENED, What.PULL_REOPENED)
+    for event in told:
+        if event["fact"] == What.PULL_NEWS:
+            nothing = event["detail"]
+        elif event["fact"] in heads:
+            nothing = {**nothing, "head": event["detail"].get("head")}
+    return nothing
+
+
+def _let_it_be_finished(fleet: Fleet, task: Task, key: str) -> None:
+    """Wait until nothing new came for a while, by our own clock."""
+    at, quiet = fleet.clock(), timedelta(seconds=fleet.config.review_quiet_secs)
+    with fleet.engine.begin() as conn:
+        left = (heard.first(conn, task.id, key, at) + quiet - at).total_seconds()
+    if left > 0:
+        raise TooEarly(
+            f"{task.task_id}: {key} is given {left:.0f} s more, so that what belongs together stays so", left
+        )
+
+
+def _round(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int, asking: Sequence[Review]) -> Fact:
+    """One round for these reviews, by the newest one's id, however often it is heard of."""
+    notes = [
+        note for one in asking if one.notes for note in forge.review_notes(full_name, number, one.id)
+    ][:MOST_NOTES]  # fmt: skip
+    texts = [clean(one.text).strip() for one in asking if one.text.strip()]
+    detail = {
+        "review": asking[-1].id,
+        "reviews": [one.id for one in asking],
+        "by": ", ".join(dict.fromkeys(one.by.login for one in asking)),
+        "text": "\n\n".join(texts)[:LONGEST_REVIEW],
+        "comments": [[path, line, text[:LONGEST_REVIEW]] for path, line, text, _ in notes],
+        "hunks": [hunk[-LONGEST_REVIEW:] for _, _, _, hunk in notes],
+        "until": _confirm_by(fleet, task).isoformat(),
+    }
+    return Fact(What.CHANGES_REQUESTED, detail, key=f"review {asking[-1].id}")
+
+
+def _conflicts(fleet: Fleet, task: Task, pull: Pull) -> bool:
+    """Whether the forge says that it cannot be merged. It says so too for a moment after each change, while it works
+    that out: what it takes back was never so."""
+    if pull.mergeable is False and not pull.draft:
+        return True
+    with fleet.engine.begin() as conn:
+        heard.forget(conn, task.id, _conflict(pull))
+    return False
+
+
+def _conflict(pull: Pull) -> str:
+    return f"conflict {pull.head}"
+
+
+def _conflict_round(fleet: Fleet, task: Task, pull: Pull) -> Fact:
+    with fleet.engine.begin() as conn:
+        goal = views.brief(conn, task.id)["title"]
+    detail = {
+        "by": "the forge", "text": read_conflict(goal, pull.base, task.branch or ""), "comments": [], "head": pull.head,
+        "base": pull.base, "until": _confirm_by(fleet, task).isoformat(),
+    }  # fmt: skip
+    return Fact(What.CONFLICTED, detail, key=_conflict(pull))
 
 
 def _confirm_by(fleet: Fleet, task: Task) -> datetime:
     """When a round must have begun: a host is told at once, an agent when it beats."""
     patience = fleet.config.confirm_secs if task.host_id else fleet.config.offline_after_secs
     return fleet.clock() + timedelta(seconds=patience)
-
-
-def _asked_to_change(review: Review, until: datetime) -> Fact:
-    """One round for each review, by its id, however often it is heard of; it must be confirmed by `until`."""
-    comments = [[path, line, text[:LONGEST_REVIEW]] for path, line, text in review.comments[:100]]
-    detail = {
-        "review": review.id, "by": review.by, "text": review.text[:LONGEST_REVIEW], "comments": comments,
-        "until": until.isoformat(),
-    }  # fmt: skip
-    return Fact(What.CHANGES_REQUESTED, detail, key=f"review {review.id}")

@@ -1,5 +1,6 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -18,6 +19,8 @@ from app.store.tables import Row
 
 GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 GIT_USER = "fleet"
+ROUNDS = (What.CHANGES_REQUESTED, What.CONFLICTED)
+MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
 
@@ -33,7 +36,7 @@ class Order:
     template: dict[str, Any] | None
     prompt: str
     session: str | None
-    repository: dict[str, str] | None
+    repository: dict[str, Any] | None
     credentials: dict[str, str] | None
     validation: list[str]
     timeout_secs: int
@@ -67,7 +70,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         template=template,
         prompt=text,
         session=session,
-        repository=repository_of(task, repository) if repository else None,
+        repository=repository_of(task, repository, brief) if repository else None,
         credentials=credentials(fleet, task) if repository else None,
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
@@ -91,7 +94,7 @@ def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[st
     if session is None:
         return None, fresh, fresh
     _, text = prompt_of(conn, task, brief, session=session)
-    return session, text if _asked(_since_the_review(conn, task)) else f"{GO_ON}{text}", fresh
+    return session, text if _asked(_since_the_review(views.event_list(conn, task.id))) else f"{GO_ON}{text}", fresh
 
 
 def _hooks(rule: Row | None, brief: Row) -> dict[str, list[str]]:
@@ -123,32 +126,64 @@ def prompt_of(
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
     if task.run <= 1:
         return None, text
-    since = _since_the_review(conn, task)
+    told = views.event_list(conn, task.id)
+    since = _since_the_review(told)
     why = next((event["detail"].get("why") for event in since if event["fact"] == What.FAILED), "") or ""
     asked = _asked(since)
     if asked is None:
         return None, prompt.read_again(text, why)
-    review = prompt.read_review(goal, asked["text"], [tuple(comment) for comment in asked["comments"]])
+    review = _round_text(goal, asked, told)
     return session, prompt.read_again(review if session else f"{text}\n{review}", why)
+
+
+def _round_text(goal: str, asked: dict[str, Any], told: list[dict[str, Any]]) -> str:
+    """A round's own prompt: the review with its notes and what was said before it, or the conflict to be resolved."""
+    if "base" in asked:
+        return str(asked["text"])
+    comments = [(path, line, text) for path, line, text in asked["comments"]]
+    return prompt.read_review(
+        goal, asked["text"], comments, asked.get("hunks") or (), _earlier(told, asked.get("review"))
+    )
+
+
+def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
+    """The rounds before this review: what was asked, and the agent's words when it was done."""
+    rounds: list[dict[str, Any]] = []
+    for event in told:
+        if event["fact"] == What.CHANGES_REQUESTED:
+            rounds.append({**event["detail"], "answer": ""})
+        elif event["fact"] == What.FINISHED and rounds:
+            rounds[-1]["answer"] = event["detail"].get("summary") or ""
+    return [one for one in rounds if one.get("review") != review][-MOST_ROUNDS:]
 
 
 def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
     """The review that asked for changes and was not answered yet: by, text, comments."""
-    return _asked(_since_the_review(conn, task))
+    return _asked(_since_the_review(views.event_list(conn, task.id)))
 
 
-def _since_the_review(conn: Connection, task: Task) -> list[dict[str, Any]]:
+def _since_the_review(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What happened after the task was last ready for review, newest first."""
-    told = views.event_list(conn, task.id)
     return list(takewhile(lambda event: event["to"] != State.REVIEW_PENDING, reversed(told)))
 
 
 def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((event["detail"] for event in events if event["fact"] == What.CHANGES_REQUESTED), None)
+    return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
 
 
-def repository_of(task: Task, repository: Row) -> dict[str, str]:
-    return {"url": repository["clone_url"], "base": repository["default_branch"], "branch": task.branch or ""}
+def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
+    base, branch = repository["default_branch"], task.branch or ""
+    where = {"url": repository["clone_url"], "base": base, "branch": branch}
+    return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
+
+
+def _agit(task: Task, brief: Row, base: str, branch: str) -> dict[str, Any]:
+    """A push that makes a pull request by itself, or moves the one that it made: whoever may read may do that. What the
+    forge shall say of it goes along encoded, since it has lines."""
+    body = base64.b64encode(speech.pull_body(task, None).encode()).decode()
+    fetch = {"fetch_from": f"refs/pull/{task.pr_number}/head"} if task.pr_number else {}
+    options = [f"topic={branch}", f"title={speech.pull_title(brief['title'], True)}", f"description={{base64}}{body}"]
+    return {"push_to": f"refs/for/{base}", "push_options": options, **fetch}
 
 
 def credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
@@ -159,11 +194,11 @@ def credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
 
 
 def _delivery(task: Task, run: Row, brief: Row, rule: Row | None) -> dict[str, str]:
-    """Who commits what the CLI left, and with which message: the rule's author and trailers."""
+    """Who commits what the CLI left, and with which message: the rule's author, its trailers and the repository's."""
     wanted = (rule["commit"] if rule else None) or {}
-    message = speech.commit_message(brief["title"], task.issue_number, run["name"])
+    trailers = (*(wanted.get("trailers") or ()), *((brief["settings"] or {}).get("trailers") or ()))
     return {
-        "message": message + "".join(f"{trailer}\n" for trailer in wanted.get("trailers") or []),
+        "message": speech.commit_message(brief["title"], task.issue_number, run["name"], trailers),
         "author_name": wanted.get("author_name") or AUTHOR,
         "author_email": wanted.get("author_email") or AUTHOR_EMAIL,
     }

@@ -52,3 +52,9 @@ def give_up(conn: Connection, id_: int, at: datetime, why: str) -> None:
 
 def of_task(conn: Connection, task_pk: int) -> list[Row]:
     return list(conn.execute(sa.select(debts).where(debts.c.task_pk == task_pk).order_by(debts.c.id)).mappings())
+
+
+def count_given_up(conn: Connection) -> int:
+    """How many debts were refused and will not be paid."""
+    query = sa.select(sa.func.count()).select_from(debts).where(debts.c.given_up_at.is_not(None))
+    return int(conn.execute(query).scalar_one())

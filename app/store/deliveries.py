@@ -10,6 +10,7 @@ from app.store.tables import Row, deliveries
 
 HOLD = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=2)
+WAITING = "waiting"
 
 
 def keep(conn: Connection, forge: str, delivery_id: str, event: str, body: bytes, at: datetime) -> bool:
@@ -56,3 +57,47 @@ def postpone(conn: Connection, delivery: Row, at: datetime, why: str, wait: floa
     )
     values = {"due_at": at + pause, "held_until": None, "why": why[:1000]}
     conn.execute(sa.update(deliveries).where(deliveries.c.id == delivery["id"]).values(**values))
+
+
+def listed(conn: Connection, status: str | None = None, limit: int = 50) -> list[Row]:
+    """Deliveries, newest first, without their bodies: all, or those with this result, or `waiting` ones."""
+    columns = [column for column in deliveries.c if column.name != "body"]
+    query = sa.select(*columns, sa.func.length(deliveries.c.body).label("size")).order_by(deliveries.c.id.desc())
+    if status == WAITING:
+        query = query.where(deliveries.c.applied_at.is_(None))
+    elif status:
+        query = query.where(deliveries.c.result == status)
+    return list(conn.execute(query.limit(limit)).mappings())
+
+
+def get(conn: Connection, key: str) -> Row | None:
+    """A delivery by our number or by the id that the forge gave it."""
+    ours = deliveries.c.id == int(key) if key.isdigit() and len(key) < 18 else sa.false()
+    query = sa.select(deliveries).where(sa.or_(ours, deliveries.c.delivery_id == key)).order_by(deliveries.c.id.desc())
+    return conn.execute(query.limit(1)).mappings().first()
+
+
+def again(conn: Connection, id_: int, at: datetime) -> None:
+    """Have a delivery applied once more. It is a hint, so that does no harm."""
+    values = {"applied_at": None, "result": None, "why": None, "due_at": at, "held_until": None, "tries": 0}
+    conn.execute(sa.update(deliveries).where(deliveries.c.id == id_).values(**values))
+
+
+def newest_test(conn: Connection, forge: str, after: datetime) -> bool:
+    """Whether a test delivery of this forge came in since then."""
+    where = (deliveries.c.forge == forge, deliveries.c.event == "push", deliveries.c.received_at >= after)
+    return bool(conn.execute(sa.select(sa.exists().where(*where))).scalar())
+
+
+def last_heard(conn: Connection) -> dict[str, datetime]:
+    """When each forge last brought a delivery."""
+    newest = sa.func.max(deliveries.c.received_at)
+    rows = conn.execute(sa.select(deliveries.c.forge, newest).group_by(deliveries.c.forge))
+    return {row[0]: row[1] for row in rows}
+
+
+def sweep(conn: Connection, before: datetime, most: int = 5000) -> int:
+    """Delete deliveries that were applied before then, some at a time, from the oldest on; returns how many."""
+    old = sa.select(deliveries.c.id).order_by(deliveries.c.id).limit(most).scalar_subquery()
+    where = (deliveries.c.id.in_(old), deliveries.c.applied_at < before)
+    return conn.execute(sa.delete(deliveries).where(*where)).rowcount

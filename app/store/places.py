@@ -1,6 +1,6 @@
 """What fleet.toml declared, as rows: forges, rules for repositories, hosts with their slots, CLIs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -121,10 +121,20 @@ def all_forges(conn: Connection) -> list[Row]:
     return list(conn.execute(sa.select(forges).order_by(forges.c.name)).mappings())
 
 
+def forge(conn: Connection, name: str) -> Row | None:
+    return conn.execute(sa.select(forges).where(forges.c.name == name)).mappings().first()
+
+
 def rule_for(conn: Connection, forge: str, full_name: str) -> Row | None:
     """The first rule whose name or pattern fits the repository; None means: not ours to work on."""
     found = conn.execute(sa.select(rules).where(rules.c.forge == forge).order_by(rules.c.position)).mappings()
-    return next((rule for rule in found if fnmatchcase(full_name.lower(), rule["name"].lower())), None)
+    return first_rule(found, forge, full_name)
+
+
+def first_rule(found: Iterable[Row], forge: str, full_name: str) -> Row | None:
+    """Of these rules, in their order, the first that fits the repository."""
+    fits = (rule for rule in found if rule["forge"] == forge and fnmatchcase(full_name.lower(), rule["name"].lower()))
+    return next(fits, None)
 
 
 def all_rules(conn: Connection) -> list[Row]:

@@ -23,6 +23,12 @@ def last(conn: Connection, name: str) -> datetime | None:
     return conn.execute(sa.select(rounds.c.ran_at).where(rounds.c.name == name)).scalar()
 
 
+def last_of(conn: Connection, prefix: str) -> dict[str, datetime]:
+    """When each of the rounds whose names begin so ran last."""
+    rows = conn.execute(sa.select(rounds).where(rounds.c.name.startswith(prefix, autoescape=True)))
+    return {row.name: row.ran_at for row in rows}
+
+
 def is_due(conn: Connection, name: str, at: datetime, every: timedelta) -> bool:
     """Whether the round `name` is due; the one caller who hears yes has it."""
     statement = insert(rounds).values(name=name, ran_at=at)

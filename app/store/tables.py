@@ -105,6 +105,10 @@ briefs = sa.Table(
     sa.Column("validation", WORDS, nullable=False),
     sa.Column("timeout_secs", sa.Integer, nullable=False),
     sa.Column("asked_by", sa.Text),
+    sa.Column("issue_sha256", sa.Text),
+    sa.Column("accepted_entry", sa.BigInteger),
+    sa.Column("settings", JSONB),
+    sa.Column("active_at", MOMENT),
 )
 
 events = sa.Table(
@@ -219,6 +223,9 @@ forges = sa.Table(
     sa.Column("token_file", sa.Text),
     sa.Column("webhook_secret_env", sa.Text),
     sa.Column("webhook_secret_file", sa.Text),
+    sa.Column("bot_id", sa.BigInteger),
+    sa.Column("bots", WORDS, nullable=False, server_default="{}"),
+    sa.Column("labels", JSONB),
 )
 
 rules = sa.Table(
@@ -236,6 +243,8 @@ rules = sa.Table(
     sa.Column("budget", JSONB, nullable=False, server_default="{}"),
     sa.Column("commit", JSONB, nullable=False, server_default="{}"),
     sa.Column("hooks", JSONB, nullable=False, server_default="{}"),
+    sa.Column("reviewers", WORDS, nullable=False, server_default="{}"),
+    sa.Column("flow", sa.Text, nullable=False, server_default="branch"),
 )
 
 repositories = sa.Table(
@@ -386,4 +395,51 @@ allowances = sa.Table(
     sa.Column("tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("dollars", sa.Float, nullable=False, server_default="0"),
     sa.Column("minutes", sa.Float, nullable=False, server_default="0"),
+)
+
+commands = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("forge", sa.Text, nullable=False),
+    sa.Column("comment_id", sa.BigInteger, nullable=False),
+    sa.Column("repository_id", sa.BigInteger, nullable=False),
+    sa.Column("full_name", sa.Text, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("is_pull", sa.Boolean, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("may", sa.Boolean),
+    sa.Column("said_at", sa.Text),
+    sa.Column("version", sa.Integer),
+    sa.Column("verb", sa.Text, nullable=False),
+    sa.Column("argument", sa.Text, nullable=False),
+    sa.Column("heard_at", MOMENT, nullable=False),
+    sa.Column("due_at", MOMENT, nullable=False),
+    sa.Column("held_until", MOMENT),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("begun_at", MOMENT),
+    sa.Column("done_at", MOMENT),
+    sa.Column("result", sa.Text),
+    sa.Column("reply", sa.Text),
+    sa.Column("answered_at", MOMENT),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("forge", "comment_id"),
+)
+sa.Index("commands_open_idx", commands.c.due_at, postgresql_where=commands.c.answered_at.is_(None))
+
+heard = sa.Table(
+    "heard",
+    metadata,
+    _task_key(primary=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("at", MOMENT, nullable=False),
+)
+
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("forge", sa.Text, primary_key=True),
+    sa.Column("repository_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("since", sa.Text, nullable=False),
 )

@@ -87,10 +87,20 @@ def of_issue(conn: Connection, forge: str, repository_id: int, number: int) -> T
     return task_of(row) if row else None
 
 
-def of_pull(conn: Connection, forge: str, repository_id: int, number: int, branch: str) -> Task | None:
+def of_pull(conn: Connection, forge: str, repository_id: int, number: int, branch: str = "") -> Task | None:
     """The task whose pull request has this number, or whose branch is its head."""
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id)
     either = sa.or_(tasks.c.pr_number == number, tasks.c.branch == branch)
+    row = conn.execute(sa.select(tasks).where(*where, either).order_by(tasks.c.id.desc()).limit(1)).mappings().first()
+    return task_of(row) if row else None
+
+
+def of_branch(conn: Connection, forge: str, repository_id: int, branch: str | None, head: str | None) -> Task | None:
+    """The task that works on this branch, or that offered this commit for review."""
+    if branch is None and head is None:
+        return None
+    where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id)
+    either = tasks.c.branch == branch if branch else tasks.c.head == head
     row = conn.execute(sa.select(tasks).where(*where, either).order_by(tasks.c.id.desc()).limit(1)).mappings().first()
     return task_of(row) if row else None
 

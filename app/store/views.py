@@ -118,7 +118,7 @@ def moment(value: datetime | None) -> str | None:
 
 def shown(row: Row) -> Json:
     """A task as the contract shows it, from its row with its texts."""
-    signs = [at for at in (row["moved_at"], row["seen_at"]) if at]
+    signs = [at for at in (row["moved_at"], row["seen_at"], row["active_at"]) if at]
     return {
         "task_id": row["task_id"],
         "source": row["source"],

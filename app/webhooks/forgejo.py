@@ -3,12 +3,14 @@
 import hashlib
 
 from flask import Blueprint, Response, current_app, jsonify, request
+from sqlalchemy import Connection
 
 from app import wiring
 from app.domain.errors import Kind, Refused
 from app.forgejo.signature import is_signed
 from app.ports import Fleet
 from app.store import deliveries
+from app.webhooks.doorbell import Doorbell
 
 blueprint = Blueprint("webhooks", __name__)
 
@@ -16,28 +18,32 @@ SIGNATURES = ("X-Forgejo-Signature", "X-Gitea-Signature", "X-Hub-Signature-256")
 EVENT_TYPES = ("X-Forgejo-Event-Type", "X-Gitea-Event-Type", "X-Forgejo-Event", "X-Gitea-Event")
 DELIVERIES = ("X-Forgejo-Delivery", "X-Gitea-Delivery")
 LONGEST_NAME = 200
+FORM = "application/x-www-form-urlencoded"
 
 
 @blueprint.post("/webhooks/forgejo")
 def receive() -> tuple[Response, int]:
     """202 once the delivery is stored (or was before); 401 without a good signature."""
     fleet: Fleet = current_app.extensions["fleet"]
+    if request.mimetype == FORM:
+        raise Refused(Kind.INVALID, "This hook sends a form: set its content type to application/json.")
     body = request.get_data(cache=True)
-    forge = _signed_by(fleet, body)
     event = _header(EVENT_TYPES) or "unknown"
     delivery = _header(DELIVERIES) or f"sha256:{hashlib.sha256(body).hexdigest()}"
     with fleet.engine.begin() as conn:
+        forge = _signed_by(fleet, conn, body)
         new = deliveries.keep(conn, forge, delivery, event, body, fleet.clock())
     if new:
-        fleet.nudge.soon()
+        bell: Doorbell = current_app.extensions["doorbell"]
+        bell.ring()
     return jsonify({"result": "accepted" if new else "duplicate", "delivery": delivery}), 202
 
 
-def _signed_by(fleet: Fleet, body: bytes) -> str:
-    """The forge whose secret signed the body."""
+def _signed_by(fleet: Fleet, conn: Connection, body: bytes) -> str:
+    """The forge one of whose secrets signed the body."""
     signature = _header(SIGNATURES)
-    for forge, secret in wiring.webhook_secrets(fleet).items():
-        if is_signed(secret, body, signature):
+    for forge, secrets in wiring.webhook_secrets(fleet, conn).items():
+        if any(is_signed(secret, body, signature) for secret in secrets):
             return forge
     raise Refused(
         Kind.UNAUTHORIZED,

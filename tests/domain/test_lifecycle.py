@@ -32,7 +32,7 @@ from tests.builders import AT, a_fact, a_task
 
 LATER = AT + timedelta(minutes=1)
 FACTS = tuple(what for what in What if what is not What.REQUESTED)
-TELL = {Debt.COMMENT, Debt.LABEL}
+TELL = {Debt.COMMENT, Debt.LABEL, Debt.STATUS}
 
 # Where each fact may lead, told a second time. C created, A assigned, R running, V review_pending, P parked,
 # D completed, F failed, L agent_lost, X cancelled; `.` refused; several letters where it depends on the task.
@@ -44,7 +44,7 @@ started             .    R    R    .    .    .    .    .    .
 beat                .    A    R    .    .    .    .    .    .
 expired             .    CF   L    .    .    .    .    .    .
 given_back          .    C    C    .    .    .    .    .    .
-finished            .    RDF  RDF  V    .    .    .    .    .
+finished            .    RDFV RDFV V    .    .    .    .    .
 failed              .    CF   CF   .    .    .    .    .    .
 limit_reached       .    P    P    .    .    .    .    .    .
 due                 C    .    .    .    C    .    .    CF   .
@@ -52,7 +52,12 @@ pull_opened         .    V.   V.   V    .    .    .    .    .
 pull_reopened       .    .    .    .    .    .    .    .    V.
 pull_merged         D    D    D    D    D    D    D    D    D
 pull_closed         X.   X.   X.   X.   X.   .    F.   .    X.
+pull_news           .    .    .    V    .    .    .    .    .
 changes_requested   .    .    .    RF   .    .    .    .    .
+conflicted          .    .    .    R    .    .    .    .    .
+issue_edited        C    A    R    V    P    .    F    L    X
+text_accepted       C    A    R    V    P    .    F    L    X
+rerouted            C    .    .    .    P    .    .    .    .
 issue_wanted        .    .    .    .    .    .    .    .    C.
 issue_closed        X    X    X    X    X    .    .    X    .
 label_removed       X    X    X    X    X    .    .    X    .
@@ -74,6 +79,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "never confirmed": {"unconfirmed": UNCONFIRMED_LIMIT - 1},
     "has a pull request": {"pr_number": 13, "head": "old"},
     "no reviews left": {"review_count": 2},
+    "in a round of review": {"pr_number": 13, "head": "old", "review_count": 1},
     "with an agent": {"host_id": None, "agent_id": "agent-1"},
     "its pull request was closed": {"reason": "pull_closed"},
     "its issue was closed": {"reason": "issue_closed"},
@@ -85,8 +91,13 @@ DETAILS: dict[str, dict[str, Any]] = {
     "transient": {"transient": True},
     "pushed": {"pushed": True, "head": "new"},
     "pushed what was known": {"pushed": True, "head": "old"},
+    "says why nothing changed": {"summary": "Looked.\nNothing to change: it is right as it is."},
 }
-PLACES = {What.PLACED: {"host_id": "host-1"}, What.CLAIMED: {"agent_id": "agent-1"}}
+PLACES: dict[What, dict[str, Any]] = {
+    What.PLACED: {"host_id": "host-1"},
+    What.CLAIMED: {"agent_id": "agent-1"},
+    What.REROUTED: {"capset_id": 7, "priority": 3},
+}
 
 
 def a_task_in(state: State, **given: Any) -> Task:
@@ -157,12 +168,14 @@ class TestEveryStateMeetsEveryFact:
             assert not after.ready or after.state is State.CREATED
             assert (after.completed_at is not None) == (after.state in ENDS)
             assert answer.owes == answer.move.owes
-            assert after.run - task.run == (
-                after.state is State.ASSIGNED or (what is What.CHANGES_REQUESTED and after.state is State.RUNNING)
-            )
-            assert (after.id, after.task_id, after.priority, after.capset_id, after.created_at, after.branch, after.max_retries) == (
-                task.id, task.task_id, task.priority, task.capset_id, task.created_at, task.branch, task.max_retries,
+            rounds = (What.CHANGES_REQUESTED, What.CONFLICTED)
+            begins = what in (What.PLACED, What.CLAIMED) or (what in rounds and after.state is State.RUNNING)
+            assert after.run - task.run == begins
+            assert (after.id, after.task_id, after.created_at, after.branch, after.max_retries) == (
+                task.id, task.task_id, task.created_at, task.branch, task.max_retries,
             )  # fmt: skip
+            if what is not What.REROUTED:
+                assert (after.priority, after.capset_id) == (task.priority, task.capset_id)
 
     @pytest.mark.parametrize("what", sorted(TOLD))
     @pytest.mark.parametrize("fence", [None, 0, 1, 3])
@@ -206,7 +219,7 @@ class TestCreated:
         task = decision.task
         assert (task.state, task.run, task.assigned_at, task.ready) == (State.ASSIGNED, 1, LATER, False)
         assert (task.mode, task.host_id, task.agent_id, task.reason) == (Mode.SSH_CLI, "host-1", None, None)
-        assert set(decision.owes) == {Debt.START, Debt.LABEL}
+        assert set(decision.owes) == {Debt.START, Debt.LABEL, Debt.ASSIGN}
 
     def test_an_agent_that_claims_it_begins_a_run_that_nobody_has_to_start(self) -> None:
         decision = the(a_task(host_id="host-9"), What.CLAIMED, agent_id="agent-1")
@@ -265,7 +278,7 @@ class TestRunning:
         )
         task = decision.task
         assert (task.state, task.pr_number, task.pr_title, task.head) == (State.REVIEW_PENDING, 13, "Fix", "new")
-        assert set(decision.owes) == TELL
+        assert set(decision.owes) == {Debt.ASK_REVIEW, *TELL}
 
     def test_the_pull_request_of_an_earlier_run_does_not_end_this_one(self) -> None:
         with pytest.raises(Refused):
@@ -282,6 +295,32 @@ class TestRunning:
     def test_a_finish_that_delivered_nothing_new_is_no_success(self, detail: dict[str, Any]) -> None:
         task = the(a_task_in(State.RUNNING, head="old"), What.FINISHED, **detail).task
         assert (task.state, task.reason) == (State.FAILED, "no_delivery")
+
+    def test_a_finish_that_says_why_nothing_changed_is_an_end_of_its_own(self) -> None:
+        task = the(a_task_in(State.RUNNING), What.FINISHED, summary="**Nothing to change:** it is right.").task
+        assert (task.state, task.reason) == (State.FAILED, "nothing_to_change")
+
+    @pytest.mark.parametrize(
+        "detail",
+        [
+            {"summary": " "},
+            {"summary": "Nothing to change: x", "unreadable": True},
+            {"summary": "Nothing to change: x", "commits": ["a"]},
+            {"summary": "All done."},
+            {"summary": "Nothing to change:"},
+        ],
+    )
+    def test_words_that_are_no_reason_are_none(self, detail: dict[str, Any]) -> None:
+        assert the(a_task_in(State.RUNNING), What.FINISHED, **detail).task.reason == "no_delivery"
+
+    def test_in_a_round_of_review_the_reviewer_hears_the_reason(self) -> None:
+        decision = the(
+            a_task_in(State.RUNNING, pr_number=13, review_count=1),
+            What.FINISHED,
+            summary="Nothing to change: it is right.",
+        )
+        assert (decision.task.state, decision.task.reason) == (State.REVIEW_PENDING, "nothing_to_change")
+        assert Debt.ANSWER in decision.owes
 
     def test_where_no_pull_request_is_wanted_finishing_completes_it(self) -> None:
         decision = the(a_task_in(State.RUNNING, wants_pull=False), What.FINISHED)
@@ -384,7 +423,7 @@ class TestReview:
     def test_a_merge_completes_any_live_task_and_stops_what_still_runs(self, state: State) -> None:
         decision = decide(a_task_in(state, reason="limit"), a_fact(What.PULL_MERGED, number=13), LATER)
         assert (decision.task.state, decision.task.completed_at, decision.task.reason) == (State.COMPLETED, LATER, None)
-        assert set(decision.owes) == {Debt.STOP, Debt.RECEIPT, *TELL}
+        assert set(decision.owes) == {Debt.STOP, Debt.RECEIPT, Debt.COMMENT, Debt.LABEL}
 
     @pytest.mark.parametrize("state", [State.FAILED, State.AGENT_LOST, State.CANCELLED])
     def test_what_was_given_up_here_and_merged_there_is_done(self, state: State) -> None:
@@ -441,7 +480,7 @@ class TestPeople:
 
 
 details = st.fixed_dictionaries(
-    {"host_id": st.just("host-1"), "agent_id": st.just("agent-1")},
+    {"host_id": st.just("host-1"), "agent_id": st.just("agent-1"), "capset_id": st.just(7), "priority": st.just(3)},
     optional={
         "transient": st.booleans(),
         "pushed": st.booleans(),

@@ -113,11 +113,36 @@ class TestSections:
         assert prompt.validation == ("by hand", "`make test` passes")
         assert "- `make test` passes" in prompt.text
 
-    def test_the_whole_reads_like_this(self) -> None:
-        prompt = read_issue("Fix the  total", "It is off.\n## Rules\n1. small\n## Tests\n- [ ] sums", ["make"])
-        assert prompt.text == (
-            "# Fix the total\n\nIt is off.\n\n## Constraints\n\n- small\n\n## Validation\n\n- sums\n- `make` passes\n"
-        )
+    @pytest.mark.parametrize(
+        "heading",
+        [
+            "### ✅ Acceptance Criteria",
+            "## 3. Verification:",
+            "**Acceptance criteria:**",
+            "__Definition of done__",
+            "## Tests (must pass)",
+            "## *Validation*",
+            "Success criteria\n----------------",
+        ],
+    )
+    def test_headings_come_in_many_dresses(self, heading: str) -> None:
+        prompt = read_issue("Fix", f"Do it.\n\n{heading}\n\n- it adds up\n\n## Notes\nx")
+        assert prompt.validation == ("it adds up",) and "## Notes\nx" in prompt.text
+
+    def test_bold_text_that_names_no_section_is_text(self) -> None:
+        prompt = read_issue("Fix", "**Careful**\n\nIt is old.\n---\nReally.")
+        assert (prompt.constraints, prompt.validation) == ((), ()) and "It is old.\n---\nReally." in prompt.text
+
+    def test_what_an_issue_form_leaves_empty_says_nothing(self) -> None:
+        assert read_issue("Fix", "### Acceptance criteria\n\n_No response_").validation == ()
+
+    def test_a_task_list_without_a_heading_says_when_it_is_done(self) -> None:
+        prompt = read_issue("Fix", "Please:\n- [ ] add the last price\n- [x] look at it\n- say so")
+        assert prompt.validation == ("Done: add the last price",)
+        assert "- [x] look at it" in prompt.text
+
+    def test_a_heading_that_asks_for_it_comes_before_a_task_list(self) -> None:
+        assert read_issue("Fix", "- [ ] a\n## Tests\n- t").validation == ("t",)
 
 
 class TestHostileText:
@@ -154,7 +179,7 @@ class TestHostileText:
         assert clean(text) == seen
 
     def test_a_body_without_end_is_cut(self) -> None:
-        assert len(read_issue("Fix", "x" * 1_000_000).text) < LONGEST_BODY + 100
+        assert len(read_issue("Fix", "x" * 1_000_000).text) < LONGEST_BODY + 1000
 
     @pytest.mark.parametrize(
         "body",
@@ -223,7 +248,7 @@ class TestReview:
         text = read_review(
             "Fix the total", " Almost. ", [("app/total.py", 7, "off by one"), ("README.md", None, "say so")]
         )
-        assert "Fix the total\n\nAlmost.\n" in text
+        assert "on: Fix the total\n" in text and "\nAlmost.\n" in text
         assert "\n- app/total.py:7: off by one\n" in text
         assert "\n- README.md: say so\n" in text
 

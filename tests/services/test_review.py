@@ -1,12 +1,15 @@
 """Pull requests followed: opened, asked to change, merged, closed; in whatever order it is heard."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State
-from app.services import intake
-from app.store import tasks
-from tests.workshop import Workshop, signed
+from app.services import intake, review, start
+from app.store import tasks, views
+from tests.conftest import FakeClock
+from tests.workshop import WIDGETS, Workshop, signed
 
 
 def test_a_run_that_pushed_ends_in_a_pull_request_that_waits_for_review(workshop: Workshop) -> None:
@@ -62,13 +65,41 @@ def test_a_review_brings_its_notes_with_file_and_line(workshop: Workshop) -> Non
     assert (asked["by"], asked["text"], asked["comments"]) == ("reviewer", "Hm.", [["total.py", 1, "Why?"]])
 
 
-@pytest.mark.parametrize("event", ["APPROVED", "COMMENT"])
-def test_a_review_that_asks_for_nothing_changes_nothing(workshop: Workshop, event: str) -> None:
+def test_a_remark_that_asks_for_nothing_changes_nothing(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     before = workshop.task(number)
-    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event=event, body="Fine.")
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="COMMENT", body="Fine.")
     workshop.hear()
     assert workshop.task(number) == before
+
+
+def test_an_approval_and_green_checks_are_shown_and_start_nothing(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    head = workshop.task(number).head or ""
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="APPROVED", body="Fine.")
+    workshop.forge.run_ci(WIDGETS, head, "success")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 1)
+    [status] = workshop.comments(number)
+    assert "Approved by reviewer; checks are green." in status
+
+
+def test_checks_that_failed_are_shown_once_and_again_when_they_pass(workshop: Workshop) -> None:
+    number, _ = workshop.in_review()
+    for state, words in (("failure", "Checks have failed."), ("success", "Checks are green.")):
+        workshop.forge.run_ci(WIDGETS, workshop.task(number).head or "", state)
+        workshop.hear()
+        workshop.reconcile()
+        assert words in workshop.comments(number)[0]
+    assert workshop.facts(number).count("pull_news") == 2
+
+
+def test_checks_of_others_are_polled_where_no_delivery_tells_of_them(workshop: Workshop) -> None:
+    number, _ = workshop.in_review()
+    workshop.forge.faults.webhooks_off = True
+    workshop.forge.run_ci(WIDGETS, workshop.task(number).head or "", "failure")
+    workshop.reconcile()
+    assert "Checks have failed." in workshop.comments(number)[0]
 
 
 def test_a_dismissed_review_starts_nothing(workshop: Workshop) -> None:
@@ -216,3 +247,186 @@ def test_a_retry_is_not_undone_by_a_pull_request_that_was_closed_before(workshop
         tasks.record(conn, task.id, Fact(What.RETRY), workshop.fleet.clock())
     workshop.reconcile()
     assert workshop.task(number).live
+
+
+# --- several reviews, conflicts, honest answers ----------------------------------------------------------
+
+
+def quiet(workshop: Workshop, seconds: float = 10) -> None:
+    """Give reviewers so long to finish what they are saying."""
+    workshop.fleet = replace(workshop.fleet, config=replace(workshop.fleet.config, review_quiet_secs=seconds))
+
+
+def test_reviews_that_come_shortly_after_each_other_are_one_round(workshop: Workshop, clock: FakeClock) -> None:
+    number, pull = workshop.in_review()
+    quiet(workshop)
+    note = {"path": "total.py", "new_position": 1, "body": "Why?"}
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="COMMENT", comments=[note])
+    workshop.review(pull, "Cover the empty list.")
+    workshop.hear()
+    assert workshop.task(number).state is State.REVIEW_PENDING
+    clock.pass_(5)
+    workshop.review(pull, "And negative prices.")
+    workshop.hear()
+    clock.pass_(9)
+    workshop.hear()
+    assert workshop.task(number).state is State.REVIEW_PENDING, "the last one came nine seconds ago"
+    clock.pass_(2)
+    workshop.hear()
+    task, asked = workshop.task(number), workshop.shown(number)["events"][-1]["detail"]
+    assert (task.state, task.review_count) == (State.RUNNING, 1)
+    assert asked["text"] == "Cover the empty list.\n\nAnd negative prices." and asked["comments"] == [
+        ["total.py", 1, "Why?"]
+    ]
+    workshop.start(number)
+    workshop.finish(number, "2")
+    workshop.hear()
+    workshop.reconcile()
+    assert workshop.task(number).review_count == 1
+
+
+def test_an_approval_after_it_takes_back_what_was_asked(workshop: Workshop, clock: FakeClock) -> None:
+    number, pull = workshop.in_review()
+    quiet(workshop)
+    workshop.review(pull)
+    workshop.hear()
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="APPROVED", body="Never mind.")
+    clock.pass_(20)
+    workshop.hear()
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 1)
+
+
+def test_a_review_by_a_bot_that_nobody_invited_starts_nothing(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.people["lint-bot"] = workshop.forge.client(workshop.forge.add_user("lint-bot"))
+    workshop.forge.collaborate(WIDGETS, "lint-bot", "write")
+    workshop.say("POST", f"/pulls/{pull}/reviews", "lint-bot", event="REQUEST_CHANGES", body="Semicolons!")
+    workshop.hear()
+    workshop.reconcile()
+    assert workshop.task(number).state is State.REVIEW_PENDING
+
+
+def test_a_round_is_told_the_code_and_what_was_asked_and_answered_before(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.review(pull, "Cover the empty list.")
+    workshop.hear()
+    workshop.start(number)
+    workshop.finish(number, "2")
+    workshop.hear()
+    note = {"path": "total.py", "new_position": 1, "body": "Still wrong."}
+    workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="REQUEST_CHANGES", body="Again.", comments=[note])
+    workshop.hear()
+    with workshop.fleet.engine.begin() as conn:
+        task = workshop.task(number)
+        session, text = start.prompt_of(conn, task, views.brief(conn, task.id))
+    assert session == "session-1"
+    assert "- total.py:1: Still wrong.\n    | @@ -1 +1 @@" in text
+    assert "Asked:\nCover the empty list.\nAnswered:\nThe total is right now." in text
+
+
+def conflicting(workshop: Workshop) -> int:
+    """A pull request whose base moved away under it."""
+    number, _ = workshop.in_review()
+    workshop.forge.commit(WIDGETS, "alice", "main", {"total.py": "other"}, "Meanwhile")
+    return number
+
+
+def test_a_base_that_moved_gets_a_round_that_resolves_it(workshop: Workshop) -> None:
+    number = conflicting(workshop)
+    workshop.reconcile()
+    workshop.reconcile()
+    task = workshop.task(number)
+    assert (task.state, task.run, task.review_count) == (State.RUNNING, 2, 0)
+    with workshop.fleet.engine.begin() as conn:
+        session, text = start.prompt_of(conn, task, views.brief(conn, task.id))
+    assert session == "session-1" and "Merge `origin/main` into this branch" in text
+
+
+def test_a_conflict_that_the_forge_takes_back_was_none(workshop: Workshop, clock: FakeClock) -> None:
+    number = conflicting(workshop)
+    quiet(workshop)
+    workshop.reconcile()
+    workshop.push(number, "other")
+    clock.pass_(20)
+    workshop.hear()
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 1)
+
+
+def test_conflicts_without_end_are_left_to_a_person(workshop: Workshop) -> None:
+    number = conflicting(workshop)
+    for content in "abcd":
+        workshop.reconcile()
+        if workshop.task(number).state is State.RUNNING:
+            workshop.start(number)
+            workshop.finish(number, content)
+            workshop.hear()
+    assert workshop.task(number).state is State.REVIEW_PENDING
+    assert workshop.facts(number).count("conflicted") == review.MOST_CONFLICTS
+    assert "conflicts with its base, and a person must look" in workshop.comments(number)[0]
+
+
+def test_nothing_to_change_is_an_end_with_the_agents_own_reason(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.finish(number, None, "I looked.\nNothing to change: the total is right.")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.FAILED, "nothing_to_change")
+    assert "Failed: nothing to change." in workshop.comments(number)[0]
+    assert "the total is right." in workshop.comments(number)[0]
+
+
+def test_a_reviewer_hears_why_nothing_was_changed_and_decides(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.review(pull)
+    workshop.hear()
+    workshop.start(number)
+    workshop.finish(number, None, "Nothing to change: the empty list is covered.")
+    workshop.hear()
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 2)
+    [answer] = workshop.comments(pull)
+    assert "The agent changed nothing in run 2" in answer and "the empty list is covered" in answer
+    workshop.merge(pull)
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+
+
+def test_a_draft_is_not_offered_while_its_run_goes_on(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.push(number)
+    pull = workshop.say("POST", "/pulls", head=workshop.task(number).branch, base="main", title="WIP: by hand")[
+        "number"
+    ]
+    workshop.hear()
+    assert workshop.task(number).state is State.RUNNING
+    workshop.say("PATCH", f"/pulls/{pull}", title="By hand")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.REVIEW_PENDING, pull)
+
+
+def test_a_push_by_somebody_is_a_sign_of_life(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.running()
+    before = workshop.shown(number)["last_activity_at"]
+    clock.pass_(600)
+    workshop.push(number)
+    workshop.hear()
+    assert workshop.shown(number)["last_activity_at"] > before
+
+
+def test_deleting_the_branch_closes_the_pull_request_and_ends_the_task(workshop: Workshop) -> None:
+    number, _ = workshop.in_review()
+    workshop.say("DELETE", f"/branches/{workshop.task(number).branch}")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.CANCELLED, "pull_closed")
+
+
+def test_the_merge_ends_a_round_that_still_runs_at_once(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.review(pull)
+    workshop.hear()
+    workshop.start(number)
+    workshop.merge(pull)
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+    assert "stop" in {debt["kind"] for debt in workshop.shown(number)["debts"]}

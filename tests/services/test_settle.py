@@ -1,14 +1,19 @@
 """Debts to the forge: paid once however often it is tried, adopted where they were paid, given up where all can see it."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.domain import receipt, seal
+from app.domain.errors import Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State
 from app.services import intake, settle
 from app.store import debts, tasks, views
+from tests import builders
 from tests.conftest import FakeClock
 from tests.workshop import REPO, WIDGETS, Workshop
 
@@ -299,3 +304,92 @@ def test_an_outage_of_hours_fails_no_finished_task(workshop: Workshop, clock: Fa
     workshop.forge.faults.clear()
     pay_for_hours(workshop, clock)
     assert workshop.task(number).state is State.REVIEW_PENDING
+
+
+def test_the_newest_commit_shows_how_the_task_stands_with_a_link(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+
+    def status() -> dict[str, Any]:
+        found = workshop.people["alice"].get(f"{REPO}/commits/{workshop.task(number).head}/status").json()
+        [ours] = found["statuses"]
+        return dict(ours)
+
+    assert (status()["context"], status()["status"]) == ("agent-fleet/task", "success")
+    assert status()["target_url"].endswith(f"/tasks/acme%2Fwidgets%23{number}")
+    workshop.review(pull)
+    workshop.hear()
+    assert status()["status"] == "pending"
+
+
+def test_labels_bear_the_names_that_the_forge_was_given(workshop: Workshop) -> None:
+    forge = builders.declared(workshop.forge.url)["forges"]["main"] | {"labels": {"doing": "agent/working", "todo": ""}}
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forges={"main": forge})
+    number = workshop.running()
+    assert workshop.labels(number) == {"agent:python", "agent/working"}
+    assert [
+        label.exclusive for label in workshop.forge.repository(WIDGETS).labels if label.name == "agent/working"
+    ] == [True]
+
+
+def test_a_label_that_does_not_come_to_stand_there_is_no_success(workshop: Workshop) -> None:
+    """The forge drops a label it does not know without a word."""
+    number = workshop.open_issue()
+    forge = workshop.fleet.forges("main")
+    label = workshop.forge.add_label(WIDGETS, "status:doing")
+    workshop.forge.faults.next("POST", rf"/issues/{number}/labels$", "cut")
+    with pytest.raises(Refused):
+        forge.set_labels(WIDGETS, number, {"status:doing": ""}, frozenset())
+    forge.set_labels(WIDGETS, number, {"status:doing": ""}, frozenset())
+    assert label.name in workshop.labels(number)
+
+
+def test_reviewers_of_the_rule_are_asked(workshop: Workshop) -> None:
+    rule = builders.declared()["repositories"][0] | {"reviewers": ["reviewer"]}
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forge_url=workshop.forge.url, repositories=[rule])
+    _, pull = workshop.in_review()
+    asked = workshop.people["alice"].get(f"{REPO}/pulls/{pull}").json()["requested_reviewers"]
+    assert [one["login"] for one in asked] == ["reviewer"]
+
+
+def test_work_whose_validation_nobody_reported_is_marked_until_it_is(workshop: Workshop) -> None:
+    rule = builders.declared()["repositories"][0] | {"validation": ["make test"]}
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forge_url=workshop.forge.url, repositories=[rule])
+    number, pull = workshop.in_review()
+
+    def title() -> str:
+        return str(workshop.people["alice"].get(f"{REPO}/pulls/{pull}").json()["title"])
+
+    assert title() == "WIP: Fix the total"
+    workshop.review(pull)
+    workshop.hear()
+    workshop.start(number)
+    workshop.finish(number, "2", validation=[{"command": "make test", "exit_code": 0}])
+    workshop.hear()
+    assert title() == "Fix the total"
+
+
+def test_the_receipt_is_signed_and_proves_the_history(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.merge(pull)
+    workshop.hear()
+    proof = receipt_of(workshop, number) or {}
+    events = workshop.shown(number)["events"]
+    assert seal.verify(receipt.text(proof).encode(), proof["signature"]["key"]) == proof
+    assert proof["history"] == {"events": len(events), "head": receipt.chain(proof["task_id"], events)}
+    posted = next(text for text in workshop.comments(number) if "kind=receipt" in text)
+    inside = posted.split("```json\n")[1].split("\n```")[0]
+    assert seal.verify(inside.encode()) == proof
+
+
+def test_a_receipt_has_the_shape_that_is_promised(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.merge(pull)
+    workshop.hear()
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "receipt.schema.json").read_text())
+    proof = receipt_of(workshop, number) or {}
+    assert set(proof) == set(schema["properties"]) == set(schema["required"])
+    assert set(proof["runs"][0]) == set(schema["properties"]["runs"]["items"]["properties"])
+    assert set(proof["pull_request"]) == set(schema["properties"]["pull_request"]["properties"])

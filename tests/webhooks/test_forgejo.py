@@ -11,10 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import wiring
+from app.domain.task import State
+from app.forgejo import hooks
 from app.forgejo.signature import sign
 from app.services import intake, replay
 from app.web import create_app
-from tests.workshop import SECRET, Workshop, signed
+from tests.workshop import NOWHERE, SECRET, Workshop, signed
 
 PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"
 SAMPLES = json.loads((PAYLOADS / "index.json").read_text())
@@ -65,6 +67,74 @@ def test_without_a_secret_of_our_own_nothing_is_let_in(workshop: Workshop) -> No
     assert answer.status_code == 401
 
 
+@pytest.mark.parametrize("apart", [" ", ",", ", ", "\n"])
+def test_while_a_secret_is_replaced_the_old_and_the_new_are_both_good(workshop: Workshop, apart: str) -> None:
+    secrets = {**workshop.fleet.config.secrets, "FLEET_WEBHOOK_SECRET": f"the-new-secret{apart}{SECRET}"}
+    fleet = replace(workshop.fleet, config=replace(workshop.fleet.config, secrets=secrets))
+    client = create_app(fleet).test_client()
+    good = [client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=one)) for one in ("the-new-secret", SECRET)]
+    bad = [
+        client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=one)) for one in ("", "the-new", "other-secret")
+    ]
+    assert [answer.status_code for answer in good + bad] == [202, 202, 401, 401, 401]
+
+
+def test_a_secret_with_a_comma_in_it_is_still_one(workshop: Workshop) -> None:
+    secrets = {**workshop.fleet.config.secrets, "FLEET_WEBHOOK_SECRET": "a, b-secret"}
+    client = create_app(replace(workshop.fleet, config=replace(workshop.fleet.config, secrets=secrets))).test_client()
+    answers = [
+        client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=one)) for one in ("a, b-secret", "b-secret")
+    ]
+    assert [answer.status_code for answer in answers] == [202, 401]
+
+
+def test_a_form_is_refused_with_what_to_change(workshop: Workshop) -> None:
+    answer = workshop.client.post(ADDRESS, data={"payload": ISSUE.decode()}, headers={"X-Forgejo-Signature": "x"})
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid")
+    assert "application/json" in answer.get_json()["error"] and workshop.inbox() == []
+
+
+def test_a_test_delivery_is_taken_for_what_it_is(workshop: Workshop) -> None:
+    workshop.forge.test_delivery("acme/widgets", "alice")
+    workshop.hear()
+    assert (workshop.inbox()[0]["result"], workshop.tasks()) == ("applied", [])
+    assert "test delivery" in workshop.inbox()[0]["why"]
+
+
+def test_an_organisations_hook_beside_the_repositorys_brings_everything_twice_and_does_no_harm(
+    workshop: Workshop,
+) -> None:
+    order = {
+        "type": "forgejo",
+        "active": True,
+        "events": list(hooks.ASKED),
+        "config": {"url": NOWHERE, "content_type": "json", "secret": SECRET},
+    }
+    workshop.people["alice"].post("/orgs/acme/hooks", json=order).raise_for_status()
+    number, pull = workshop.in_review()
+    comment = workshop.comment(number, "/status")
+    workshop.hear()
+    workshop.merge(pull)
+    workshop.hear()
+    assert workshop.task(number).state is State.COMPLETED
+    assert len({row["delivery_id"] for row in workshop.inbox()}) == len(workshop.inbox())
+    kinds = [text.rpartition("kind=")[2].removesuffix(" -->") for text in workshop.comments(number)]
+    assert sorted(kinds) == ["receipt", "reply", "status"] and workshop.reactions(comment) == {"eyes", "rocket"}
+
+
+def test_a_broker_that_hangs_holds_up_no_answer(workshop: Workshop) -> None:
+    let_go = threading.Event()
+
+    class Hanging:
+        def soon(self) -> None:
+            let_go.wait(30)
+
+    client = create_app(replace(workshop.fleet, nudge=Hanging())).test_client()
+    answers = [client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, delivery=f"d-{at}")) for at in range(20)]
+    assert {answer.status_code for answer in answers} == {202} and not let_go.is_set()
+    let_go.set()
+
+
 def test_the_same_delivery_a_hundred_times_at_once_is_one_row_and_one_task(workshop: Workshop) -> None:
     workshop.open_issue()
     workshop.forge.settle()
@@ -101,7 +171,7 @@ def test_two_deliveries_of_one_issue_applied_at_once_make_one_task(workshop: Wor
     assert replay.differences(workshop.fleet) == (8, [])
 
 
-@pytest.mark.parametrize("event", ["push", "create", "fork", "wiki", "package", "", "ünknown", "x" * 300])
+@pytest.mark.parametrize("event", ["status", "fork", "wiki", "package", "", "ünknown", "x" * 300])
 def test_an_event_that_says_nothing_to_us_is_kept_and_ignored(workshop: Workshop, event: str) -> None:
     assert workshop.client.post(ADDRESS, data=b"{}", headers=signed(b"{}", event)).status_code == 202
     workshop.work()

@@ -42,6 +42,25 @@ def test(number: int) -> Response:
     return nothing()
 
 
+@organisations.get("/labels")
+def labels_of_organisation(org: str) -> Response:
+    """None: this forge's labels belong to repositories."""
+    found = world().users.get(org.lower())
+    if found is None or found.owners is None:
+        raise Problem(404)
+    return answer([])
+
+
+@organisations.get("/repos")
+def repositories_of(org: str) -> Response:
+    """Those that whoever asks may see."""
+    found = world().users.get(org.lower())
+    if found is None or found.owners is None:
+        raise Problem(404)
+    seen = [one for one in world().repositories.values() if one.owner is found and world().may(me(), "read", one)]
+    return paged(seen, lambda one: objects.repository(world(), one, me()))
+
+
 @organisations.get("/hooks")
 def list_of_organisation(org: str) -> Response:
     return paged(of_organisation(org), objects.hook)

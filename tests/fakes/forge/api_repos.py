@@ -74,6 +74,15 @@ def part(login: str) -> Response:
     return nothing()
 
 
+@routes.get("/assignees")
+def assignees() -> Response:
+    """Everybody who may write; whoever may read the repository may ask."""
+    found = [
+        user for user in world().users.values() if world().may(user, "write", repository()) and user.owners is None
+    ]
+    return answer([objects.user(world(), user) for user in found])
+
+
 @routes.get("/collaborators/<login>/permission")
 def permission(login: str) -> Response:
     """Only admins may ask about others."""

@@ -7,7 +7,7 @@ import subprocess
 
 from flask import Blueprint, Response, request
 
-from . import branches, plumbing
+from . import agit, branches, plumbing
 from .api import asker, world
 from .api import repository as asked_repository
 from .plumbing import QUIET, ZERO
@@ -47,7 +47,10 @@ def push() -> Response:
         answer = call("git-receive-pack", sent)
         after = plumbing.refs(repo.path)
         for ref in sorted(set(before) | set(after)):
-            branches.moved(world(), repo, user, ref, before.get(ref, ZERO), after.get(ref, ZERO))
+            if ref.startswith(agit.FOR):
+                agit.pushed(world(), repo, user, ref, after[ref], agit.options(sent))
+            else:
+                branches.moved(world(), repo, user, ref, before.get(ref, ZERO), after.get(ref, ZERO))
     return pack(answer, "git-receive-pack", "result")
 
 

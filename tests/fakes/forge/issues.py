@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import payloads
+from . import objects, payloads
 from .state import Comment, Issue, Json, Label, Repository, User
 from .world import World
 
@@ -32,6 +32,8 @@ def open_issue(
     one.labels, one.assignees = labels, assignees
     for label in labels:
         world.note(one, "label", user, "1", label)
+    for assignee in assignees:
+        note_assignee(world, one, user, assignee)
     announce(world, repo, one, "opened", user)
     if labels:
         announce(world, repo, one, "label_updated", user, kind="_label")
@@ -84,7 +86,12 @@ def assign(world: World, repo: Repository, one: Issue, doer: User, assignees: li
                 else [other for other in one.assignees if other is not user]
             )
             world.touch(repo, one)
+            note_assignee(world, one, doer, user, action == "unassigned")
             announce(world, repo, one, action, doer, kind="_assign")
+
+
+def note_assignee(world: World, one: Issue, doer: User, user: User, removed: bool = False) -> None:
+    world.note(one, "assignees", doer, assignee=objects.user(world, user), removed_assignee=removed)
 
 
 def set_state(world: World, repo: Repository, one: Issue, doer: User, state: str, commit_id: str = "") -> None:

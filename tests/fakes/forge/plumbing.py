@@ -41,7 +41,12 @@ def text(path: Path, *args: str, stdin: bytes = b"", env: dict[str, str] | None 
 def create(path: Path, files: dict[str, str], name: str, email: str) -> None:
     path.mkdir(parents=True)
     run(path, "init", "--quiet", "--bare", "--initial-branch=main")
-    for key, value in {"gc.auto": "0", "receive.autogc": "false", "uploadpack.allowFilter": "true"}.items():
+    for key, value in {
+        "gc.auto": "0",
+        "receive.autogc": "false",
+        "uploadpack.allowFilter": "true",
+        "receive.advertisePushOptions": "true",
+    }.items():
         run(path, "config", key, value)
     if files:
         tree = write_tree(path, None, dict(files))

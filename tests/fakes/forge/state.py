@@ -84,6 +84,7 @@ class Pull:
     merge_commit: str | None = None
     requested: list[User] = field(default_factory=list)
     reviews: list[Review] = field(default_factory=list)
+    flow: int = 0
 
 
 @dataclass

@@ -119,7 +119,7 @@ def pull_request(world: World, repo: Repository, one: Issue, viewer: User | None
         "updated_at": when(one.updated),
         "closed_at": when(one.closed),
         "pin_order": 0,
-        "flow": 0,
+        "flow": pull.flow,
     }
 
 

@@ -1,0 +1,78 @@
+"""The seal of a receipt: an Ed25519 signature over the one way to write it down. One changed byte breaks it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from app.domain import receipt
+from app.domain.errors import Kind, Refused
+
+ALGORITHM = "ed25519"
+KEY_BYTES, SIGNATURE_BYTES = 32, 64
+
+
+def new_key() -> str:
+    """A private key, as hex."""
+    return Ed25519PrivateKey.generate().private_bytes_raw().hex()
+
+
+def public_key(private: str) -> str:
+    """The public half of a private key. Raises Refused."""
+    return _private(private).public_key().public_bytes_raw().hex()
+
+
+def sign(body: Mapping[str, Any], private: str) -> dict[str, Any]:
+    """The receipt with its signature and the public key that it can be checked with."""
+    value = _private(private).sign(_signed(body)).hex()
+    return {**body, "signature": {"algorithm": ALGORITHM, "key": public_key(private), "value": value}}
+
+
+def verify(content: bytes, key: str | None = None) -> dict[str, Any]:
+    """The receipt in a file, if it is whole: written just as it was signed, by the holder of `key` (or, without one, of
+    the key it names). Raises Refused with what is wrong."""
+    proof = _read(content)
+    given = proof.get("signature")
+    if not isinstance(given, dict) or given.keys() != {"algorithm", "key", "value"} or given["algorithm"] != ALGORITHM:
+        raise Refused(Kind.INVALID, "The receipt bears no Ed25519 signature.")
+    if key is not None and given["key"] != key:
+        raise Refused(Kind.INVALID, f"The receipt is signed with another key: it names {given['key']}, not {key}.")
+    public, value = _bytes(given["key"], KEY_BYTES), _bytes(given["value"], SIGNATURE_BYTES)
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(value, _signed(proof))
+    except (InvalidSignature, ValueError):
+        raise Refused(Kind.INVALID, "The signature does not fit: the receipt was changed after it was signed") from None
+    return proof
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """What spells the same is not the same file: it must stand there byte for byte as a receipt is written."""
+    try:
+        proof = json.loads(content)
+        whole = isinstance(proof, dict) and content.rstrip(b"\n") == receipt.text(proof).rstrip("\n").encode()
+    except (ValueError, RecursionError):
+        raise Refused(Kind.INVALID, "The file is not a receipt: it is not JSON.") from None
+    if not whole or content.endswith(b"\n\n"):
+        raise Refused(Kind.INVALID, "The file is not written as a receipt is: something in it was changed.")
+    return dict(proof)
+
+
+def _signed(proof: Mapping[str, Any]) -> bytes:
+    return receipt.canonical({name: value for name, value in proof.items() if name != "signature"}).encode()
+
+
+def _private(key: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(_bytes(key, KEY_BYTES))
+
+
+def _bytes(written: object, length: int) -> bytes:
+    """Lower-case hex of just so many bytes."""
+    try:
+        found = bytes.fromhex(written) if isinstance(written, str) else b""
+    except ValueError:
+        found = b""
+    if len(found) != length or found.hex() != written:
+        raise Refused(Kind.INVALID, f"A key or signature is {length} bytes as lower-case hex, and this is not.")
+    return found

@@ -1,0 +1,189 @@
+"""What we ask a forge: repositories, issues, pull requests, reviews, files, rights."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import httpx
+
+from app.forgejo import answers
+from app.forgejo.wire import Json, Wire
+from app.ports import Account, Asker, Comment, Issue, Pull, Repository, Review
+
+WRITERS = frozenset({"write", "admin", "owner"})
+LARGEST_FILE = 256 * 1024
+OUR_STATUS = "agent-fleet/task"
+
+
+class Reading(Wire):
+    """The reading half of a forge."""
+
+    _bot: Account | None = None
+
+    def bot(self) -> Account:
+        """The account that our token belongs to; a token that may not ask for it needs `bot_id` in fleet.toml."""
+        if self._bot is None:
+            answer = self.send("GET", "/user", ok={403} if self._bot_id else set())
+            self._bot = answers.account(answer.json()) if answer.is_success else Account(self._bot_id or 0, "")
+        return self._bot
+
+    # --- repositories and issues
+
+    def repository(self, full_name: str) -> Repository | None:
+        found = self.find(f"/repos/{full_name}")
+        return found and answers.repository(found)
+
+    def repositories_of(self, owner: str) -> list[str]:
+        """The full names of an owner's repositories that we can see."""
+        where = f"/orgs/{owner}/repos"
+        if self.find(where, limit=1) is None:
+            where = f"/users/{owner}/repos"
+        return [str(one["full_name"]) for one in self.pages(where) if not one.get("archived")]
+
+    def issue(self, repository: str, number: int) -> Issue | None:
+        found = self.find(f"/repos/{repository}/issues/{number}")
+        return answers.issue(found) if found and not found.get("pull_request") else None
+
+    def wanted_issues(self, repository: str, prefix: str) -> list[int]:
+        """The numbers of open issues that bear a label starting with `prefix` or are assigned to us."""
+        found = self.pages(f"/repos/{repository}/issues", state="open", type="issues")
+        issues = [answers.issue(one) for one in found if not one.get("pull_request")]
+        return [one.number for one in issues if _is_labelled(one, prefix) or self.is_assigned(one)]
+
+    def is_assigned(self, issue: Issue) -> bool:
+        """Whether we are among an issue's assignees."""
+        return bool(issue.assignees) and self.bot().id in [one.id for one in issue.assignees]
+
+    def changed_issues(self, repository: str, since: str) -> list[tuple[int, bool]]:
+        """Issues and pull requests that changed since a moment of the forge's own clock: number, and whether it is a
+        pull request."""
+        found = self.pages(f"/repos/{repository}/issues", state="all", since=since)
+        return [(one["number"], bool(one.get("pull_request"))) for one in found]
+
+    def comments_since(self, repository: str, since: str) -> list[Comment]:
+        """Comments on issues and pull requests that were written or edited since then."""
+        found = self.pages(f"/repos/{repository}/issues/comments", since=since)
+        return [comment for one in found if (comment := answers.comment(one))]
+
+    def who_labelled(self, repository: str, number: int, prefix: str) -> Asker | None:
+        """Who put the newest label that starts with `prefix` on an issue, by its timeline."""
+        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline")
+        put = [entry for entry in timeline if entry.get("user") and _puts_a_label(entry, prefix)]
+        return Asker(answers.account(put[-1]["user"]), int(put[-1]["id"])) if put else None
+
+    def who_assigned(self, repository: str, number: int) -> Asker | None:
+        """Who assigned an issue to us and was not taken back; None too where we did that ourselves."""
+        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline")
+        ours = [entry for entry in timeline if entry.get("user") and self._is_about_us(entry)]
+        if not ours or ours[-1].get("removed_assignee") or ours[-1]["user"]["id"] == self.bot().id:
+            return None
+        return Asker(answers.account(ours[-1]["user"]), int(ours[-1]["id"]))
+
+    def _is_about_us(self, entry: Json) -> bool:
+        return entry.get("type") == "assignees" and (entry.get("assignee") or {}).get("id") == self.bot().id
+
+    def may_write(self, repository: str, login: str) -> bool | None:
+        """Whether somebody may write to a repository; None where our token may not ask (that takes an admin's)."""
+        path = f"/repos/{repository}/collaborators/{quote(login, safe='')}/permission"
+        answer = self.send("GET", path, ok={403, 404})
+        if answer.status_code == httpx.codes.FORBIDDEN:
+            return None
+        return answer.is_success and answer.json().get("permission") in WRITERS
+
+    def is_assignable(self, repository: str, login: str) -> bool | None:
+        """Whether somebody can be given issues, which the forge offers those alone who may write; None where it does
+        not say. Anybody may ask this."""
+        found = self.send("GET", f"/repos/{repository}/assignees", ok={403, 404})
+        if not found.is_success:
+            return None
+        return login.lower() in {str(one.get("login", "")).lower() for one in found.json()}
+
+    # --- files and commits
+
+    def branch_head(self, repository: str, branch: str) -> str | None:
+        """The newest commit of a branch, None when there is no such branch."""
+        found = self.find(f"/repos/{repository}/branches/{quote(branch, safe='')}")
+        return str(found["commit"]["id"]) if found else None
+
+    def has_commit(self, repository: str, sha: str) -> bool:
+        """Whether the forge holds a commit; one that is compared with itself is either there or not found."""
+        return self.find(f"/repos/{repository}/compare/{quote(sha, safe='')}...{quote(sha, safe='')}") is not None
+
+    def has_file(self, repository: str, branch: str, path: str) -> bool:
+        """Whether a file stands on a branch. A path that would climb out of the address names none."""
+        if {"", ".", ".."} & set(path.split("/")):
+            return False
+        where = f"/repos/{repository}/contents/{quote(path)}"
+        return self.send("GET", where, query={"ref": branch}, ok={404}).is_success
+
+    def file(self, repository: str, branch: str, path: str) -> str | None:
+        """The text of a file on a branch; None when it is not there, is no file, or is too large to be meant."""
+        found = self.find(f"/repos/{repository}/contents/{quote(path)}", ref=branch)
+        if not isinstance(found, dict) or found.get("type") != "file" or int(found.get("size") or 0) > LARGEST_FILE:
+            return None
+        try:
+            return base64.b64decode(found.get("content") or "").decode(errors="replace")
+        except binascii.Error:
+            return None
+
+    def ci(self, repository: str, sha: str) -> str:
+        """How the checks of a commit stand together, ours left out: success, pending, failure, or "" without any."""
+        found = self.find(f"/repos/{repository}/commits/{sha}/status") or {}
+        states = {one["status"] for one in found.get("statuses") or () if one.get("context") != OUR_STATUS}
+        return next((name for name, those in _TOGETHER if states & those), "")
+
+    # --- pull requests
+
+    def pull(self, repository: str, number: int) -> Pull | None:
+        found = self.find(f"/repos/{repository}/pulls/{number}")
+        return answers.pull(found) if found else None
+
+    def pull_for(self, repository: str, branch: str, base: str) -> Pull | None:
+        """The pull request from `branch` into `base`, in whatever state; an open one before any other."""
+        found = self.find(f"/repos/{repository}/pulls/{quote(base, safe='')}/{quote(branch, safe='')}")
+        return answers.pull(found, branch) if found else None
+
+    def open_pull_for(self, repository: str, branch: str, base: str, head: str | None = None) -> Pull | None:
+        """The open pull request from `branch`. One that was pushed to `refs/for/` bears the pusher's name before it;
+        older forges do not name it at all, and it is known by its `head`."""
+        for found in self.pages(f"/repos/{repository}/pulls", state="open"):
+            pull = answers.pull(found)
+            pushed = pull.flow and (pull.branch.endswith(f"/{branch}") or pull.head == head)
+            if pull.base == base and (pull.branch == branch or pushed):
+                return pull
+        return None
+
+    def pull_files(self, repository: str, number: int) -> list[str]:
+        return [str(one["filename"]) for one in self.pages(f"/repos/{repository}/pulls/{number}/files")]
+
+    def reviews(self, repository: str, number: int) -> list[Review]:
+        """What others said of a pull request and did not take back, oldest first, their notes on lines not fetched."""
+        found = self.pages(f"/repos/{repository}/pulls/{number}/reviews")
+        those = [answers.review(one) for one in found if one.get("user") and not one.get("dismissed")]
+        return [one for one in those if one.by.id != self.bot().id and one.state in _SAID]
+
+    def review_notes(self, repository: str, number: int, review: int) -> Sequence[tuple[str, int | None, str, str]]:
+        """The notes of a review: path, line, text, and the code they are about."""
+        found = self.get(f"/repos/{repository}/pulls/{number}/reviews/{review}/comments")
+        return [
+            (one["path"], one.get("position") or None, one.get("body") or "", one.get("diff_hunk") or "")
+            for one in found
+        ]
+
+
+def _is_labelled(issue: Issue, prefix: str) -> bool:
+    return any(label.lower().startswith(prefix) for label in issue.labels)
+
+
+def _puts_a_label(entry: Json, prefix: str) -> bool:
+    name = str((entry.get("label") or {}).get("name", ""))
+    return entry.get("type") == "label" and entry.get("body") == "1" and name.lower().startswith(prefix)
+
+
+_SAID = frozenset({"APPROVED", "REQUEST_CHANGES", "COMMENT"})
+_TOGETHER = (
+    ("failure", {"failure", "error"}),
+    ("pending", {"pending"}),
+    ("success", {"success", "warning", "skipped"}),
+)

@@ -1,0 +1,140 @@
+"""Offers finished work for review: the pull request, its title, who is asked to look at it, the commit's status."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import quote
+
+from app.domain import speech
+from app.domain.errors import Kind, Refused, Unavailable
+from app.domain.lifecycle import Fact, What
+from app.domain.task import State, Task
+from app.ports import Fleet, Forge, Pull
+from app.services import review
+from app.store import debts, places, views
+from app.store.tables import Row
+
+
+def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
+    """Have a pull request from the task's branch, once the branch is on the forge."""
+    if task.state is not State.RUNNING or task.run != debt["run"]:
+        return
+    forge, name, base = repository_of(fleet, task)
+    with fleet.engine.begin() as conn:
+        brief, runs, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
+    settings, checked = brief["settings"] or {}, _is_checked(brief, runs)
+    if settings.get("flow") == "agit":
+        pull, head = _pushed_pull(forge, task, name, base, debt, _pushed_head(told))
+    else:
+        pull, head = _branch_pull(fleet, forge, task, name, base, debt, checked)
+    _keep_off(forge, name, pull, settings.get("forbidden_paths") or ())
+    _put_title_right(forge, name, pull, checked)
+    known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
+    review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
+    fleet.nudge.soon()
+
+
+def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
+    """Ask the people that the repository names to look at the pull request."""
+    with fleet.engine.begin() as conn:
+        reviewers = (views.brief(conn, task.id)["settings"] or {}).get("reviewers") or []
+    if not reviewers or task.pr_number is None or task.state is not State.REVIEW_PENDING:
+        return
+    forge, name, _base = repository_of(fleet, task)
+    pull = forge.pull(name, task.pr_number)
+    others = [login for login in reviewers if pull and login.lower() != pull.author.login.lower()]
+    if pull and pull.open and others:
+        forge.ask_review(name, task.pr_number, others)
+
+
+def set_status(fleet: Fleet, task: Task, _: Row) -> None:
+    """Show on the newest commit how the task stands, with a link to it."""
+    if task.head is None or task.forge is None:
+        return
+    forge, name, _base = repository_of(fleet, task)
+    state, words = speech.commit_status(task)
+    target = f"{fleet.config.public_url}/tasks/{quote(task.task_id, safe='')}"
+    forge.set_status(name, task.head, state, target, words)
+
+
+def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
+    """The task's forge, and its repository's present name and default branch."""
+    with fleet.engine.begin() as conn:
+        row = places.repository(conn, task.forge or "", task.repository_id or 0)
+    if row is None:
+        raise Unavailable(f"{task.task_id}: its repository is not known yet.")
+    return fleet.forges(task.forge or ""), row["full_name"], row["default_branch"]
+
+
+def _branch_pull(
+    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, debt: Row, checked: bool
+) -> tuple[Pull, str]:
+    """The pull request, and the branch's newest commit: the forge notes it on the pull request a moment later."""
+    head = forge.branch_head(name, task.branch or "")
+    if head is None:
+        raise _missing(f"The branch {task.branch} is not on the forge.", debt)
+    pull = forge.pull_for(name, task.branch or "", base)
+    if pull is None or not pull.open:
+        pull = _open(fleet, forge, task, name, base, checked)
+    return pull, head
+
+
+def _pushed_head(told: list[dict[str, Any]]) -> str | None:
+    """The commit that the newest run said it pushed."""
+    finished = (event["detail"].get("head") for event in reversed(told) if event["fact"] == What.FINISHED)
+    return next(finished, None)
+
+
+def _pushed_pull(forge: Forge, task: Task, name: str, base: str, debt: Row, pushed: str | None) -> tuple[Pull, str]:
+    """The push to `refs/for/` has made it."""
+    pull = forge.open_pull_for(name, task.branch or "", base, pushed)
+    if pull is None:
+        raise _missing(f"No pull request came of the push to refs/for/{base}/{task.branch}.", debt)
+    return pull, pushed or pull.head
+
+
+def _missing(sentence: str, debt: Row) -> Refused:
+    """What was pushed may take a moment to be seen."""
+    return Unavailable(sentence) if debt["tries"] < debts.TRIES else Refused(Kind.UNKNOWN, sentence)
+
+
+def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked: bool) -> Pull:
+    with fleet.engine.begin() as conn:
+        brief = views.brief(conn, task.id)
+        summary = next((run["summary"] for run in reversed(views.run_list(conn, task.id)) if run["summary"]), None)
+    body = fleet.mask.text(speech.pull_body(task, summary, unchecked=not checked))
+    guarded = bool((brief["settings"] or {}).get("forbidden_paths"))
+    return forge.open_pull(
+        name, task.branch or "", base, speech.pull_title(brief["title"], checked and not guarded), body
+    )
+
+
+def _is_checked(brief: Row, runs: list[dict[str, Any]]) -> bool:
+    """Whether the repository's validation passed: the newest run would have failed else, unless nobody reported it."""
+    newest = runs[-1] if runs else {}
+    return not brief["validation"] or bool(newest.get("validation") or newest.get("checks"))
+
+
+def _put_title_right(forge: Forge, name: str, pull: Pull, checked: bool) -> None:
+    """A pull request of ours is work in progress until its validation passed. What others call theirs is theirs."""
+    wanted = speech.pull_title(pull.title, checked)
+    if pull.author.id == forge.bot().id and checked and pull.draft and wanted != pull.title:
+        forge.retitle(name, pull.number, wanted)
+
+
+def _keep_off(forge: Forge, name: str, pull: Pull, forbidden: Iterable[str]) -> None:
+    """Raises Refused, and leaves the pull request marked as it is, where it touches what must stay as it is."""
+    patterns = list(forbidden)
+    touched = forge.pull_files(name, pull.number) if patterns else []
+    hit = sorted(path for path in touched if any(_fits(path, pattern) for pattern in patterns))
+    if hit:
+        raise Refused(
+            Kind.INVALID, f"Pull request #{pull.number} changes what .fleet.toml forbids: {', '.join(hit[:10])}."
+        )
+
+
+def _fits(path: str, pattern: str) -> bool:
+    """`docs/` and `docs` mean everything below, `*.pem` any such file anywhere, `**` any depth."""
+    bare = pattern.rstrip("/")
+    anywhere = "/" not in bare and fnmatchcase(path.rsplit("/", 1)[-1], bare)
+    return anywhere or fnmatchcase(path, bare) or path.startswith(f"{bare}/")

@@ -1,0 +1,32 @@
+"""Who may start and command work: people who may write; not ourselves, and no bot that was not invited."""
+
+from app.domain import people
+from app.ports import Account, Asker, Fleet, Forge, Issue
+from app.store import places
+from app.store.tables import Row
+
+
+def is_heard(fleet: Fleet, forge: Forge, who: Account) -> bool:
+    """Whether somebody is neither ourselves nor a bot that nobody invited."""
+    with fleet.engine.begin() as conn:
+        row = places.forge(conn, forge.name)
+    return people.is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
+
+
+def may_ask(fleet: Fleet, forge: Forge, full_name: str, issue: Issue, asker: Asker | None) -> bool:
+    """Only people who may write start work: whoever put the label there, else who opened the issue with it; and no bot
+    that was not invited.
+
+    Where our token may not ask, the label itself is the proof: Forgejo drops labels of those who may not write.
+    """
+    who = asker.who if asker else issue.author
+    return is_heard(fleet, forge, who) and forge.may_write(full_name, who.login) is not False
+
+
+def may_command(forge: Forge, row: Row) -> bool:
+    """The forge says with a comment whether its author may write. Where it did not, we ask; and where our token may not
+    ask that, whether the forge would give its author issues to work on, which takes the same right."""
+    if row["may"]:
+        return True
+    may = forge.may_write(row["full_name"], row["author"])
+    return bool(forge.is_assignable(row["full_name"], row["author"]) if may is None else may)

@@ -1,0 +1,109 @@
+"""Tells people on the forge how a task stands: comments, labels, assignee, the signed receipt."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain import receipt, speech
+from app.domain.errors import Unavailable
+from app.domain.task import State, Task
+from app.ports import Fleet
+from app.services import seal
+from app.services.offer import repository_of
+from app.store import places, posts, views
+from app.store.tables import Row
+
+
+def comment(fleet: Fleet, task: Task, _: Row) -> None:
+    """Keep the one living status comment on the issue true."""
+    if task.issue_number is None:
+        return
+    with fleet.engine.begin() as conn:
+        told, brief = views.event_list(conn, task.id), views.brief(conn, task.id)
+    _post(fleet, task, "status", speech.status(task, told, _noted(brief)))
+
+
+def note(fleet: Fleet, task: Task, _: Row) -> None:
+    """Say once that an edit was seen and does not count yet."""
+    if task.issue_number is not None and task.state is not State.COMPLETED:
+        _post(fleet, task, "edited", speech.edit_noted())
+
+
+def answer(fleet: Fleet, task: Task, debt: Row) -> None:
+    """Give a reviewer the agent's reason for changing nothing."""
+    with fleet.engine.begin() as conn:
+        told = [event for event in views.event_list(conn, task.id) if event["seq"] == debt["seq"]]
+    if task.pr_number is not None and told:
+        words = speech.answer(task, str(told[0]["detail"].get("summary") or ""))
+        _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
+
+
+def label(fleet: Fleet, task: Task, _: Row) -> None:
+    """Have just the status label that the task's state asks for; a label that came too late is simply the newest."""
+    if task.issue_number is None:
+        return
+    forge, name, _base = repository_of(fleet, task)
+    names = _label_names(fleet, task)
+    ours = frozenset(names.values()) - {""}
+    forge.set_labels(name, task.issue_number, speech.labels(task.state, names), ours)
+
+
+def assign(fleet: Fleet, task: Task, _: Row) -> None:
+    """Have us among the issue's assignees, so that people see whose turn it is."""
+    if task.issue_number is not None and task.live:
+        forge, name, _base = repository_of(fleet, task)
+        forge.assign(name, task.issue_number)
+
+
+def write_receipt(fleet: Fleet, task: Task, _: Row) -> None:
+    """Store the signed receipt and post it on the issue. The merge is read from the forge, not believed."""
+    if task.state is not State.COMPLETED:
+        return
+    merged = _merged(fleet, task)
+    with fleet.engine.begin() as conn:
+        brief, runs, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
+    body = fleet.mask.json(receipt.write(task, {**brief}, runs, merged, told, fleet.instance()))
+    proof = seal.sign(fleet, body)
+    with fleet.engine.begin() as conn:
+        posts.keep_receipt(conn, task.id, proof, fleet.clock())
+    if task.issue_number is not None:
+        _post(fleet, task, "receipt", speech.receipt(proof, proof["signature"]["key"]))
+
+
+def _noted(brief: Row) -> list[str]:
+    hidden = brief["prompt"].get("hidden") or []
+    left_out = [f"{', '.join(hidden)} in the text were left out of the prompt"] if hidden else []
+    return left_out + list((brief["settings"] or {}).get("faults") or ())
+
+
+def _label_names(fleet: Fleet, task: Task) -> Mapping[str, str]:
+    with fleet.engine.begin() as conn:
+        row = places.forge(conn, task.forge or "")
+    return speech.OUR_LABELS | ((row["labels"] if row else None) or {})
+
+
+def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
+    if not task.wants_pull or task.pr_number is None:
+        return None
+    forge, name, _ = repository_of(fleet, task)
+    pull = forge.pull(name, task.pr_number)
+    if pull is None or not pull.merged:
+        raise Unavailable(f"{task.task_id}: pull request {task.pr_number} is not merged on the forge (yet).")
+    approved = sorted({one.by.login for one in forge.reviews(name, task.pr_number) if one.state == "APPROVED"})
+    return {
+        "number": pull.number,
+        "url": pull.url,
+        "merge_commit": pull.merge_commit,
+        "merged_by": pull.merged_by,
+        "approved_by": approved,
+    }
+
+
+def _post(fleet: Fleet, task: Task, kind: str, body: str, number: int | None = None) -> None:
+    forge, name, _ = repository_of(fleet, task)
+    with fleet.engine.begin() as conn:
+        known = posts.remote_id(conn, task.id, kind)
+    where, mark = number or task.issue_number or 0, speech.marker(task, kind)
+    remote = forge.comment_once(name, where, mark, fleet.mask.text(body), known)
+    if remote != known:
+        with fleet.engine.begin() as conn:
+            posts.remember(conn, task.id, kind, remote)

@@ -1,0 +1,33 @@
+"""When something was first heard of by our own clock, and up to where a repository was read by the forge's."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert
+
+from app.store.tables import cursors, heard
+
+
+def first(conn: Connection, task_pk: int, key: str, at: datetime) -> datetime:
+    """When this was heard of for the first time; that may be now."""
+    conn.execute(insert(heard).values(task_pk=task_pk, key=key, at=at).on_conflict_do_nothing())
+    known = sa.select(heard.c.at).where(heard.c.task_pk == task_pk, heard.c.key == key)
+    moment: datetime = conn.execute(known).scalar_one()
+    return moment
+
+
+def forget(conn: Connection, task_pk: int, key: str) -> None:
+    conn.execute(sa.delete(heard).where(heard.c.task_pk == task_pk, heard.c.key == key))
+
+
+def since(conn: Connection, forge: str, repository_id: int, name: str) -> str | None:
+    """The moment up to which this list of a repository was read."""
+    where = (cursors.c.forge == forge, cursors.c.repository_id == repository_id, cursors.c.name == name)
+    return conn.execute(sa.select(cursors.c.since).where(*where)).scalar()
+
+
+def read_up_to(conn: Connection, forge: str, repository_id: int, name: str, moment: str) -> None:
+    statement = insert(cursors).values(forge=forge, repository_id=repository_id, name=name, since=moment)
+    key = ["forge", "repository_id", "name"]
+    conn.execute(statement.on_conflict_do_update(index_elements=key, set_={"since": moment}))

@@ -1,0 +1,182 @@
+"""webhooks: deliveries as fast as one client can send them, half of them repeats, workers stopped; then applied.
+
+python -m bench.webhooks [--deliveries 10000] [--issues 200]
+"""
+
+import argparse
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import sqlalchemy as sa
+
+from app import wiring
+from app.cli import embedded
+from app.cli.processes import Keeper
+from app.cli.stage import free_port
+from app.cli.system import TOP
+from app.config import embedded_database_url
+from app.forgejo.signature import sign
+from app.ports import Fleet
+from app.services import intake
+from app.store.migrate import migrate
+from app.store.tables import deliveries, tasks
+from bench.figures import figure, quantile
+from tests import builders
+from tests.fakes.forge import FakeForge
+from tests.workshop import WIDGETS
+
+SECRET = "the-secret-of-the-bench"
+BODY = (TOP / "tests" / "fixtures" / "forgejo" / "payloads" / "issues-label_updated.json").read_text()
+
+
+def main() -> None:
+    asked = _arguments()
+    with _servers() as fleet, FakeForge(fleet.config.home / "forge", check=False) as forge:
+        _furnish(fleet, forge, asked.issues)
+        with _web(fleet) as port:
+            waits, statuses = _send(port, _deliveries(forge, asked.deliveries, asked.issues))
+        stored = _count(fleet, deliveries)
+        figure("webhooks: answered with 202", sum(status == 202 for status in statuses), "of all", len(statuses))
+        figure("webhooks: stored", stored, "rows", asked.deliveries / 2)
+        figure("webhooks: p50", quantile(waits, 0.5) * 1000, "ms", runs=len(waits))
+        figure("webhooks: p99", quantile(waits, 0.99) * 1000, "ms", against=200, runs=len(waits))
+        tenth = len(waits) // 10
+        first, last = quantile(waits[:tenth], 0.5), quantile(waits[-tenth:], 0.5)
+        figure("webhooks: p50 of the last tenth", last * 1000, "ms", against=first * 1000, runs=tenth)
+        cost = _apply(fleet)
+        figure("webhooks: applied, each", sum(cost) / max(1, stored) * 1000, "ms", runs=stored)
+        figure("webhooks: applying the last tenth", sum(cost[-(len(cost) // 10 or 1) :]), "s",
+               against=sum(cost[: len(cost) // 10 or 1]))  # fmt: skip
+        figure("webhooks: tasks made", _count(fleet, tasks), "tasks", asked.issues)
+
+
+@contextmanager
+def _servers() -> Iterator[Fleet]:
+    """An embedded Postgres as a fleet has it, in a folder that goes with it; nothing listens where Redis should."""
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, Keeper() as keeper:
+        home = Path(folder)
+        home.chmod(0o755)
+        embedded.prepare_home(home)
+        keeper.add(embedded.postgres(home))
+        embedded.create_database(embedded_database_url(home))
+        given = {"FLEET_HOME": folder, "FLEET_WEBHOOK_SECRET": SECRET, "FLEET_FORGE_TOKEN": "unset", "HOME": folder}
+        fleet = wiring.fleet(given, connections=4)
+        try:
+            migrate(fleet.engine)
+            yield fleet
+        finally:
+            fleet.engine.dispose()
+
+
+def _furnish(fleet: Fleet, forge: FakeForge, issues: int) -> None:
+    token, owner = forge.add_user("fleet"), forge.add_user("alice")
+    forge.add_organisation("acme", owners=["alice"])
+    forge.add_repository(WIDGETS)
+    forge.collaborate(WIDGETS, "fleet", "write")
+    label = forge.add_label(WIDGETS, "agent:python").id
+    client = forge.client(owner)
+    for number in range(issues):
+        client.post(f"/repos/{WIDGETS}/issues", json={"title": f"Issue {number}", "labels": [label]}).raise_for_status()
+    (fleet.config.home / "token").write_text(token)
+    with fleet.engine.begin() as conn:
+        declared = builders.declared(forge.url)["forges"]["main"] | {"token_file": str(fleet.config.home / "token")}
+        builders.apply(conn, forges={"main": declared}, hosts=[])
+
+
+@contextmanager
+def _web(fleet: Fleet) -> Iterator[int]:
+    """The web process alone, as the Procfile starts it."""
+    port = free_port()
+    ours = {
+        "FLEET_HOME": str(fleet.config.home),
+        "FLEET_WEBHOOK_SECRET": SECRET,
+        "PORT": str(port),
+        "PYTHONPATH": str(TOP),
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.py", "app.web:create_app()"]
+    with (fleet.config.home / "web.log").open("wb") as log:
+        web = subprocess.Popen(command, cwd=TOP, env=os.environ | ours, stdout=log, stderr=log)
+    try:
+        _until(lambda: urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).status == 200)
+        yield port
+    finally:
+        web.terminate()
+        web.wait(20)
+
+
+def _until(ready: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            if ready():
+                return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def _deliveries(forge: FakeForge, count: int, issues: int) -> Iterator[tuple[dict[str, str], bytes]]:
+    """Half of them new, each followed by itself: a stray double keeps its id."""
+    body = json.loads(BODY)
+    body["repository"]["id"] = forge.repository(WIDGETS).id
+    body["sender"]["id"] = forge.world.users["alice"].id
+    for at in range(count // 2):
+        body["issue"]["number"] = body["number"] = at % issues + 1
+        raw = json.dumps(body).encode()
+        headers = {
+            "Content-Type": "application/json", "X-Forgejo-Event-Type": "issue_label",
+            "X-Forgejo-Delivery": str(uuid.uuid4()), "X-Forgejo-Signature": sign(SECRET, raw),
+        }  # fmt: skip
+        yield headers, raw
+        yield headers, raw
+
+
+def _send(port: int, those: Iterator[tuple[dict[str, str], bytes]]) -> tuple[list[float], list[int]]:
+    waits, statuses = [], []
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for headers, raw in those:
+        begun = time.perf_counter()
+        connection.request("POST", "/webhooks/forgejo", raw, headers)
+        answer = connection.getresponse()
+        answer.read()
+        waits.append(time.perf_counter() - begun)
+        statuses.append(answer.status)
+    connection.close()
+    return waits, statuses
+
+
+def _apply(fleet: Fleet) -> list[float]:
+    """The seconds that each turn of a worker takes, until the inbox is empty."""
+    took: list[float] = []
+    while True:
+        begun = time.perf_counter()
+        if not intake.apply_deliveries(fleet):
+            return took
+        took.append(time.perf_counter() - begun)
+
+
+def _count(fleet: Fleet, table: sa.Table) -> int:
+    with fleet.engine.begin() as conn:
+        return int(conn.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--issues", type=int, default=200)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

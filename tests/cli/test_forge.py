@@ -1,0 +1,171 @@
+"""The commands that stand between an operator and a forge: inbox, hooks, doctor, prompt, receipts."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from werkzeug.serving import make_server
+
+from app import wiring
+from app.cli.__main__ import fleet as commands
+from app.domain.errors import Refused
+from app.forgejo import hooks
+from app.forgejo.wire import Wire
+from app.services import doctor
+from app.store import places
+from tests import builders, servers
+from tests.workshop import SECRET, WIDGETS, Workshop
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(workshop: Workshop, database: str, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """A command, on the workshop's database and forge."""
+    given = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url(), FLEET_WEBHOOK_SECRET=SECRET)
+    token = workshop.fleet.config.secret("FLEET_FORGE_TOKEN") or ""
+    for name, value in {**given, "FLEET_FORGE_TOKEN": token}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*argv: str) -> Result:
+        return CliRunner().invoke(commands, argv)
+
+    return run
+
+
+def test_the_inbox_is_listed_shown_and_replayed(workshop: Workshop, call: Call) -> None:
+    number = workshop.open_issue()
+    workshop.hear()
+    listed = json.loads(call("deliveries", "list", "--json").stdout)
+    assert {one["status"] for one in listed} <= {"applied", "ignored"} and listed[-1]["event"] == "issues"
+    shown = json.loads(call("deliveries", "show", listed[-1]["delivery_id"], "--json").stdout)
+    assert json.loads(shown["body"])["issue"]["number"] == number and shown["why"].endswith("was made")
+    call("deliveries", "replay", str(listed[-1]["id"]))
+    assert [one["id"] for one in json.loads(call("deliveries", "list", "--status", "waiting", "--json").stdout)] == [
+        listed[-1]["id"]
+    ]
+    workshop.hear()
+    assert len(workshop.tasks()) == 1
+    assert isinstance(call("deliveries", "show", "no-such").exception, Refused)
+    assert "acme" in call("deliveries", "list").stdout
+
+
+def test_the_prompt_is_what_the_next_run_is_told(workshop: Workshop, call: Call) -> None:
+    number = workshop.placed(body="It is off by one.")
+    text = call("prompt", f"{WIDGETS}#{number}").stdout
+    assert "# Fix the total" in text and "It is off by one." in text
+    assert json.loads(call("prompt", f"{WIDGETS}#{number}", "--json").stdout)["hidden"] == []
+
+
+def test_a_receipt_that_is_shown_can_be_verified_and_a_changed_one_not(
+    workshop: Workshop, call: Call, tmp_path: Path
+) -> None:
+    number, pull = workshop.in_review()
+    workshop.merge(pull)
+    workshop.hear()
+    file, key = tmp_path / "receipt.json", tmp_path / "key"
+    file.write_text(call("receipt", "show", f"{WIDGETS}#{number}").stdout)
+    key.write_text(call("receipt", "key").stdout)
+    assert call("receipt", "verify", str(file), "--key", str(key)).exit_code == 0
+    file.write_text(file.read_text().replace("acme", "acmf", 1))
+    assert isinstance(call("receipt", "verify", str(file), "--key", str(key)).exception, Refused)
+
+
+def test_a_hook_is_made_once_and_one_that_is_faulty_is_replaced(
+    workshop: Workshop, call: Call, monkeypatch: Any
+) -> None:
+    owner = workshop.forge.add_user("alice")
+    monkeypatch.setenv("FLEET_SETUP_TOKEN", owner)
+    before = len(workshop.forge.world.hooks)
+    assert "was made" in call("forge", "add", WIDGETS).stdout
+    assert "was there" in call("forge", "add", WIDGETS).stdout
+    made = list(workshop.forge.world.hooks.values())[-1]
+    assert len(workshop.forge.world.hooks) == before + 1 and made.secret == SECRET and made.wants >= hooks.NEEDED
+    made.wants = {"push"}
+    assert "was made" in call("forge", "add", WIDGETS).stdout
+    assert len(workshop.forge.world.hooks) == before + 1 and made.id not in workshop.forge.world.hooks
+
+
+def test_without_a_token_that_may_it_says_what_to_enter_by_hand(workshop: Workshop, call: Call) -> None:
+    said = call("forge", "add", WIDGETS)
+    assert said.exit_code == 0 and "/acme/widgets/settings/hooks" in said.stdout and SECRET not in said.stdout
+
+
+def wire_of(workshop: Workshop) -> Callable[[str], Wire]:
+    token = workshop.fleet.config.secret("FLEET_FORGE_TOKEN") or ""
+    return lambda name: Wire(name, workshop.forge.url, token, workshop.fleet.clock)
+
+
+def declare(workshop: Workshop, **changes: Any) -> None:
+
+    rule = builders.declared()["repositories"][0] | {"name": WIDGETS}
+    forge = builders.declared(workshop.forge.url)["forges"]["main"] | changes
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forges={"main": forge}, repositories=[rule])
+
+
+def wrong(workshop: Workshop) -> dict[str, str]:
+    found = doctor.examine(workshop.fleet, wire_of(workshop))
+    return {one.about: one.said for one in found if one.state == doctor.WRONG}
+
+
+def test_the_doctor_finds_nothing_where_all_is_well(workshop: Workshop) -> None:
+    declare(workshop)
+    workshop.placed()
+    assert wrong(workshop) == {}
+
+
+def test_the_doctor_finds_each_thing_that_is_wrong(workshop: Workshop, monkeypatch: Any) -> None:
+    declare(workshop, webhook_secret_env="NO_SUCH_SECRET")
+    assert "every delivery is refused" in wrong(workshop)["main: webhook secret"]
+    declare(workshop)
+    repository = workshop.forge.repository(WIDGETS)
+    repository.archived = True
+    assert "archived" in wrong(workshop)[WIDGETS]
+    repository.archived = False
+    workshop.forge.collaborate(WIDGETS, "fleet", "read")
+    assert "may not write" in wrong(workshop)[WIDGETS]
+    workshop.forge.collaborate(WIDGETS, "fleet", "admin")
+    assert "there is none to this fleet" in wrong(workshop)[f"{WIDGETS}: hook"]
+    url = f"{workshop.fleet.config.public_url}{hooks.PATH}"
+    workshop.forge.add_hook(WIDGETS, workshop.forge.add_user("alice"), url, SECRET, events=["push"])
+    assert "it does not send" in wrong(workshop)[f"{WIDGETS}: hook"]
+    workshop.forge.stop()
+    assert "did not answer" in wrong(workshop)["main: reached"]
+    workshop.forge.start()
+
+
+def test_the_doctor_sees_an_address_that_the_forge_cannot_call(workshop: Workshop) -> None:
+    declare(workshop, url="https://forge.example.org")
+    found = {one.about: one for one in doctor._ourselves(workshop.fleet, _forges(workshop))}
+    assert found["FLEET_PUBLIC_URL"].state == doctor.WRONG
+    assert "ALLOWED_HOST_LIST" in found
+
+
+def _forges(workshop: Workshop) -> Any:
+
+    with workshop.fleet.engine.begin() as conn:
+        return places.all_forges(conn)
+
+
+def test_the_forge_brings_a_test_delivery_that_is_waited_for(
+    workshop: Workshop, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    server = make_server("127.0.0.1", 0, workshop.client.application, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    monkeypatch.setenv("FLEET_PUBLIC_URL", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("FLEET_SETUP_TOKEN", workshop.forge.add_user("alice"))
+    monkeypatch.setattr(wiring, "now", workshop.fleet.clock)
+    try:
+        assert call("forge", "add", WIDGETS).exit_code == 0
+        assert "arrived" in call("forge", "test", WIDGETS).stdout
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

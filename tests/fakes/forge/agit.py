@@ -1,0 +1,50 @@
+"""A push to `refs/for/BASE`: a pull request without a branch, made or moved."""
+
+from __future__ import annotations
+
+import base64
+
+from . import issues, plumbing, pulls
+from .state import Json, Pull, Repository, User
+from .world import World
+
+FOR = "refs/for/"
+
+
+def options(sent: bytes) -> Json:
+    """The push options in a request to receive-pack: the second list of lines, after the first flush."""
+    found: list[bytes] = []
+    lists = 0
+    while sent and lists < 2:
+        length = int(sent[:4], 16)
+        if length == 0:
+            lists, sent = lists + 1, sent[4:]
+            if lists == 1 and sent.startswith(b"PACK"):
+                break
+            continue
+        found += [sent[4:length].rstrip(b"\n")] if lists == 1 else []
+        sent = sent[length:]
+    pairs = [line.decode().partition("=") for line in found]
+    return {name: decoded(value) for name, _, value in pairs}
+
+
+def decoded(value: str) -> str:
+    marked = value.startswith("{base64}")
+    return base64.b64decode(value.removeprefix("{base64}")).decode() if marked else value
+
+
+def pushed(world: World, repo: Repository, doer: User, ref: str, sha: str, asked: Json) -> None:
+    """The ref itself does not stay; the same topic moves the open pull request that it made."""
+    plumbing.drop(repo.path, ref)
+    base = ref.removeprefix(FOR)
+    head = f"{doer.login.lower()}/{asked['topic']}"
+    there = pulls.find(repo, base, head, only_open=True)
+    if there is not None:
+        pulls.head_moved(world, repo, there, doer, sha)
+        return
+    one = issues.file(world, repo, doer, asked.get("title", "Untitled"), asked.get("description", ""))
+    tip = plumbing.branch(repo.path, base) or ""
+    parted = plumbing.merge_base(repo.path, tip, sha)
+    one.pull = Pull(next(world.pull_ids), base, head, sha, parted, flow=1)
+    plumbing.move(repo.path, f"refs/pull/{one.number}/head", sha)
+    issues.announce(world, repo, one, "opened", doer)

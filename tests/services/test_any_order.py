@@ -1,0 +1,185 @@
+"""Deliveries in any order, lost, repeated: after the reconcile round the end is the one of all in order."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from app.domain.task import State
+from app.ports import Fleet
+from app.services.replay import differences
+from app.store import views
+from app.store.tables import metadata
+from tests.fakes.forge import FakeForge
+from tests.workshop import Workshop
+
+pytestmark = pytest.mark.timeout(400)  # a story is long, and other tests run beside it
+few = settings(
+    max_examples=3, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+IN_ORDER = None
+
+
+@dataclass(frozen=True)
+class End:
+    """How it all ended, as far as anybody outside can see."""
+
+    tasks: list[tuple[Any, ...]]
+    pulls: int
+    comments: list[list[str]]
+    labels: list[set[str]]
+    receipts: int
+
+
+class Story:
+    """Issues that travel to their ends, with a postman who brings what he likes."""
+
+    def __init__(self, workshop: Workshop, data: st.DataObject | None) -> None:
+        self.workshop, self.data = workshop, data
+
+    def post(self) -> None:
+        """Some of what was sent so far, in some order, some of it twice under new ids; or, in order, all that is new."""
+        shop = self.workshop
+        if self.data is IN_ORDER:
+            shop.hear()
+            return
+        shop.forge.settle()
+        sent = shop.forge.deliveries
+        numbers = st.lists(st.integers(0, max(0, len(sent) - 1)), max_size=min(len(sent), 6))
+        for number in self.data.draw(numbers) if sent else ():
+            headers = {**sent[number].headers, "X-Forgejo-Delivery": str(uuid.uuid4())}
+            assert shop.client.post("/webhooks/forgejo", data=sent[number].raw, headers=headers).status_code == 202
+        shop.work()
+
+    def until(self, number: int, *states: State) -> None:
+        """A minute goes by, and the round looks for itself."""
+        shop = self.workshop
+        if not any(task.issue_number == number and task.state in states for task in shop.tasks()):
+            shop.reconcile()
+        assert shop.task(number).state in states
+
+    def to_the_merge(self, number: int) -> None:
+        shop = self.workshop
+        self.until(number, State.ASSIGNED)
+        shop.start(number)
+        shop.finish(number)
+        self.post()
+        self.until(number, State.REVIEW_PENDING)
+        pull = shop.task(number).pr_number or 0
+        shop.review(pull)
+        self.post()
+        self.until(number, State.RUNNING)
+        shop.start(number)
+        shop.finish(number, "2")
+        shop.comment(number, "/status")
+        self.post()
+        self.until(number, State.REVIEW_PENDING)
+        shop.merge(pull)
+        self.post()
+
+    def end(self) -> End:
+        shop = self.workshop
+        shop.reconcile()
+        shop.reconcile()
+        assert differences(shop.fleet)[1] == []
+        tasks = sorted(shop.tasks(), key=lambda task: task.issue_number or 0)
+        numbers = [task.issue_number or 0 for task in tasks]
+        with shop.fleet.engine.begin() as conn:
+            receipts = sum(views.receipt_of(conn, task.task_id) is not None for task in tasks)
+        return End(
+            [
+                (task.issue_number, task.state, task.reason, task.run, task.review_count, task.pr_number)
+                for task in tasks
+            ],
+            len(shop.pulls()),
+            [
+                sorted(text.rpartition("kind=")[2].removesuffix(" -->") for text in shop.comments(number))
+                for number in numbers
+            ],
+            [shop.labels(number) for number in numbers],
+            receipts,
+        )
+
+
+def one(story: Story) -> End:
+    number = story.workshop.open_issue()
+    story.post()
+    story.to_the_merge(number)
+    return story.end()
+
+
+def two(story: Story) -> End:
+    """One is merged; the other is commanded away in the middle of its run."""
+    shop = story.workshop
+    first, second = shop.open_issue(), shop.open_issue("Count the words")
+    story.post()
+    story.until(second, State.ASSIGNED)
+    shop.start(second)
+    shop.comment(second, "/cancel")
+    story.post()
+    story.to_the_merge(first)
+    story.until(second, State.CANCELLED)
+    return story.end()
+
+
+@contextmanager
+def fresh(engine: Engine, make_fleet: Callable[..., Fleet], folder: Path) -> Iterator[Workshop]:
+    """A forge and a database that know nothing yet."""
+    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
+    with engine.begin() as conn:
+        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+    with FakeForge(folder / uuid.uuid4().hex) as forge:
+        yield Workshop(forge, make_fleet)
+        assert forge.violations == []
+
+
+EXPECTED = {
+    one: End(
+        [(1, State.COMPLETED, None, 2, 1, 2)], 1, [["receipt", "reply", "status"]],
+        [{"agent:python", "status:done"}], 1,
+    ),
+    two: End(
+        [(1, State.COMPLETED, None, 2, 1, 3), (2, State.CANCELLED, "cancelled", 1, 0, None)], 1,
+        [["receipt", "reply", "status"], ["status"]], [{"agent:python", "status:done"}, {"agent:python"}], 1,
+    ),
+}  # fmt: skip
+
+
+def test_in_order_it_ends_like_this(engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
+    for tell, expected in EXPECTED.items():
+        with fresh(engine, make_fleet, tmp_path) as workshop:
+            assert tell(Story(workshop, IN_ORDER)) == expected
+
+
+@given(st.data())
+@few
+def test_a_story_ends_the_same_whatever_is_brought(
+    engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path, data: st.DataObject
+) -> None:
+    with fresh(engine, make_fleet, tmp_path) as workshop:
+        assert one(Story(workshop, data)) == EXPECTED[one]
+
+
+@given(st.data())
+@few
+def test_two_stories_on_one_repository_end_the_same_too(
+    engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path, data: st.DataObject
+) -> None:
+    with fresh(engine, make_fleet, tmp_path) as workshop:
+        assert two(Story(workshop, data)) == EXPECTED[two]
+
+
+def test_nothing_brought_at_all_ends_the_same(engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
+    with fresh(engine, make_fleet, tmp_path) as workshop:
+        workshop.forge.faults.webhooks_off = True
+        assert two(Story(workshop, IN_ORDER)) == EXPECTED[two]
