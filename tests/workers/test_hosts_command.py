@@ -22,6 +22,8 @@ from workers.pins import fingerprint
 
 TOP = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.timeout(300)  # each test walks to a host several times, in a process of its own
+
 
 @dataclass(frozen=True)
 class Done:
