@@ -2,15 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from app.cli.hosts import hosts as commands
+from app.domain.errors import Refused
 from app.ports import Fleet
 from app.store import places
+from app.wiring import set_up_logs
 from tests import servers
 from tests.builders import a_stored_task, apply
 from tests.sshd import Sshd, user_name
@@ -18,20 +22,33 @@ from workers.pins import fingerprint
 
 TOP = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.timeout(300)  # each test walks to a host several times, in a process of its own
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
 
 @pytest.fixture
-def hosts(fleet: Fleet, database: str, tmp_path: Path) -> Any:
-    """Calls `fleet hosts ...` on the test's database."""
+def hosts(fleet: Fleet, database: str, tmp_path: Path) -> Iterator[Any]:
+    """Calls `fleet hosts ...` on the test's database, in this process: starting it takes longer than all it does."""
     environ = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url())
     environ |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), "COLUMNS": "200", "FLEET_HOME": str(tmp_path / "h")}
     with fleet.engine.begin() as conn:
         apply(conn, clis={"coder": {"argv": ["sh"], "version": ["sh", "-c", "echo coder 1.2"]}})
 
-    def call(*words: str, answer: str = "") -> "subprocess.CompletedProcess[str]":
-        argv = [sys.executable, "-m", "app.cli", "hosts", *words]
-        return subprocess.run(argv, input=answer, capture_output=True, text=True, env=environ, timeout=60, check=False)
+    def call(*words: str, answer: str = "") -> Done:
+        result = CliRunner().invoke(commands, words, input=answer, env=environ)
+        refused = str(result.exception) if isinstance(result.exception, Refused) else ""
+        return Done(result.exit_code, result.stdout, result.stderr + refused)
 
-    return call
+    yield call
+    set_up_logs(fleet.mask)  # a command has them on a stream that is closed now
 
 
 def add(sshd: Sshd, host_id: str = "build-1", at: int = 0, *more: str) -> list[str]:
