@@ -2,11 +2,13 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from app.config_clis import HooksSchema
 from app.domain.prompt import one_line
 from app.ports import Forge, Repository
 from app.store.tables import Row
@@ -28,12 +30,13 @@ class Terms:
     trailers: tuple[str, ...] = ()
     rules: str = ""
     flow: str = "branch"
+    hooks: Mapping[str, list[str]] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """What is kept with a task for later, as JSON."""
         kept = ("reviewers", "forbidden_paths", "trailers", "faults")
-        return {name: list(getattr(self, name)) for name in kept} | {"flow": self.flow}
+        return {name: list(getattr(self, name)) for name in kept} | {"flow": self.flow, "hooks": dict(self.hooks)}
 
 
 class _Limits(Schema):
@@ -54,6 +57,7 @@ class _File(Schema):
     forbidden_paths = fields.List(fields.String(validate=_WORD), validate=validate.Length(max=200))
     trailers = fields.List(fields.String(validate=validate.Regexp(r"[A-Za-z][A-Za-z-]*: [^\r\n]{1,200}\Z")))
     limits = fields.Nested(_Limits)
+    hooks = fields.Nested(HooksSchema)
 
 
 def of(forge: Forge, repository: Repository, rule: Row) -> Terms:
@@ -73,6 +77,7 @@ def of(forge: Forge, repository: Repository, rule: Row) -> Terms:
         trailers=tuple(own.get("trailers", [])),
         rules=rules,
         flow=rule["flow"],
+        hooks=own.get("hooks", {}),
         faults=faults,
     )
 

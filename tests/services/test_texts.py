@@ -3,6 +3,7 @@
 import pytest
 
 from app.domain.task import Priority, State
+from app.store import views
 from tests.workshop import WIDGETS, Workshop
 
 
@@ -137,6 +138,8 @@ trailers = ["Assisted-by: agent-fleet"]
 [limits]
 max_retries = 1
 task_timeout_secs = 99999
+[hooks]
+after_prepare = ["make deps"]
 """
 
 
@@ -146,6 +149,9 @@ def test_the_repository_says_itself_how_it_is_worked_on(workshop: Workshop) -> N
     text = prompt(workshop, number)
     assert "`make lint` passes" in text and "`secrets/`" in text and "Use tabs." in text
     assert workshop.task(number).max_retries == 1
+    with workshop.fleet.engine.begin() as conn:
+        settings = views.brief(conn, workshop.task(number).id)["settings"]
+    assert settings["hooks"] == {"after_prepare": ["make deps"]}
     asked = workshop.people["alice"].get(f"/repos/{WIDGETS}/pulls/{pull}").json()["requested_reviewers"]
     assert [one["login"] for one in asked] == ["reviewer"]
 

@@ -22,7 +22,7 @@ def test_a_move_writes_the_event_the_debts_and_the_run_together(conn: Connection
     moved = tasks.record(conn, task.id, Fact(What.PLACED, PLACED), AT)
     assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
     assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
-    assert {debt["kind"] for debt in debts.of_task(conn, task.id)} == {"start", "label"}
+    assert {debt["kind"] for debt in debts.of_task(conn, task.id)} == {"start", "label", "assign"}
     assert conn.execute(sa.select(runs.c.number, runs.c.agent_type)).all() == [(1, "coder")]
 
 
