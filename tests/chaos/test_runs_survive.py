@@ -101,7 +101,8 @@ def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path
     toml = tmp_path / "chaos.toml"
     others = "\n".join(sshd.toml(at, agents=[SLOTS]) for at in range(sshd.count))
     toml.write_text(FLEET_TOML.format(script=json.dumps(SCRIPT), others=others))
-    with journey(tmp_path, FLEET_CONFIRM_SECS="10", FLEET_CONFIG=str(toml), FLEET_RECONCILE_SECS="60") as travel:
+    settings = {"FLEET_CONFIRM_SECS": "10", "FLEET_RECONCILE_SECS": "60", "FLEET_DISK_FLOOR_MB": "0"}
+    with journey(tmp_path, 0.2, FLEET_CONFIG=str(toml), **settings) as travel:
         wanted = [ask_for_one(travel, number) for number in range(RUNS)]
         chaos = Chaos(travel, sshd, random.Random(SEED))
         until = time.monotonic() + PATIENCE_SECS
