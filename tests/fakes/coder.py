@@ -30,12 +30,9 @@ def main() -> None:
     if args.exit:
         say({"type": "turn.failed", "error": {"message": "told to fail"}})
         sys.exit(args.exit)
-    say(
-        {
-            "type": "turn.completed",
-            "usage": {"input_tokens": 1200, "cached_input_tokens": 200, "output_tokens": 90},
-        }
-    )
+    turns = 2 if args.resume else 1  # Codex counts the whole session
+    used = {"input_tokens": 1200 * turns, "cached_input_tokens": 200 * turns, "output_tokens": 90 * turns}
+    say({"type": "turn.completed", "usage": used})
 
 
 def work(prompt: bytes, again: bool) -> str:
