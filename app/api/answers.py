@@ -32,6 +32,7 @@ class Prompt(Schema):
     constraints = fields.List(fields.String(), required=True)
     validation = fields.List(fields.String(), required=True)
     text = fields.String(required=True)
+    hidden = fields.List(fields.String(), metadata={"description": "What was left out of the text unseen."})
 
 
 class Repository(Schema):

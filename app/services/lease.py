@@ -160,7 +160,7 @@ def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | N
     _, text = start.prompt_of(conn, task, row, resume=False)
     author = {"author_name": start.AUTHOR, "author_email": start.AUTHOR_EMAIL}
     name = run_name(task.id, task.task_id, task.run)
-    return views.shown(row | tasks.row_of(task) | {"seen_at": None}) | {
+    return views.shown(row | tasks.row_of(task) | {"seen_at": None, "active_at": None}) | {
         "prompt": row["prompt"] | {"text": text},
         "lease": task.run,
         "lease_expires_at": views.moment(deadline),
