@@ -80,11 +80,14 @@ def about(fleet: Fleet, host: Row, run: str | None = None) -> dict[str, Any]:
     return {"home": reach.home(fleet, host), "instance": fleet.instance()} | ({"run": run} if run else {})
 
 
-def read(template: Template, stdout: bytes, exit_code: int | None, stderr: bytes = b"") -> Outcome:
-    """What a CLI's whole output amounts to."""
-    reader = shelf.reader(template["parser"], Setting(reading=template.get("reading") or {}))
+def read(
+    template: Template, stdout: bytes, exit_code: int | None, session: str | None = None, before: Usage | None = None
+) -> Outcome:
+    """What a CLI's whole output amounts to; `before` is what the `session` that it went on with had used."""
+    reading = template.get("reading") or {}
+    reader = shelf.reader(template["parser"], Setting(before=before or Usage(), session=session, reading=reading))
     reader.feed(stdout)
-    heard = clean(reader.finish(exit_code, stderr))
+    heard = clean(reader.finish(exit_code))
     usage, source = priced(heard.usage, template)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)
 

@@ -53,7 +53,11 @@ class Person:
         self._post(f"/repos/{repository}/pulls/{pull}/reviews", {"event": "REQUEST_CHANGES", "body": text})
 
     def merge(self, repository: str, pull: int) -> None:
-        head = self._get(f"/repos/{repository}/pulls/{pull}")["head"]["sha"]
+        """Take the mark of unfinished work away where there is one, then merge."""
+        found = self._get(f"/repos/{repository}/pulls/{pull}")
+        head, title = found["head"]["sha"], found["title"].removeprefix("WIP: ")
+        if title != found["title"]:
+            self._http.patch(f"/repos/{repository}/pulls/{pull}", json={"title": title}).raise_for_status()
         self._http.post(
             f"/repos/{repository}/pulls/{pull}/merge", json={"Do": "merge", "head_commit_id": head}
         ).raise_for_status()

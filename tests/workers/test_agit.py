@@ -8,6 +8,7 @@ import pytest
 
 from app.domain.task import State
 from tests import builders
+from tests.conftest import FakeClock
 from tests.workshop import REPO, Workshop
 from workers import looks, runs
 
@@ -17,13 +18,14 @@ CODER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def work_to_the_end(workshop: Workshop) -> None:
+def work_to_the_end(workshop: Workshop, clock: FakeClock) -> None:
     """The host starts what is owed and works; we look until the run is over."""
     until = time.monotonic() + 60
     runs.pay(workshop.fleet)
     while not looks.look(workshop.fleet):
         assert time.monotonic() < until, "the run never ended"
         time.sleep(0.05)
+        clock.pass_(1)
     workshop.hear()
 
 
@@ -36,9 +38,9 @@ def agit(workshop: Workshop, tmp_path: Path) -> Workshop:
     return workshop
 
 
-def test_a_push_makes_the_pull_request_and_a_round_moves_it(agit: Workshop) -> None:
+def test_a_push_makes_the_pull_request_and_a_round_moves_it(agit: Workshop, clock: FakeClock) -> None:
     number = agit.placed()
-    work_to_the_end(agit)
+    work_to_the_end(agit, clock)
     task = agit.task(number)
     pull = agit.people["alice"].get(f"{REPO}/pulls/{task.pr_number}").json()
     assert (task.state, pull["flow"], pull["head"]["label"]) == (State.REVIEW_PENDING, 1, f"fleet/{task.branch}")
@@ -46,7 +48,7 @@ def test_a_push_makes_the_pull_request_and_a_round_moves_it(agit: Workshop) -> N
     assert [one["name"] for one in agit.people["alice"].get(f"{REPO}/branches").json()] == ["main"]
     agit.review(task.pr_number or 0)
     agit.hear()
-    work_to_the_end(agit)
+    work_to_the_end(agit, clock)
     after = agit.task(number)
     assert (after.state, after.run, agit.pulls()) == (State.REVIEW_PENDING, 2, [task.pr_number])
     assert after.head != task.head

@@ -119,6 +119,9 @@ class TestDeadlines:
             with pytest.raises(NotAsked, match="took longer"):
                 line.run("true")
             assert within(QUICK.channel, began)
+            until = time.monotonic() + 10
+            while line.is_open and time.monotonic() < until:
+                time.sleep(0.01)  # the thread that reads it notices a moment later
             assert not line.is_open
 
     def test_in_the_midst_of_an_answer(self, sshd: Sshd) -> None:

@@ -59,6 +59,7 @@ class Hold:
     began: float = 0.0
     cut: bool = False
     stop: str | None = None
+    used: dict[str, Any] = field(default_factory=dict)
     life: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def kept(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog
 
 from app.domain.masking import Mask
-from app.domain.run import Outcome
+from app.domain.run import Outcome, Usage
 from workers import command
 from workers.agent import clock, receipt
 from workers.agent.hold import Hold, Holds, Step
@@ -181,7 +181,8 @@ class Life:
             self._us.holds.change(self._hold, step=Step.PAUSED, stop=None, session=session)
             self._us.pulse.soon()
         else:
-            self._us.holds.change(self._hold, session=session)
+            used = vars(outcome.session_usage) if outcome.session_usage else self._hold.used
+            self._us.holds.change(self._hold, session=session, used=used)
             self._end_with(receipt.of(self._hold, result, outcome))
 
     def _end_with(self, letter: Json) -> None:
@@ -190,7 +191,8 @@ class Life:
 
     def _outcome(self, result: Json) -> Outcome:
         output = self._try(lambda: self._us.machine.output(self._hold))
-        return command.read(self._us.template, output, 0 if result.get("hung") else result.get("exit_code"))
+        code = 0 if result.get("hung") else result.get("exit_code")
+        return command.read(self._us.template, output, code, self._hold.session, Usage(**self._hold.used))
 
     # --- what is left of it
 
