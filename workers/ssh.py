@@ -15,7 +15,7 @@ from workers.connect import AWAY, Address, Limits, connect, in_words
 SESSIONS = 8  # at once on one connection; sshd's MaxSessions is 10
 PIECE, MOST_STDERR = 1 << 16, 1 << 16
 MARGIN_SECS = 2.0  # a session that is late is given up; a connection on which even that takes long is cut
-MOST_ALONE = 5  # refusals while no other session of ours is open
+MOST_ALONE = 8  # refusals while no other session of ours is open
 WAKE_SECS = 1.0  # how often paramiko's thread looks up; its own 0.1 s costs 1 % of a core for 100 idle hosts
 
 

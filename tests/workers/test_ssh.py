@@ -162,9 +162,11 @@ class TestDeadlines:
                 line.run("true")
             line.close()
             until = time.monotonic() + 10
-            while line.is_open and time.monotonic() < until:
+            while time.monotonic() < until:
+                left = {thread.name for thread in threading.enumerate() if isinstance(thread, type(line._transport))}
+                if not line.is_open and left <= before:
+                    break
                 time.sleep(0.02)
-            left = {thread.name for thread in threading.enumerate() if isinstance(thread, type(line._transport))}
         assert not line.is_open and left <= before
 
 
