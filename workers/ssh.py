@@ -48,11 +48,19 @@ class Line:
         with self._session(until) as channel, deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step:
             try:
                 channel.exec_command(command)
-                channel.sendall(said)
-                channel.shutdown_write()
+                self._say(channel, said)
                 return self._heard(channel, most, until)
             except AWAY as why:
                 raise Unreachable(in_words("its answer", why, secs, step.is_late)) from why
+
+    def _say(self, channel: paramiko.Channel, said: bytes) -> None:
+        """A command that ended without reading all of it has said why, and that is still to be heard."""
+        try:
+            channel.sendall(said)
+            channel.shutdown_write()
+        except OSError as why:
+            if isinstance(why, TimeoutError) or not self.is_open:
+                raise
 
     @contextmanager
     def _session(self, until: float) -> Iterator[paramiko.Channel]:

@@ -95,9 +95,10 @@ class Journey:
         return found
 
     def comment_kinds(self, task_id: str) -> list[str]:
-        """The kinds of our comments on an issue, in order."""
+        """The kinds of our comments on an issue, the status first: which of two that are owed is paid first is chance."""
         bodies = self.stage.alice.comments(REPOSITORY, int(task_id.rpartition("#")[2]))
-        return [body.rpartition("kind=")[2].removesuffix(" -->") for body in bodies if "<!-- fleet:" in body]
+        kinds = [body.rpartition("kind=")[2].removesuffix(" -->") for body in bodies if "<!-- fleet:" in body]
+        return sorted(kinds, key=lambda kind: kind != "status")
 
     def assert_history_holds(self) -> None:
         _, differing = differences(self.stage.fleet)
