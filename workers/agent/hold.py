@@ -42,8 +42,8 @@ def no_bytes() -> dict[str, int]:
 class Hold:
     """A task and the lease by which we have it. `work` is the dequeue's answer; `mark` tells one start of a run from
     the next; `base` is where the log of this start begins in the run's log; `until` is the end of the lease by our
-    clock; `cut` says that a start of this run was cut off before; `stop` is why the run must end; who
-    holds `life` works on it."""
+    clock; `cut` says that a start of this run was cut off before; `stop` is why the run must end; `used` is what its
+    session had used before; who holds `life` works on it."""
 
     task_id: str
     lease: int
