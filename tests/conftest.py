@@ -13,9 +13,9 @@ from app import wiring
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from app.web import create_app
 from tests import servers, sshd
 from tests.fakes.forge import FakeForge
+from tests.serving import client_of
 from tests.workshop import Workshop
 
 _shared: list[servers.Servers] = []
@@ -136,7 +136,7 @@ def fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
 @pytest.fixture
 def client(fleet: Fleet) -> FlaskClient:
     """The web application's client, with an operator's token."""
-    client = create_app(fleet).test_client()
+    client = client_of(fleet)
     client.environ_base["HTTP_AUTHORIZATION"] = "Bearer operator-token-of-the-test"
     return client
 

@@ -19,6 +19,15 @@ from app.store.tables import metadata
 
 HOME = "FLEET_TEST_HOME"
 TEMPLATE = "template_fleet"
+SMALL = 2 << 20
+_NAMES = [f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance"]
+_HISTORY_TOO = "SET LOCAL session_replication_role = replica;"
+_TRUNCATE = f"{_HISTORY_TOO} TRUNCATE {', '.join(_NAMES)}"
+_DELETE = _HISTORY_TOO + ";".join(f"DELETE FROM {name}" for name in _NAMES)
+_LARGEST = "SELECT max(pg_relation_size(oid)) FROM pg_class WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace"
+_RESTART = (
+    "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+)
 
 
 class Servers:
@@ -70,11 +79,14 @@ def drop(name: str) -> None:
 
 
 def empty(engine: Engine) -> None:
-    """A database as it was migrated: what was committed since is gone."""
-    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
+    """A database as it was migrated: what was committed since is gone. Rows are deleted, which takes a millisecond where
+    TRUNCATE takes 150; what has grown large is truncated all the same."""
     with engine.begin() as conn:
-        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+        grown = conn.execute(sa.text(_LARGEST)).scalar_one() > SMALL
+        raw = conn.connection.driver_connection
+        assert raw is not None
+        raw.execute(_TRUNCATE if grown else _DELETE)
+        raw.execute(_RESTART)
 
 
 def fresh_name() -> str:

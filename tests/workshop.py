@@ -14,9 +14,9 @@ from app.ports import Fleet
 from app.services import assign, intake, reconcile, report, settle
 from app.store import runs, tasks, views
 from app.store.tables import Row, deliveries
-from app.web import create_app
 from tests import builders
 from tests.fakes.forge import Delivery, FakeForge
+from tests.serving import client_of
 
 WIDGETS = "acme/widgets"
 REPO = f"/repos/{WIDGETS}"
@@ -41,7 +41,7 @@ class Workshop:
         self.fleet = make_fleet(FLEET_FORGE_TOKEN=tokens["fleet"], FLEET_WEBHOOK_SECRET=SECRET)
         with self.fleet.engine.begin() as conn:
             builders.apply(conn, forge_url=forge.url, **declared)
-        self.client: FlaskClient = create_app(self.fleet).test_client()
+        self.client: FlaskClient = client_of(self.fleet)
         if hooked:
             forge.add_hook(WIDGETS, tokens["alice"], NOWHERE, SECRET)
         self.carried = 0

@@ -67,6 +67,7 @@ def postgres(home: Path) -> Child:
         argv,
         stop_signal="SIGINT",
         user=_user(),
+        serves=True,
         log=home / "log" / "postgres.log",
         ready=ready.exists,
     )
@@ -79,7 +80,7 @@ def valkey(home: Path) -> Child:
         str(_valkey_binary()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--save", "",
         "--appendonly", "no", "--maxmemory", "64mb", "--dir", str(home / "run"),
     ]  # fmt: skip
-    return Child("valkey", argv, log=home / "log" / "valkey.log", ready=socket.exists)
+    return Child("valkey", argv, serves=True, log=home / "log" / "valkey.log", ready=socket.exists)
 
 
 def create_database(url: str, name: str = "fleet") -> None:

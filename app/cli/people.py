@@ -4,6 +4,8 @@ from typing import Any
 
 import httpx
 
+from app.forgejo.wire import certificates
+
 EVENTS = [
     "issues",
     "issue_comment",
@@ -22,7 +24,8 @@ class Person:
 
     def __init__(self, url: str, token: str) -> None:
         self.token = token
-        self._http = httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"token {token}"}, timeout=10)
+        headers = {"Authorization": f"token {token}"}
+        self._http = httpx.Client(base_url=f"{url}/api/v1", headers=headers, verify=certificates(), timeout=10)
 
     def hook(self, repository: str, url: str, secret: str) -> None:
         config = {"url": url, "content_type": "json", "secret": secret}

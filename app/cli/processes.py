@@ -29,13 +29,15 @@ class Broken(Exception):
 
 @dataclass
 class Child:
-    """One process to keep. `ready` says when it serves, `user` is a uid to run as; without `log` it has our stderr."""
+    """One process to keep. `ready` says when it serves, `user` is a uid to run as; without `log` it has our stderr.
+    One that `serves` the others ends when they have ended."""
 
     name: str
     argv: list[str]
     env: Mapping[str, str] | None = None
     stop_signal: str = "SIGTERM"
     user: int | None = None
+    serves: bool = False
     log: Path | None = None
     ready: Callable[[], bool] = lambda: True
     process: "subprocess.Popen[bytes] | None" = None
@@ -58,16 +60,18 @@ class Child:
     def is_dead(self) -> bool:
         return self.process is None or self.process.poll() is not None
 
-    def stop(self) -> None:
-        """Ask it to end, wait, then end it and whatever it left in its group."""
+    def ask_to_stop(self) -> None:
+        if self.process is not None and not self.is_dead():
+            self.process.send_signal(getattr(signal, self.stop_signal))
+
+    def stop(self, within: float = STOP_SECS) -> None:
+        """Wait until it has ended as it was asked to, then end it and whatever it left in its group."""
         if self.process is None:
             return
-        if not self.is_dead():
-            self.process.send_signal(getattr(signal, self.stop_signal))
-            try:
-                self.process.wait(STOP_SECS)
-            except subprocess.TimeoutExpired:
-                self.end_group()
+        try:
+            self.process.wait(max(within, 0))
+        except subprocess.TimeoutExpired:
+            self.end_group()
         self.end_group()
         self.process.wait()
 
@@ -140,10 +144,15 @@ class Keeper:
             time.sleep(0.25)
 
     def stop(self) -> None:
-        """End every child, the last one first."""
+        """End every child: all at once, but those that serve the others after these."""
         self.stopping = True
-        for child in reversed(self.children):
-            child.stop()
+        for serves in (False, True):
+            these = [child for child in self.children if child.serves == serves]
+            until = time.monotonic() + STOP_SECS
+            for child in these:
+                child.ask_to_stop()
+            for child in these:
+                child.stop(until - time.monotonic())
 
     def _asked_to_stop(self, number: int, _: FrameType | None) -> None:
         if self.stopping:

@@ -99,7 +99,8 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
         "--state-file",
         str(state),
     ]
-    keeper.add(Child("forge", argv, os.environ | {"PYTHONPATH": str(TOP)}, log=log, ready=state.exists))
+    environ = os.environ | {"PYTHONPATH": str(TOP)}
+    keeper.add(Child("forge", argv, environ, serves=True, log=log, ready=state.exists))
     found: dict[str, Any] = json.loads(state.read_text())
     return found
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 CONFIRM, SILENCE, AWAY = timedelta(seconds=30), timedelta(seconds=180), timedelta(seconds=30)
+RESET = timedelta(seconds=100)  # how soon a limit that was met is over, as its agent tells
 NEVER_CONFIRMED, MOST_RETRIES = 5, 2
 WORKING = ("assigned", "running")
 
@@ -98,7 +99,7 @@ class Model:
             self._move(task, "created", due=at + timedelta(seconds=5) * 2**task.retries)
             task.retries += 1
         elif how == "limit":
-            self._move(task, "parked", due=at + timedelta(seconds=100))
+            self._move(task, "parked", due=at + RESET + timedelta(minutes=1))
         else:
             self._move(task, "completed" if how == "completed" else "failed")
 

@@ -15,7 +15,7 @@ from tests.api.test_tasks import assert_error
 from tests.builders import apply
 from tests.conftest import FakeClock
 from tests.pulling import BASE, ENROLL, Agent, an_agent, register
-from tests.serving import Web, web_process
+from tests.serving import Web, client_of, web_process
 
 TASK = {
     "task_id", "source", "task_type", "priority", "status", "execution_mode", "assigned_agent_id", "assigned_host", "retry_count",
@@ -94,9 +94,8 @@ class TestNames:
 class TestAddresses:
     @pytest.mark.parametrize(("method", "path"), ADDRESSES)
     def test_none_is_open(self, fleet: Fleet, method: str, path: str) -> None:
-        from app.web import create_app
 
-        answer = create_app(fleet).test_client().open(f"{BASE}{path}", method=method, data=b"{")
+        answer = client_of(fleet).open(f"{BASE}{path}", method=method, data=b"{")
         assert_error(answer, 401, "unauthorized")
 
     @pytest.mark.parametrize(("method", "path"), ADDRESSES)

@@ -2,7 +2,6 @@
 illegal, no task is lost, and the history amounts to the rows."""
 
 import os
-from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -25,9 +24,9 @@ from app.services import assign, enlist, report, rescue
 from app.services.replay import differences
 from app.store import runs
 from app.store import tasks as rows
-from app.store.tables import metadata, tasks
-from tests import builders
-from tests.api.model import CONFIRM, SILENCE, Model, Task, Work
+from app.store.tables import tasks
+from tests import builders, servers
+from tests.api.model import CONFIRM, RESET, SILENCE, Model, Task, Work
 from tests.builders import a_host, a_plain_task, apply
 from tests.conftest import FakeClock
 from tests.pulling import BASE, ENROLL, Agent, register
@@ -56,7 +55,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        empty(self.fleet)
+        servers.empty(self.fleet.engine)
         with self.fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host(HOST, HOST_SLOTS, tuple(HOST_CAN))])
         self.model = Model()
@@ -145,7 +144,7 @@ class Machine(RuleBasedStateMachine):
     def completes(self, who: str, which: int, how: str, lease: str) -> None:
         told = dict(RECEIPTS[how])
         if how == "limit":
-            told["resets_at"] = (self.clock() + timedelta(seconds=100)).isoformat()
+            told["resets_at"] = (self.clock() + RESET).isoformat()
         self.says(who, which, lease, "complete", how, **told)
 
     @rule(who=WHO, which=WHICH, lease=st.sampled_from(["right", "old", "next"]))
@@ -325,13 +324,6 @@ class Machine(RuleBasedStateMachine):
     def row(self, id_: str) -> Any:
         with self.fleet.engine.begin() as conn:
             return conn.execute(sa.select(tasks).where(tasks.c.task_id == id_)).mappings().one()
-
-
-def empty(fleet: Fleet) -> None:
-    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
-    with fleet.engine.begin() as conn:
-        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
 
 
 def test_the_server_does_what_the_model_says(client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:

@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 from app.domain.lifecycle import Fact, What
 from app.ports import Fleet
 from app.store import tasks
-from app.web import create_app
 from tests.builders import AT, a_fact, a_stored_task
+from tests.serving import client_of
 
 TASKS = "/api/v1/tasks"
 ENDPOINTS = [
@@ -37,11 +37,11 @@ def test_without_the_operators_token_every_door_is_shut(
     fleet: Fleet, method: str, address: str, shown: str | None
 ) -> None:
     headers = {"Authorization": shown} if shown else {}
-    assert_error(create_app(fleet).test_client().open(address, method=method, headers=headers), 401, "unauthorized")
+    assert_error(client_of(fleet).open(address, method=method, headers=headers), 401, "unauthorized")
 
 
 def test_health_needs_no_token(fleet: Fleet) -> None:
-    client = create_app(fleet).test_client()
+    client = client_of(fleet)
     assert client.get("/healthz").text == client.get("/api/v1/healthz").text == "ok"
     assert client.get("/readyz").get_json() == {"database": "ok", "broker": "ok"}
 

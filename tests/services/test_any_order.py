@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
@@ -20,7 +19,7 @@ from app.domain.task import State
 from app.ports import Fleet
 from app.services.replay import differences
 from app.store import views
-from app.store.tables import metadata
+from tests import servers
 from tests.fakes.forge import FakeForge
 from tests.workshop import Workshop
 
@@ -137,10 +136,7 @@ def two(story: Story) -> End:
 @contextmanager
 def fresh(engine: Engine, make_fleet: Callable[..., Fleet], folder: Path) -> Iterator[Workshop]:
     """A forge and a database that know nothing yet."""
-    names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables if table.name != "instance")
-    with engine.begin() as conn:
-        conn.execute(sa.text("SET LOCAL session_replication_role = replica"))
-        conn.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+    servers.empty(engine)
     with FakeForge(folder / uuid.uuid4().hex) as forge:
         yield Workshop(forge, make_fleet)
         assert forge.violations == []

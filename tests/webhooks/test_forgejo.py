@@ -16,6 +16,7 @@ from app.forgejo import hooks
 from app.forgejo.signature import sign
 from app.services import intake, replay
 from app.web import create_app
+from tests.serving import client_of
 from tests.workshop import NOWHERE, SECRET, Workshop, signed
 
 PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"
@@ -63,7 +64,7 @@ def test_a_good_signature_is_taken_in_each_header_and_form(client: FlaskClient, 
 
 def test_without_a_secret_of_our_own_nothing_is_let_in(workshop: Workshop) -> None:
     fleet = replace(workshop.fleet, config=replace(workshop.fleet.config, secrets={}))
-    answer = create_app(fleet).test_client().post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=""))
+    answer = client_of(fleet).post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=""))
     assert answer.status_code == 401
 
 
@@ -71,7 +72,7 @@ def test_without_a_secret_of_our_own_nothing_is_let_in(workshop: Workshop) -> No
 def test_while_a_secret_is_replaced_the_old_and_the_new_are_both_good(workshop: Workshop, apart: str) -> None:
     secrets = {**workshop.fleet.config.secrets, "FLEET_WEBHOOK_SECRET": f"the-new-secret{apart}{SECRET}"}
     fleet = replace(workshop.fleet, config=replace(workshop.fleet.config, secrets=secrets))
-    client = create_app(fleet).test_client()
+    client = client_of(fleet)
     good = [client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=one)) for one in ("the-new-secret", SECRET)]
     bad = [
         client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=one)) for one in ("", "the-new", "other-secret")
@@ -81,7 +82,7 @@ def test_while_a_secret_is_replaced_the_old_and_the_new_are_both_good(workshop: 
 
 def test_a_secret_with_a_comma_in_it_is_still_one(workshop: Workshop) -> None:
     secrets = {**workshop.fleet.config.secrets, "FLEET_WEBHOOK_SECRET": "a, b-secret"}
-    client = create_app(replace(workshop.fleet, config=replace(workshop.fleet.config, secrets=secrets))).test_client()
+    client = client_of(replace(workshop.fleet, config=replace(workshop.fleet.config, secrets=secrets)))
     answers = [
         client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, secret=one)) for one in ("a, b-secret", "b-secret")
     ]
@@ -129,7 +130,7 @@ def test_a_broker_that_hangs_holds_up_no_answer(workshop: Workshop) -> None:
         def soon(self) -> None:
             let_go.wait(30)
 
-    client = create_app(replace(workshop.fleet, nudge=Hanging())).test_client()
+    client = client_of(replace(workshop.fleet, nudge=Hanging()))
     answers = [client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, delivery=f"d-{at}")) for at in range(20)]
     assert {answer.status_code for answer in answers} == {202} and not let_go.is_set()
     let_go.set()
@@ -258,7 +259,7 @@ def test_just_ten_mebibytes_are_taken(workshop: Workshop) -> None:
 
 def test_the_answer_does_not_need_the_broker(workshop: Workshop) -> None:
     away = replace(workshop.fleet, nudge=wiring.Nudge("redis+socket:///nowhere/valkey.sock"))
-    answer = create_app(away).test_client().post(ADDRESS, data=ISSUE, headers=signed(ISSUE))
+    answer = client_of(away).post(ADDRESS, data=ISSUE, headers=signed(ISSUE))
     assert (answer.status_code, len(workshop.inbox())) == (202, 1)
 
 

@@ -63,8 +63,6 @@ def write_file(
 ) -> str:
     """Commit files straight onto a branch, as the web editor does."""
     old = plumbing.branch(repo.path, branch)
-    tree = plumbing.write_tree(repo.path, old, files)
-    new = plumbing.commit(repo.path, tree, [old] if old else [], message, doer.full_name, world.email(doer))
-    plumbing.move(repo.path, f"refs/heads/{branch}", new)
+    new = plumbing.write(repo.path, branch, old, files, message, doer.full_name, world.email(doer))
     moved(world, repo, doer, f"refs/heads/{branch}", old or ZERO, new)
     return new

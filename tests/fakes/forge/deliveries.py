@@ -81,7 +81,7 @@ class Post:
             box.put(delivery)
 
     def walk(self, box: queue.Queue[Delivery | None]) -> None:
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=False) as client:
+        with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=False, verify=False) as client:
             while (delivery := box.get()) is not None:
                 for each in self.round(delivery, box):
                     self.carry(client, each)
