@@ -5,9 +5,11 @@ from typing import Any
 from flask import Flask, Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from app import api, webhooks, wiring
+from app import webhooks, wiring
+from app.api import blueprints
 from app.api.waiting import Waiting
 from app.ports import Fleet
+from app.webhooks.doorbell import Doorbell
 
 BASE = "/api/v1"
 LARGEST_BODY = 10 * 1024 * 1024
@@ -35,7 +37,7 @@ def create_app(fleet: Fleet | None = None) -> Flask:
     furnish(app, fleet or wiring.fleet())
     if fleet is None:
         app.extensions["waiting"].open()
-    api.register(app, BASE)
+    blueprints.register(app, BASE)
     webhooks.register(app, BASE)
     return app
 
@@ -44,3 +46,4 @@ def furnish(app: Flask, fleet: Fleet) -> None:
     """Have the application work for this fleet."""
     app.extensions["fleet"] = fleet
     app.extensions["waiting"] = Waiting(fleet, int(fleet.config.web_threads * SHARE_WHO_WAIT))
+    app.extensions["doorbell"] = Doorbell(fleet.nudge.soon)

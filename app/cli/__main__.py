@@ -1,48 +1,43 @@
 """The commands, and the one place where an error becomes a sentence and an exit code."""
 
 import sys
+from importlib import import_module
 
 import click
-from sqlalchemy.exc import OperationalError
 
-from app.cli import (
-    agent,
-    agents,
-    bench,
-    clis,
-    deliveries,
-    demo,
-    docs,
-    forge,
-    hosts,
-    logs,
-    prompt,
-    receipt,
-    settings,
-    tasks,
-    test,
-    up,
-)  # fmt: skip
 from app.config import Wrong
 from app.domain.errors import Refused
 
+COMMANDS = {
+    "up": "up", "demo": "demo", "test": "test", "bench": "bench",
+    "apply": "settings", "config": "settings", "migrate": "settings",
+    "task": "tasks", "why": "tasks", "replay": "tasks", "logs": "logs", "prompt": "prompt", "receipt": "receipt",
+    "agent": "agent", "agents": "agents", "enroll": "agents", "hosts": "hosts", "clis": "clis",
+    "deliveries": "deliveries", "forge": "forge", "doctor": "forge", "docs": "docs",
+}  # fmt: skip
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """Each command by the name of its room, which is entered when it is called: nobody waits for another's libraries."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        found: click.Command | None = None
+        if name in COMMANDS:
+            found = getattr(import_module(f"app.cli.{COMMANDS[name]}"), name)
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def fleet() -> None:
     """agent-fleet: Forgejo issues in, merged pull requests out."""
 
 
-for command in (
-    up.up, demo.demo, test.test, bench.bench, settings.apply, settings.config, settings.migrate,
-    tasks.task, tasks.why, tasks.replay, agent.agent, agents.agents, agents.enroll, hosts.hosts, logs.logs, docs.docs,
-    clis.clis, deliveries.deliveries, forge.forge, forge.doctor, prompt.prompt, receipt.receipt,
-):  # fmt: skip
-    fleet.add_command(command)
-
-
 def main() -> None:
     try:
-        fleet(standalone_mode=False)
+        fleet(prog_name="fleet", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
@@ -50,9 +45,17 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (Wrong, Refused) as error:
         _stop(str(error))
-    except OperationalError as error:
-        why = str(error.orig).strip().splitlines()[0]
+    except Exception as error:
+        if not _is_of_the_database(error):
+            raise
+        why = str(getattr(error, "orig", error)).strip().splitlines()[0]
         _stop(f"The database does not answer ({why}). Start the fleet with `fleet up`, or set DATABASE_URL.")
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Asked of the library only if it was needed: to import it takes longer than most commands."""
+    exc = sys.modules.get("sqlalchemy.exc")
+    return exc is not None and isinstance(error, exc.OperationalError)
 
 
 def _stop(sentence: str) -> None:

@@ -3,11 +3,9 @@
 from flask import Flask
 
 from app.webhooks import forgejo
-from app.webhooks.doorbell import Doorbell
 
 
 def register(app: Flask, base: str) -> None:
     """The forge's address, under the API's base and at the root."""
-    app.extensions["doorbell"] = Doorbell(app.extensions["fleet"].nudge.soon)
     app.register_blueprint(forgejo.blueprint)
     app.register_blueprint(forgejo.blueprint, name="webhooks_v1", url_prefix=base)

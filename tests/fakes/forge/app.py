@@ -28,6 +28,7 @@ PARTS = (
     api_hooks.organisations,
     git.routes,
 )
+_addresses: list[tuple[Any, Any, Any]] = []
 
 
 class ForgeApp(Flask):
@@ -38,11 +39,19 @@ class ForgeApp(Flask):
         self.config.update(WORLD=world, MAX_CONTENT_LENGTH=LARGEST_BODY)
         self.json.sort_keys = False  # type: ignore[attr-defined]
         self.faults, self.world = faults, world
-        for part in PARTS:
-            self.register_blueprint(part)
+        self._take_addresses()
         api.install(self)
         if contract:
             self.after_request(contract.after_request)
+
+    def _take_addresses(self) -> None:
+        """The addresses are worked out by the first forge of a process, a tenth of a second, and shared by all."""
+        if _addresses:
+            self.url_map, self.view_functions, self.blueprints = _addresses[0]
+            return
+        for part in PARTS:
+            self.register_blueprint(part)
+        _addresses.append((self.url_map, self.view_functions, self.blueprints))
 
     def dispatch_request(self) -> Any:
         if request.blueprint == "git":
