@@ -15,6 +15,7 @@ from app.ports import Fleet
 from app.services import enlist
 from app.services.enlist import hash_of
 from app.store import agents
+from app.store.engine import reading
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,7 +113,7 @@ def as_agent(agent_id: str) -> str:
     """The agent that speaks, which must be the one that the request names. Raises Refused."""
     own = caller().agent_id
     if own != agent_id:
-        with fleet().engine.begin() as conn:
+        with reading(fleet().engine) as conn:
             known = agents.get(conn, agent_id)
         if known is None:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}: register it first.")
@@ -138,7 +139,7 @@ def _who(token: str) -> Caller:
         expected = fleet().config.secret(name)
         if expected and hmac.compare_digest(hash_of(token), hash_of(expected)):
             return Caller(role)
-    with fleet().engine.begin() as conn:
+    with reading(fleet().engine) as conn:
         agent_id = agents.with_token(conn, hash_of(token), fleet().clock()) if token else None
     if agent_id is None:
         raise Refused(Kind.UNAUTHORIZED, "Show a valid token: Authorization: Bearer <token>.")

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Response, jsonify, request
+from sqlalchemy import Connection
 
 from app.api import agents, answers, schemas
 from app.api.described import Blueprint
@@ -15,6 +16,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.services import accept, ask, assign, intake, lease
 from app.store import logs, runs, tasks, views
+from app.store.engine import reading
 from app.store.tables import Row
 
 blueprint = Blueprint("tasks", __name__, description="What is wanted, and how far it has come")
@@ -32,7 +34,7 @@ def list_tasks(asked: dict[str, Any]) -> Response:
     """Tasks, newest first; `Link` leads to the next page, `X-Total-Count` says how many there are. An agent sees its
     own."""
     limit, after = asked.pop("limit"), asked.pop("after", None)
-    with fleet().engine.begin() as conn:
+    with reading(fleet().engine) as conn:
         own = {"agent_id": caller().agent_id} if caller().role is Role.AGENT else {}
         found, total = views.task_list(conn, asked | own, limit, after)
     response = jsonify(found)
@@ -72,7 +74,7 @@ def dequeue(given: dict[str, Any]) -> Response:
 def read_log(asked: dict[str, Any], task_id: str) -> Response:
     """A piece of what a run printed, base64; `next_offset` is where to go on. Where `offset` is greater than asked, the
     bytes between were left out of a log that was too long."""
-    with fleet().engine.begin() as conn:
+    with reading(fleet().engine) as conn:
         task = tasks.find(conn, task_id)
         run = runs.get(conn, task.id, asked["run"] or task.run)
         _may_read(task_id, run)
@@ -179,7 +181,7 @@ def _bytes(text: str) -> bytes:
 def _may_see(task_id: str) -> None:
     """An agent sees what it has, and what it had as long as nobody else has it."""
     if caller().role is Role.AGENT:
-        with fleet().engine.begin() as conn:
+        with reading(fleet().engine) as conn:
             if tasks.find(conn, task_id).agent_id != caller().agent_id:
                 raise Refused(Kind.FORBIDDEN, f"{task_id} is not a task of agent {caller().agent_id!r}.")
 
@@ -191,19 +193,19 @@ def _may_read(task_id: str, run: Row | None) -> None:
 
 
 def _told(held: lease.Held) -> Response:
-    found = _task(held.task.task_id, with_events=False)
-    with fleet().engine.begin() as conn:
+    with reading(fleet().engine) as conn:
+        found = _task(conn, held.task.task_id, with_events=False)
         news = lease.feedback(conn, held)
     return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)} | news)
 
 
 def _shown(task_id: str, with_events: bool = True) -> Response:
-    return jsonify(_task(task_id, with_events))
+    with reading(fleet().engine) as conn:
+        return jsonify(_task(conn, task_id, with_events))
 
 
-def _task(task_id: str, with_events: bool) -> dict[str, Any]:
-    with fleet().engine.begin() as conn:
-        found = views.task(conn, task_id, with_events)
+def _task(conn: Connection, task_id: str, with_events: bool) -> dict[str, Any]:
+    found = views.task(conn, task_id, with_events)
     if found is None:
         raise Refused(Kind.UNKNOWN, f"There is no task {task_id!r}.")
     return found

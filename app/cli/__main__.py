@@ -18,7 +18,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Each command by the name of its room, which is entered when it is called: nobody waits for another's libraries."""
+    """Each command by the name of its room, which is entered when it is called: nobody waits for others' libraries."""
 
     def list_commands(self, _: click.Context) -> list[str]:
         return sorted(COMMANDS)

@@ -41,9 +41,11 @@ class Child:
     log: Path | None = None
     ready: Callable[[], bool] = lambda: True
     process: "subprocess.Popen[bytes] | None" = None
+    was_asked: bool = False
     deaths: list[float] = field(default_factory=list)
 
     def start(self) -> None:
+        self.was_asked = False
         number = getattr(signal, self.stop_signal)
         out = self.log.open("ab") if self.log else None
         try:
@@ -61,13 +63,16 @@ class Child:
         return self.process is None or self.process.poll() is not None
 
     def ask_to_stop(self) -> None:
-        if self.process is not None and not self.is_dead():
+        """Once: a second signal would cut short what the first one began."""
+        if self.process is not None and not self.is_dead() and not self.was_asked:
+            self.was_asked = True
             self.process.send_signal(getattr(signal, self.stop_signal))
 
     def stop(self, within: float = STOP_SECS) -> None:
-        """Wait until it has ended as it was asked to, then end it and whatever it left in its group."""
+        """Ask it to end and wait so many seconds, then end it and whatever it left in its group."""
         if self.process is None:
             return
+        self.ask_to_stop()
         try:
             self.process.wait(max(within, 0))
         except subprocess.TimeoutExpired:

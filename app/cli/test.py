@@ -14,6 +14,7 @@ TOP = Path(__file__).parents[2]
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
 def test(pytest_arguments: tuple[str, ...]) -> None:
     """Run every test (or what the pytest arguments say)."""
-    workers = str(min(4, (os.cpu_count() or 1) + 1))
-    argv = [sys.executable, "-m", "pytest", *(pytest_arguments or ("-n", workers, "-q"))]
+    processes = str(min(4, (os.cpu_count() or 1) + 1))
+    all_of_it = ("-n", processes, "--dist", "loadgroup", "-q")
+    argv = [sys.executable, "-m", "pytest", *(pytest_arguments or all_of_it)]
     sys.exit(subprocess.run(argv, cwd=TOP, check=False).returncode)

@@ -16,6 +16,7 @@ from app.ports import Fleet, Forge, Pull
 from app.services import lease, report, review
 from app.services.lease import Held
 from app.store import places, runs
+from app.store.engine import reading
 from app.store.tables import Row
 
 Json = Mapping[str, Any]
@@ -47,7 +48,7 @@ def failed(fleet: Fleet, agent_id: str, told: Json) -> Held:
 def log(fleet: Fleet, agent_id: str, told: Json) -> tuple[int, bool]:
     """Bytes of output (task_id, lease, stream, offset, data). Returns the offset that is wanted next and whether this
     piece left a gap, and was not taken. Raises Refused."""
-    with fleet.engine.begin() as conn:
+    with reading(fleet.engine) as conn:
         held = lease.owned(conn, agent_id, told["task_id"], told["lease"])
     size = report.log(fleet, held.run, told["stream"], told["offset"], told["data"])
     return size, told["offset"] > size
@@ -57,7 +58,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     """A receipt: task_id, status (completed, failed, partial), lease?, summary?, error?, artifacts?, duration_seconds?,
     usage?, checks?, session?, failure?, resets_at?. Every claim is checked on the forge before it counts; the same
     receipt again changes nothing. Raises Refused, `invalid` naming a claim that does not hold."""
-    with fleet.engine.begin() as conn:
+    with reading(fleet.engine) as conn:
         held = lease.owned(conn, agent_id, receipt["task_id"], receipt.get("lease"))
     if held.run["ended_at"]:
         return _said_before(held, receipt)
@@ -76,7 +77,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
 
 def _again(fleet: Fleet, held: Held) -> Held:
     """The task as it is now; a run that is over by now is the agent's all the same."""
-    with fleet.engine.begin() as conn:
+    with reading(fleet.engine) as conn:
         return lease.held(conn, held.task.id, held.run["number"])
 
 

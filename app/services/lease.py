@@ -89,8 +89,8 @@ def beat(fleet: Fleet, agent_id: str, told: Iterable[Mapping[str, Any]] | None) 
 def owned(conn: Connection, agent_id: str, task_id: str, lease: int | None) -> Held:
     """The task and the run that an agent speaks of. Raises Refused: `unknown`, `invalid` (not for agents), `forbidden`
     (another's), `stale` (its lease is over)."""
-    task = tasks.find(conn, task_id)
-    mine = [run for run in runs.of_task(conn, task.id) if run["agent_id"] == agent_id]
+    all_of_them, task = runs.of_task_id(conn, task_id)
+    mine = [run for run in all_of_them if run["agent_id"] == agent_id]
     if not mine and task.mode is Mode.SSH_CLI:
         raise Refused(Kind.INVALID, f"{task_id} is worked on by hosts (ssh_cli), not by agents.")
     if not mine:
@@ -103,10 +103,10 @@ def owned(conn: Connection, agent_id: str, task_id: str, lease: int | None) -> H
 
 def held(conn: Connection, task_pk: int, number: int) -> Held:
     """A task and one of its runs, as they are now."""
-    run = runs.get(conn, task_pk, number)
+    run, task = runs.with_task(conn, task_pk, number)
     if run is None:
         raise LookupError(f"task {task_pk} has no run {number}")
-    return Held(tasks.load(conn, task_pk), run)
+    return Held(task, run)
 
 
 def stops(held: Held) -> bool:

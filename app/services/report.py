@@ -9,6 +9,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.quota import Spent
 from app.domain.run import Outcome, Verdict, judge
+from app.domain.task import Task
 from app.ports import Fleet
 from app.services import quota
 from app.store import logs, runs, tasks
@@ -67,13 +68,14 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -
     masked = fleet.mask.json(dict(result))
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        outcome = _stopped(conn, run, result, outcome)
+        now, task = runs.with_task(conn, run["task_pk"], run["number"])
+        outcome = _stopped(now, result, outcome)
         session = {"session": outcome.session_id} if outcome.session_id else {}
         kept = fleet.mask.json(outcome.kept())
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
         fact = quota.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
-        _record(conn, fleet, run, fact)
+        _record(conn, fleet, run, fact, task)
     fleet.nudge.soon()
     return True
 
@@ -96,9 +98,8 @@ def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
     fleet.nudge.soon()
 
 
-def _stopped(conn: Any, run: Row, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
+def _stopped(now: Row | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
     """A run that we ended for its budget ends with that; one that was done first is done."""
-    now = runs.get(conn, run["task_pk"], run["number"])
     why = now and now["stop_for"]
     if not why or result.get("end") == "finished":
         return outcome
@@ -111,10 +112,10 @@ def _tell(fleet: Fleet, run: Row, fact: Fact) -> None:
         _record(conn, fleet, run, fact)
 
 
-def _record(conn: Any, fleet: Fleet, run: Row, fact: Fact) -> None:
+def _record(conn: Any, fleet: Fleet, run: Row, fact: Fact, believed: Task | None = None) -> None:
     """A task that has gone on without this run (cancelled, merged, a newer run) is left as it is."""
     try:
-        tasks.record(conn, run["task_pk"], fact, fleet.clock())
+        tasks.record(conn, run["task_pk"], fact, fleet.clock(), believed)
     except Refused as refusal:
         if refusal.kind not in (Kind.STALE, Kind.INVALID):
             raise

@@ -37,6 +37,12 @@ def connect(url: str, size: int = 8, ping: bool = True) -> Engine:
     return engine
 
 
+def reading(engine: Engine) -> Connection:
+    """A connection for what only looks: each question sees what is committed when it is asked, and none pays for the
+    two trips by which a transaction begins and ends. To be used as a context."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
 def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
     """What these statements give, one after the other, in one trip to the server instead of one for each: where many
     small questions are asked, the way costs more than the answers. Within the transaction of `conn`."""

@@ -8,16 +8,33 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.lifecycle import ENDS
+from app.domain.task import Task
+from app.store import tasks as tasks_
 from app.store.engine import only, together
 from app.store.tables import Row, looks, runs, tasks
 
+_ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
+_OF_TASK_ID = """
+SELECT runs.* FROM runs JOIN tasks ON tasks.id = runs.task_pk WHERE tasks.task_id = %(id)s ORDER BY number
+"""
 LOOKED_AT = timedelta(seconds=60)  # a host at which nobody looked for longer has had no chance to speak
 
 
 def get(conn: Connection, task_pk: int, number: int) -> Row | None:
-    return only(
-        conn, "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s", task=task_pk, number=number
-    )
+    return only(conn, _ONE, task=task_pk, number=number)
+
+
+def with_task(conn: Connection, task_pk: int, number: int) -> tuple[Row | None, Task]:
+    """A run and its task as they are now, in one trip. Raises Refused(unknown)."""
+    given = {"task": task_pk, "number": number}
+    found, of = together(conn, (_ONE, given), ("SELECT * FROM tasks WHERE id = %(task)s", given))
+    return next(iter(found), None), tasks_.known(of, f"There is no task {task_pk}.")
+
+
+def of_task_id(conn: Connection, task_id: str) -> tuple[list[Row], Task]:
+    """The task that people call `task_id` and all its runs, in one trip. Raises Refused(unknown)."""
+    found, of = together(conn, (_OF_TASK_ID, {"id": task_id}), (tasks_.BY_ITS_ID, {"id": task_id}))
+    return list(found), tasks_.known(of, tasks_.NONE_SUCH.format(task_id))
 
 
 def named(conn: Connection, name: str) -> Row | None:

@@ -19,17 +19,20 @@ from app.store.tables import Row, capsets, events, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
 NUMBERED = "api#{n}"
+BY_ITS_ID = "SELECT * FROM tasks WHERE task_id = %(id)s"
+NONE_SUCH = "There is no task {!r}; `fleet task list` shows those there are."
 COLUMNS = tuple(field.name for field in fields(Task))
 
 
-def record(conn: Connection, id_: int, fact: Fact, at: datetime) -> Task:
-    """Move task `id_` by `fact` at `at`: compare-and-swap the row, write the event and the debts.
+def record(conn: Connection, id_: int, fact: Fact, at: datetime, believed: Task | None = None) -> Task:
+    """Move task `id_` by `fact` at `at`: compare-and-swap the row, write the event and the debts. Whoever has just read
+    it may say how it was `believed` to be.
 
     A fact whose key was recorded before, and one that says what is known already, change nothing. Returns the
     task as it is now. Raises Refused: `unknown`, `stale` (an older run speaks), `invalid` (no such move).
     """
     for _ in range(SWAPS):
-        task = load(conn, id_)
+        task, believed = believed or load(conn, id_), None
         if fact.key and _was_recorded(conn, id_, fact.key):
             return task
         decision = decide(task, fact, at)
@@ -66,18 +69,19 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
 
 def load(conn: Connection, id_: int) -> Task:
     """The task with the key `id_`. Raises Refused(unknown)."""
-    row = engine.only(conn, "SELECT * FROM tasks WHERE id = %(id)s", id=id_)
-    if row is None:
-        raise Refused(Kind.UNKNOWN, f"There is no task {id_}.")
-    return task_of(row)
+    return known(together(conn, ("SELECT * FROM tasks WHERE id = %(id)s", {"id": id_}))[0], f"There is no task {id_}.")
 
 
 def find(conn: Connection, task_id: str) -> Task:
     """The task that people call `task_id`. Raises Refused(unknown)."""
-    row = engine.only(conn, "SELECT * FROM tasks WHERE task_id = %(id)s", id=task_id)
-    if row is None:
-        raise Refused(Kind.UNKNOWN, f"There is no task {task_id!r}; `fleet task list` shows those there are.")
-    return task_of(row)
+    return known(together(conn, (BY_ITS_ID, {"id": task_id}))[0], NONE_SUCH.format(task_id))
+
+
+def known(rows: Sequence[Json], or_else: str) -> Task:
+    """The task of the one row. Raises Refused(unknown) with the sentence where there is none."""
+    if not rows:
+        raise Refused(Kind.UNKNOWN, or_else)
+    return task_of(rows[0])
 
 
 def of_issue(conn: Connection, forge: str, repository_id: int, number: int) -> Task | None:

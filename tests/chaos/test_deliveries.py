@@ -1,30 +1,28 @@
 """Deliveries doubled, shuffled, late or lost: the same end as with all in order."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.traveller import Journey, journey
+from tests.chaos.test_processes_die import assert_the_usual_end
+from tests.fakes.forge import Faults
+from tests.journeys.traveller import Journey
 
-pytestmark = pytest.mark.journey
-
-
-def assert_the_usual_end(travel: Journey, task_id: str) -> None:
-    task = travel.to_the_merge(task_id)
-    assert (task["status"], task["review_count"], len(task["runs"])) == ("completed", 1, 2)
-    assert len(travel.pulls()) == 1
-    assert travel.comment_kinds(task_id) == ["status", "receipt"]
-    travel.assert_history_holds()
+pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of hosts")]
 
 
-def test_every_delivery_doubled_and_shuffled(tmp_path: Path) -> None:
-    with journey(tmp_path) as travel:
-        travel.forge.faults.double = True
-        travel.forge.faults.shuffle = True
-        assert_the_usual_end(travel, travel.open_issue())
+@pytest.fixture
+def faults(stage_of_hosts: Journey) -> Iterator[Faults]:
+    yield stage_of_hosts.forge.faults
+    stage_of_hosts.forge.faults.clear()
 
 
-def test_no_delivery_at_all(tmp_path: Path) -> None:
-    with journey(tmp_path, FLEET_RECONCILE_SECS="1") as travel:
-        travel.forge.faults.webhooks_off = True
-        assert_the_usual_end(travel, travel.open_issue())
+def test_every_delivery_doubled_and_shuffled(stage_of_hosts: Journey, faults: Faults) -> None:
+    faults.double = True
+    faults.shuffle = True
+    assert_the_usual_end(stage_of_hosts, stage_of_hosts.open_issue())
+
+
+def test_no_delivery_at_all(stage_of_hosts: Journey, faults: Faults) -> None:
+    faults.webhooks_off = True
+    assert_the_usual_end(stage_of_hosts, stage_of_hosts.open_issue())

@@ -1,4 +1,4 @@
-"""A folder for each journey, with a name short enough for unix sockets; and stages that agents share."""
+"""A folder for each journey, with a name short enough for unix sockets; and stages that the journeys of an xdist group share."""
 
 import shutil
 import tempfile
@@ -28,17 +28,16 @@ def folder() -> Iterator[Path]:
     assert left == []
 
 
-@pytest.fixture(scope="session")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+@pytest.fixture(scope="package")
+def stage_of_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """A stage without any host, for the agents of many tests: each has a capability of its own."""
-    folder = tmp_path_factory.mktemp("town")
-    with journey(folder, 0.2, "", FLEET_OFFLINE_AFTER_SECS="60", **QUICK) as travel:
+    with journey(tmp_path_factory.mktemp("agents"), 0.2, "", FLEET_OFFLINE_AFTER_SECS="60", **QUICK) as travel:
         yield travel
 
 
-@pytest.fixture(scope="session")
-def hasty_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+@pytest.fixture(scope="package")
+def hasty_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """The same, where silence is soon noticed."""
-    folder = tmp_path_factory.mktemp("hasty")
-    with journey(folder, 0.2, "", FLEET_OFFLINE_AFTER_SECS="8", FLEET_SCAN_SECS="0.2", **QUICK) as travel:
+    hasty = {"FLEET_OFFLINE_AFTER_SECS": "8", "FLEET_SCAN_SECS": "0.2"}
+    with journey(tmp_path_factory.mktemp("hasty"), 0.2, "", **hasty, **QUICK) as travel:
         yield travel

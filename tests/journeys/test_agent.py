@@ -4,20 +4,17 @@ import base64
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 
 from app.cli.stage import REPOSITORY
-from app.store.tables import rounds, runs
-from tests.journeys.puller import Puller, Wire, pulling, until
+from tests.journeys.puller import Puller, Wire, pulling
 from tests.journeys.traveller import Journey
 
-pytestmark = pytest.mark.journey
+pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of agents")]
 
 
 @contextmanager
@@ -40,14 +37,6 @@ def pulls(travel: Journey, task_id: str) -> list[Any]:
     return [pull for pull in travel.pulls() if pull["head"]["ref"] == branch]
 
 
-def an_hour_passes(travel: Journey) -> None:
-    """For the processes of the fleet, which are not there to see it."""
-    hour = timedelta(hours=1)
-    with travel.stage.fleet.engine.begin() as conn:
-        conn.execute(sa.update(rounds).values(ran_at=rounds.c.ran_at - hour))
-        conn.execute(sa.update(runs).where(runs.c.ended_at.is_(None)).values(deadline=runs.c.deadline - hour))
-
-
 def operator(travel: Journey, verb: str, task_id: str) -> None:
     url = f"{travel.stage.config.public_url}/api/v1/tasks/{task_id.replace('#', '%23')}/{verb}"
     token = travel.stage.config.secret("FLEET_OPERATOR_TOKEN")
@@ -68,12 +57,12 @@ def log_of(travel: Journey, task_id: str, run: int) -> bytes:
     return base64.b64decode(answer.json()["data"])
 
 
-def test_an_issue_becomes_a_receipt_with_no_host_at_all(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path) as puller:
+def test_an_issue_becomes_a_receipt_with_no_host_at_all(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path) as puller:
         puller.program = ("app.cli", "agent")
         puller.start()
         task_id = puller.issue()
-        task = town.to_the_merge(task_id)
+        task = stage_of_agents.to_the_merge(task_id)
         assert (task["execution_mode"], task["assigned_agent_id"], task["review_count"]) == (
             "http_pull",
             puller.agent_id,
@@ -84,10 +73,10 @@ def test_an_issue_becomes_a_receipt_with_no_host_at_all(town: Journey, tmp_path:
         assert first["session"] == second["session"] is not None  # the same session went on
         assert [check["exit_code"] for check in second["checks"]] == [0]
         assert second["usage"]["input_tokens"] == 1200
-        assert log_of(town, task_id, 1).count(b"turn.completed") == 1
-        assert len(pulls(town, task_id)) == 1
-        assert town.comment_kinds(task_id) == ["status", "receipt"]
-        town.until(lambda: not puller.holds(), "nothing held any more")
+        assert log_of(stage_of_agents, task_id, 1).count(b"turn.completed") == 1
+        assert len(pulls(stage_of_agents, task_id)) == 1
+        assert stage_of_agents.comment_kinds(task_id) == ["status", "receipt"]
+        stage_of_agents.until(lambda: not puller.holds(), "nothing held any more")
         assert not list(puller.state.glob("work/runs/*/*")) and not list(puller.state.glob("outbox/*"))
         assert not [path for path in puller.state.glob("work/work/*/*") if not path.name.startswith(".")]
         assert all(path.stat().st_mode & 0o077 == 0 for path in (puller.state, puller.state / "token"))
@@ -95,144 +84,113 @@ def test_an_issue_becomes_a_receipt_with_no_host_at_all(town: Journey, tmp_path:
         secrets.append((puller.state / "token").read_text())
         assert not any(secret in puller.log.read_text() for secret in secrets)
         assert not any(secret in str(puller.words) for secret in secrets)
-        town.assert_history_holds()
+        stage_of_agents.assert_history_holds()
         puller.send(signal.SIGTERM)
         assert puller.code() == 0
 
 
-def test_an_agent_killed_in_the_midst_of_a_run_adopts_it_when_it_is_back(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=2.0) as puller:
+def test_an_agent_killed_in_the_midst_of_a_run_adopts_it_when_it_is_back(
+    stage_of_agents: Journey, tmp_path: Path
+) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=2.0) as puller:
         puller.start()
         task_id = puller.issue()
-        town.until(puller.at_work, "the CLI at work")
+        stage_of_agents.until(puller.at_work, "the CLI at work")
         before = puller.at_work()
         puller.kill()
         assert puller.at_work() == before
         puller.start()
-        town.until_status(task_id, "review_pending", opened=1)
+        stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert [state["agent_pid"] for state in puller.runs()] in ([], before)  # its folder may be given back already
         assert sum(line.get("step") == "running" for line in puller.said()) == 1
-        assert len(town.task(task_id)["runs"]) == 1
-        assert log_of(town, task_id, 1).count(b"thread.started") == 1
-        town.assert_history_holds()
+        assert len(stage_of_agents.task(task_id)["runs"]) == 1
+        assert log_of(stage_of_agents, task_id, 1).count(b"thread.started") == 1
+        stage_of_agents.assert_history_holds()
 
 
-def test_the_web_process_killed_in_the_midst_of_a_run_changes_nothing(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=1.0) as puller:
+def test_the_web_process_killed_in_the_midst_of_a_run_changes_nothing(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=1.0) as puller:
         puller.start()
         task_id = puller.issue()
-        town.until(puller.at_work, "the CLI at work")
-        town.kill("web")
-        task = town.until_status(task_id, "review_pending", opened=1)
+        stage_of_agents.until(puller.at_work, "the CLI at work")
+        stage_of_agents.kill("web")
+        task = stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert [run["end"] for run in task["runs"]] == ["finished"]
-        assert len(pulls(town, task_id)) == 1
-        town.assert_history_holds()
+        assert len(pulls(stage_of_agents, task_id)) == 1
+        stage_of_agents.assert_history_holds()
 
 
 @pytest.mark.parametrize("path", ["/complete ", "/dequeue ", "/agents/register "])
-def test_a_lost_answer_is_asked_for_again_and_the_work_is_done_once(town: Journey, tmp_path: Path, path: str) -> None:
-    with pulling(town, tmp_path) as puller, wired(town, puller) as wire:
+def test_a_lost_answer_is_asked_for_again_and_the_work_is_done_once(
+    stage_of_agents: Journey, tmp_path: Path, path: str
+) -> None:
+    with pulling(stage_of_agents, tmp_path) as puller, wired(stage_of_agents, puller) as wire:
         wire.lose_the_answer_to(path)
         task_id = puller.issue()
         puller.start()
-        task = town.until_status(task_id, "review_pending", opened=1)
+        task = stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert len(wire.lost) == 1
-        assert facts(town, task_id).count("claimed") == facts(town, task_id).count("finished") == 1
-        assert (task["retry_count"], len(task["runs"]), len(pulls(town, task_id))) == (0, 1, 1)
-        town.assert_history_holds()
+        assert (
+            facts(stage_of_agents, task_id).count("claimed") == facts(stage_of_agents, task_id).count("finished") == 1
+        )
+        assert (task["retry_count"], len(task["runs"]), len(pulls(stage_of_agents, task_id))) == (0, 1, 1)
+        stage_of_agents.assert_history_holds()
 
 
-def test_a_receipt_outlives_an_outage_and_the_agent_itself(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=0.5) as puller, wired(town, puller) as wire:
+def test_a_receipt_outlives_an_outage_and_the_agent_itself(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=0.5) as puller, wired(stage_of_agents, puller) as wire:
         puller.start()
         task_id = puller.issue()
-        town.until(puller.at_work, "the CLI at work")
+        stage_of_agents.until(puller.at_work, "the CLI at work")
         wire.cut()
-        town.until(lambda: puller.steps() == ["ended"], "the receipt in the outbox")
+        stage_of_agents.until(lambda: puller.steps() == ["ended"], "the receipt in the outbox")
         puller.kill()
         puller.start()
-        town.until(lambda: any(line["event"] == "the fleet cannot be reached" for line in puller.said()), "an outage")
+        stage_of_agents.until(
+            lambda: any(line["event"] == "the fleet cannot be reached" for line in puller.said()), "an outage"
+        )
         wire.mend()
-        task = town.until_status(task_id, "review_pending", opened=1)
+        task = stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert [run["end"] for run in task["runs"]] == ["finished"]
-        assert log_of(town, task_id, 1).count(b"turn.completed") == 1
+        assert log_of(stage_of_agents, task_id, 1).count(b"turn.completed") == 1
 
 
-def test_told_to_stop_once_it_finishes_what_it_has_and_takes_no_more(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=1.0) as puller:
+def test_told_to_stop_once_it_finishes_what_it_has_and_takes_no_more(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=1.0) as puller:
         puller.start()
         first = puller.issue()
-        town.until(puller.at_work, "the CLI at work")
+        stage_of_agents.until(puller.at_work, "the CLI at work")
         puller.send(signal.SIGTERM)
         second = puller.issue("Another one", "Do it too.")
         assert puller.code() == 0
-        town.until_status(first, "review_pending", opened=1)
-        assert town.until_status(second, "created")["runs"] == []
+        stage_of_agents.until_status(first, "review_pending", opened=1)
+        assert stage_of_agents.until_status(second, "created")["runs"] == []
         assert [line["event"] for line in puller.said()][-1] == "the agent has ended"
 
 
-def test_told_to_stop_twice_it_ends_its_run_and_gives_the_task_back(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=60) as puller:
+def test_told_to_stop_twice_it_ends_its_run_and_gives_the_task_back(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=60) as puller:
         puller.start()
         task_id = puller.issue()
-        town.until(puller.at_work, "the CLI at work")
+        stage_of_agents.until(puller.at_work, "the CLI at work")
         puller.send(signal.SIGTERM)
-        town.until(lambda: any("draining" in line["event"] for line in puller.said()), "it drains")
+        stage_of_agents.until(lambda: any("draining" in line["event"] for line in puller.said()), "it drains")
         puller.send(signal.SIGTERM)
         assert puller.code() == 143
         assert puller.at_work() == []
-        task = town.until_status(task_id, "created")
-        assert (task["retry_count"], facts(town, task_id)[-1]) == (0, "given_back")
+        task = stage_of_agents.until_status(task_id, "created")
+        assert (task["retry_count"], facts(stage_of_agents, task_id)[-1]) == (0, "given_back")
 
 
-def test_a_run_whose_lease_cannot_be_renewed_ends_before_the_lease_does(hasty_town: Journey, tmp_path: Path) -> None:
-    with pulling(hasty_town, tmp_path, seconds=60) as puller, wired(hasty_town, puller) as wire:
-        puller.start()
-        task_id = puller.issue()
-        hasty_town.until(puller.at_work, "the CLI at work")
-        hasty_town.until(lambda: hasty_town.task(task_id)["status"] == "running", "confirmed")
-        wire.cut()
-        until(lambda: not puller.at_work(), "the CLI is ended")
-        assert hasty_town.task(task_id)["status"] == "running"  # the lease still lasts
-        hasty_town.until(lambda: "expired" in facts(hasty_town, task_id), "the lease is over")
-        wire.mend()
-        hasty_town.until(lambda: len(hasty_town.task(task_id)["runs"]) == 2, "it came to us again by a new lease")
-        hasty_town.until(puller.at_work, "the CLI at work again")
-        assert hasty_town.task(task_id)["runs"][0]["end"] == "expired"
-        operator(hasty_town, "cancel", task_id)
-        hasty_town.until(lambda: not puller.holds(), "left")
-
-
-def test_when_the_fleet_itself_was_away_the_lease_lasts_and_the_session_goes_on(
-    hasty_town: Journey, tmp_path: Path
-) -> None:
-    with pulling(hasty_town, tmp_path, seconds=60) as puller:
-        puller.start()
-        task_id = puller.issue()
-        hasty_town.until(puller.at_work, "the CLI at work")
-        before = puller.at_work()
-        children = hasty_town.stage.keeper.children
-        for child in [child for child in children if child.name in ("web", "beat", "worker")]:
-            child.stop()
-        until(lambda: "paused" in puller.steps(), "the run is ended, since nobody renews its lease")
-        an_hour_passes(hasty_town)
-        hasty_town.until(lambda: set(puller.at_work()) - set(before), "it goes on by the same lease")
-        task = hasty_town.task(task_id)
-        assert (task["status"], [run["end"] for run in task["runs"]], task["retry_count"]) == ("running", [None], 0)
-        operator(hasty_town, "cancel", task_id)
-        hasty_town.until(lambda: not puller.holds() and not puller.at_work(), "the operator's word reached it")
-        hasty_town.assert_history_holds()
-
-
-def test_two_slots_work_at_the_same_time_and_a_third_task_waits(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=2.0, slots=2) as puller:
+def test_two_slots_work_at_the_same_time_and_a_third_task_waits(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=2.0, slots=2) as puller:
         ids = [puller.issue(f"Issue {n}", "Do it.") for n in range(3)]
         puller.start()
-        town.until(lambda: len(puller.at_work()) == 2, "two at work")
+        stage_of_agents.until(lambda: len(puller.at_work()) == 2, "two at work")
         for task_id in ids:
-            town.until_status(task_id, "review_pending", opened=1)
-        claimed = sorted(town.task(task_id)["runs"][0]["assigned_at"] for task_id in ids)
-        ended = sorted(town.task(task_id)["runs"][0]["ended_at"] for task_id in ids)
+            stage_of_agents.until_status(task_id, "review_pending", opened=1)
+        claimed = sorted(stage_of_agents.task(task_id)["runs"][0]["assigned_at"] for task_id in ids)
+        ended = sorted(stage_of_agents.task(task_id)["runs"][0]["ended_at"] for task_id in ids)
         assert claimed[2] >= ended[0]
 
 
@@ -248,8 +206,10 @@ class TestSentences:
         assert all(line.startswith("fleet agent: ") for line in said), said
         return code, "\n".join(said)
 
-    def test_all_that_is_wrong_with_what_it_is_called_by_is_said_at_once(self, town: Journey, tmp_path: Path) -> None:
-        puller, wrong = Puller(town, tmp_path), ("--server", "fleet.example.org", "--cli", "codex")
+    def test_all_that_is_wrong_with_what_it_is_called_by_is_said_at_once(
+        self, stage_of_agents: Journey, tmp_path: Path
+    ) -> None:
+        puller, wrong = Puller(stage_of_agents, tmp_path), ("--server", "fleet.example.org", "--cli", "codex")
         nowhere = {"PATH": "/nowhere", "FLEET_ENROLL_TOKEN_FILE": "/nowhere/token", "FLEET_LOOK_SECS": "never"}
         code, said = self.said(puller, *wrong, **nowhere)
         assert code == 1
@@ -267,17 +227,17 @@ class TestSentences:
          ([], {"FLEET_ENROLL_TOKEN": "wrong"}, "does not let this agent in: Show an enrolment token")],
     )  # fmt: skip
     def test_one_for_each_fault(
-        self, town: Journey, tmp_path: Path, words: list[str], environ: dict[str, str], sentence: str
+        self, stage_of_agents: Journey, tmp_path: Path, words: list[str], environ: dict[str, str], sentence: str
     ) -> None:
-        code, said = self.said(Puller(town, tmp_path), *words, **environ)
+        code, said = self.said(Puller(stage_of_agents, tmp_path), *words, **environ)
         assert code == 1
         assert sentence in said
 
-    def test_one_state_folder_is_one_agents(self, town: Journey, tmp_path: Path) -> None:
-        first, second = Puller(town, tmp_path), Puller(town, tmp_path)
+    def test_one_state_folder_is_one_agents(self, stage_of_agents: Journey, tmp_path: Path) -> None:
+        first, second = Puller(stage_of_agents, tmp_path), Puller(stage_of_agents, tmp_path)
         first.start()
         try:
-            town.until((first.state / "token").exists, "registered")
+            stage_of_agents.until((first.state / "token").exists, "registered")
             second.log = tmp_path / "second.log"
             code, said = self.said(second)
             assert (code, "Another agent works with" in said) == (1, True)
@@ -289,29 +249,31 @@ class TestSentences:
             first.end()
 
 
-def test_a_task_without_a_repository_is_done_in_an_empty_folder(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path) as puller:
+def test_a_task_without_a_repository_is_done_in_an_empty_folder(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path) as puller:
         asked = {
             "title": "Think", "requirements": "Write down a thought.", "required_capabilities": [puller.can],
             "wants_pull_request": False,
         }  # fmt: skip
-        task_id = asked_for(town, asked)
+        task_id = asked_for(stage_of_agents, asked)
         puller.start()
-        task = town.until_status(task_id, "completed")
+        task = stage_of_agents.until_status(task_id, "completed")
         assert task["runs"][0]["summary"].startswith("I wrote work-")
-        town.until(lambda: not puller.holds(), "left")
+        stage_of_agents.until(lambda: not puller.holds(), "left")
         assert len(list(puller.state.glob("work/saved/*.tar.gz"))) == 1  # what it wrote stays on its machine
 
 
-def test_work_that_was_not_pushed_is_saved_before_its_worktree_goes(town: Journey, tmp_path: Path) -> None:
-    with pulling(town, tmp_path, seconds=60) as puller:
+def test_work_that_was_not_pushed_is_saved_before_its_worktree_goes(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path, seconds=60) as puller:
         puller.start()
         task_id = puller.issue()
-        town.until(puller.at_work, "the CLI at work")
+        stage_of_agents.until(puller.at_work, "the CLI at work")
         worktree = next(path for path in puller.state.glob("work/work/*/*") if not path.name.startswith("."))
         (worktree / "half.txt").write_text("half of it")
-        operator(town, "cancel", task_id)
-        town.until(lambda: not puller.holds(), "left")
-        branches = town.forge.client(town.stage.alice.token).get(f"/repos/{REPOSITORY}/branches").json()
+        operator(stage_of_agents, "cancel", task_id)
+        stage_of_agents.until(lambda: not puller.holds(), "left")
+        branches = (
+            stage_of_agents.forge.client(stage_of_agents.stage.alice.token).get(f"/repos/{REPOSITORY}/branches").json()
+        )
         assert f"wip/{worktree.name}" in [branch["name"] for branch in branches]
         assert not worktree.exists()

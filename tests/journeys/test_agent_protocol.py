@@ -28,18 +28,21 @@ def example(language: str) -> str:
 
 
 @pytest.mark.journey
+@pytest.mark.xdist_group("stage of agents")
 @pytest.mark.parametrize("language", ["sh", "python"])
-def test_the_example_takes_a_task_from_the_queue_to_its_receipt(town: Journey, tmp_path: Path, language: str) -> None:
+def test_the_example_takes_a_task_from_the_queue_to_its_receipt(
+    stage_of_agents: Journey, tmp_path: Path, language: str
+) -> None:
     missing = [program for program in NEEDS[language] if shutil.which(program) is None]
     if missing:
         pytest.skip(f"this machine has no {', '.join(missing)}")
-    names = Puller(town, tmp_path)
+    names = Puller(stage_of_agents, tmp_path)
     script, said = tmp_path / "agent", tmp_path / "said"
     script.write_text(example(language))
     script.chmod(0o755)
     environ = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "TMPDIR": str(tmp_path),
-        "FLEET_URL": town.stage.config.public_url, "FLEET_ENROLL_TOKEN": names.environ["FLEET_ENROLL_TOKEN"],
+        "FLEET_URL": stage_of_agents.stage.config.public_url, "FLEET_ENROLL_TOKEN": names.environ["FLEET_ENROLL_TOKEN"],
         "FORGE_TOKEN": names.environ["FLEET_FORGE_TOKEN"], "AGENT_ID": names.agent_id, "CAPABILITY": names.can,
         "CODER": f"{sys.executable} {CODER} --seconds 0.2", "BEAT_SECS": "0.5",
     }  # fmt: skip
@@ -47,7 +50,7 @@ def test_the_example_takes_a_task_from_the_queue_to_its_receipt(town: Journey, t
         agent = subprocess.Popen([script], env=environ, stdout=out, stderr=out)
     try:
         task_id = names.issue()
-        task = town.to_the_merge(task_id)
+        task = stage_of_agents.to_the_merge(task_id)
         assert agent.wait(20) == 0
     except AssertionError as error:
         error.add_note(f"--- the example said\n{said.read_text()}")
@@ -57,9 +60,9 @@ def test_the_example_takes_a_task_from_the_queue_to_its_receipt(town: Journey, t
         agent.wait()
     assert said.read_text().splitlines()[-1] == "completed"
     assert [run["end"] for run in task["runs"]] == ["finished", "finished"]
-    assert (task["review_count"], len(pulls(town, task_id))) == (1, 1)
-    assert b"turn.completed" in log_of(town, task_id, 1)
-    with town.stage.fleet.engine.begin() as conn:
+    assert (task["review_count"], len(pulls(stage_of_agents, task_id))) == (1, 1)
+    assert b"turn.completed" in log_of(stage_of_agents, task_id, 1)
+    with stage_of_agents.stage.fleet.engine.begin() as conn:
         receipt = views.receipt_of(conn, task_id)
     assert receipt is not None
     assert receipt["pull_request"]["merged_by"] == "reviewer"

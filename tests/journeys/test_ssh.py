@@ -12,7 +12,7 @@ import pytest
 from app.services import inspect
 from app.store import places
 from tests import sshd as servers_of_ssh
-from tests.chaos.test_processes_die import agent_works
+from tests.chaos.test_processes_die import until_at_work
 from tests.journeys.traveller import Journey, journey
 
 TOP = Path(__file__).parents[2]
@@ -39,15 +39,14 @@ def test_an_issue_is_merged_though_connection_and_worker_die(
         hosts = sshd.toml(0, work_dir="{work}", proxy_jump="host-2") + sshd.toml(1, agents=[], jump_only=True)
         with journey(tmp_path, seconds=2.0, hosts=hosts) as travel:
             task_id = travel.open_issue()
-            travel.until(lambda: agent_works(travel), "the CLI at work")
-            before = travel.run_states()
+            before = until_at_work(travel, task_id)
             sshd.cut()
             travel.kill("worker")
-            assert psutil.pid_exists(before[0]["agent_pid"])
+            assert psutil.pid_exists(before)
             task = travel.to_the_merge(task_id)
             assert [run["host_id"] for run in task["runs"]] == ["host-1", "host-1"]
             assert [run["end"] for run in task["runs"]] == ["finished", "finished"]
-            assert travel.run_states()[0]["agent_pid"] == before[0]["agent_pid"]
+            assert travel.agent_pids(task_id)[0] == before
             assert len(travel.pulls()) == 1
             assert travel.comment_kinds(task_id) == ["status", "receipt"]
             travel.assert_history_holds()

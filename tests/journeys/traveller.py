@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from app.cli.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
 from app.services.replay import differences
 from app.store import views
-from app.store.tables import runs
 from tests.fakes.forge import FakeForge
 from tests.fakes.forge.demo import furnish
 
@@ -79,20 +77,18 @@ class Journey:
         os.kill(child.process.pid, number)
         return child.process.pid
 
-    def run_states(self) -> list[dict[str, Any]]:
-        """state.json of each run on the host."""
-        found = (self.stage.config.home / "work" / "runs").glob("*/*/state.json")
-        return [json.loads(path.read_text()) for path in sorted(found)]
+    def agent_pids(self, task_id: str) -> list[int]:
+        """The processes of the CLI in the runs of a task, as the host knows them."""
+        home = self.stage.config.home / "work" / "runs"
+        files = [file for run in self.task(task_id)["runs"] for file in home.glob(f"*/{run['name']}*/state.json")]
+        states = [json.loads(file.read_text()) for file in files]
+        return [state["agent_pid"] for state in states if state.get("agent_pid")]
 
-    def run_rows(self) -> int:
-        with self.stage.fleet.engine.begin() as conn:
-            return int(conn.execute(sa.select(sa.func.count()).select_from(runs)).scalar_one())
-
-    def pulls(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (
-            self.forge.client(self.stage.alice.token).get(f"/repos/{REPOSITORY}/pulls", params={"state": "all"}).json()
-        )
-        return found
+    def pulls(self, task: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Every pull request, or those of a task's branch."""
+        asked = {"state": "all", "limit": "50"}
+        found = self.forge.client(self.stage.alice.token).get(f"/repos/{REPOSITORY}/pulls", params=asked).json()
+        return [one for one in found if task is None or one["head"]["ref"] == task["branch_name"]]
 
     def comment_kinds(self, task_id: str) -> list[str]:
         """The kinds of our comments on an issue, the status first: which of two that are owed is paid first is chance."""

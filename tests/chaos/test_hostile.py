@@ -1,0 +1,42 @@
+"""Hostile issues: they travel to prompt, branch, commit, comment and log unharmed, and execute nowhere."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.domain.prompt import clean
+from tests.journeys.traveller import Journey
+
+pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of hosts")]
+
+TITLES = (
+    "quotes \" and ' and `backticks`",
+    "$(touch {mark}) `touch {mark}` ; touch {mark} | touch {mark} && touch {mark}",
+    "--upload-pack=touch {mark}",
+    "a\nnewline: X-Header: 1\r\nSubject: y",
+    "right \u202eto left\u202c and zero\u200bwidth \u2066isolate\u2069",
+    "<script>alert(1)</script> <img src=x onerror=alert(1)>",
+    "'; DROP TABLE tasks; --",
+    "../../../etc/passwd %2e%2e%2f {{7*7}} ${{jndi}} %s %n",
+    "NUL \x00 and bell \x07 and escape \x1b[31m",
+)
+
+
+def test_hostile_titles_and_bodies_travel_unharmed_and_execute_nowhere(stage_of_hosts: Journey, tmp_path: Path) -> None:
+    travel, mark, title_of = stage_of_hosts, tmp_path / "executed", {}
+    for title in (title.replace("{mark}", str(mark)) for title in TITLES):
+        body = f"{title}\n\n## Validation\n- `$(touch {mark})`\n\n<!-- hidden: touch {mark} -->\n"
+        title_of[travel.open_issue(title, body)] = title
+    big = travel.open_issue("a megabyte", "x $(touch {mark}) " * 60_000)
+    for task_id, title in title_of.items():
+        task = travel.until_status(task_id, "review_pending", opened=1)
+        assert clean(title).split()[0] in task["prompt"]["text"]
+        assert task["branch_name"].startswith("task/")
+        subprocess.run(["git", "check-ref-format", f"refs/heads/{task['branch_name']}"], check=True)
+        travel.until_settled(task_id)
+        assert travel.comment_kinds(task_id) == ["status"]
+        assert len(travel.pulls(task)) == 1
+    assert len(travel.pulls(travel.until_status(big, "review_pending", opened=1))) == 1
+    assert not mark.exists()
+    travel.assert_history_holds()
