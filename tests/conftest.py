@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -13,7 +14,7 @@ from app import wiring
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from tests import servers, sshd
+from tests import servers, sharing, sshd
 from tests.fakes.forge import FakeForge
 from tests.serving import client_of
 from tests.workshop import Workshop
@@ -27,6 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
         shared = servers.Servers()
         _shared.append(shared)
         shared.start()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.ByFile:
+    return sharing.ByFile(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sharing.longest_first(items)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

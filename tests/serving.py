@@ -41,11 +41,18 @@ class Caller(FlaskClient):
 
 def client_of(fleet: Fleet) -> FlaskClient:
     """The web application's client, in this process."""
-    if not _built:
-        _built.append(create_app(fleet))
-    client = Caller(_built[0], _built[0].response_class)
+    app = application_of(fleet)
+    client = Caller(app, app.response_class)
     client.fleet = fleet
     return client
+
+
+def application_of(fleet: Fleet) -> Flask:
+    """The web application of this process, at work for a fleet."""
+    if not _built:
+        _built.append(create_app(fleet))
+    furnish(_built[0], fleet)
+    return _built[0]
 
 
 class Web:

@@ -15,6 +15,5 @@ TOP = Path(__file__).parents[2]
 def test(pytest_arguments: tuple[str, ...]) -> None:
     """Run every test (or what the pytest arguments say)."""
     processes = str(min(4, (os.cpu_count() or 1) + 1))
-    all_of_it = ("-n", processes, "--dist", "loadgroup", "-q")
-    argv = [sys.executable, "-m", "pytest", *(pytest_arguments or all_of_it)]
+    argv = [sys.executable, "-m", "pytest", *(pytest_arguments or ("-n", processes, "-q"))]
     sys.exit(subprocess.run(argv, cwd=TOP, check=False).returncode)

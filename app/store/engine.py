@@ -94,4 +94,5 @@ def announce_after_commit(engine: Engine, announce: Announce) -> None:
 
     @event.listens_for(engine, "rollback")
     def rolled_back(conn: Connection) -> None:
-        conn.info.pop(_PENDING, None)
+        if not conn.invalidated:  # what was pending went with the connection, which has no more to say
+            conn.info.pop(_PENDING, None)

@@ -1,6 +1,7 @@
 """The OpenAPI document says what the server does: schemathesis calls all of it, alone and in chains, and compares."""
 
 import warnings
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from schemathesis.checks import (
 )
 
 from app.ports import Fleet
-from app.web import create_app
 from tests import servers
 from tests.builders import a_stored_task, apply
 from tests.pulling import Agent, an_agent
+from tests.serving import application_of
 
 DOCUMENT = "/api/v1/openapi.json"
 TOKEN = {"Authorization": "Bearer operator-token-of-the-test"}
@@ -42,12 +43,12 @@ BOUNDED = settings(
 @pytest.fixture
 def house(fleet: Fleet) -> Flask:
     """The application, with some tasks, a host and an agent that holds one."""
-    app = create_app(fleet)
-    furnish(app)
+    app = application_of(fleet)
+    populate(app)
     return app
 
 
-def furnish(app: Flask) -> None:
+def populate(app: Flask) -> None:
     fleet: Fleet = app.extensions["fleet"]
     with fleet.engine.begin() as conn:
         apply(conn)
@@ -57,6 +58,7 @@ def furnish(app: Flask) -> None:
     holder.take()
 
 
+@cache
 def document(house: Flask) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,6 +77,7 @@ OPERATIONS = {
 }  # fmt: skip
 
 
+@cache
 def by_name(house: Flask) -> dict[str, Any]:
     operations = [one.ok() for one in document(house).get_all_operations()]
     return {one.definition.raw["operationId"]: one for one in operations}
@@ -128,7 +131,7 @@ def test_calls_in_chains_answer_as_described(house: Flask) -> None:
             """Each chain begins in the same house, so that one that failed can be walked again."""
             super().setup()
             servers.empty(house.extensions["fleet"].engine)
-            furnish(house)
+            populate(house)
 
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             impatient(case)

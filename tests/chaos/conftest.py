@@ -1,4 +1,4 @@
-"""The whole system on a host, started once for all journeys that kill a part of it: they are in one xdist group."""
+"""The whole system on a host, started once for all journeys that kill a part of it (tests/sharing.py)."""
 
 from collections.abc import Iterator
 

@@ -8,7 +8,7 @@ from tests.chaos.test_processes_die import assert_the_usual_end
 from tests.fakes.forge import Faults
 from tests.journeys.traveller import Journey
 
-pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of hosts")]
+pytestmark = pytest.mark.journey
 
 
 @pytest.fixture

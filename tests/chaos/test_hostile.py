@@ -8,7 +8,7 @@ import pytest
 from app.domain.prompt import clean
 from tests.journeys.traveller import Journey
 
-pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of hosts")]
+pytestmark = pytest.mark.journey
 
 TITLES = (
     "quotes \" and ' and `backticks`",

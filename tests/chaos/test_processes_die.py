@@ -10,7 +10,7 @@ import redis
 from app.cli.processes import Child
 from tests.journeys.traveller import Journey
 
-pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of hosts")]
+pytestmark = pytest.mark.journey
 
 
 def until_at_work(travel: Journey, task_id: str) -> int:

@@ -1,4 +1,4 @@
-"""A folder for each journey, with a name short enough for unix sockets; and stages that the journeys of an xdist group share."""
+"""A folder for each journey, with a name short enough for unix sockets; and stages that journeys share."""
 
 import shutil
 import tempfile

@@ -14,7 +14,7 @@ from app.cli.stage import REPOSITORY
 from tests.journeys.puller import Puller, Wire, pulling
 from tests.journeys.traveller import Journey
 
-pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("stage of agents")]
+pytestmark = pytest.mark.journey
 
 
 @contextmanager

@@ -28,7 +28,6 @@ def example(language: str) -> str:
 
 
 @pytest.mark.journey
-@pytest.mark.xdist_group("stage of agents")
 @pytest.mark.parametrize("language", ["sh", "python"])
 def test_the_example_takes_a_task_from_the_queue_to_its_receipt(
     stage_of_agents: Journey, tmp_path: Path, language: str

@@ -11,7 +11,7 @@ from tests.journeys.puller import pulling, until
 from tests.journeys.test_agent import facts, operator, wired
 from tests.journeys.traveller import Journey
 
-pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("hasty stage")]
+pytestmark = pytest.mark.journey
 
 
 def test_a_run_whose_lease_cannot_be_renewed_ends_before_the_lease_does(hasty_stage: Journey, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""The connection to Postgres: what breaks on the way is told as what it is."""
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from app.store import engine as ours
+
+HANG_UP = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+
+def heard(engine: Engine) -> list[str]:
+    told: list[str] = []
+    ours.announce_after_commit(engine, lambda line: told.append(line["what"]))
+    return told
+
+
+def hang_up(engine: Engine) -> None:
+    with engine.begin() as conn:
+        ours.tell(conn, {"what": "started"})
+        ours.together(conn, (HANG_UP, {}), ("SELECT 1", {}))
+
+
+def test_a_server_that_hangs_up_within_a_transaction_is_told_as_that(engine: Engine) -> None:
+    told = heard(engine)
+    with pytest.raises(OperationalError):
+        hang_up(engine)
+    assert told == []
+    with engine.begin() as conn:
+        assert ours.only(conn, "SELECT 1 AS one") == {"one": 1}
+
+
+def test_whoever_only_reads_begins_no_transaction_and_leaves_none(engine: Engine) -> None:
+    with ours.reading(engine) as conn:
+        ours.together(conn, ("SELECT 1 AS one", {}), ("SELECT 2 AS two", {}))
+        raw = conn.connection.driver_connection
+        assert raw is not None
+        assert raw.info.transaction_status.name == "IDLE"
+    with engine.begin() as conn:
+        conn.execute(sa.text("CREATE TABLE passing (x int)"))
+        conn.rollback()
+    with engine.begin() as conn:
+        assert ours.only(conn, "SELECT to_regclass('passing') AS it") == {"it": None}
