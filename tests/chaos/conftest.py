@@ -10,5 +10,5 @@ from tests.journeys.traveller import Journey, journey
 @pytest.fixture(scope="package")
 def stage_of_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """The host `localhost`, whose CLI thinks for a second: long enough to be met at work."""
-    with journey(tmp_path_factory.mktemp("hosts"), 1.0, FLEET_RECONCILE_SECS="2") as travel:
+    with journey(tmp_path_factory.mktemp("hosts"), 1.0) as travel:
         yield travel

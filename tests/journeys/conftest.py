@@ -10,7 +10,7 @@ import pytest
 
 from tests.journeys.traveller import Journey, journey
 
-QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20", "FLEET_RECONCILE_SECS": "2"}
+QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20"}
 
 
 @pytest.fixture
@@ -38,6 +38,6 @@ def stage_of_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journe
 @pytest.fixture(scope="package")
 def hasty_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """The same, where silence is soon noticed."""
-    hasty = {"FLEET_OFFLINE_AFTER_SECS": "8", "FLEET_SCAN_SECS": "0.2"}
+    hasty = {"FLEET_OFFLINE_AFTER_SECS": "8", "FLEET_SCAN_SECS": "0.5"}
     with journey(tmp_path_factory.mktemp("hasty"), 0.2, "", **hasty, **QUICK) as travel:
         yield travel
