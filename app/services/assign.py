@@ -37,7 +37,7 @@ def place_waiting(fleet: Fleet) -> int:
             choice = _choose(doors, needs, hosts, task.host_id, cli, goes_on=bool(task.session))
             if choice:
                 _place(conn, fleet, task, choice)
-                doors = doors.placed(choice.slots.agent_type)
+                doors = doors.placed(choice.slots.agent_type, choice.host.host_id)
                 hosts = doors.on([_with_one_more(host, choice) for host in hosts])
                 placed += 1
         return placed

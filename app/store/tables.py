@@ -386,6 +386,7 @@ credentials = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("warning", sa.Text),
     sa.Column("told_at", MOMENT, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 allowances = sa.Table(

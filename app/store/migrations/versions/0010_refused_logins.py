@@ -1,0 +1,16 @@
+"""A credential can be closed because its login was refused, which no clock mends."""
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE credentials ADD refused boolean NOT NULL DEFAULT false")
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE credentials DROP refused")
