@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
 
@@ -85,13 +85,22 @@ class EventReader:
 
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
         """What it amounts to. The parser itself stays as it is, and may be fed on."""
-        whole = deepcopy(self)
+        whole = self._twin()
         whole._take(whole._events.end())
         said = stderr[-STDERR_KEPT:].decode("utf-8", "replace")
         try:
             return whole.judge(exit_code, said)
         except ODD:  # judge reads what others printed
             return whole.outcome(Verdict.UNKNOWN, "unreadable")
+
+    def _twin(self) -> "EventReader":
+        """One that may hear more without us: whatever grows by hearing is its own. Events themselves change never."""
+        twin = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict):
+                setattr(twin, name, copy(value))
+        twin.seen, twin._events = replace(self.seen, files=[*self.seen.files]), self._events.twin()
+        return twin
 
     def hear(self, event: Event) -> None:
         raise NotImplementedError
