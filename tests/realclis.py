@@ -23,17 +23,22 @@ INSTALL_SECS = 100
 
 def bin_folder() -> Path:
     """Where both programs are; installed if they are not, by one process at a time. Skips where npm cannot."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet" / "clis"
-    folder = cache / f"codex-{CODEX}-claude-{CLAUDE}"
+    kept = cache() / "clis"
+    folder = kept / f"codex-{CODEX}-claude-{CLAUDE}"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with (cache / "lock").open("w") as lock:
+        kept.mkdir(parents=True, exist_ok=True)
+        with (kept / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "whole").exists():
                 _install(folder)
     except OSError as why:
-        pytest.skip(f"the real CLIs cannot be kept in {cache}: {why}")
+        pytest.skip(f"the real CLIs cannot be kept in {kept}: {why}")
     return folder / "node_modules" / ".bin"
+
+
+def cache() -> Path:
+    """What tests fetch once for this machine and keep outside the repository."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet"
 
 
 def _install(folder: Path) -> None:

@@ -1251,9 +1251,19 @@ MIRROR_CONFIG = b"""[core]
 \tdetachedHead = false
 \tpushUpdateRejected = false
 """
+# For the agent's git, too: what it commits of these files are pointers, as everybody else's git would make them.
+LFS_CONFIG = b"""[filter "lfs"]
+\tclean = git-lfs clean -- %f
+\tsmudge = git-lfs smudge -- %f
+\tprocess = git-lfs filter-process
+\trequired = true
+[lfs]
+\trepositoryformatversion = 0
+"""
 ASKPASS = b"""#!/bin/sh
 case "$1" in
 *"//$FLEET_GIT_HOST'"* | *"@$FLEET_GIT_HOST'"*) ;;
+*"://$FLEET_GIT_HOST\\"" | *"@$FLEET_GIT_HOST\\"") ;;  # as git-lfs asks
 *) exit 1 ;;  # a submodule elsewhere asks: ours is for our forge alone
 esac
 case "$1" in
@@ -1268,6 +1278,7 @@ GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", "-c"
 GIT_ENVIRONMENT = {
     "HOME": "/dev/null", "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_ATTR_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_LFS_SKIP_SMUDGE": "1",  # a checkout has no password: what it leaves as pointers is fetched afterwards
 }  # fmt: skip
 GIT_KEPT = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
             "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSH_AUTH_SOCK")  # fmt: skip
@@ -1323,6 +1334,17 @@ class Mirror:
         )
         self.git(*words, self.url, f"{sha}:{target}", secret=True, patience=grace)
         self.git("update-ref", f"refs/remotes/origin/{branch}", sha, patience=grace + PATIENCE_SECS)
+
+    def lfs(self, *words: str, where: tuple[str, ...], patience: float = 0) -> None:
+        """Git LFS, with the server that belongs to our forge's address, unless the repository names another."""
+        server = self.url + ("" if self.url.endswith(".git") else ".git") + "/info/lfs"
+        settings = {
+            "remote.origin.url": self.url,
+            f"lfs.{server}.access": "basic",
+            f"lfs.{server}.locksverify": "false",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self.git("lfs", *words, where=(*options, *where), secret=True, patience=patience)
 
     def forge_has(self, sha: str, branch: str) -> bool:
         """Ask the forge itself: what to believe when a push did not end well."""
@@ -1404,7 +1426,7 @@ class Mirror:
         for folder in ("objects", "refs"):
             make_folder(os.path.join(self.path, folder))
         put_right(self.path + "/HEAD", b"ref: refs/heads/main\n")
-        put_right(self.path + "/config", MIRROR_CONFIG)
+        put_right(self.path + "/config", MIRROR_CONFIG + (LFS_CONFIG if is_here("git-lfs") else b""))
         if os.path.lexists(self.path + "/commondir"):  # it would name another folder whose config counts
             os.unlink(self.path + "/commondir")
 
@@ -1575,7 +1597,26 @@ class Worktree:
             self._make()
         if os.path.exists(self.path + "/.gitmodules"):
             self._fetch_modules()
+        if self.keeps_large_files():
+            self._lfs("pull")
         return self.head()
+
+    def keeps_large_files(self) -> bool:
+        """Whether some of its files are kept by Git LFS, as .gitattributes say. Every file is named by the index, which
+        is read by hand: asking git costs a process. Ended where this host cannot have them: pointers are no work."""
+        if b".gitattributes" not in (content_of(self.own + "/index") or b""):
+            return False
+        names = self._git("ls-files", "-z", "--", ":(glob)**/.gitattributes").split("\0")
+        if not any(b"filter=lfs" in (content_of(os.path.join(self.path, name)) or b"") for name in names if name):
+            return False
+        if not is_here("git-lfs"):
+            why = "this repository keeps files in Git LFS, and git-lfs is not on this host: install it there"
+            raise Ended("failed", why, "lfs_missing")
+        return True
+
+    def _lfs(self, *words: str, patience: float = 0) -> None:
+        assert self.mirror
+        self.mirror.lfs(*words, where=self._where(), patience=patience)
 
     def _fetch_modules(self) -> None:
         """Submodules as the repository has them. Git keeps their addresses in the mirror's config."""
@@ -1643,8 +1684,10 @@ class Worktree:
 
     def _git(self, *words: str, **how: Any) -> str:
         assert self.mirror
-        where = ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
-        return self.mirror.git(*words, where=where, **how)
+        return self.mirror.git(*words, where=self._where(), **how)
+
+    def _where(self) -> tuple[str, ...]:
+        return ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
 
     def head(self) -> str:
         head = (content_of(self.own + "/HEAD") or b"").decode("utf-8", "replace").strip()
@@ -1673,12 +1716,18 @@ class Worktree:
         there = known or f"refs/remotes/origin/{self.base}"
         if not self._git("rev-list", "--max-count=1", head, "^" + there):
             return known is not None
+        self._push_large_files()
         try:
             self.mirror.push(head, self.branch)
         except Ended:
             if not self.mirror.forge_has(head, self.branch):
                 raise
         return True
+
+    def _push_large_files(self) -> None:
+        """Before the commits that point at them."""
+        if self.keeps_large_files():
+            self._lfs("push", "origin", "HEAD", patience=self._limits["grace_secs"])
 
     def give_up(self) -> str | None:
         """Delete the worktree; where its work went that was nowhere else."""
@@ -1701,6 +1750,7 @@ class Worktree:
         if not self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin"):
             return None
         try:
+            self._push_large_files()
             self.mirror.push(head, "wip/" + self._task)
             return wip
         except Ended:
