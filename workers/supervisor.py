@@ -385,7 +385,7 @@ def outcome(run: str, end: str, reason: str | None, **known: Any) -> Json:
         "run": run, "end": end, "step": None, "reason": reason, "exit_code": None, "signal": None,
         "started_at": now, "ended_at": now, "steps": [], "validation": [],
         "base": None, "head": None, "commits": [], "changed": False, "pushed": False,
-        "failure": None, "hung": False, "survivors": [], "logs": {},
+        "failure": None, "hung": False, "survivors": [], "logs": {}, "noted": None,
     }  # fmt: skip
     return {**empty, **known}
 
@@ -636,6 +636,7 @@ class Supervisor:
         self.watch.hang_up()
         self.result.update(exit_code=child.exit_code, signal=child.signal, hung=why == "hung",
                            logs={name: log.size for name, log in zip(STREAMS, self.logs)})  # fmt: skip
+        self.result["noted"] = noted(self.request["agent"], child.env, self.state["agent_started_at"])
         if why and why != "hung":
             raise Ended(why, ENDS[why].format(**self.limits))
         if child.exit_code != 0 and not why:
@@ -847,6 +848,34 @@ class LastWord:
             return False
 
 
+def noted(agent: Json, env: dict[str, str], since: float) -> str | None:
+    """The last line of a kind in the file that the CLI keeps of its session, if it wrote it since a moment. Its
+    template says how the session is named on its output, and where the file is."""
+    wanted: Json = agent.get("session_file") or {}
+    try:
+        with open("stdout.log", "rb") as file:
+            session = re.search(wanted["named"].encode(), file.read(65536))
+        if not session:
+            return None
+        import glob
+
+        places = {"{%s}" % name: value for name, value in env.items()}
+        path = filled(wanted["path"], {**places, "{session}": session.group(1).decode("ascii")})
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
+        for line in reversed(b"".join(map(tail_of, glob.glob(path)[:1])).decode("utf-8", "replace").splitlines()):
+            if wanted["line"] in line and len(line) < 8192:
+                return line if json.loads(line).get("timestamp", "") >= moment else None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, re.error):  # it is a favour, no duty
+        pass
+    return None
+
+
+def tail_of(path: str, most: int = 131072) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read()
+
+
 def remove(path: str) -> None:
     try:
         os.unlink(path)
@@ -864,6 +893,7 @@ class Child:
 
     def __init__(self, argv: list[str], env: dict[str, str], cwd: str, files: list[int]) -> None:
         self.argv, self.exit_code, self.signal = argv, None, None  # type: list[str], int | None, int | None
+        self.env = env
         gate, self._gate = os.pipe()
         self._trouble, trouble = os.pipe()
         self.pid = os.fork()

@@ -27,8 +27,19 @@ BOTH = ("codex", "claude")
 ASKED = {"write": "hello.txt", "content": "hello\n"}
 REVIEWED = {"write": "second.txt", "content": "as the review asked\n"}
 LOOK_AROUND = "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt; git config --list > config.txt 2>&1"
+NEAR = {  # what the servers of both say when a limit is near
+    "x-codex-primary-used-percent": "91", "x-codex-primary-window-minutes": "300", "x-codex-primary-reset-at": "1900000000",
+    "anthropic-ratelimit-unified-status": "allowed_warning", "anthropic-ratelimit-unified-reset": "1900000000",
+    "anthropic-ratelimit-unified-representative-claim": "five_hour",
+    "anthropic-ratelimit-unified-5h-status": "allowed_warning",
+    "anthropic-ratelimit-unified-5h-utilization": "0.91", "anthropic-ratelimit-unified-5h-reset": "1900000000",
+}  # fmt: skip
 SCENARIOS: dict[str, Any] = {
-    "asked": [ASKED, {"run": f"cp hello.txt copy.txt && echo from-shell >> copy.txt; {LOOK_AROUND}"}, {"say": "Done."}],
+    "asked": [
+        ASKED,
+        {"run": f"cp hello.txt copy.txt && echo from-shell >> copy.txt; {LOOK_AROUND}"},
+        {"say": "Done.", "headers": NEAR},
+    ],
     "reviewed": [REVIEWED, {"say": "Done again."}],
     "limited": [ASKED, {"usage_limit": 3600}],
     "rate-limit-forever": [{"rate_limit": 1}],
@@ -119,6 +130,9 @@ def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_sess
         assert said.startswith("Robot <robot@example.org>") and "Team: fleet" in said
         _sees_nothing_of_others(at, cli, number)
     _lies_nowhere(at, ground.folder)
+    with at.shop.fleet.engine.begin() as conn:
+        warned = {row["credential"]: row["warning"] for row in quota.limits(conn)}
+    assert "91 %" in warned["codex"] and "91%" in warned["claude"], warned
     at.declare("reviewed")
     for number in numbers.values():
         at.shop.review(at.shop.task(number).pr_number or 0, "Write second.txt, too.")

@@ -159,6 +159,28 @@ class TestLargeFiles:
         assert "install it there" in result["reason"] and not result["pushed"]
 
 
+class TestWhatACliNotesElsewhere:
+    """The last line of its session's file, as the template of Codex names it."""
+
+    def notes(self, host: Host, *lines: str) -> Json:
+        file = {"named": '"id":"([a-f0-9-]+)"', "path": "{PLACE}/*/roll-{session}.jsonl", "line": '"count"'}
+        (host.place / "day").mkdir()
+        (host.place / "day" / "roll-a-1.jsonl").write_text("".join(line + "\n" for line in lines))
+        (host.place / "day" / "roll-b-2.jsonl").write_text('{"timestamp": "9999", "count": "of another session"}\n')
+        script = """echo '{"id":"a-1"}'"""
+        host.start(agent={"argv": ["sh", "-c", script], "env": {"PLACE": str(host.place)}, "session_file": file})
+        return host.result()
+
+    def test_comes_along_with_the_result(self, host: Host) -> None:
+        newest = '{"timestamp": "9999-01-01T00:00:00Z", "count": 2}'
+        assert self.notes(host, '{"timestamp": "9998", "count": 1}', newest, '{"more": 1}')["noted"] == newest
+
+    @pytest.mark.parametrize("line", ['{"timestamp": "2020-01-01T00:00:00Z", "count": 1}', '"count"', "\x00", "[1]"])
+    def test_is_nothing_where_it_is_of_an_earlier_run_or_no_note(self, host: Host, line: str) -> None:
+        result = self.notes(host, line)
+        assert (result["end"], result["noted"]) == ("finished", None)
+
+
 def test_twenty_tasks_at_once_on_one_host_and_repository_do_not_trip_over_each_other(host: Host) -> None:
     host.make_forge()
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.taxonomy import LIMITS
 from workers.clis import moments, words
-from workers.clis.events import Event, Events
+from workers.clis.events import Event, Events, parsed
 
 LONGEST_TEXT, LONGEST_WORD, MOST_FILES, MOST_DENIED = 65_536, 300, 50, 50
 STDERR_KEPT = 65_536
@@ -49,6 +49,7 @@ class Parser(Protocol):
     setting: "Setting"
 
     def feed(self, data: bytes) -> None: ...
+    def overhear(self, noted: object) -> None: ...
     def progress(self) -> Progress: ...
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome: ...
 
@@ -79,6 +80,11 @@ class EventReader:
 
     def feed(self, data: bytes) -> None:
         self._take(self._events.feed(data))
+
+    def overhear(self, noted: object) -> None:
+        """A line that the CLI wrote down elsewhere. It says nothing of whether its output is whole."""
+        event = parsed(noted.encode("utf-8", "replace")) if isinstance(noted, str) else None
+        self._take([event] if isinstance(event, dict) else [])
 
     def progress(self) -> Progress:
         return self.seen
