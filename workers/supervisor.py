@@ -162,7 +162,7 @@ def probe(request: Json) -> Json:
         "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
         "git": versions.pop(" git"), "disk_free": disk_free(request), "cpus": os.cpu_count(),
         "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
-        "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])),
+        "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])), "lfs": is_here("git-lfs"),
     }  # fmt: skip
 
 
@@ -385,7 +385,7 @@ def outcome(run: str, end: str, reason: str | None, **known: Any) -> Json:
         "run": run, "end": end, "step": None, "reason": reason, "exit_code": None, "signal": None,
         "started_at": now, "ended_at": now, "steps": [], "validation": [],
         "base": None, "head": None, "commits": [], "changed": False, "pushed": False,
-        "failure": None, "hung": False, "survivors": [], "logs": {}, "noted": None,
+        "failure": None, "hung": False, "survivors": [], "logs": {}, "noted": None, "lfs": False,
     }  # fmt: skip
     return {**empty, **known}
 
@@ -584,7 +584,7 @@ class Supervisor:
                 self.result["failure"] = "disk_full"
         if self.result["end"] == "cancelled" and not self.run.read("cancel.json"):
             self.result.update(end="lost", reason=ENDS["lost"])
-        self.result["survivors"] = self.watch.survivors
+        self.result.update(survivors=self.watch.survivors, lfs=self.tree.keeps_lfs)
         remove(self.run.file("reserve"))
         self.run.write("result.json", {**self.result, "ended_at": time.time()}, durable=True)
         self.tree_lock.release()
@@ -1606,6 +1606,7 @@ class Worktree:
         self.base, self.branch = repository["base"], repository["branch"]
         self.mirror = Mirror(request, run, watch, limits) if "url" in repository else None
         self.is_first = False  # on this host, of its repository
+        self.keeps_lfs = False
         if self.mirror:  # where git keeps HEAD and index of this worktree
             self.own = os.path.join(self.mirror.path, "worktrees", folder_name(f"{self._instance}/{self._task}"))
             self.spare = Spare(self.mirror, watch, limits)
@@ -1639,6 +1640,7 @@ class Worktree:
         names = self._git("ls-files", "-z", "--", ":(glob)**/.gitattributes").split("\0")
         if not any(b"filter=lfs" in (content_of(os.path.join(self.path, name)) or b"") for name in names if name):
             return False
+        self.keeps_lfs = True
         if not is_here("git-lfs"):
             why = "this repository keeps files in Git LFS, and git-lfs is not on this host: install it there"
             raise Ended("failed", why, "lfs_missing")

@@ -255,6 +255,7 @@ repositories = sa.Table(
     sa.Column("full_name", sa.Text, nullable=False),
     sa.Column("clone_url", sa.Text, nullable=False),
     sa.Column("default_branch", sa.Text, nullable=False),
+    sa.Column("keeps_lfs", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 hosts = sa.Table(
