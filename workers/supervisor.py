@@ -1539,7 +1539,8 @@ class Spare:
         with self.lock as lock:
             if not os.path.exists(lock.path) or not lock.acquire():
                 return
-            if os.listdir(self._mirror.path + "/worktrees") in ([], ["spare"]):
+            worktrees = self._mirror.path + "/worktrees"
+            if not os.path.isdir(worktrees) or os.listdir(worktrees) in ([], ["spare"]):
                 self._erase()
 
     def _is_whole(self) -> bool:

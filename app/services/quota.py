@@ -1,6 +1,7 @@
 """Keeps to limits: a credential that met one, or was refused, is closed for every task; and to budgets of ours."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
+from app.domain.errors import Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
 from app.domain.quota import Amount, Spent, spent_out
@@ -205,7 +207,8 @@ def reopen(fleet: Fleet, name: str) -> bool:
         mine = [one for one in names if one == name or (not host_id and one.startswith(f"{name}@"))]
         opened = [one for one in mine if quota.open_(conn, one)]
         for task in quota.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
-            tasks.record(conn, task, Fact(What.DUE), fleet.clock())
+            with suppress(Refused):  # others have moved it meanwhile
+                tasks.record(conn, task, Fact(What.DUE), fleet.clock())
     fleet.nudge.soon()
     return bool(opened)
 
