@@ -1,5 +1,6 @@
 """What fleet.toml may say of CLIs, of what they may cost and of how their work is committed."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -50,6 +51,23 @@ class OverrideSchema(_Strict):
     silence_secs = _seconds()
 
 
+def _is_pattern(text: str) -> None:
+    try:
+        groups = re.compile(text).groups
+    except re.error as why:
+        raise ValidationError(f"is no regular expression: {why}") from None
+    if groups != 1:
+        raise ValidationError("must have one group, the session")
+
+
+class SessionFileSchema(_Strict):
+    """Where a CLI notes what it does not print: how it names its session, the file, and what marks the line."""
+
+    named = fields.String(required=True, validate=_is_pattern)
+    path = fields.String(required=True, validate=_WORD)
+    line = fields.String(required=True, validate=_WORD)
+
+
 class CliSchema(OverrideSchema):
     """A CLI of one's own: an argv, or a preset with changes."""
 
@@ -59,6 +77,7 @@ class CliSchema(OverrideSchema):
     reading = fields.Dict(keys=fields.String())
     version = _words()
     final = fields.List(fields.String())
+    session_file = fields.Nested(SessionFileSchema)
     model_flag = _words()
     credential = fields.String(validate=CLI_NAME)
     failover = fields.List(fields.String(validate=CLI_NAME), validate=validate.Length(max=LONGEST_CHAIN))

@@ -23,17 +23,22 @@ INSTALL_SECS = 100
 
 def bin_folder() -> Path:
     """Where both programs are; installed if they are not, by one process at a time. Skips where npm cannot."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet" / "clis"
-    folder = cache / f"codex-{CODEX}-claude-{CLAUDE}"
+    kept = cache() / "clis"
+    folder = kept / f"codex-{CODEX}-claude-{CLAUDE}"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with (cache / "lock").open("w") as lock:
+        kept.mkdir(parents=True, exist_ok=True)
+        with (kept / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "whole").exists():
                 _install(folder)
     except OSError as why:
-        pytest.skip(f"the real CLIs cannot be kept in {cache}: {why}")
+        pytest.skip(f"the real CLIs cannot be kept in {kept}: {why}")
     return folder / "node_modules" / ".bin"
+
+
+def cache() -> Path:
+    """What tests fetch once for this machine and keep outside the repository."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet"
 
 
 def _install(folder: Path) -> None:
@@ -70,36 +75,42 @@ def models(scenarios: dict[str, Any]) -> Iterator[str]:
                 process.kill()
 
 
-def codex(programs: Path, home: Path, address: str, scenario: str, **given: Any) -> dict[str, Any]:
-    """A declared CLI: the preset, with models of ours."""
-    (home / "codex").mkdir(parents=True, exist_ok=True)
-    (home / "codex" / "config.toml").write_text(
-        'model = "gpt-5.5"\nmodel_provider = "mock"\n[analytics]\nenabled = false\n'
-        f'[model_providers.mock]\nname = "mock"\nbase_url = "{address}/say/v1"\nenv_key = "MOCK_KEY"\nwire_api = "responses"\n'
+KEYS = {"codex": "key-of-codex-in-the-test", "claude": "key-of-claude-in-the-test"}
+
+
+def furnish(home: Path, programs: Path) -> None:
+    """Make a home on a host one in which both programs are set up: found by the profile of a login alone, as version
+    managers have it, and with nothing of this machine's own."""
+    (home / ".profile").write_text(f'PATH="{programs}:$PATH"\n')
+    (home / ".codex").mkdir()
+    (home / ".codex" / "config.toml").write_text(
+        'model = "gpt-5.5"\nmodel_provider = "mock"\n'
+        '[model_providers.mock]\nname = "mock"\nbase_url = "http://127.0.0.1:9/v1"\nenv_key = "MOCK_KEY"\nwire_api = "responses"\n'
         "request_max_retries = 0\nstream_max_retries = 0\n"
     )
+    for place in _places(home).values():
+        Path(place).mkdir(parents=True, mode=0o700)
+
+
+def codex(home: Path, address: str, scenario: str, **given: Any) -> dict[str, Any]:
+    """A declared CLI: the preset, with models of ours."""
     url = f'model_providers.mock.base_url="{address}/{scenario}/v1"'
-    env = {"CODEX_HOME": str(home / "codex"), "MOCK_KEY": "dummy"}
-    return {"preset": "codex", "flags": [{"argv": ["-c", url]}], "env": _env(programs, home) | env} | given
+    flags = [{"argv": ["-c", "analytics.enabled=false", "-c", url]}]
+    return {"preset": "codex", "flags": flags, "env": _places(home) | {"MOCK_KEY": KEYS["codex"]}} | given
 
 
-def claude(programs: Path, home: Path, address: str, scenario: str, **given: Any) -> dict[str, Any]:
-    home.mkdir(parents=True, exist_ok=True)
+def claude(home: Path, address: str, scenario: str, **given: Any) -> dict[str, Any]:
     env = {
-        "CLAUDE_CONFIG_DIR": str(home / "claude"), "CLAUDE_CODE_OAUTH_TOKEN": "dummy", "CLAUDE_CODE_MAX_RETRIES": "0",
+        "CLAUDE_CODE_OAUTH_TOKEN": KEYS["claude"], "CLAUDE_CODE_MAX_RETRIES": "0",
         "ANTHROPIC_BASE_URL": f"{address}/{scenario}",
     }  # fmt: skip
-    return {"preset": "claude", "env": _env(programs, home) | env} | given
+    flags = [{"argv": ["--allowedTools", "Bash"]}]
+    return {"preset": "claude", "flags": flags, "env": _places(home) | env} | given
 
 
 PRESETS = {"codex": codex, "claude": claude}
 
 
-def _env(programs: Path, home: Path) -> dict[str, str]:
-    """A home of its own, so that no session or key of this machine is touched and nothing is left elsewhere."""
-    places = {name: home / name.lower() for name in ("TMPDIR", "XDG_RUNTIME_DIR", "CLAUDE_CODE_TMPDIR")}
-    for place in places.values():
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home)} | {
-        name: str(at) for name, at in places.items()
-    }
+def _places(home: Path) -> dict[str, str]:
+    """Where they may leave what they leave lying, so that nothing of it is anywhere else."""
+    return {name: str(home / name.lower()) for name in ("TMPDIR", "XDG_RUNTIME_DIR", "CLAUDE_CODE_TMPDIR")}

@@ -65,6 +65,7 @@ def agent(template: Template, session: str | None) -> dict[str, Any]:
         "env": dict(template.get("env") or {}),
         "prompt_via": template["prompt"],
         "final": list(template.get("final") or []),
+        "session_file": template.get("session_file"),
     }
 
 
@@ -81,12 +82,19 @@ def about(fleet: Fleet, host: Row, run: str | None = None) -> dict[str, Any]:
 
 
 def read(
-    template: Template, stdout: bytes, exit_code: int | None, session: str | None = None, before: Usage | None = None
+    template: Template,
+    stdout: bytes,
+    exit_code: int | None,
+    session: str | None = None,
+    before: Usage | None = None,
+    noted: object = None,
 ) -> Outcome:
-    """What a CLI's whole output amounts to; `before` is what the `session` that it went on with had used."""
+    """What a CLI's whole output amounts to; `before` is what the `session` that it went on with had used, `noted` what
+    it wrote down elsewhere."""
     reading = template.get("reading") or {}
     reader = shelf.reader(template["parser"], Setting(before=before or Usage(), session=session, reading=reading))
     reader.feed(stdout)
+    reader.overhear(noted)
     heard = clean(reader.finish(exit_code))
     usage, source = priced(heard.usage, template)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)

@@ -168,6 +168,7 @@ def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> O
         begin = max(0, run["stderr_size"] - STDERR_READ)
         stderr = logs.read(conn, run["id"], "stderr", begin, STDERR_READ * 2)
     exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
+    ear.parser.overhear(result.get("noted"))
     heard = command.clean(ear.parser.finish(exit_code, stderr))
     usage, source = command.priced(heard.usage, ear.template)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)

@@ -118,7 +118,8 @@ def finish(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> bool:
     first. Raises Unavailable while that cannot be asked."""
     if result.get("end") == "lost":
         result = salvage.saved(fleet, run, result) or result
-    ended = report.ended(fleet, run, result, hearing.outcome(fleet, run, result))
+    outcome = hearing.outcome(fleet, run, result)
+    ended = report.ended(fleet, run, {name: told for name, told in result.items() if name != "noted"}, outcome)
     if ended and result.get("survivors"):
         _drain(fleet, run, result["survivors"])
     return ended

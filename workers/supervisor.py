@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 STEPS = ("prepare", "agent", "validate", "deliver")
 # The wall clock and the silence of the agent, all commands of the validation together, each git process, each hook.
 # What a CLI may take to end after its last word. Of each log, how many bytes of its beginning and of its end are kept.
+# A checkout that took longer than spare_secs has the next one made beforehand.
 LIMITS = {"wall_secs": 3600, "silence_secs": 600, "grace_secs": 10, "validation_secs": 600, "git_secs": 600,
-          "hook_secs": 300, "final_secs": 30, "log_head_bytes": 32 << 20, "log_tail_bytes": 32 << 20}  # fmt: skip
+          "hook_secs": 300, "final_secs": 30, "spare_secs": 1.0,
+          "log_head_bytes": 32 << 20, "log_tail_bytes": 32 << 20}  # fmt: skip
 ENDS = {
     "cancelled": "the run was cancelled",
     "lost": "the supervisor was told to end (SIGTERM), but not by a cancel: the host may be shutting down",
@@ -160,7 +162,7 @@ def probe(request: Json) -> Json:
         "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
         "git": versions.pop(" git"), "disk_free": disk_free(request), "cpus": os.cpu_count(),
         "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
-        "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])),
+        "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])), "lfs": is_here("git-lfs"),
     }  # fmt: skip
 
 
@@ -170,6 +172,12 @@ def disk_free(request: Json) -> int:
         base = os.path.dirname(base)
     disk = os.statvfs(base)
     return disk.f_bavail * disk.f_frsize
+
+
+def disk_used(path: str) -> int:
+    """By the files below a folder, in bytes."""
+    walk = os.walk(path)
+    return sum(os.lstat(os.path.join(folder, name)).st_blocks << 9 for folder, _, names in walk for name in names)
 
 
 VERBS = {"start": start, "poll": poll, "cancel": cancel, "release": release, "probe": probe}
@@ -359,6 +367,10 @@ class Lock:
             os.close(self._fd)
         self._fd = -1
 
+    def bequeath(self) -> None:
+        """What we exec holds it from now on."""
+        os.set_inheritable(self._fd, True)
+
     def __enter__(self) -> Lock:
         return self
 
@@ -373,7 +385,7 @@ def outcome(run: str, end: str, reason: str | None, **known: Any) -> Json:
         "run": run, "end": end, "step": None, "reason": reason, "exit_code": None, "signal": None,
         "started_at": now, "ended_at": now, "steps": [], "validation": [],
         "base": None, "head": None, "commits": [], "changed": False, "pushed": False,
-        "failure": None, "hung": False, "survivors": [], "logs": {},
+        "failure": None, "hung": False, "survivors": [], "logs": {}, "noted": None, "lfs": False,
     }  # fmt: skip
     return {**empty, **known}
 
@@ -561,6 +573,7 @@ class Supervisor:
             self.state["cgroup"] = own_cgroup(self.watch, f"fleet-{mark(self.run)}.scope")
             for step in STEPS:
                 self.take(step)
+            self.tree.await_spare()
             self.watch.heed_cancel()  # too late to stop the push, and `pushed` says so
         except Ended as why:
             self.result.update(end=why.end, reason=str(why), failure=why.failure)
@@ -571,7 +584,7 @@ class Supervisor:
                 self.result["failure"] = "disk_full"
         if self.result["end"] == "cancelled" and not self.run.read("cancel.json"):
             self.result.update(end="lost", reason=ENDS["lost"])
-        self.result["survivors"] = self.watch.survivors
+        self.result.update(survivors=self.watch.survivors, lfs=self.tree.keeps_lfs)
         remove(self.run.file("reserve"))
         self.run.write("result.json", {**self.result, "ended_at": time.time()}, durable=True)
         self.tree_lock.release()
@@ -623,6 +636,7 @@ class Supervisor:
         self.watch.hang_up()
         self.result.update(exit_code=child.exit_code, signal=child.signal, hung=why == "hung",
                            logs={name: log.size for name, log in zip(STREAMS, self.logs)})  # fmt: skip
+        self.result["noted"] = noted(self.request["agent"], child.env, self.state["agent_started_at"])
         if why and why != "hung":
             raise Ended(why, ENDS[why].format(**self.limits))
         if child.exit_code != 0 and not why:
@@ -834,6 +848,34 @@ class LastWord:
             return False
 
 
+def noted(agent: Json, env: dict[str, str], since: float) -> str | None:
+    """The last line of a kind in the file that the CLI keeps of its session, if it wrote it since a moment. Its
+    template says how the session is named on its output, and where the file is."""
+    wanted: Json = agent.get("session_file") or {}
+    try:
+        with open("stdout.log", "rb") as file:
+            session = re.search(wanted["named"].encode(), file.read(65536))
+        if not session:
+            return None
+        import glob
+
+        places = {"{%s}" % name: value for name, value in env.items()}
+        path = filled(wanted["path"], {**places, "{session}": session.group(1).decode("ascii")})
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
+        for line in reversed(b"".join(map(tail_of, glob.glob(path)[:1])).decode("utf-8", "replace").splitlines()):
+            if wanted["line"] in line and len(line) < 8192:
+                return line if json.loads(line).get("timestamp", "") >= moment else None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, re.error):  # it is a favour, no duty
+        pass
+    return None
+
+
+def tail_of(path: str, most: int = 131072) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read()
+
+
 def remove(path: str) -> None:
     try:
         os.unlink(path)
@@ -851,6 +893,7 @@ class Child:
 
     def __init__(self, argv: list[str], env: dict[str, str], cwd: str, files: list[int]) -> None:
         self.argv, self.exit_code, self.signal = argv, None, None  # type: list[str], int | None, int | None
+        self.env = env
         gate, self._gate = os.pipe()
         self._trouble, trouble = os.pipe()
         self.pid = os.fork()
@@ -927,6 +970,7 @@ class Watch:
         self.told_to_stop: str | None = None
         self.told_at = 0.0
         self.survivors: list[Json] = []  # what no signal ended
+        self.apart: list[int] = []  # processes of ours that are no part of the run
         self._taps: dict[int, Log] = {}
         self._heart, self._beat_secs, self._next_beat = heart, beat_secs, 0.0
         self._ear, bell = os.pipe()
@@ -1033,7 +1077,8 @@ class Watch:
     def _family(self, child: Child) -> list[int]:
         """Every living process that we have to end. As their subreaper we inherit those that left everything else."""
         bury_orphans(child)
-        return [pid for pid in {*members(child.pid), *descendants([os.getpid()])} if pid != os.getpid()]
+        apart = {os.getpid(), *(descendants(self.apart) if self.apart else ())}
+        return [pid for pid in {*members(child.pid), *descendants([os.getpid()])} if pid not in apart]
 
     def listen(self, child: Child, pipes: list[int], exhausted: Exhausted) -> tuple[str | None, list[bytes]]:
         """Wait for a child that talks through pipes: why it had to be ended, and what it said."""
@@ -1236,9 +1281,19 @@ MIRROR_CONFIG = b"""[core]
 \tdetachedHead = false
 \tpushUpdateRejected = false
 """
+# For the agent's git, too: what it commits of these files are pointers, as everybody else's git would make them.
+LFS_CONFIG = b"""[filter "lfs"]
+\tclean = git-lfs clean -- %f
+\tsmudge = git-lfs smudge -- %f
+\tprocess = git-lfs filter-process
+\trequired = true
+[lfs]
+\trepositoryformatversion = 0
+"""
 ASKPASS = b"""#!/bin/sh
 case "$1" in
 *"//$FLEET_GIT_HOST'"* | *"@$FLEET_GIT_HOST'"*) ;;
+*"://$FLEET_GIT_HOST\\"" | *"@$FLEET_GIT_HOST\\"") ;;  # as git-lfs asks
 *) exit 1 ;;  # a submodule elsewhere asks: ours is for our forge alone
 esac
 case "$1" in
@@ -1246,11 +1301,14 @@ Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
 *) printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
 esac
 """
-# The agent may write to the mirror, its home and its worktree. None of that may decide what git does for us.
-GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", "-c", "core.fsmonitor=false")
+# The agent may write to the mirror, its home and its worktree. None of that may decide what git does for us. Of many
+# files to be written several processes write a part each.
+GIT = ("git", "-c", "core.hooksPath=/dev/null", "-c", "credential.helper=", "-c", "core.fsmonitor=false",
+       "-c", "checkout.workers=4", "-c", "checkout.thresholdForParallelism=1000")  # fmt: skip
 GIT_ENVIRONMENT = {
     "HOME": "/dev/null", "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_ATTR_NOSYSTEM": "1", "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_LFS_SKIP_SMUDGE": "1",  # a checkout has no password: what it leaves as pointers is fetched afterwards
 }  # fmt: skip
 GIT_KEPT = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
             "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SSH_AUTH_SOCK")  # fmt: skip
@@ -1307,6 +1365,17 @@ class Mirror:
         self.git(*words, self.url, f"{sha}:{target}", secret=True, patience=grace)
         self.git("update-ref", f"refs/remotes/origin/{branch}", sha, patience=grace + PATIENCE_SECS)
 
+    def lfs(self, *words: str, where: tuple[str, ...], patience: float = 0) -> None:
+        """Git LFS, with the server that belongs to our forge's address, unless the repository names another."""
+        server = self.url + ("" if self.url.endswith(".git") else ".git") + "/info/lfs"
+        settings = {
+            "remote.origin.url": self.url,
+            f"lfs.{server}.access": "basic",
+            f"lfs.{server}.locksverify": "false",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self.git("lfs", *words, where=(*options, *where), secret=True, patience=patience)
+
     def forge_has(self, sha: str, branch: str) -> bool:
         """Ask the forge itself: what to believe when a push did not end well."""
         words = ("ls-remote", "--", self.url, "refs/pull/*/head" if self.push_to else f"refs/heads/{branch}")
@@ -1347,7 +1416,7 @@ class Mirror:
         (out, out_end), (trouble, trouble_end) = os.pipe(), os.pipe()
         files = [os.open(os.devnull, os.O_RDONLY), out_end, trouble_end]
         argv = [*GIT, *(where or ("--git-dir=" + self.path,)), *words]
-        child = Child(argv, {**self._environment(secret), **(env or {})}, self.path, files)
+        child = Child(argv, {**self.environment(secret), **(env or {})}, self.path, files)
         try:
             child.go()
         except OSError as why:
@@ -1371,7 +1440,7 @@ class Mirror:
 
         return exhausted
 
-    def _environment(self, secret: bool) -> dict[str, str]:
+    def environment(self, secret: bool) -> dict[str, str]:
         env = {**environment(), **GIT_ENVIRONMENT, "GIT_COMMON_DIR": self.path}
         env.update({name: os.environ[name] for name in GIT_KEPT if name in os.environ})
         if secret and self._credentials:
@@ -1387,7 +1456,7 @@ class Mirror:
         for folder in ("objects", "refs"):
             make_folder(os.path.join(self.path, folder))
         put_right(self.path + "/HEAD", b"ref: refs/heads/main\n")
-        put_right(self.path + "/config", MIRROR_CONFIG)
+        put_right(self.path + "/config", MIRROR_CONFIG + (LFS_CONFIG if is_here("git-lfs") else b""))
         if os.path.lexists(self.path + "/commondir"):  # it would name another folder whose config counts
             os.unlink(self.path + "/commondir")
 
@@ -1418,6 +1487,105 @@ def content_of(path: str) -> bytes | None:
         return None
 
 
+def join(path: str, own: str) -> None:
+    """Worktree and mirror point at each other, whatever an agent made of that."""
+    put_right(own + "/commondir", b"../..\n")
+    put_right(own + "/gitdir", os.fsencode(path) + b"/.git\n")
+    put_right(path + "/.git", b"gitdir: " + os.fsencode(own) + b"\n")
+
+
+class Spare:
+    """A worktree that no task has yet, made while nobody waits, where making one takes long: of a large repository the
+    next task takes it over, and writes only what has changed since. Who holds the lock makes it or takes it."""
+
+    LEAST_DISK = 4 << 30  # bytes that stay free; nobody has asked for it
+    PATIENCE_SECS = 60
+
+    def __init__(self, mirror: Mirror, watch: Watch, limits: Json) -> None:
+        self._mirror, self._watch, self._limits = mirror, watch, limits
+        self.path, self.own = mirror.path[: -len(".git")] + ".spare", mirror.path + "/worktrees/spare"
+        self.lock = Lock(self.path + ".lock")
+
+    def become(self, path: str, own: str) -> bool:
+        """Have it at these places, if there is one; whoever makes one now is waited for."""
+        if not os.path.exists(self.lock.path):  # no checkout here has taken long
+            return False
+        with self.lock as lock:
+            if not self._watch.acquire(lock, self._limits["git_secs"]) or not self._is_whole():
+                return False
+            try:
+                os.rename(self.own, own)
+                os.rename(self.path, path)
+                return True
+            except OSError:
+                erase(own)
+                return False
+
+    def make(self, commit: str, like: str) -> None:
+        """Begin to make it, like another worktree, in a process that is no part of the run and may outlive us."""
+        pid = os.fork()
+        if pid == 0:
+            self._make(commit, like)
+        self._watch.apart.append(pid)
+
+    def wait(self) -> None:
+        """Until it is made, if it is being made by us."""
+        until = time.monotonic() + self.PATIENCE_SECS
+        while any(map(started, self._watch.apart)) and not self._watch.told_to_stop and time.monotonic() < until:
+            self._watch.pause(0.05)
+
+    def drop_if_last(self) -> None:
+        """No task of its repository is left on this host: neither is it."""
+        with self.lock as lock:
+            if not os.path.exists(lock.path) or not lock.acquire():
+                return
+            worktrees = self._mirror.path + "/worktrees"
+            if not os.path.isdir(worktrees) or os.listdir(worktrees) in ([], ["spare"]):
+                self._erase()
+
+    def _is_whole(self) -> bool:
+        """The index is the last thing a checkout writes."""
+        return os.path.exists(self.own + "/index") and os.path.isdir(self.path)
+
+    def _make(self, commit: str, like: str) -> NoReturn:
+        """Git holds the lock, too, in case we die before it is done."""
+        try:
+            signal.set_wakeup_fd(-1)
+            os.closerange(3, 4096)  # the locks of the run
+            for number in OURS:
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            os.nice(5)
+            signal.alarm(int(self._limits["git_secs"]))
+            lock = Lock(self.lock.path)
+            if lock.acquire() and not self._is_whole():
+                self._erase()
+                if disk_free({"home": like}) - disk_used(like) > self.LEAST_DISK:
+                    lock.bequeath()
+                    self._check_out(commit)
+        except OSError:  # there is none, then
+            pass
+        finally:
+            os._exit(0)
+
+    def _check_out(self, commit: str) -> None:
+        make_folder(self.own)
+        make_folder(self.path)
+        put_right(self.own + "/HEAD", f"{commit}\n".encode())
+        join(self.path, self.own)
+        where = ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
+        argv, env = (
+            [*GIT, *where, "checkout", "--quiet", "--force", "--detach", commit],
+            self._mirror.environment(False),
+        )
+        if os.spawnve(os.P_WAIT, program("git", env["PATH"]), argv, env):
+            self._erase()
+
+    def _erase(self) -> None:
+        erase(self.own)
+        erase(self.path)
+
+
 def worktree_path(request: Json) -> str:
     return os.path.join(fleet_folder(request), "work", request["instance"], request["task"])
 
@@ -1438,8 +1606,11 @@ class Worktree:
         repository: Json = request.get("repository") or {"base": "", "branch": ""}
         self.base, self.branch = repository["base"], repository["branch"]
         self.mirror = Mirror(request, run, watch, limits) if "url" in repository else None
+        self.is_first = False  # on this host, of its repository
+        self.keeps_lfs = False
         if self.mirror:  # where git keeps HEAD and index of this worktree
             self.own = os.path.join(self.mirror.path, "worktrees", folder_name(f"{self._instance}/{self._task}"))
+            self.spare = Spare(self.mirror, watch, limits)
 
     def prepare(self) -> str | None:
         """Ready for the agent; the commit it begins from."""
@@ -1450,17 +1621,45 @@ class Worktree:
         with self.mirror.lock as lock:
             if not self._watch.acquire(lock, self._limits["git_secs"]):
                 raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
+            self.is_first = not os.path.isdir(self.mirror.path + "/objects")
             self.mirror.refresh(self.base, self.branch)
-            if self._is_whole():
-                self._go_on()
-            else:
-                self._make()
-            if os.path.exists(self.path + "/.gitmodules"):
-                self._fetch_modules()
+        if self._is_whole():  # from here on nobody else is in the way: it is all this task's own
+            self._go_on()
+        else:
+            self._make()
+        if os.path.exists(self.path + "/.gitmodules"):
+            self._fetch_modules()
+        if self.keeps_large_files():
+            self._lfs("pull")
         return self.head()
 
+    def keeps_large_files(self) -> bool:
+        """Whether some of its files are kept by Git LFS, as .gitattributes say. Every file is named by the index, which
+        is read by hand: asking git costs a process. Ended where this host cannot have them: pointers are no work."""
+        if b".gitattributes" not in (content_of(self.own + "/index") or b""):
+            return False
+        names = self._git("ls-files", "-z", "--", ":(glob)**/.gitattributes").split("\0")
+        if not any(b"filter=lfs" in (content_of(os.path.join(self.path, name)) or b"") for name in names if name):
+            return False
+        self.keeps_lfs = True
+        if not is_here("git-lfs"):
+            why = "this repository keeps files in Git LFS, and git-lfs is not on this host: install it there"
+            raise Ended("failed", why, "lfs_missing")
+        return True
+
+    def _lfs(self, *words: str, patience: float = 0) -> None:
+        assert self.mirror
+        self.mirror.lfs(*words, where=self._where(), patience=patience)
+
     def _fetch_modules(self) -> None:
-        """Submodules as the repository has them. The lock is held: git keeps their addresses in the mirror's config."""
+        """Submodules as the repository has them. Git keeps their addresses in the mirror's config."""
+        assert self.mirror
+        with self.mirror.lock as lock:
+            if not self._watch.acquire(lock, self._limits["git_secs"]):
+                raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
+            self._update_modules()
+
+    def _update_modules(self) -> None:
         assert self.mirror
         allow = ("-c", "protocol.file.allow=always") if self.mirror.url.startswith("file:") else ()
         words = ("submodule", "--quiet", "update", "--init", "--recursive")
@@ -1471,20 +1670,27 @@ class Worktree:
         return os.path.exists(self.own + "/index") and os.path.isdir(self.path)
 
     def _make(self) -> None:
-        """`git worktree add` by hand: that takes four processes, each looking at every other worktree."""
+        """`git worktree add` by hand: that takes four processes, each looking at every other worktree. Where a spare
+        lies ready only what has changed since is written."""
         begin = self._on_forge() or self._ref(f"refs/remotes/origin/{self.base}") or ""
         for folder in (self.path, self.own):
             erase(folder)
-            make_folder(folder)
+        began, is_spare = time.monotonic(), self.spare.become(self.path, self.own)
+        make_folder(self.own)
+        make_folder(self.path)
         put_right(self.own + "/HEAD", f"{begin}\n".encode())
         self._join()
         self._git("checkout", "--quiet", "--force", "--no-track", "-B", self.branch, begin)
+        if is_spare or time.monotonic() - began > self._limits["spare_secs"]:
+            self.spare.make(begin, self.path)
+
+    def await_spare(self) -> None:
+        """The second task on a host shall find a spare, however short the first one was."""
+        if self.is_first:
+            self.spare.wait()
 
     def _join(self) -> None:
-        """Worktree and mirror point at each other, whatever an agent made of that."""
-        put_right(self.own + "/commondir", b"../..\n")
-        put_right(self.own + "/gitdir", os.fsencode(self.path) + b"/.git\n")
-        put_right(self.path + "/.git", b"gitdir: " + os.fsencode(self.own) + b"\n")
+        join(self.path, self.own)
 
     def _go_on(self) -> None:
         """A further round: on the branch, with what others pushed to it if we have nothing of our own."""
@@ -1511,8 +1717,10 @@ class Worktree:
 
     def _git(self, *words: str, **how: Any) -> str:
         assert self.mirror
-        where = ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
-        return self.mirror.git(*words, where=where, **how)
+        return self.mirror.git(*words, where=self._where(), **how)
+
+    def _where(self) -> tuple[str, ...]:
+        return ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
 
     def head(self) -> str:
         head = (content_of(self.own + "/HEAD") or b"").decode("utf-8", "replace").strip()
@@ -1541,12 +1749,18 @@ class Worktree:
         there = known or f"refs/remotes/origin/{self.base}"
         if not self._git("rev-list", "--max-count=1", head, "^" + there):
             return known is not None
+        self._push_large_files()
         try:
             self.mirror.push(head, self.branch)
         except Ended:
             if not self.mirror.forge_has(head, self.branch):
                 raise
         return True
+
+    def _push_large_files(self) -> None:
+        """Before the commits that point at them."""
+        if self.keeps_large_files():
+            self._lfs("push", "origin", "HEAD", patience=self._limits["grace_secs"])
 
     def give_up(self) -> str | None:
         """Delete the worktree; where its work went that was nowhere else."""
@@ -1559,6 +1773,7 @@ class Worktree:
                 if self._watch.acquire(lock, PATIENCE_SECS):
                     erase(self.own)
                     self.mirror.try_git("update-ref", "-d", f"refs/heads/{self.branch}")
+                    self.spare.drop_if_last()
         return saved
 
     def _save(self) -> str | None:
@@ -1568,6 +1783,7 @@ class Worktree:
         if not self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin"):
             return None
         try:
+            self._push_large_files()
             self.mirror.push(head, "wip/" + self._task)
             return wip
         except Ended:
@@ -1595,7 +1811,8 @@ class Worktree:
         """Let git pack the mirror when it thinks fit, now that nobody waits for us."""
         if self.mirror:
             self._watch.told_to_stop = None
-            self.mirror.try_git("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+            pack = ("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "-c", "gc.bigPackThreshold=256m")
+            self.mirror.try_git(*pack, "gc", "--auto", "--quiet")
 
 
 # ---------------------------------------------------------------------------------------- what a host can do

@@ -75,6 +75,7 @@ def _what_is_there(ask: Callable[[str, Json], Json], request: Json) -> Iterator[
     took = time.monotonic() - began
     seen = figures(answer, float(answer.get("now") or sent) - (sent + took / 2), took)
     yield _step("git", bool(seen["git"]), seen["git"] or "git is missing: install it")
+    yield _step("git-lfs", True, "git-lfs is there" if seen["lfs"] else "git-lfs is not there: only some need it")
     yield _step(
         "disk", (seen["disk_free"] or 0) >= request["least_disk"], f"{(seen['disk_free'] or 0) >> 20} MB are free"
     )

@@ -291,6 +291,7 @@ class Probe(Schema):
     load_per_cpu = _maybe(fields.Float)
     clis = fields.Dict(keys=fields.String(), values=fields.String(allow_none=True))
     missing = fields.List(fields.String())
+    lfs = fields.Boolean(allow_none=True, metadata={"description": "Whether git-lfs is there."})
 
 
 class Host(Schema):

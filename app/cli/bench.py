@@ -13,7 +13,8 @@ TOP = Path(__file__).parents[2]
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[NAMES]... [OPTIONS]...")
 def bench(words: tuple[str, ...]) -> None:
-    """Run the benchmarks NAMES (all of them without any): cold, dequeue, idle, journey, ssh, webhooks.
+    """Run the benchmarks NAMES (all of them without any): cold, dequeue, idle, journey,
+    repository, ssh, webhooks.
 
     OPTIONS are for the benchmark itself: `fleet bench ssh --hosts 50 --runs 500`.
     """

@@ -80,6 +80,9 @@ def _in_short(needs: frozenset[str], host: Host, cli: str | None) -> str:
     asked = [slots for slots in host.slots if cli in (None, slots.agent_type)]
     able = [slots for slots in asked if needs <= slots.capabilities]
     here = [slots for slots in able if not slots.missing]
+    shut = [slots.closed for slots in here if slots.closed]
+    if shut and len(shut) == len(here):
+        return shut[0]
     if here:
         return f"full {sum(slots.taken for slots in here)}/{sum(slots.max_concurrency for slots in here)}"
     if able:

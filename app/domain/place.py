@@ -72,6 +72,11 @@ class Host:
         return self.fitness is Fitness.FIT or (self.fitness is Fitness.UNKNOWN and self.is_local)
 
     @property
+    def lacks_lfs(self) -> bool:
+        """The last look found no git-lfs there; where nobody looked nobody knows."""
+        return (self.probe or {}).get("lfs") is False
+
+    @property
     def share_taken(self) -> float:
         """Taken slots over all slots, 0.0 to 1.0."""
         return sum(s.taken for s in self.slots) / max(1, sum(s.max_concurrency for s in self.slots))
@@ -102,6 +107,7 @@ def figures(answer: Mapping[str, Any], clock_offset: float, round_trip: float) -
         "load_per_cpu": round((_number(load[0]) or 0) / cpus, 2) if isinstance(load, list) and load else None,
         "clis": {str(name)[:100]: _words(version) for name, version in (clis or {}).items()},
         "missing": [str(name)[:100] for name in missing or []],
+        "lfs": answer["lfs"] if isinstance(answer.get("lfs"), bool) else None,
     }
 
 

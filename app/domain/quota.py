@@ -7,6 +7,7 @@ from typing import Any
 
 MARGIN = timedelta(seconds=60)  # after the reset, for clocks that differ
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+REFUSED_PAUSE = timedelta(minutes=5)  # a login that was refused seldom mends itself
 FARTHEST = timedelta(days=35)  # a reset beyond that was misread
 SCOPES = ("run", "task", "repository", "day")
 UNITS = ("tokens", "dollars", "minutes")
@@ -16,12 +17,12 @@ _WHOSE = {
 }  # fmt: skip
 
 
-def opens_at(resets_at: str | None, tries: int, at: datetime) -> datetime:
-    """When to try a limited credential again: a minute after its reset; where nobody knows that moment, or it is past
-    and the limit still stands, after 1, 2, 4 ... minutes for the `tries` that met the limit before."""
+def opens_at(resets_at: str | None, tries: int, at: datetime, first: timedelta = FIRST_PAUSE) -> datetime:
+    """When to try a closed credential again: a minute after its reset; where nobody knows that moment, or it is past
+    and the limit still stands, after 1, 2, 4 ... times the `first` pause for the `tries` that met it before."""
     reset = _moment(resets_at)
     if reset is None or not at < reset < at + FARTHEST:
-        return at + min(FIRST_PAUSE * int(2 ** min(tries, 10)), LONGEST_PAUSE)
+        return at + min(first * int(2 ** min(tries, 10)), LONGEST_PAUSE)
     return reset + MARGIN
 
 

@@ -29,6 +29,7 @@ class Failure:
 
 _A, _C, _P, _T, _H, _F, _O = Blame
 _AGAIN = "Nothing: it is tried again."
+_SIGN_IN = "Sign the CLI in on the host, or replace its key, then `fleet clis open`."
 
 TAXONOMY: Mapping[str, Failure] = {
     # limits: the task waits, no attempt is spent
@@ -37,8 +38,8 @@ TAXONOMY: Mapping[str, Failure] = {
     "quota": Failure(True, _C, "the account has no credit left", "Top up the account; it is tried again meanwhile."),
     "budget": Failure(False, _O, "a budget is spent", "`fleet task raise` gives it more."),
     # the credential and the provider
-    "auth": Failure(False, _C, "the key or login was refused (401, 403)", "Sign the CLI in again, or replace its key."),
-    "not_logged_in": Failure(False, _C, "the CLI has no key or login", "Sign the CLI in on the host, or set its key."),
+    "auth": Failure(False, _C, "the key or login was refused (401, 403)", _SIGN_IN),
+    "not_logged_in": Failure(False, _C, "the CLI has no key or login on that host", _SIGN_IN),
     "overloaded": Failure(True, _P, "the model is overloaded (503, 529)", _AGAIN),
     "server_error": Failure(True, _P, "the model's server failed (5xx)", _AGAIN),
     "network": Failure(True, _P, "the connection to the model failed or was cut", _AGAIN),
@@ -71,27 +72,36 @@ TAXONOMY: Mapping[str, Failure] = {
     "cannot_start": Failure(False, _T, "its host cannot be asked as declared", "Read the reason; check fleet.toml."),
     "disk_full": Failure(True, _H, "its disk is full", "Make room on the host; `fleet hosts list` shows how much."),
     "prepare_failed": Failure(True, _H, "the worktree could not be made ready", "Read the reason: disk, git, forge."),
+    "lfs_missing": Failure(True, _H, "its files are in Git LFS, and its host has none", "Install git-lfs there."),
     "hook_failed": Failure(False, _T, "a hook of .fleet.toml failed", "Mend the hook on the default branch."),
     "push_refused": Failure(True, _F, "the branch could not be pushed", "Check the bot's rights on the forge."),
     "pull_refused": Failure(False, _F, "the pull request could not be opened", "Check the bot's rights on the forge."),
 }  # fmt: skip
 
 LIMITS = frozenset({"usage_limit", "rate_limited", "quota"})  # these close the credential for a while
+REFUSALS = frozenset({"auth", "not_logged_in"})  # these until a person opens it again, or a run got through
 
 
 def page() -> str:
     """The table as docs/failures.md shows it."""
     rows = [
-        f"| `{name}` | {row.meaning} | {'yes' if row.transient else 'no'} | {row.blame} | {row.advice} |"
+        f"| `{name}` | {row.meaning} | {_tried_again(name)} | {row.blame} | {row.advice} |"
         for name, row in TAXONOMY.items()
     ]
     return "\n".join([_HEAD, *rows, ""])
+
+
+def _tried_again(name: str) -> str:
+    if name in LIMITS | REFUSALS:
+        return "after a pause"
+    return "yes" if TAXONOMY[name].transient else "no"
 
 
 _HEAD = """# Why a run failed
 
 Made from `app/domain/taxonomy.py` by `make docs`; a test fails when this page and the table differ. A run that failed
 bears one of these names: in `fleet task show`, in the comment on the issue, in `fleet clis parse`.
+*After a pause*: no attempt is spent, the task is parked and the credential closed ([clis.md](clis.md#limits)).
 
 | name | what happened | tried again by itself | whose affair | what to do |
 |---|---|---|---|---|"""

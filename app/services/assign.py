@@ -31,13 +31,14 @@ def place_waiting(fleet: Fleet) -> int:
         placeable = [set_ for set_, (needs, cli) in waiting.items() if _choose(doors, needs, hosts, None, cli)]
         free = sum(slots.free for host in hosts for slots in host.slots)
         placed = 0
-        off = quota.switched_off(conn) if placeable else []
+        large = _large(conn) if placeable else set()
+        off = quota.switched_off(conn) + _nowhere(large, hosts) if placeable else []
         for task in claims.for_hosts(conn, placeable, free, off) if placeable else ():
             needs, cli = waiting[task.capset_id]
-            choice = _choose(doors, needs, hosts, task.host_id, cli, goes_on=bool(task.session))
+            choice = _choose(doors, needs, _able(hosts, task, large), task.host_id, cli, goes_on=bool(task.session))
             if choice:
                 _place(conn, fleet, task, choice)
-                doors = doors.placed(choice.slots.agent_type)
+                doors = doors.placed(choice.slots.agent_type, choice.host.host_id)
                 hosts = doors.on([_with_one_more(host, choice) for host in hosts])
                 placed += 1
         return placed
@@ -56,6 +57,28 @@ def _choose(
     return next((choice for choice in wanted if choice), None)
 
 
+def _large(conn: Connection) -> set[str]:
+    """The repositories that keep files in Git LFS, as `forge id`."""
+    return {f"{row['forge']} {row['id']}" for row in places.all_repositories(conn) if row["keeps_lfs"]}
+
+
+def _nowhere(large: set[str], hosts: list[Host]) -> list[str]:
+    """Those of them for which no host has room now: their tasks shall not stand in the way of others."""
+    room = any(slots.free for host in hosts if host.takes_work and not host.lacks_lfs for slots in host.slots)
+    return [] if room else sorted(large)
+
+
+def _able(hosts: list[Host], task: Task, large: set[str]) -> list[Host]:
+    """The hosts, those closed to the task that cannot have all of its files."""
+    if f"{task.forge} {task.repository_id}" not in large:
+        return hosts
+    return [replace(host, slots=tuple(map(_without_lfs, host.slots))) if host.lacks_lfs else host for host in hosts]
+
+
+def _without_lfs(slots: Slots) -> Slots:
+    return replace(slots, closed="git-lfs, which this repository needs, is not installed there")
+
+
 def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, object]:
     """Where a task is and why: for one that waits, the sentence with which each host refuses it; at a moment,
     also which limits stand then."""
@@ -65,7 +88,7 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
     if not task.live or not task.ready:
         return answer | _where_it_is(conn, task)
     hosts = places.all_hosts(conn)
-    hosts = quota.doors(conn, at).on(hosts) if at else hosts
+    hosts = _able(quota.doors(conn, at).on(hosts) if at else hosts, task, _large(conn))
     off = quota.off(conn, task)
     by_hosts = [] if task.mode is Mode.HTTP_PULL else matching.waits(needs, hosts, cli)
     by_agents = {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs)
@@ -128,6 +151,7 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
         names, cli = views.needs(conn, task.capset_id)
         hosts = quota.doors(conn, fleet.clock()).on(places.all_hosts(conn))
         host = inspect.find(hosts, host_id)
+        (host,) = _able([host], task, _large(conn))
         choice = matching.choose(frozenset(names), [host], cli=cli)
         if choice is None:
             raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host, cli)}")

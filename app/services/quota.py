@@ -1,48 +1,55 @@
-"""Keeps to limits: a credential that met one is closed for every task on every host; and to budgets of ours."""
+"""Keeps to limits: a credential that met one, or was refused, is closed for every task; and to budgets of ours."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
+from app.domain.errors import Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
 from app.domain.quota import Amount, Spent, spent_out
 from app.domain.run import Outcome, Verdict
 from app.domain.task import Task
+from app.domain.taxonomy import REFUSALS
 from app.ports import Fleet
-from app.store import places, quota, tasks, views
+from app.store import places, quota, runs, tasks, views
 from app.store.tables import Row
 
 LONGEST_CHAIN = 5
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Doors:
-    """Which kinds of CLI may be started now. `closed` says of each that may not, why; `trial` are those whose limit is
-    over by the clock: one run tries, the others wait for how it ends."""
+    """Which kinds of CLI may be started now. `closed` says of each kind that may not, why; `here` of each login that is
+    shut on one host alone. `trial` and `trial_here` are those whose time is over by the clock: one run tries, the
+    others wait for how it ends."""
 
     closed: Mapping[str, str]
     trial: Mapping[str, str]
     credentials: Mapping[str, str]
     failovers: Mapping[str, tuple[str, ...]]
+    here: Mapping[str, str]
+    trial_here: frozenset[str]
 
     def on(self, hosts: list[Host]) -> list[Host]:
         """The hosts as they are, with the slots closed that nobody may use."""
-        return [replace(host, slots=tuple(self._shut(slots) for slots in host.slots)) for host in hosts]
+        return [replace(host, slots=tuple(self._shut(host, slots) for slots in host.slots)) for host in hosts]
 
-    def placed(self, cli: str) -> "Doors":
+    def placed(self, cli: str, host_id: str) -> "Doors":
         """After a run of `cli` was placed: where that is the one that tries, the door is closed behind it."""
         name = self.credentials.get(cli, cli)
-        if name not in self.trial.values():
-            return self
         mates = {kind: _TRIES for kind, credential in self.trial.items() if credential == name}
-        return replace(self, closed={**self.closed, **mates})
+        here = {login_on(name, host_id)} & self.trial_here
+        return replace(self, closed={**self.closed, **mates}, here={**self.here, **dict.fromkeys(here, _TRIES)})
 
     def instead_of(self, cli: str | None) -> list[str]:
-        """The CLIs that take over while the limit of `cli` stands, in their order, each once."""
+        """The CLIs that take over while the door of `cli` is closed, in their order, each once."""
         chain, todo = [cli], list(self.failovers.get(cli or "", ()))
         while todo and len(chain) <= LONGEST_CHAIN:
             next_ = todo.pop(0)
@@ -51,12 +58,16 @@ class Doors:
                 todo += self.failovers.get(next_, ())
         return [name for name in chain[1:] if name] if cli in self.closed else []
 
-    def _shut(self, slots: Slots) -> Slots:
-        why = self.closed.get(slots.agent_type)
+    def why_shut(self, cli: str, host_id: str) -> str | None:
+        """Why no run of a CLI may be started on a host, or None."""
+        return self.closed.get(cli) or self.here.get(login_on(self.credentials.get(cli, cli), host_id))
+
+    def _shut(self, host: Host, slots: Slots) -> Slots:
+        why = self.why_shut(slots.agent_type, host.host_id)
         return replace(slots, closed=why) if why else slots
 
 
-_TRIES = "a run tries whether its limit is over"
+_TRIES = "a run tries whether its limit is over, or its login good again"
 
 
 def doors(conn: Connection, at: datetime) -> Doors:
@@ -64,34 +75,74 @@ def doors(conn: Connection, at: datetime) -> Doors:
     declared = {row["name"]: row["template"] for row in places.all_clis(conn)}
     kinds = {slots.agent_type for host in places.all_hosts(conn) for slots in host.slots} | set(declared)
     credentials = {kind: declared.get(kind, {}).get("credential") or kind for kind in kinds}
-    limited = {row["name"]: row for row in quota.all_credentials(conn) if row["closed_until"]}
-    going = quota.runs_by_cli(conn) if limited else {}
-    busy = {credentials.get(kind, kind) for kind, count in going.items() if count}
-    closed, trial = {}, {}
-    for kind, name in credentials.items():
-        if name in limited and limited[name]["closed_until"] > at:
-            closed[kind] = f"the limit of {name} is reached until {views.moment(limited[name]['closed_until'])}"
-        elif name in limited:
-            trial[kind] = name
-            closed |= {kind: _TRIES} if name in busy else {}
-    failovers = {kind: tuple(template.get("failover") or ()) for kind, template in declared.items()}
-    return Doors(closed, trial, credentials, failovers)
+    rows = {row["name"]: row for row in quota.all_credentials(conn) if row["closed_until"]}
+    shut = {name: _why(row) for name, row in rows.items() if row["closed_until"] > at}
+    tried = rows.keys() - shut.keys()
+    shut |= dict.fromkeys(tried & _busy(conn, credentials), _TRIES) if tried else {}
+    return Doors(
+        closed={kind: shut[name] for kind, name in credentials.items() if name in shut},
+        trial={kind: name for kind, name in credentials.items() if name in tried},
+        credentials=credentials,
+        failovers={kind: tuple(template.get("failover") or ()) for kind, template in declared.items()},
+        here={name: why for name, why in shut.items() if "@" in name},
+        trial_here=frozenset(name for name in tried if "@" in name),
+    )
+
+
+def _busy(conn: Connection, credentials: Mapping[str, str]) -> set[str]:
+    """The credentials by which runs work now, on all hosts and on each."""
+    going = [
+        (credentials.get(kind, kind), host_id) for (host_id, kind), count in runs.taken_slots(conn).items() if count
+    ]
+    return {name for name, _ in going} | {login_on(name, host_id) for name, host_id in going}
+
+
+def _why(row: Row) -> str:
+    name, moment = row["name"], views.moment(row["closed_until"])
+    if not row["refused"]:
+        return f"the limit of {name} is reached until {moment}"
+    return f"the login of {name} was refused: mend it, then `fleet clis open {name}`; a run tries it at {moment}"
+
+
+def login_on(credential: str, host_id: str) -> str:
+    """The name of what a CLI has on one host alone: `codex@build-1`."""
+    return f"{credential}@{host_id}"
 
 
 def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) -> Fact:
-    """What the end of a run says of the credential it used: limited, or not. The fact with the moment at which the task
-    may go on: at once, where another CLI takes over."""
+    """What the end of a run says of the credential it used: limited, refused, good, or nothing. The fact, with the
+    moment at which the task may go on: at once, where another CLI or host takes over. A task whose CLI was refused has
+    spent no attempt: it waits."""
     name = credential_of(conn, run)
     if outcome.warning:
         quota.warn(conn, name, outcome.warning, at)
     if outcome.verdict is Verdict.SUCCEEDED:
-        quota.open_(conn, name, since=run["assigned_at"])
-    if fact.what is not What.LIMIT_REACHED or fact.detail.get("reason") != "limit":
+        for good in (name, login_on(name, run["host_id"] or "")):
+            quota.open_(conn, good, since=run["assigned_at"])
+    reason = fact.detail.get("reason")
+    refused = fact.what is What.FAILED and reason in REFUSALS and bool(run["host_id"])
+    if not refused and not (fact.what is What.LIMIT_REACHED and reason == "limit"):
         return fact
-    until = quota.close(conn, name, outcome.resets_at, f"{outcome.failure}: {outcome.error or ''}", at)
-    now = doors(conn, at)
-    others = [cli for cli in now.instead_of(run["agent_type"]) if cli not in now.closed]
-    return replace(fact, detail={**fact.detail, "until": (at if others else until).isoformat()})
+    shut = login_on(name, run["host_id"]) if refused and reason == "not_logged_in" else name
+    why = f"{outcome.failure}: {outcome.error or ''}"
+    if refused:
+        log.error("the login of a CLI was refused", credential=shut, host=run["host_id"], why=why[:500])
+    until = quota.close(conn, shut, outcome.resets_at, why, at, refused)
+    goes_on = at if _others_can(conn, run, at) else until
+    return replace(fact, what=What.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
+
+
+def _others_can(conn: Connection, run: Row, at: datetime) -> bool:
+    """Whether the task need not wait: its CLI may work on another host, or another takes over."""
+    now, cli = doors(conn, at), run["agent_type"] or ""
+    kinds = [cli, *now.instead_of(cli)]
+    open_ = [
+        slots
+        for host in now.on(places.all_hosts(conn))
+        for slots in host.slots
+        if host.takes_work and slots.agent_type in kinds and slots.max_concurrency and not slots.closed
+    ]
+    return bool(open_) and bool(run["host_id"])
 
 
 def credential_of(conn: Connection, run: Row) -> str:
@@ -106,9 +157,10 @@ def held_back(fleet: Fleet, run: Row) -> Spent | None:
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         name = credential_of(conn, run)
-        row = next((row for row in quota.all_credentials(conn) if row["name"] == name), None)
-    if row and row["closed_until"] and row["closed_until"] > at:
-        return Spent(f"the limit of {name} is reached", row["closed_until"], "limit")
+        mine = (name, login_on(name, run["host_id"] or ""))
+        shut = [row for row in quota.all_credentials(conn) if row["name"] in mine and (row["closed_until"] or at) > at]
+    for row in shut:
+        return Spent(_why(row), row["closed_until"], "auth" if row["refused"] else "limit")
     return over_budget(fleet, run)
 
 
@@ -147,11 +199,24 @@ def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:
 
 
 def reopen(fleet: Fleet, name: str) -> bool:
-    """A person says that a credential's limit is over."""
+    """A person says that a credential may be used again: everywhere, or `codex@build-1`, on one host. The tasks that
+    wait for it go on at once."""
+    credential, _, host_id = name.partition("@")
     with fleet.engine.begin() as conn:
-        done = quota.open_(conn, name)
+        names = [row["name"] for row in quota.all_credentials(conn)]
+        mine = [one for one in names if one == name or (not host_id and one.startswith(f"{name}@"))]
+        opened = [one for one in mine if quota.open_(conn, one)]
+        for task in quota.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
+            with suppress(Refused):  # others have moved it meanwhile
+                tasks.record(conn, task, Fact(What.DUE), fleet.clock())
     fleet.nudge.soon()
-    return done
+    return bool(opened)
+
+
+def _clis_of(conn: Connection, credential: str) -> list[str]:
+    """The kinds of CLI that pay with a credential."""
+    named = {row["name"]: row["template"].get("credential") or row["name"] for row in places.all_clis(conn)}
+    return [credential] * (credential not in named) + [cli for cli, name in named.items() if name == credential]
 
 
 def switched_off(conn: Connection) -> list[str]:
@@ -176,9 +241,9 @@ def _rule(conn: Connection, task: Task) -> Row | None:
 
 
 def limits(conn: Connection) -> list[dict[str, Any]]:
-    """Every credential that met a limit or is near one, for people."""
+    """Every credential that met a limit, is near one, or was refused, for people."""
     return [
-        {"credential": row["name"], **{name: row[name] for name in ("why", "tries", "warning")},
+        {"credential": row["name"], **{name: row[name] for name in ("why", "tries", "warning", "refused")},
          "closed_until": views.moment(row["closed_until"]), "told_at": views.moment(row["told_at"])}
         for row in quota.all_credentials(conn)
     ]  # fmt: skip

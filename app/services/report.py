@@ -12,7 +12,7 @@ from app.domain.run import Outcome, Verdict, judge
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services import quota
-from app.store import logs, runs, tasks
+from app.store import logs, places, runs, tasks
 from app.store.tables import Row
 
 
@@ -74,6 +74,9 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -
         kept = fleet.mask.json(outcome.kept())
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
+        if result.get("lfs") and run["host_id"]:
+            task = tasks.load(conn, run["task_pk"])
+            places.keeps_lfs(conn, task.forge, task.repository_id)
         fact = quota.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
         _record(conn, fleet, run, fact, task)
     fleet.nudge.soon()

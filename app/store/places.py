@@ -178,6 +178,12 @@ def all_repositories(conn: Connection) -> list[Row]:
     return list(conn.execute(sa.select(repositories).order_by(repositories.c.full_name)).mappings())
 
 
+def keeps_lfs(conn: Connection, forge: str | None, id_: int | None) -> None:
+    """A run has seen that a repository keeps files in Git LFS."""
+    where = (repositories.c.forge == forge, repositories.c.id == id_, ~repositories.c.keeps_lfs)
+    conn.execute(sa.update(repositories).where(*where).values(keeps_lfs=True))
+
+
 def _rule(position: int, rule: Mapping[str, Any]) -> dict[str, Any]:
     return {"position": position, **rule}
 

@@ -1,5 +1,6 @@
 """Credentials that met a limit, as rows; what runs used, summed; what people added to a task's budget."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -7,20 +8,24 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from app.domain.quota import UNITS, Amount, opens_at, today
-from app.domain.task import Task
+from app.domain.quota import FIRST_PAUSE, REFUSED_PAUSE, UNITS, Amount, opens_at, today
+from app.domain.task import State, Task
+from app.domain.taxonomy import REFUSALS
 from app.store.tables import Row, allowances, credentials, rules, runs, tasks
 
 
-def close(conn: Connection, name: str, resets_at: str | None, why: str, at: datetime) -> datetime:
-    """A run met the limit of a credential: nobody may use it until the moment returned. Of two that meet it, the later
-    reset counts."""
+def close(
+    conn: Connection, name: str, resets_at: str | None, why: str, at: datetime, refused: bool = False
+) -> datetime:
+    """A run met the limit of a credential, or its login was `refused`: nobody may use it until the moment returned. Of
+    two that meet it, the later reset counts."""
     conn.execute(insert(credentials).values(name=name, told_at=at).on_conflict_do_nothing())
     row = conn.execute(sa.select(credentials).where(credentials.c.name == name).with_for_update()).one()
     if resets_at is None and row.closed_until and row.closed_until > at:
         return cast(datetime, row.closed_until)  # others who were on their way say nothing new
-    until = max(opens_at(resets_at, row.tries, at), row.closed_until or at)
-    values = {"closed_until": until, "why": why[:500], "tries": row.tries + 1, "told_at": at}
+    pause = REFUSED_PAUSE if refused else FIRST_PAUSE
+    until = max(opens_at(resets_at, row.tries, at, pause), row.closed_until or at)
+    values = {"closed_until": until, "why": why[:500], "tries": row.tries + 1, "told_at": at, "refused": refused}
     conn.execute(sa.update(credentials).where(credentials.c.name == name).values(**values))
     return until
 
@@ -31,7 +36,8 @@ def open_(conn: Connection, name: str, since: datetime | None = None) -> bool:
     was_closed = [credentials.c.name == name, credentials.c.closed_until.is_not(None)]
     if since is not None:
         was_closed.append(credentials.c.closed_until <= since)
-    change = sa.update(credentials).where(*was_closed).values(closed_until=None, why=None, tries=0)
+    open_now = {"closed_until": None, "why": None, "tries": 0, "refused": False}
+    change = sa.update(credentials).where(*was_closed).values(**open_now)
     return conn.execute(change).rowcount == 1
 
 
@@ -45,11 +51,13 @@ def all_credentials(conn: Connection) -> list[Row]:
     return list(conn.execute(sa.select(credentials).order_by(credentials.c.name)).mappings())
 
 
-def runs_by_cli(conn: Connection) -> dict[str, int]:
-    """How many runs each kind of CLI has on all hosts now."""
-    going = (runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
-    query = sa.select(runs.c.agent_type, sa.func.count()).where(*going).group_by(runs.c.agent_type)
-    return {row[0]: row[1] for row in conn.execute(query)}
+def parked_for(conn: Connection, clis: Sequence[str], host_id: str | None = None) -> list[int]:
+    """The keys of the tasks that wait for a credential: their newest run was one of these CLIs (on that host), and it
+    met a limit or was refused."""
+    wait = (tasks.c.state == State.PARKED, tasks.c.reason.in_(["limit", *REFUSALS]), runs.c.agent_type.in_(clis))
+    newest = sa.and_(runs.c.task_pk == tasks.c.id, runs.c.number == tasks.c.run)
+    query = sa.select(tasks.c.id).join(runs, newest).where(*wait).order_by(tasks.c.id)
+    return list(conn.execute(query.where(runs.c.host_id == host_id) if host_id else query).scalars())
 
 
 def any_budget(conn: Connection) -> bool:

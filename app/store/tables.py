@@ -255,6 +255,7 @@ repositories = sa.Table(
     sa.Column("full_name", sa.Text, nullable=False),
     sa.Column("clone_url", sa.Text, nullable=False),
     sa.Column("default_branch", sa.Text, nullable=False),
+    sa.Column("keeps_lfs", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 hosts = sa.Table(
@@ -386,6 +387,7 @@ credentials = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("warning", sa.Text),
     sa.Column("told_at", MOMENT, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 allowances = sa.Table(

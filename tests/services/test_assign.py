@@ -5,12 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import sqlalchemy as sa
 
+from app.domain.place import Fitness, figures
+from app.domain.run import Outcome, Verdict
 from app.domain.task import Mode, State
 from app.ports import Fleet
-from app.services import assign
-from app.store import tasks
+from app.services import assign, report, rescue
+from app.store import places, tasks
+from app.store.runs import of_task
 from app.store.tables import runs
 from tests.builders import a_host, a_stored_task, apply
+from tests.conftest import FakeClock
 
 
 def test_many_who_place_at_once_never_exceed_the_slots(fleet: Fleet) -> None:
@@ -67,3 +71,37 @@ def test_tasks_for_a_cli_that_nobody_has_hold_up_none_behind_them(fleet: Fleet) 
     assert assign.place_waiting(fleet) == 1
     with fleet.engine.begin() as conn:
         assert tasks.load(conn, healthy.id).state is State.ASSIGNED
+
+
+def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_has_seen_that(
+    fleet: Fleet, clock: FakeClock
+) -> None:
+    with fleet.engine.begin() as conn:
+        apply(conn, hosts=[a_host("a", slots=9), a_host("b", slots=1)])
+        places.remember_repository(conn, "main", {
+            "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
+        })  # fmt: skip
+        for host_id, lfs in (("a", False), ("b", True)):
+            places.looked_at(conn, host_id, clock(), Fitness.FIT, None, figures({"lfs": lfs, "load": [0.0]}, 0, 0))
+        first = a_stored_task(conn, "acme/widgets#1")
+    assert assign.place_waiting(fleet) == 1
+    with fleet.engine.begin() as conn:
+        run = of_task(conn, first.id)[0]
+    assert run["host_id"] == "a"
+    lacks = {"end": "failed", "step": "prepare", "failure": "lfs_missing", "lfs": True, "reason": "no git-lfs"}
+    report.ended(fleet, run, lacks, Outcome(Verdict.UNKNOWN))
+    clock.pass_(60)
+    rescue.rescue(fleet)
+    with fleet.engine.begin() as conn:
+        second = a_stored_task(conn, "acme/widgets#2")
+        a_stored_task(conn, "acme/gears#3", repository_id=43)
+    assert assign.place_waiting(fleet) == 2
+    with fleet.engine.begin() as conn:
+        placed = {
+            one.task_id: one.host_id for one in tasks.everything(conn) if one.host_id and one.state is State.ASSIGNED
+        }
+        waits = tasks.load(conn, second.id)
+        assert placed == {"acme/widgets#1": "b", "acme/gears#3": "a"}, "it holds up nobody"
+        assert "git-lfs, which this repository needs, is not installed there" in str(
+            assign.why(conn, waits)["sentence"]
+        )

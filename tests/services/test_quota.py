@@ -174,6 +174,75 @@ class TestAUsageLimit:
         assert (told["warning"], told["closed_until"]) == ("91% are used", None)
 
 
+class TestARefusedLogin:
+    def refused(self, failure: str = "auth") -> Outcome:
+        return Outcome(Verdict.FAILED, session_id="s-1", failure=failure, error="401 Unauthorized")
+
+    def test_parks_one_task_and_closes_the_credential_on_every_host_until_a_run_gets_through(
+        self, fleet: Fleet, clock: FakeClock
+    ) -> None:
+        first, second, _ = begin(fleet, 3, hosts=[a_host("a", slots=1), a_host("b", slots=0)])
+        assign.place_waiting(fleet)
+        parked = ends(fleet, first, LIMITED, self.refused())
+        assert (parked.state, parked.reason, parked.retry_count) == (State.PARKED, "auth", 0)
+        assert parked.due_at == clock() + timedelta(minutes=5)
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=2)])
+            assert "`fleet clis open coder`" in str(assign.why(conn, second, clock())["sentence"])
+            (told,) = quota.limits(conn)
+            assert told["refused"] and told["why"] == "auth: 401 Unauthorized"
+        assert assign.place_waiting(fleet) == 0
+        clock.pass_(301)
+        rescue.rescue(fleet)
+        assert assign.place_waiting(fleet) == 1 and assign.place_waiting(fleet) == 0
+        with fleet.engine.begin() as conn:
+            (trial,) = [task for task in tasks.everything(conn) if task.state is State.ASSIGNED]
+        again = ends(fleet, trial, LIMITED, self.refused())
+        assert again.due_at == clock() + timedelta(minutes=10) and assign.place_waiting(fleet) == 0
+        clock.pass_(601)
+        rescue.rescue(fleet)
+        assign.place_waiting(fleet)
+        with fleet.engine.begin() as conn:
+            (trial,) = [task for task in tasks.everything(conn) if task.state is State.ASSIGNED]
+        ends(fleet, trial, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
+        assert assign.place_waiting(fleet) == 2
+
+    def test_is_opened_by_a_person_and_what_waited_goes_on_at_once(self, fleet: Fleet) -> None:
+        first, _ = begin(fleet, 2, hosts=[a_host(slots=2)])
+        assign.place_waiting(fleet)
+        for task in (first, _):
+            ends(fleet, task, LIMITED, self.refused())
+        assert states(fleet) == ["parked", "parked"]
+        assert quota.reopen(fleet, "coder") and not quota.reopen(fleet, "coder")
+        assert assign.place_waiting(fleet) == 2
+        assert newest(fleet, first)[0].retry_count == 0
+
+    def test_that_was_never_there_shuts_the_one_host_and_the_task_goes_on_elsewhere(self, fleet: Fleet) -> None:
+        first, second, third = begin(fleet, 3, hosts=[a_host("a", slots=1), a_host("b", slots=0)])
+        assign.place_waiting(fleet)
+        parked = ends(fleet, first, LIMITED, self.refused("not_logged_in"))
+        assert (parked.state, parked.due_at) == (State.PARKED, fleet.clock() + timedelta(minutes=5)), "nobody else can"
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=1)])
+        assert assign.place_waiting(fleet) == 1
+        assert newest(fleet, second)[1]["host_id"] == "b"
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=1), a_host("c", slots=1)])
+        again = ends(fleet, second, LIMITED, self.refused("not_logged_in"))
+        assert again.due_at == fleet.clock(), "another host has its own login"
+        rescue.rescue(fleet)
+        assert assign.place_waiting(fleet) == 1
+        assert quota.reopen(fleet, "coder@a")
+        assert assign.place_waiting(fleet) == 2 and newest(fleet, third)[0].state is State.ASSIGNED
+
+    def test_of_an_agent_is_the_agents_own_affair(self, fleet: Fleet, clock: FakeClock) -> None:
+        (task,) = begin(fleet)
+        with fleet.engine.begin() as conn:
+            tasks.record(conn, task.id, Fact(What.CLAIMED, {"agent_id": "a-1", "agent_type": "coder"}), clock())
+        failed = ends(fleet, task, LIMITED, self.refused())
+        assert (failed.state, failed.reason) == (State.FAILED, "auth")
+
+
 class TestAFailover:
     SLOTS = [{"agent_type": name, "max_concurrency": 4, "capabilities": ["python"]} for name in ("one", "two")]  # noqa: RUF012
 

@@ -11,7 +11,7 @@ from app.services import quota
 from tests.builders import a_host
 from tests.conftest import FakeClock
 from tests.fakes.forge import FakeForge
-from tests.workers.test_real_clis import Bench
+from tests.workers.bench import Bench
 from tests.workshop import Workshop
 
 # Prints answers like Claude Code's, 400 tokens each, hears no TERM, and is done at once when it goes on with its session.

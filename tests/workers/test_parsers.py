@@ -1,6 +1,7 @@
 """What real CLIs printed, and what is read from it: whole, in pieces, or cut off."""
 
 import json
+import os
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,22 +97,30 @@ class TestCapturedOutputs:
 
 
 class TestCutOutputs:
-    @pytest.mark.parametrize("name", FAILURES)
-    def test_a_failure_cut_at_any_byte_is_no_success(self, name: str) -> None:
-        for outcome in cuts(name):
-            assert outcome.verdict is not GOOD
-
-    @pytest.mark.parametrize("name", SUCCESSES)
-    def test_a_success_cut_at_any_byte_is_no_success(self, name: str) -> None:
-        for outcome in cuts(name):
-            assert outcome.verdict is Verdict.UNKNOWN and outcome.failure in ("cut_off", "unreadable")
+    def test_cut_at_any_byte_are_no_success(self) -> None:
+        """With the kindest exit code there is. Of long ones, whose middle says the same again and again, at every seventh
+        byte, and at each of the last 300; FLEET_TEST_EVERY_CASE=1 cuts all of them everywhere."""
+        for name in JSONL:
+            whole, parser, fed = sample(name).rstrip(), parser_of(name), 0
+            every = 1 if len(whole) < 2000 or os.environ.get("FLEET_TEST_EVERY_CASE") else 7
+            for cut in sorted({*range(0, len(whole), every), *range(max(0, len(whole) - 300), len(whole))}):
+                parser.feed(whole[fed:cut])
+                outcome, fed = parser.finish(0), cut
+                assert outcome.verdict is not GOOD, (name, cut)
+                if name in SUCCESSES:
+                    assert outcome.verdict is Verdict.UNKNOWN and outcome.failure in ("cut_off", "unreadable"), (
+                        name,
+                        cut,
+                    )
+            parser.feed(whole[fed:])
+            assert parser.finish(0) == read(name, whole, 0), name
 
     @pytest.mark.parametrize("name", SUCCESSES)
     def test_the_last_word_counts_without_its_line_end(self, name: str) -> None:
         assert read(name, sample(name).rstrip(), 0).verdict is GOOD
 
     @given(st.sampled_from(sorted(RUNS)), st.data())
-    @settings(max_examples=80, deadline=None, database=None)
+    @settings(max_examples=50, deadline=None, database=None)
     def test_a_piece_from_anywhere_in_any_chunks_never_raises(self, name: str, data: st.DataObject) -> None:
         whole = sample(name)
         start, end = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, len(whole)))
@@ -129,19 +138,6 @@ class TestCutOutputs:
         array = json.dumps([{"type": "system", "session_id": "s-1"}, result]).encode()
         outcome = read("claude", array[:-5], 0)
         assert (outcome.verdict, outcome.failure, outcome.session_id) == (Verdict.UNKNOWN, "cut_off", "s-1")
-
-
-def cuts(name: str) -> list[Outcome]:
-    """The output cut at every byte of its last 150 and its first 80, and here and there between, exit code 0."""
-    whole = sample(name).rstrip()
-    size = len(whole)
-    places = {*range(min(80, size)), *range(max(0, size - 150), size), *range(0, size, 151)}
-    parser, outcomes, fed = parser_of(name), [], 0
-    for cut in sorted(places):
-        parser.feed(whole[fed:cut])
-        fed = cut
-        outcomes.append(parser.finish(0))
-    return outcomes
 
 
 class TestCodex:
@@ -378,7 +374,7 @@ class TestRubbish:
             ),
         )
     )
-    @settings(max_examples=80, deadline=None, database=None)
+    @settings(max_examples=25, deadline=None, database=None)
     def test_of_any_shape_raises_nothing(self, value: Any) -> None:
         for kind in shelf.parsers():
             parser = shelf.reader(kind, Setting())

@@ -1,104 +1,51 @@
-"""The real Codex and Claude Code on a real host, real git and a forge: delivered, reviewed, limited, broken, killed."""
+"""The real Codex and Claude Code on a host behind a real sshd, with real git and a forge: delivered, reviewed, limited,
+refused, broken, killed. Both work at the same time in every case, found by the PATH of a login alone."""
 
-import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.domain.place import Fitness
 from app.domain.task import State
-from app.services import quota, rescue
-from app.store import runs as rows
+from app.services import quota
+from app.store import places
 from tests import realclis
-from tests.builders import a_host, apply
+from tests import sshd as servers_of_ssh
+from tests.builders import apply
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge, plumbing
+from tests.fakes.forge import FakeForge
+from tests.workers.bench import Bench
 from tests.workshop import Workshop
-from workers import looks, runs
+from workers import lines, probes
 
-PATIENCE_SECS = 60.0
-BOTH = pytest.mark.parametrize("cli", ["codex", "claude"])
+BOTH = ("codex", "claude")
 ASKED = {"write": "hello.txt", "content": "hello\n"}
 REVIEWED = {"write": "second.txt", "content": "as the review asked\n"}
+LOOK_AROUND = "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt; git config --list > config.txt 2>&1"
+NEAR = {  # what the servers of both say when a limit is near
+    "x-codex-primary-used-percent": "91", "x-codex-primary-window-minutes": "300", "x-codex-primary-reset-at": "1900000000",
+    "anthropic-ratelimit-unified-status": "allowed_warning", "anthropic-ratelimit-unified-reset": "1900000000",
+    "anthropic-ratelimit-unified-representative-claim": "five_hour",
+    "anthropic-ratelimit-unified-5h-status": "allowed_warning",
+    "anthropic-ratelimit-unified-5h-utilization": "0.91", "anthropic-ratelimit-unified-5h-reset": "1900000000",
+}  # fmt: skip
 SCENARIOS: dict[str, Any] = {
-    "asked": [ASKED, {"say": "Done."}],
+    "asked": [
+        ASKED,
+        {"run": f"cp hello.txt copy.txt && echo from-shell >> copy.txt; {LOOK_AROUND}"},
+        {"say": "Done.", "headers": NEAR},
+    ],
     "reviewed": [REVIEWED, {"say": "Done again."}],
     "limited": [ASKED, {"usage_limit": 3600}],
-    "nosy": [{"run": "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt"}, {"say": "I looked around."}],
     "rate-limit-forever": [{"rate_limit": 1}],
     "killed": [ASKED, {"say": "slow words " * 60, "delay": 0.5}],
 }
-
-
-class Bench:
-    """A workshop whose host really runs CLIs: the test turns the rounds until something is so."""
-
-    def __init__(self, shop: Workshop, folder: Path, clock: FakeClock, declare: Callable[..., None]) -> None:
-        self.shop, self.folder, self.clock, self.declare = shop, folder, clock, declare
-        self._began = (time.monotonic(), datetime.now(UTC))
-        self._skipped = timedelta()
-
-    def turn(self) -> None:
-        """One round of everything a worker does."""
-        self.clock.now = self._began[1] + timedelta(seconds=time.monotonic() - self._began[0]) + self._skipped
-        fleet = self.shop.fleet
-        self.shop.carry()
-        self.shop.work()
-        runs.pay(fleet)
-        looks.look(fleet)
-        rescue.rescue(fleet)
-
-    def issue(self, label: str) -> int:
-        """An issue for the CLI of that name, taken in."""
-        number = self.shop.open_issue(labels=(f"agent:{label}",))
-        self.turn()
-        return number
-
-    def until(self, happened: Callable[[], object], what: str) -> None:
-        until = time.monotonic() + PATIENCE_SECS
-        while not happened():
-            assert time.monotonic() < until, (
-                f"never: {what}\n{[self.shop.shown(task.issue_number or 0) for task in self.shop.tasks()]}"
-            )
-            self.turn()
-            time.sleep(0.05)
-
-    def until_state(self, number: int, state: State, run: int = 0) -> dict[str, Any]:
-        """The task's newest run once the task is in `state`, in that run or a later one."""
-        self.until(
-            lambda: self.shop.task(number).state is state and self.shop.task(number).run >= run, f"#{number} {state}"
-        )
-        newest: dict[str, Any] = self.shop.shown(number)["runs"][-1]
-        return newest
-
-    def skip(self, seconds: float) -> None:
-        self._skipped += timedelta(seconds=seconds)
-
-    def git(self, *words: str) -> str:
-        """Asked of the forge's own repository."""
-        (path,) = self.folder.glob("forge/**/widgets.git")
-        return plumbing.text(path, *words)
-
-    def files(self, number: int) -> set[str]:
-        """What the task's branch holds on the forge."""
-        return set(self.git("ls-tree", "-r", "--name-only", str(self.shop.task(number).branch)).splitlines())
-
-    def text(self, number: int, path: str) -> str:
-        return self.git("show", f"{self.shop.task(number).branch}:{path}")
-
-    def pid(self, run: str) -> int | None:
-        (path,) = self.folder.glob(f"work/runs/*/{run}/state.json")
-        return json.loads(path.read_text()).get("agent_pid")  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def programs() -> Path:
-    return realclis.bin_folder()
+Wanted = tuple[str, str, str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -107,174 +54,194 @@ def address() -> Iterator[str]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def ground(
+    tmp_path_factory: pytest.TempPathFactory, sshd_program: servers_of_ssh.Program
+) -> Iterator[servers_of_ssh.Sshd]:
+    """A host whose user has both CLIs on the PATH of a login."""
+    programs = realclis.bin_folder()
+    with servers_of_ssh.running(tmp_path_factory.mktemp("ground"), sshd_program, first=60) as sshd:
+        realclis.furnish(sshd.home, programs)
+        yield sshd
+
+
 @pytest.fixture
 def bench(
-    programs: Path, address: str, forge: FakeForge, make_fleet: Any, tmp_path: Path, clock: FakeClock
-) -> Callable[..., Bench]:
+    ground: servers_of_ssh.Sshd, address: str, forge: FakeForge, make_fleet: Any, tmp_path: Path, clock: FakeClock
+) -> Iterator[Callable[..., Bench]]:
     """Makes a bench whose host has these CLIs: name, preset, scenario, and what else is said of it."""
 
-    def make(*wanted: tuple[str, str, str, dict[str, Any]], slots: int = 1, **rule: Any) -> Bench:
+    def make(*wanted: Wanted, slots: int = 1, **rule: Any) -> Bench:
         clock.now = datetime.now(UTC)
+        work = ground.work() / tmp_path.name
 
-        def clis(*ones: tuple[str, str, str, dict[str, Any]]) -> dict[str, Any]:
+        def clis(*ones: Wanted) -> dict[str, Any]:
             return {
                 name: realclis.PRESETS[preset](
-                    programs, tmp_path / name, **{"address": address, "scenario": scenario} | given
+                    ground.home, given.get("address", address), scenario, timeout_secs=given.get("timeout_secs", 60)
                 )
                 for name, preset, scenario, given in ones
             }
 
         agents = [{"agent_type": name, "max_concurrency": slots, "capabilities": [name]} for name, *_ in wanted]
-        rules: list[dict[str, Any]] = [
-            {
-                "forge": "main",
-                "name": "acme/*",
-                "cli": None,
-                "max_retries": 2,
-                "task_timeout_secs": 60,
-                "validation": [],
-            }
-            | rule
-        ]
+        plain = {"forge": "main", "name": "acme/*", "cli": None, "max_retries": 2, "task_timeout_secs": 60}
         declared: dict[str, Any] = {
-            "hosts": [a_host(agents=agents, work_dir=str(tmp_path / "work"))],
-            "repositories": rules,
+            "hosts": [ground.declared(agents=agents, work_dir=str(work))],
+            "repositories": [plain | {"validation": []} | rule],
         }
         shop = Workshop(forge, make_fleet, clis=clis(*wanted), **declared)
 
-        def declare(cli: str, scenario: str) -> None:
-            """From now on the models play another scenario for this CLI."""
+        def declare(scenario: str) -> None:
+            """From now on the models play another scenario for every CLI."""
+            again = clis(*((name, preset, scenario, given) for name, preset, _, given in wanted))
             with shop.fleet.engine.begin() as conn:
-                apply(conn, forge_url=forge.url, clis=clis((cli, cli, scenario, {})), **declared)
+                apply(conn, forge_url=forge.url, clis=again, **declared)
 
-        return Bench(shop, tmp_path, clock, declare)
+        at = Bench(shop, work, clock, declare)
+        at.until(lambda: probes.look(shop.fleet) or _is_fit(shop), "a fit host")
+        return at
 
-    return make
-
-
-@BOTH
-def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_session(bench: Any, cli: str) -> None:
-    at = bench(
-        (cli, cli, "asked", {}),
-        commit={"author_name": "Robot", "author_email": "robot@example.org", "trailers": ["Team: fleet"]},
-    )
-    number = at.issue(cli)
-    first = at.until_state(number, State.REVIEW_PENDING)
-    assert first["verdict"] == "succeeded" and first["usage"]["input_tokens"] == 2400
-    assert first["progress"]["files"] and first["progress"]["session_id"] == first["session"]
-    assert "hello.txt" in at.files(number)
-    commit = at.git("log", "-1", "--format=%an <%ae>%n%B", first["commits"][0])
-    assert commit.startswith("Robot <robot@example.org>") and "Team: fleet" in commit
-    at.declare(cli, "reviewed")
-    at.shop.review(at.shop.task(number).pr_number or 0, "Write second.txt, too.")
-    second = at.until_state(number, State.REVIEW_PENDING, run=2)
-    assert (second["session"], second["verdict"]) == (first["session"], "succeeded")
-    assert second["usage"]["input_tokens"] == 2400, "only what this run used"
-    assert "second.txt" in at.files(number)
+    yield make
+    lines.forget()
 
 
-@BOTH
-def test_a_usage_limit_in_the_midst_of_work_parks_the_task_and_its_session_goes_on_after_the_reset(
-    bench: Any, cli: str
+def _is_fit(shop: Workshop) -> bool:
+    with shop.fleet.engine.begin() as conn:
+        return all(host.fitness is Fitness.FIT for host in places.all_hosts(conn))
+
+
+def both(scenario: str) -> list[Wanted]:
+    return [(cli, cli, scenario, {}) for cli in BOTH]
+
+
+def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_session(
+    bench: Any, ground: servers_of_ssh.Sshd
 ) -> None:
-    at = bench((cli, cli, "limited", {}))
-    number = at.issue(cli)
-    first = at.until_state(number, State.PARKED)
-    task = at.shop.task(number)
-    assert first["verdict"] == "limited" and task.retry_count == 0 and task.due_at
-    assert 3500 < (task.due_at - datetime.now(UTC)).total_seconds() < 3740
-    other = at.issue(cli)
+    commit = {"author_name": "Robot", "author_email": "robot@example.org", "trailers": ["Team: fleet"]}
+    at = bench(*both("asked"), commit=commit)
+    numbers = at.issues(BOTH)
+    first = at.until_all(numbers, State.REVIEW_PENDING)
+    for cli, number in numbers.items():
+        run = first[cli]
+        assert (run["host_id"], run["verdict"], run["usage"]["input_tokens"]) == ("host-1", "succeeded", 3600), cli
+        assert run["progress"]["files"] and run["progress"]["session_id"] == run["session"], cli
+        assert at.text(number, "copy.txt") == "hello\nfrom-shell", cli
+        said = at.git("log", "-1", "--format=%an <%ae>%n%B", run["commits"][0])
+        assert said.startswith("Robot <robot@example.org>") and "Team: fleet" in said
+        _sees_nothing_of_others(at, cli, number)
+    _lies_nowhere(at, ground.folder)
+    with at.shop.fleet.engine.begin() as conn:
+        warned = {row["credential"]: row["warning"] for row in quota.limits(conn)}
+    assert "91 %" in warned["codex"] and "91%" in warned["claude"], warned
+    at.declare("reviewed")
+    for number in numbers.values():
+        at.shop.review(at.shop.task(number).pr_number or 0, "Write second.txt, too.")
+    second = at.until_all(numbers, State.REVIEW_PENDING, run=2)
+    for cli, number in numbers.items():
+        assert (second[cli]["session"], second[cli]["verdict"]) == (first[cli]["session"], "succeeded"), cli
+        assert second[cli]["usage"]["input_tokens"] == 2400, "only what this run used"
+        assert {"hello.txt", "second.txt"} <= at.files(number)
+    assert len(at.shop.pulls()) == 2
+
+
+def _sees_nothing_of_others(at: Bench, cli: str, number: int) -> None:
+    """What a CLI saw when it looked around: by environment, by `ps` while the other worked beside it, by git."""
+    seen = "".join(at.text(number, name) for name in ("env.txt", "ps.txt", "git.txt", "config.txt"))
+    others = [key for name, key in realclis.KEYS.items() if name != cli]
+    assert "FLEET_RUN=" in seen and "FLEET_GIT" not in seen and "ASKPASS" not in seen
+    assert [one for one in (*_secrets(at), *others) if one in seen] == [], cli
+
+
+def _lies_nowhere(at: Bench, host: Path) -> None:
+    """No secret of ours in any file of the host, and no key of a CLI in what we keep there."""
+    files = [path for path in host.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path for path in files if any(one.encode() in path.read_bytes() for one in _secrets(at))] == []
+    ours = [path for path in files if at.work in path.parents and path.name != "env.txt"]  # where it noted its own
+    keys = [key.encode() for key in realclis.KEYS.values()]
+    assert ours and [path for path in ours if any(key in path.read_bytes() for key in keys)] == []
+
+
+def _secrets(at: Bench) -> list[str]:
+    config = at.shop.fleet.config
+    names = ("FLEET_FORGE_TOKEN", "FLEET_WEBHOOK_SECRET", "FLEET_OPERATOR_TOKEN", "FLEET_ENROLL_TOKEN")
+    found = [config.secret(name) for name in names]
+    return [one for one in found if one or pytest.fail("a secret is not set")]
+
+
+def test_a_usage_limit_in_the_midst_of_work_parks_the_task_and_its_session_goes_on_after_the_reset(bench: Any) -> None:
+    at = bench(*both("limited"))
+    numbers = at.issues(BOTH)
+    first = at.until_all(numbers, State.PARKED)
+    for cli, number in numbers.items():
+        task = at.shop.task(number)
+        assert first[cli]["verdict"] == "limited" and task.retry_count == 0 and task.due_at, cli
+        assert 3500 < (task.due_at - datetime.now(UTC)).total_seconds() < 3740, cli
+    other = at.issues(BOTH)
     for _ in range(3):
         at.turn()
-    assert at.shop.task(other).state is State.CREATED
-    at.shop.close(other)
-    at.declare(cli, "reviewed")
+    assert {at.shop.task(number).state for number in other.values()} == {State.CREATED}
+    for number in other.values():
+        at.shop.close(number)
+    at.declare("reviewed")
     at.skip(3700)
-    second = at.until_state(number, State.REVIEW_PENDING, run=2)
-    assert (second["session"], second["verdict"]) == (first["session"], "succeeded")
+    second = at.until_all(numbers, State.REVIEW_PENDING, run=2)
+    for cli, number in numbers.items():
+        assert (second[cli]["session"], second[cli]["verdict"]) == (first[cli]["session"], "succeeded"), cli
+        assert "hello.txt" in at.files(number)
     with at.shop.fleet.engine.begin() as conn:
-        assert quota.limits(conn)[0]["closed_until"] is None
+        assert {row["closed_until"] for row in quota.limits(conn)} == {None}
 
 
 FAILURES = {
-    "codex": {
-        "unauthorized": "auth",
-        "rate-limit-forever": "rate_limited",
-        "server-error": "server_error",
-        "cut": "network",
-    },
-    "claude": {
-        "unauthorized": "auth",
-        "rate-limit-forever": "rate_limited",
-        "server-error": "server_error",
-        "cut": "network",
-    },
+    "unauthorized": (State.PARKED, "auth", "auth"),
+    "rate-limit-forever": (State.PARKED, "limit", "rate_limited"),
+    "server-error": (State.FAILED, "server_error", "server_error"),
+    "cut": (State.FAILED, "network", "network"),
 }
 
 
-@BOTH
-def test_what_goes_wrong_is_named_with_four_and_more_at_once_on_a_host(bench: Any, cli: str) -> None:
-    """401, 429, 500, a cut stream, a server that nobody reaches; each with a CLI of its own, all at the same time."""
-    nowhere = ("nowhere", cli, "say", {"address": "http://127.0.0.1:9", "timeout_secs": 4})
-    at = bench(*((f"{name}", cli, name, {}) for name in FAILURES[cli]), nowhere, max_retries=0)
-    numbers = {name: at.issue(name) for name in (*FAILURES[cli], "nowhere")}
-    at.until(
-        lambda: all(at.shop.task(n).state in (State.FAILED, State.PARKED) for n in numbers.values()), "all have ended"
-    )
-    ended = {name: at.shop.shown(n)["runs"][-1] for name, n in numbers.items()}
-    assert {run["verdict"] for name, run in ended.items()} <= {"failed", "limited", "killed"}
-    for name, failure in FAILURES[cli].items():
-        with at.shop.fleet.engine.begin() as conn:
-            run = rows.named(conn, ended[name]["name"])
-        assert run and run["outcome"]["failure"] == failure, ended[name]
-    states = {name: (at.shop.task(n).state, at.shop.task(n).reason) for name, n in numbers.items()}
-    assert states["rate-limit-forever"] == (State.PARKED, "limit")
-    assert states["unauthorized"] == (State.FAILED, "auth")
-    assert states["nowhere"][1] in ("timed_out", "network")
+def test_what_goes_wrong_is_named_with_four_and_more_at_once_on_a_host(bench: Any) -> None:
+    """401, 429, 500, a cut stream, a server that nobody reaches, of each CLI: ten at the same time, each with a
+    credential of its own."""
+    broken: list[Wanted] = [(f"{cli}-{what}", cli, what, {}) for cli in BOTH for what in FAILURES]
+    away = {"address": "http://127.0.0.1:9", "timeout_secs": 4}
+    at = bench(*broken, *((f"{cli}-away", cli, "say", away) for cli in BOTH), max_retries=0)
+    numbers = at.issues([*(name for name, *_ in broken), *(f"{cli}-away" for cli in BOTH)])
+    over = (State.FAILED, State.PARKED)
+    at.until(lambda: all(at.shop.task(number).state in over for number in numbers.values()), "all have ended")
+    for name, _, what, _ in broken:
+        task, run = at.shop.task(numbers[name]), at.newest(numbers[name])
+        assert run["verdict"] in ("failed", "limited") and task.retry_count == 0, name
+        assert (task.state, task.reason, run["failure"]) == FAILURES[what], name
+    assert {at.shop.task(numbers[f"{cli}-away"]).reason for cli in BOTH} <= {"timed_out", "network"}
+    waits = at.issue("codex-unauthorized")
+    at.turn()
+    assert at.shop.task(waits).state is State.CREATED, "the login was refused: no other task is burnt with it"
 
 
-@BOTH
-def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench: Any, cli: str) -> None:
-    at = bench((cli, cli, "killed", {}))
-    number = at.issue(cli)
-    at.until(
-        lambda: (
-            (at.shop.shown(number).get("runs") or [{}])[-1].get("progress", None)
-            and at.shop.run(number)["progress"]["files"]
-        ),
-        "a file was written",
-    )
-    pid = at.pid(at.shop.run(number)["name"])
-    assert pid
-    os.killpg(pid, signal.SIGTERM)
-    at.until(lambda: at.shop.task(number).state is State.CREATED, "the run has ended")
-    first = at.shop.shown(number)["runs"][0]
-    assert first["verdict"] == "killed" and first["session"]
-    at.declare(cli, "reviewed")
+def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench: Any) -> None:
+    at = bench(*both("killed"))
+    numbers = at.issues(BOTH)
+
+    def wrote(number: int) -> bool:
+        return bool((at.newest(number).get("progress") or {}).get("files")) if at.shop.task(number).run else False
+
+    at.until(lambda: all(map(wrote, numbers.values())), "a file was written by each")
+    for number in numbers.values():
+        os.killpg(at.pid(at.shop.run(number)["name"]), signal.SIGTERM)
+    first = at.until_all(numbers, State.CREATED)
+    at.declare("reviewed")
     at.skip(30)
-    second = at.until_state(number, State.REVIEW_PENDING, run=2)
-    assert second["session"] == first["session"]
-    assert {"hello.txt", "second.txt"} <= at.files(number)
+    second = at.until_all(numbers, State.REVIEW_PENDING, run=2)
+    for cli, number in numbers.items():
+        assert first[cli]["verdict"] == "killed" and first[cli]["session"], cli
+        assert second[cli]["session"] == first[cli]["session"], cli
+        assert {"hello.txt", "second.txt"} <= at.files(number)
 
 
-@BOTH
-def test_it_sees_no_credential_of_the_forge(bench: Any, cli: str) -> None:
-    flags: dict[str, Any] = {"flags": [{"argv": ["--allowedTools", "Bash"]}]} if cli == "claude" else {}
-    at = bench((cli, cli, "nosy", flags))
-    number = at.issue(cli)
-    at.until_state(number, State.REVIEW_PENDING)
-    seen = "".join(at.text(number, name) for name in ("env.txt", "ps.txt"))
-    secret = at.shop.fleet.config.secret("FLEET_FORGE_TOKEN")
-    assert secret and "FLEET_RUN=" in seen
-    assert secret not in seen and "FLEET_GIT" not in seen and "ASKPASS" not in seen
-    for path in at.folder.rglob("*"):
-        if path.is_file() and "forge" not in path.relative_to(at.folder).parts[:1]:
-            assert secret.encode() not in path.read_bytes(), path
-
-
+@pytest.mark.skipif(not os.environ.get("FLEET_TEST_EVERY_CASE"), reason="4 s more: FLEET_TEST_EVERY_CASE=1 runs it")
 def test_a_budget_ends_a_run_that_works_on(bench: Any) -> None:
     at = bench(("codex", "codex", "slow", {}), budget={"run": {"minutes": 0.05}})
     number = at.issue("codex")
-    at.until_state(number, State.RUNNING)
     run = at.until_state(number, State.PARKED)
     assert at.shop.task(number).reason == "budget" and run["end"] == "cancelled"

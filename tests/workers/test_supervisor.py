@@ -52,7 +52,13 @@ class Host:
     def wish(self, script: str = "", **changes: Any) -> Json:
         fence = changes.pop("fence", 1)
         agent = {"argv": ["sh", "-c", script], "prompt": "do it", **changes.pop("agent", {})}
-        limits = {"wall_secs": 30, "silence_secs": 30, "grace_secs": 0.5, **changes.pop("limits", {})}
+        limits = {
+            "wall_secs": 30,
+            "silence_secs": 30,
+            "grace_secs": 0.5,
+            "spare_secs": 600,
+            **changes.pop("limits", {}),
+        }
         wish = {"home": str(self.home), "instance": "i1", "run": f"t-12.{fence}", "task": "t-12", "agent": agent,
                 "limits": limits, "heartbeat_secs": 0.2, "repository": None}  # fmt: skip
         return {**wish, **changes}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.workers.test_supervisor import Host, Json, commit, git
+from tests.workers.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
 from workers.supervisor import ASKPASS
 
 
@@ -62,12 +63,94 @@ class TestSubmodules:
         assert host.finished("cat lib/lib.txt > again.txt", fence=2)["pushed"]
 
 
+class TestALargeRepository:
+    """Large is what takes longer to check out than `spare_secs`; here everything does."""
+
+    def deliver(self, host: Host, number: int, script: str = "echo new > new") -> Json:
+        own = {"run": f"t-{number}.1", "task": f"t-{number}", "repository": host.repository(branch=f"task/{number}")}
+        host.on_forge(script, limits={"spare_secs": 0.00001}, **own)
+        result = host.result(f"t-{number}.1")
+        assert result["pushed"], result
+        return result
+
+    def test_has_the_next_tasks_worktree_ready(self, host: Host) -> None:
+        host.make_forge()
+        self.deliver(host, 1)
+        (spare,) = host.home.glob("mirrors/*.spare")
+        ready = (spare / "README").stat().st_ino
+        push_by_somebody(host, "main", "theirs", start="main")
+        result = self.deliver(host, 2, "cat README theirs; echo two > README")
+        assert host.said(run="t-2.1") == "hello\ntheirs" and len(result["commits"]) == 1
+        assert (host.home / "work" / "i1" / "t-2" / "README").stat().st_ino == ready, "the spare became the worktree"
+        assert host.forge_git("show", "task/2:README") == "two" and host.forge_git("show", "task/2:theirs") == "theirs"
+        assert host.forge_git("diff", "--name-only", "main", "task/2") == "README"
+
+    def test_leaves_nothing_when_its_last_task_goes(self, host: Host) -> None:
+        host.make_forge()
+        self.deliver(host, 1)
+        wish = {"run": "t-1.1", "task": "t-1", "worktree": True, "repository": host.repository(branch="task/1")}
+        host.ask("release", **wish)
+        assert list(host.home.glob("mirrors/*.spare")) == [] and list(host.mirror().glob("worktrees/*")) == []
+
+    def test_a_spare_that_was_left_half_made_is_made_again(self, host: Host) -> None:
+        host.make_forge()
+        self.deliver(host, 1)
+        (spare,) = host.home.glob("mirrors/*.spare")
+        (host.mirror() / "worktrees" / "spare" / "index").unlink()
+        (spare / "README").write_text("half")
+        self.deliver(host, 2, "cat README; echo two > two")
+        assert host.said(run="t-2.1") == "hello\n" and host.forge_git("diff", "--name-only", "main", "task/2") == "two"
+
+
+class TestWhatACliNotesElsewhere:
+    """The last line of its session's file, as the template of Codex names it."""
+
+    def notes(self, host: Host, *lines: str) -> Json:
+        file = {"named": '"id":"([a-f0-9-]+)"', "path": "{PLACE}/*/roll-{session}.jsonl", "line": '"count"'}
+        (host.place / "day").mkdir()
+        (host.place / "day" / "roll-a-1.jsonl").write_text("".join(line + "\n" for line in lines))
+        (host.place / "day" / "roll-b-2.jsonl").write_text('{"timestamp": "9999", "count": "of another session"}\n')
+        script = """echo '{"id":"a-1"}'"""
+        host.start(agent={"argv": ["sh", "-c", script], "env": {"PLACE": str(host.place)}, "session_file": file})
+        return host.result()
+
+    def test_comes_along_with_the_result(self, host: Host) -> None:
+        newest = '{"timestamp": "9999-01-01T00:00:00Z", "count": 2}'
+        assert self.notes(host, '{"timestamp": "9998", "count": 1}', newest, '{"more": 1}')["noted"] == newest
+
+    @pytest.mark.parametrize("line", ['{"timestamp": "2020-01-01T00:00:00Z", "count": 1}', '"count"', "\x00", "[1]"])
+    def test_is_nothing_where_it_is_of_an_earlier_run_or_no_note(self, host: Host, line: str) -> None:
+        result = self.notes(host, line)
+        assert (result["end"], result["noted"]) == ("finished", None)
+
+
+def test_twenty_tasks_at_once_on_one_host_and_repository_do_not_trip_over_each_other(host: Host) -> None:
+    host.make_forge()
+
+    def start(number: int) -> None:
+        own = {"run": f"t-{number}.1", "task": f"t-{number}", "repository": host.repository(branch=f"task/{number}")}
+        host.on_forge(f"echo {number} > new", **own)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(start, range(20)))
+    names = [f"t-{number}.1" for number in range(20)]
+    for name in names:
+        eventually((host.folder(name) / "result.json").exists, 60)
+    seen = host.ask("poll", runs=[{"run": name} for name in names])["runs"]
+    assert [seen[name]["result"]["reason"] for name in names] == [None] * 20
+    heads = {line.split()[1]: line.split()[0] for line in host.forge_git("show-ref", "--heads").splitlines()}
+    assert {f"refs/heads/task/{number}": seen[f"t-{number}.1"]["result"]["head"] for number in range(20)} == {
+        name: head for name, head in heads.items() if "task" in name
+    }
+
+
 class TestCredentials:
     @pytest.mark.parametrize(
         ("asked", "answer"),
         [("Username for 'http://forge:3000': ", "fleet"), ("Password for 'http://fleet@forge:3000': ", "hunter2"),
          ("Password for 'http://fleet@evil': ", None), ("Password for 'http://forge:3000.evil': ", None),
-         ("Username for 'http://evil/forge:3000': ", None)],
+         ("Username for 'http://evil/forge:3000': ", None), ('Username for "http://forge:3000"', "fleet"),
+         ('Password for "http://fleet@forge:3000"', "hunter2"), ('Password for "http://forge:3000.evil"', None)],
     )  # fmt: skip
     def test_are_told_to_the_forge_alone(self, tmp_path: Path, asked: str, answer: str | None) -> None:
         (tmp_path / "askpass").write_bytes(ASKPASS)

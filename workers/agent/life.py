@@ -192,7 +192,9 @@ class Life:
     def _outcome(self, result: Json) -> Outcome:
         output = self._try(lambda: self._us.machine.output(self._hold))
         code = 0 if result.get("hung") else result.get("exit_code")
-        return command.read(self._us.template, output, code, self._hold.session, Usage(**self._hold.used))
+        return command.read(
+            self._us.template, output, code, self._hold.session, Usage(**self._hold.used), result.get("noted")
+        )
 
     # --- what is left of it
 

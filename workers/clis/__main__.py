@@ -70,21 +70,20 @@ def show(name: str, host: str | None, repository: str | None, version_: str | No
 @clis.command()
 @click.option("--json", "json_", is_flag=True, help="For programs.")
 def limits(json_: bool) -> None:
-    """Every credential that met a limit or is near one."""
+    """Every credential that met a limit, is near one, or was refused."""
     found: list[dict[str, Any]] = []
     _ask(lambda conn: found.extend(quota.limits(conn)), needed=True)
     if json_:
         return click.echo(json.dumps(found, indent=2))
     for row in found:
-        state = f"closed until {row['closed_until']}: {row['why']}" if row["closed_until"] else "open"
-        click.echo(f"{row['credential']:<16} {state}" + (f"; {row['warning']}" if row["warning"] else ""))
-    return None if found else click.echo("No credential met a limit.")
+        click.echo(f"{row['credential']:<16} {_state(row)}" + (f"; {row['warning']}" if row["warning"] else ""))
+    return None if found else click.echo("No credential met a limit or was refused.")
 
 
 @clis.command("open")
 @click.argument("credential")
 def open_(credential: str) -> None:
-    """Say that a credential's limit is over: its tasks go on at once."""
+    """Say that a credential's limit is over, or its login good again: its tasks go on at once."""
     if not quota.reopen(wiring.fleet(connections=1), credential):
         raise Refused(Kind.INVALID, f"{credential!r} is not closed; `fleet clis limits` shows those that are.")
     click.echo(f"{credential} is open")
@@ -107,6 +106,14 @@ def parse(
         reader.feed(data)
     outcome = reader.finish(exit_code, stderr_file.read() if stderr_file else b"")
     click.echo(json.dumps(command.clean(outcome).as_json(), indent=2))
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if not row["closed_until"]:
+        return "open"
+    if row["refused"]:
+        return f"refused, closed until you open it or a run gets through ({row['closed_until']}): {row['why']}"
+    return f"closed until {row['closed_until']}: {row['why']}"
 
 
 def _row(name: str, source: str) -> dict[str, Any]:

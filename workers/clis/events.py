@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 Event = dict[str, Any]
@@ -41,6 +42,12 @@ class Events:
             yield from self._read(rest, last=True)
         if self._document is not None:
             self.cut, self._document = True, None
+
+    def twin(self) -> "Events":
+        """One that may be fed on without us."""
+        twin = copy(self)
+        twin._line, twin._document = self._line[:], self._document and [*self._document]
+        return twin
 
     def _read(self, line: bytes, last: bool = False) -> Iterator[Event]:
         if self._too_long:  # the tail of one that was dropped

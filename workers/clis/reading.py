@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
 
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.taxonomy import LIMITS
 from workers.clis import moments, words
-from workers.clis.events import Event, Events
+from workers.clis.events import Event, Events, parsed
 
 LONGEST_TEXT, LONGEST_WORD, MOST_FILES, MOST_DENIED = 65_536, 300, 50, 50
 STDERR_KEPT = 65_536
@@ -49,6 +49,7 @@ class Parser(Protocol):
     setting: "Setting"
 
     def feed(self, data: bytes) -> None: ...
+    def overhear(self, noted: object) -> None: ...
     def progress(self) -> Progress: ...
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome: ...
 
@@ -80,18 +81,32 @@ class EventReader:
     def feed(self, data: bytes) -> None:
         self._take(self._events.feed(data))
 
+    def overhear(self, noted: object) -> None:
+        """A line that the CLI wrote down elsewhere. It says nothing of whether its output is whole."""
+        event = parsed(noted.encode("utf-8", "replace")) if isinstance(noted, str) else None
+        self._take([event] if isinstance(event, dict) else [])
+
     def progress(self) -> Progress:
         return self.seen
 
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
         """What it amounts to. The parser itself stays as it is, and may be fed on."""
-        whole = deepcopy(self)
+        whole = self._twin()
         whole._take(whole._events.end())
         said = stderr[-STDERR_KEPT:].decode("utf-8", "replace")
         try:
             return whole.judge(exit_code, said)
         except ODD:  # judge reads what others printed
             return whole.outcome(Verdict.UNKNOWN, "unreadable")
+
+    def _twin(self) -> "EventReader":
+        """One that may hear more without us: whatever grows by hearing is its own. Events themselves change never."""
+        twin = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict):
+                setattr(twin, name, copy(value))
+        twin.seen, twin._events = replace(self.seen, files=[*self.seen.files]), self._events.twin()
+        return twin
 
     def hear(self, event: Event) -> None:
         raise NotImplementedError

@@ -1,0 +1,98 @@
+"""A workshop whose host really runs CLIs, and the test turns the rounds of the workers until something is so."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from app.domain.task import State
+from app.services import rescue
+from app.store import looks as looked
+from app.store import places
+from tests.conftest import FakeClock
+from tests.fakes.forge import plumbing
+from tests.workshop import Workshop
+from workers import looks, runs
+
+PATIENCE_SECS = 60.0
+
+
+class Bench:
+    """The host's folder for us is `work`."""
+
+    def __init__(self, shop: Workshop, work: Path, clock: FakeClock, declare: Callable[..., None]) -> None:
+        self.shop, self.work, self.clock, self.declare = shop, work, clock, declare
+        self._began = (time.monotonic(), datetime.now(UTC))
+        self._skipped = timedelta()
+
+    def turn(self) -> None:
+        """One round of everything a worker does; hosts are looked at without a pause."""
+        self.clock.now = self._began[1] + timedelta(seconds=time.monotonic() - self._began[0]) + self._skipped
+        fleet = self.shop.fleet
+        self.shop.carry()
+        self.shop.work()
+        runs.pay(fleet)
+        with fleet.engine.begin() as conn:
+            for host in places.all_hosts(conn):
+                looked.hurry(conn, host.host_id, fleet.clock())
+        looks.look(fleet)
+        rescue.rescue(fleet)
+
+    def issue(self, label: str) -> int:
+        """An issue for the CLI of that name, taken in."""
+        number = self.shop.open_issue(labels=(f"agent:{label}",))
+        self.turn()
+        return number
+
+    def issues(self, labels: Iterable[str]) -> dict[str, int]:
+        """One for each of these CLIs."""
+        return {label: self.issue(label) for label in labels}
+
+    def until(self, happened: Callable[[], object], what: str) -> None:
+        until = time.monotonic() + PATIENCE_SECS
+        while not happened():
+            assert time.monotonic() < until, f"never: {what}\n{json.dumps(self.told(), indent=1, default=str)}"
+            self.turn()
+            time.sleep(0.2)  # the CLIs shall have the CPU
+
+    def until_all(self, numbers: dict[str, int], state: State, run: int = 0) -> dict[str, dict[str, Any]]:
+        """The newest run of each once all are in `state`, in that run or a later one."""
+
+        def is_there(number: int) -> bool:
+            task = self.shop.task(number)
+            return task.state is state and task.run >= run
+
+        self.until(lambda: all(map(is_there, numbers.values())), f"all {state}")
+        return {cli: self.newest(number) for cli, number in numbers.items()}
+
+    def until_state(self, number: int, state: State, run: int = 0) -> dict[str, Any]:
+        return self.until_all({"": number}, state, run)[""]
+
+    def newest(self, number: int) -> dict[str, Any]:
+        shown: dict[str, Any] = self.shop.shown(number)["runs"][-1]
+        return shown
+
+    def told(self) -> list[Any]:
+        """Where every task is, for whoever reads a failure."""
+        shown = [self.shop.shown(task.issue_number or 0) for task in self.shop.tasks()]
+        return [[one["status"], one.get("reason"), one.get("runs")] for one in shown]
+
+    def skip(self, seconds: float) -> None:
+        self._skipped += timedelta(seconds=seconds)
+
+    def git(self, *words: str) -> str:
+        """Asked of the forge's own repository."""
+        return plumbing.text(self.shop.forge.repository("acme/widgets").path, *words)
+
+    def files(self, number: int) -> set[str]:
+        """What the task's branch holds on the forge."""
+        return set(self.git("ls-tree", "-r", "--name-only", str(self.shop.task(number).branch)).splitlines())
+
+    def text(self, number: int, path: str) -> str:
+        return self.git("show", f"{self.shop.task(number).branch}:{path}")
+
+    def pid(self, run: str) -> int:
+        (path,) = self.work.glob(f"runs/*/{run}/state.json")
+        return int(json.loads(path.read_text())["agent_pid"])

@@ -1,0 +1,71 @@
+"""Files that a repository keeps in Git LFS, on a host with the real git-lfs, and a forge that asks for the password."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import gitlfs
+from tests.fakes.forge import FakeForge
+from tests.workers.test_supervisor import ENVIRONMENT, Host, Json, git
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+class TestLargeFiles:
+    @pytest.fixture
+    def forge(self, forge: FakeForge, host: Host) -> FakeForge:
+        self.token = forge.add_user("fleet")
+        forge.add_repository("acme/art", private=True)
+        forge.collaborate("acme/art", "fleet", "write")
+        url = forge.clone_url("acme/art", self.token)
+        seed, lfs = host.place / "art", {**ENVIRONMENT, "HOME": str(host.place), "PATH": self.path()}
+        for argv in (["clone", "-q", url, str(seed)], ["-C", str(seed), "lfs", "install", "--local"],
+                     ["-C", str(seed), "lfs", "track", "*.bin"]):  # fmt: skip
+            subprocess.run(["git", *argv], check=True, env=lfs, capture_output=True)
+        (seed / "a.bin").write_bytes(b"large\0" * 100)
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        for argv in (["add", "--all"], [*who, "commit", "-qm", "art"], ["push", "-q", "origin", "HEAD:main"]):
+            subprocess.run(["git", "-C", str(seed), *argv], check=True, env=lfs, capture_output=True)
+        return forge
+
+    def path(self) -> str:
+        return f"{gitlfs.folder()}:{os.environ['PATH']}"
+
+    def result(self, host: Host, forge: FakeForge, script: str, path: str, fence: int = 1) -> Json:
+        delivery = {"message": "Draw", "author_name": "Fleet", "author_email": "fleet@example.org"}
+        credentials = {"username": "fleet", "password": self.token}
+        repository = {"url": f"{forge.url}/acme/art.git", "base": "main", "branch": "task/12"}
+        given = {"repository": repository, "delivery": delivery, "credentials": credentials, "path": path}
+        host.start(script, fence=fence, **given)
+        return host.result(f"t-12.{fence}")
+
+    def test_are_whole_for_the_agent_and_pushed_as_others_would(self, host: Host, forge: FakeForge) -> None:
+        draw = "wc -c < a.bin; cp a.bin b.bin; echo more >> b.bin; git add b.bin; git -c user.name=A -c user.email=a@b commit -qm b; echo c > c.bin"
+        result = self.result(host, forge, draw, self.path())
+        assert result["pushed"], result
+        assert host.said() == "600\n"
+        art = forge.repository("acme/art").path
+        for name, content in (("b.bin", b"large\0" * 100 + b"more\n"), ("c.bin", b"c\n")):
+            pointer = git("--git-dir", str(art), "show", f"task/12:{name}")
+            assert pointer.startswith("version https://git-lfs.github.com/spec/v1"), "never the content itself"
+            assert (art / "lfs" / hashlib.sha256(content).hexdigest()).read_bytes() == content
+        again = self.result(host, forge, "cat c.bin; git status --short", self.path(), fence=2)
+        assert again["end"] == "finished" and host.said(run="t-12.2") == "c\n"
+
+    def test_on_a_host_without_it_end_the_run_with_a_sentence(self, host: Host, forge: FakeForge) -> None:
+        bare = host.place / "bare"
+        bare.mkdir()
+        for name in ("git", "sh"):
+            (bare / name).symlink_to(shutil.which(name) or "")
+        result = self.result(host, forge, "true", str(bare))
+        assert (result["end"], result["step"], result["failure"]) == ("failed", "prepare", "lfs_missing")
+        assert "install it there" in result["reason"] and not result["pushed"]
