@@ -1,6 +1,11 @@
 """Starts, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import structlog
@@ -16,30 +21,93 @@ from workers import command, hearing, reach
 from workers.reach import Unable, Unreachable
 
 GRACE_SECS = 10
+WAIT_SECS = 5.0  # how long a round waits for what it sent to hosts
+SOON_SECS = 0.3
 log = structlog.get_logger()
 
 
 def pay(fleet: Fleet) -> int:
-    """Pay the debts to hosts that are due, starts and stops; returns how many were tried."""
+    """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a host
+    that does not answer is left to its thread."""
     with fleet.engine.begin() as conn:
-        owed = debts.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=5)
-    for debt in owed:
+        owed = debts.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=crew.free())
+    wait([crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
+    return len(owed)
+
+
+class Crew:
+    """The threads of this process that pay debts to hosts. One host has at most a share of them at once."""
+
+    def __init__(self, size: int, at_a_host: int) -> None:
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="pay")
+        self._size, self._share, self._lock = size, at_a_host, Lock()
+        self._at_work: set[Future[None]] = set()
+        self._at: Counter[str] = Counter()
+
+    def free(self) -> int:
+        with self._lock:
+            self._at_work = {one for one in self._at_work if not one.done()}
+            return self._size - len(self._at_work)
+
+    def send(self, work: Callable[..., None], *given: Any) -> "Future[None]":
+        with self._lock:
+            self._at_work.add(one := self._threads.submit(work, *given))
+        return one
+
+    @contextmanager
+    def at(self, host_id: str) -> Iterator[None]:
+        """Raises Busy where as many of us are at the host as may be."""
+        with self._lock:
+            if self._at[host_id] >= self._share:
+                raise Busy(f"{self._share} others are asking {host_id} just now")
+            self._at[host_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at[host_id] -= 1
+
+
+class Busy(Exception):
+    """Not now; in a moment."""
+
+
+crew = Crew(size=24, at_a_host=8)
+
+
+def _after_fork() -> None:
+    """The child has none of its parent's threads."""
+    global crew  # noqa: PLW0603 - one a process
+    crew = Crew(size=24, at_a_host=8)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _pay(fleet: Fleet, debt: Row) -> None:
+    try:
         if debt["kind"] == Debt.START:
             _start(fleet, debt)
         else:
             settle.pay(fleet, debt, lambda fleet, task, debt: _stop(fleet, task.id, debt["run"]))
-    return len(owed)
+    except Exception:  # it is ours for a while yet, and then anybody's
+        log.exception("a debt to a host could not be paid", kind=debt["kind"], task=debt["task_pk"])
 
 
 def _start(fleet: Fleet, debt: Row) -> None:
+    order = None
     try:
         order = start.order(fleet, debt)
-        if order is not None and report.may_start(fleet, order.run):
-            _carry_out(fleet, order)
+        if order is not None:
+            with crew.at(order.host["host_id"]):
+                if report.may_start(fleet, order.run):
+                    _carry_out(fleet, order)
+    except Busy as soon:
+        return _start_later(fleet, debt, str(soon), SOON_SECS)
     except Unavailable as later:
         return _start_later(fleet, debt, str(later))
     except Unreachable as unknown:
-        return _ask_again(fleet, debt, unknown)
+        return _ask_again(fleet, debt, order and order.run, unknown)
     except Refused as no:
         return _cannot_start(fleet, debt, no)
     with fleet.engine.begin() as conn:
@@ -59,16 +127,15 @@ def _carry_out(fleet: Fleet, order: start.Order) -> None:
     log.info("start", run=order.run["name"], host=order.host["host_id"], answer=answer.get("state"))
 
 
-def _start_later(fleet: Fleet, debt: Row, why: str) -> None:
+def _start_later(fleet: Fleet, debt: Row, why: str, secs: float | None = None) -> None:
     """The confirm deadline says when it is too late; an outdated start is paid without being carried out."""
     with fleet.engine.begin() as conn:
-        debts.postpone(conn, debt, fleet.clock(), fleet.mask.text(why))
+        debts.postpone(conn, debt, fleet.clock(), fleet.mask.text(why), secs)
 
 
-def _ask_again(fleet: Fleet, debt: Row, why: Unreachable) -> None:
-    """Said again, a start changes nothing. Where it may have arrived, the run waits for its host to come back."""
-    with fleet.engine.begin() as conn:
-        run = runs.get(conn, debt["task_pk"], debt["run"])
+def _ask_again(fleet: Fleet, debt: Row, run: Row | None, why: Unreachable) -> None:
+    """Said again, a start changes nothing. Where it may have arrived, now or before, the run waits for its host to come
+    back; where it surely did not, the deadline of before we asked holds again."""
     if run is not None and (isinstance(why, Unable) or why.never_asked):
         report.did_not_start(fleet, run)
     _start_later(fleet, debt, str(why))

@@ -1,6 +1,5 @@
 """The lines that a process keeps: one connection a host, the supervisor pushed once, failures rested."""
 
-import json
 import os
 import stat
 import threading
@@ -21,9 +20,7 @@ from workers.lines import Kept, address_of
 
 
 def asked(kept: Kept, sshd: Sshd, verb: str = "probe", **given: Any) -> dict[str, Any]:
-    said, trouble = kept.ask(verb, request(sshd, **given))
-    assert said, trouble
-    return dict(json.loads(said))
+    return kept.ask(verb, request(sshd, **given))
 
 
 def a_start(sshd: Sshd, run: str = "t-1.1", script: str = "sleep 0.2; echo done", **given: Any) -> dict[str, Any]:
@@ -75,6 +72,7 @@ class TestFooting:
         reach.ask(host, "probe", request(sshd))
         (compiled,) = (sshd.work() / "bin").glob("*.pyc")
         compiled.write_bytes(b"old!" + compiled.read_bytes()[4:])
+        lines.to(host).hang_up(0)
         with pytest.raises(Unreachable, match="magic number"):
             reach.ask(host, "probe", request(sshd))
         assert reach.ask(host, "probe", request(sshd))["git"]
@@ -152,7 +150,7 @@ class TestStarts:
         watching.set()
         watcher.join()
         assert ended["result"]["end"] == "finished"
-        assert any("-I" in line and "poll" in line for line in seen)  # we did look at the right moment
+        assert any("-I" in line and "serve" in line for line in seen)  # we did look at the right moment
         assert not any("hunter2" in line for line in seen if "A_KEY=" not in line)
         ours = [line for line in seen if "A_KEY=" in line]
         assert all("sleep" in line for line in ours)  # the agent itself has its own key, and no other process has
@@ -273,18 +271,12 @@ class TestBulk:
         before = process.memory_info().rss
         while offset < size:
             asked_for = request(sshd, runs=[{"run": "t-1.1", "stdout": offset, "stderr": 0}], limit=8 << 20)
-            data = bytes_of(reach.ask(host, "poll", asked_for)["runs"]["t-1.1"]["stdout"])
+            data = reach.ask(host, "poll", asked_for)["runs"]["t-1.1"]["stdout"]["data"]
             digest.update(data)
             offset += len(data)
             most = max(most, process.memory_info().rss - before)
         assert digest.hexdigest() == hashlib.sha256(piece * (size // len(piece))).hexdigest()
         assert most < 100 << 20
-
-
-def bytes_of(stream: dict[str, Any]) -> bytes:
-    import base64
-
-    return base64.b64decode(stream["data"])
 
 
 def until_ended_without_log(host: Any, sshd: Sshd) -> None:

@@ -13,7 +13,7 @@ import pytest
 from app.domain.place import Fitness
 from app.domain.task import State
 from app.ports import Fleet
-from app.services import rescue
+from app.services import inspect, rescue
 from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
@@ -153,10 +153,12 @@ def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Calla
     assert rows[deaf]["failing_since"] and not rows[well]["failing_since"]  # type: ignore[index]
 
 
-def test_an_unreachable_host_is_unknown_for_a_grace_and_then_its_run_is_lost(host: Callable[..., LocalHost]) -> None:
-    here = host("sleep 60")
+def test_an_unreachable_host_is_unknown_for_a_grace_then_its_run_is_lost_and_heard_of_when_it_is_back(
+    host: Callable[..., LocalHost], tmp_path: Path
+) -> None:
+    here = host(f"echo before; until [ -e {tmp_path}/go ]; do sleep 0.02; done; seq 1 3000")
     task = here.task()
-    here.look()
+    here.until(lambda: here.log(task) == b"before\n", "its first word")
     path = reach._copied(str(here.place / "h0"))
     path.rename(path.with_suffix(".away"))
     here.rescue(290)
@@ -167,6 +169,32 @@ def test_an_unreachable_host_is_unknown_for_a_grace_and_then_its_run_is_lost(hos
         row = store.of(conn, "h0")
     assert row is not None and row["failing_since"] is not None
     path.with_suffix(".away").rename(path)
+    (tmp_path / "go").touch()
+    run = here.until(lambda: (run := here.run(task))["result"] and run, "the host, back")
+    assert (run["end"], run["result"]["end"]) == ("expired", "finished")
+    assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
+    assert here.state(task).state is not State.COMPLETED
+
+
+def test_runs_of_a_host_in_quarantine_are_kept_for_whoever_looks_at_it(
+    host: Callable[..., LocalHost], make_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo done"
+    here = host(wait, fleet=make_fleet(FLEET_HOST_GRACE_SECS="30", FLEET_QUARANTINE_GRACE_SECS="100"))
+    task = here.task()
+    here.look()
+    inspect.distrusted(here.fleet, "h0", "host key changed")
+    here.rescue(60)
+    assert here.state(task).state is State.RUNNING
+    inspect.set_fitness(here.fleet, "h0", Fitness.UNKNOWN, None)
+    (tmp_path / "go").touch()
+    assert here.ended(task)["end"] == "finished"
+    (tmp_path / "go").unlink()
+    given_up = here.task(13)
+    here.look()
+    inspect.distrusted(here.fleet, "h0", "host key changed")
+    here.rescue(200)
+    assert here.run(given_up)["end"] == "expired"
 
 
 def test_threads_are_bounded_and_those_that_do_not_answer_get_few(fleet: Fleet) -> None:
