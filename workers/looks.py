@@ -4,12 +4,10 @@ A host that does not answer keeps its own thread busy until its deadline, and no
 """
 
 import time
-import uuid
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import cache
-from threading import Lock
 from typing import Any
 
 import structlog
@@ -21,6 +19,7 @@ from app.store.logs import Piece
 from app.store.looks import Answered
 from app.store.tables import Row
 from workers import command, hearing, reach
+from workers.crew import Crew
 from workers.reach import Unreachable
 from workers.runs import finish
 
@@ -46,41 +45,6 @@ class Visit:
     budgeted: bool
 
 
-@dataclass
-class Crew:
-    """The threads of this process that look at hosts, and where they are. `name` holds the hosts in the database."""
-
-    size: int
-    name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    at_work: dict[str, "Future[int]"] = field(default_factory=dict)
-    in_vain: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="look")
-        self.ahead = ThreadPoolExecutor(self.size, thread_name_prefix="look-ahead")
-        self._answered: list[Answered] = []
-        self._writing = Lock()
-
-    def free(self, failing: bool) -> int:
-        """How many more hosts may be looked at; of those that do not answer only as many as a quarter of us bear."""
-        self.at_work = {host_id: look for host_id, look in self.at_work.items() if not look.done()}
-        idle = self.size - len(self.at_work)
-        return min(idle, max(1, self.size // 4) - len(self.in_vain & self.at_work.keys())) if failing else idle
-
-    def send(self, fleet: Fleet, visit: Visit) -> "Future[int]":
-        (self.in_vain.add if visit.failing else self.in_vain.discard)(visit.host_id)
-        look = self.at_work[visit.host_id] = self._threads.submit(_look_at, fleet, visit, self)
-        return look
-
-    def note(self, fleet: Fleet, answered: Answered) -> None:
-        """Write down that a host answered: whoever writes does so for all who came while the one before was at it."""
-        self._answered.append(answered)
-        with self._writing:
-            mine, self._answered = self._answered, []
-            if mine:
-                report.looked(fleet, self.name, mine, SLOWEST_SECS)
-
-
 @cache
 def _crew(size: int) -> Crew:
     return Crew(size)
@@ -90,7 +54,7 @@ def look(fleet: Fleet, crew: Crew | None = None) -> int:
     """One round: a look at each host that is due, as far as threads are free; returns how many runs were seen to end
     while we waited."""
     crew = crew or _crew(fleet.config.look_threads)
-    sent = [crew.send(fleet, visit) for visit in _taken(fleet, crew)]
+    sent = [crew.send(visit.host_id, visit.failing, _look_at, fleet, visit, crew) for visit in _taken(fleet, crew)]
     done, _ = wait(sent, timeout=WAIT_SECS)
     return sum(look.result() for look in done)
 
@@ -109,10 +73,9 @@ def _taken(fleet: Fleet, crew: Crew) -> list[Visit]:
             looks.renew(conn, crew.name, crew.at_work, at)
         if not taken:
             return []
-        hosts, open_, budgeted = (
-            places.hosts_named(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at), quota.budgets_there_are(conn),
-        )  # fmt: skip
-    return [Visit(name, hosts.get(name), open_[name], failing, budgeted) for name, failing in taken.items()]
+        hosts, ours = places.hosts_named(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at)
+        budgeted = quota.budgets_there_are(conn)
+    return [Visit(name, hosts.get(name), ours[name], failing, budgeted) for name, failing in taken.items()]
 
 
 def _look_at(fleet: Fleet, visit: Visit, crew: Crew) -> int:
@@ -128,7 +91,8 @@ def _look_at(fleet: Fleet, visit: Visit, crew: Crew) -> int:
             every = (config.look_secs, RARELY_SECS)
             looks.failed(conn, crew.name, host_id, fleet.clock(), every, fleet.mask.text(str(why)))
         return 0
-    crew.note(fleet, Answered(host_id, seen.news, seen.disk_free, seen.alive))
+    answered = Answered(host_id, seen.news, seen.disk_free, seen.alive)
+    crew.note(fleet, answered, SLOWEST_SECS)
     return seen.ended
 
 

@@ -1,11 +1,7 @@
 """Starts, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
 
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Mapping
+from concurrent.futures import wait
 from typing import Any
 
 import structlog
@@ -17,7 +13,8 @@ from app.ports import Fleet
 from app.services import inspect, quota, report, salvage, settle, start
 from app.store import debts, looks, places, runs
 from app.store.tables import Row
-from workers import command, hearing, reach
+from workers import command, hearing, payers, reach
+from workers.payers import Busy
 from workers.reach import Unable, Unreachable
 
 GRACE_SECS = 10
@@ -27,61 +24,12 @@ log = structlog.get_logger()
 
 
 def pay(fleet: Fleet) -> int:
-    """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a host
-    that does not answer is left to its thread."""
+    """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a
+    host that does not answer is left to its thread."""
     with fleet.engine.begin() as conn:
-        owed = debts.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=crew.free())
-    wait([crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
+        owed = debts.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=payers.crew.free())
+    wait([payers.crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
     return len(owed)
-
-
-class Crew:
-    """The threads of this process that pay debts to hosts. One host has at most a share of them at once."""
-
-    def __init__(self, size: int, at_a_host: int) -> None:
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="pay")
-        self._size, self._share, self._lock = size, at_a_host, Lock()
-        self._at_work: set[Future[None]] = set()
-        self._at: Counter[str] = Counter()
-
-    def free(self) -> int:
-        with self._lock:
-            self._at_work = {one for one in self._at_work if not one.done()}
-            return self._size - len(self._at_work)
-
-    def send(self, work: Callable[..., None], *given: Any) -> "Future[None]":
-        with self._lock:
-            self._at_work.add(one := self._threads.submit(work, *given))
-        return one
-
-    @contextmanager
-    def at(self, host_id: str) -> Iterator[None]:
-        """Raises Busy where as many of us are at the host as may be."""
-        with self._lock:
-            if self._at[host_id] >= self._share:
-                raise Busy(f"{self._share} others are asking {host_id} just now")
-            self._at[host_id] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._at[host_id] -= 1
-
-
-class Busy(Exception):
-    """Not now; in a moment."""
-
-
-crew = Crew(size=24, at_a_host=8)
-
-
-def _after_fork() -> None:
-    """The child has none of its parent's threads."""
-    global crew  # noqa: PLW0603 - one a process
-    crew = Crew(size=24, at_a_host=8)
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _pay(fleet: Fleet, debt: Row) -> None:
@@ -99,7 +47,7 @@ def _start(fleet: Fleet, debt: Row) -> None:
     try:
         order = start.order(fleet, debt)
         if order is not None:
-            with crew.at(order.host["host_id"]):
+            with payers.crew.at(order.host["host_id"]):
                 if report.may_start(fleet, order.run):
                     _carry_out(fleet, order)
     except Busy as soon:

@@ -1,7 +1,5 @@
 """A line to a host: one SSH connection that several threads use, each answer bounded in size and time."""
 
-import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +10,12 @@ from workers import deadlines
 from workers.answers import Answer
 from workers.away import Unreachable
 from workers.connect import AWAY, Address, Limits, connect, in_words
+from workers.room import Room
 
 SESSIONS = 8  # at once on one connection; sshd's MaxSessions is 10
 KEPT = 2  # of these wait for the next request: a look and a start
 PIECE, MOST_STDERR = 1 << 20, 1 << 16  # paramiko moves what is left of its buffer after each piece
 MARGIN_SECS = 2.0  # a session that is late is given up; a connection on which even that takes long is cut
-MOST_ALONE = 8  # refusals while no other session of ours is open
 WAKE_SECS = 1.0  # how often paramiko's thread looks up; its own 0.1 s costs 1 % of a core for 100 idle hosts
 
 
@@ -214,38 +212,3 @@ class NotAsked(Unreachable):
     """The connection was dead before anything was said: whoever makes another may ask again."""
 
     never_asked = True
-
-
-class Room:
-    """How many sessions may be open at once on a connection; less where the host says so."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self._open, self.ended, self._news = most, 0, 0, threading.Condition()
-
-    @contextmanager
-    def taken(self, until: float) -> Iterator[None]:
-        with self._news:
-            if not self._news.wait_for(lambda: self._open < self.most, max(0.0, until - time.monotonic())):
-                raise Unreachable("all its sessions are busy")
-            self._open += 1
-        try:
-            yield
-        finally:
-            with self._news:
-                self._open -= 1
-                self._news.notify_all()
-
-    def tries(self, until: float) -> Iterator[int]:
-        """Try, and after each refusal again with less at once: when one of ours has ended, or a little later, since the
-        host may not have noticed yet. Where none of ours is open, it is no use for long."""
-        alone, seen = 0, self.ended
-        for number in itertools.count():
-            yield number
-            with self._news:
-                alone = 0 if self._open or seen != self.ended else alone + 1
-                seen = self.ended
-                self.most = max(1, self._open)
-                left = until - time.monotonic()
-                if alone > MOST_ALONE or left <= 0:
-                    return
-                self._news.wait(min(left, 0.02 * 2 ** min(number, 5)))

@@ -36,8 +36,8 @@ def away(fleet: Fleet, host_id: str, why: str) -> None:
 
 
 def distrusted(fleet: Fleet, host_id: str, why: str) -> None:
-    """A host showed another key than the pinned one, or refused ours: nobody goes there before an operator has. Its runs
-    are kept for him: they go on there, and are adopted when the host is trusted again."""
+    """A host showed another key than the pinned one, or refused ours: nobody goes there before an operator has. Its
+    runs are kept for that: they go on there, and are adopted when the host is trusted again."""
     why, keep = fleet.mask.text(why)[:1000], timedelta(seconds=fleet.config.quarantine_grace_secs)
     with fleet.engine.begin() as conn:
         if places.quarantine(conn, host_id, why, fleet.clock(), keep):

@@ -22,8 +22,8 @@ def _has_something_to_say(at: datetime) -> sa.ColumnElement[bool]:
 
 
 def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool = False) -> list[str]:
-    """Up to `most` hosts with runs to hear of that are due and that nobody has: they are `holder`'s now. Those that do not
-    answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
+    """Up to `most` hosts with runs to hear of that are due and that nobody has: they are `holder`'s now. Those that do
+    not answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
     free = sa.or_(looks.c.held_until.is_(None), looks.c.held_until <= at)
     kind = looks.c.failing_since.is_not(None) if failing else looks.c.failing_since.is_(None)
     due = (

@@ -57,8 +57,8 @@ ORDER BY id
 
 
 def unheard(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Runs on hosts that were given up without hearing how they ended, not too long ago: the rest of their log is wanted
-    when the host is back."""
+    """Runs on hosts that were given up without hearing how they ended, not too long ago: the rest of their log is
+    wanted when the host is back."""
     nothing = (runs.c.result.is_(None), runs.c.released_at.is_(None), runs.c.host_id.is_not(None))
     return (runs.c.end == "expired", *nothing, runs.c.ended_at >= at - UNHEARD)
 

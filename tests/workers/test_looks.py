@@ -18,6 +18,7 @@ from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
 from workers import looks, reach
+from workers.crew import EACH
 from workers.runs import finish
 
 SECRET = "s3cret-of-the-test-0123456789"
@@ -202,8 +203,8 @@ def test_threads_are_bounded_and_those_that_do_not_answer_get_few(fleet: Fleet) 
     gate = threading.Event()
     crew.at_work = {f"h{n}": crew._threads.submit(lambda: int(gate.wait(30))) for n in range(3)}
     crew.in_vain = {"h0", "h1"}
-    assert (crew.free(failing=False), crew.free(failing=True)) == (5, 0)
+    assert (crew.free(failing=False), crew.free(failing=True)) == (8 * EACH - 3, 0)
     gate.set()
     for look in crew.at_work.values():
         look.result()
-    assert (crew.free(failing=False), crew.free(failing=True)) == (8, 2)
+    assert (crew.free(failing=False), crew.free(failing=True)) == (8 * EACH, 2)
