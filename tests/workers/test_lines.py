@@ -1,6 +1,7 @@
 """The lines that a process keeps: one connection a host, the supervisor pushed once, failures rested."""
 
 import os
+import signal
 import stat
 import threading
 import time
@@ -170,6 +171,17 @@ def argv_and_environment(sshd: Sshd) -> list[str]:
     return found
 
 
+def until_serving(sshd: Sshd, count: int) -> set[int]:
+    """The supervisors that stay on the line, once there are at most so many."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        found = {one.pid for one in sshd.processes() if one.is_running() and one.cmdline()[-1:] == ["serve"]}
+        if len(found) <= count:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"there are {len(found)} still")
+
+
 class TestConnections:
     def test_one_is_kept_for_all_threads(self, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port) as counted:
@@ -183,6 +195,19 @@ class TestConnections:
         reach.ask(host, "probe", request(sshd))
         sshd.cut()
         assert reach.ask(host, "probe", request(sshd))["git"]
+
+    def test_a_supervisor_stays_on_the_line_and_is_missed_by_nobody(self, sshd: Sshd) -> None:
+        host = as_row(sshd.declared())
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda _: reach.ask(host, "poll", request(sshd, runs=[])), range(12)))
+        serving = until_serving(sshd, 2)
+        reach.ask(host, "start", a_start(sshd))
+        assert until_serving(sshd, 2) == serving
+        for pid in serving:
+            os.kill(pid, signal.SIGKILL)
+        assert until_ended(host, sshd)["result"]["end"] == "finished"
+        lines.to(host).hang_up(0)
+        until_serving(sshd, 0)
 
     def test_a_child_of_this_process_makes_its_own(self, sshd: Sshd) -> None:
         host = as_row(sshd.declared())

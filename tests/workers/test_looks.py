@@ -17,7 +17,7 @@ from app.services import inspect, rescue
 from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
-from workers import looks, reach
+from workers import looks, payers, reach
 from workers.crew import EACH
 from workers.runs import finish
 
@@ -152,6 +152,27 @@ def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Calla
     with here.fleet.engine.begin() as conn:
         rows = {name: store.of(conn, name) for name in (deaf, well)}
     assert rows[deaf]["failing_since"] and not rows[well]["failing_since"]  # type: ignore[index]
+
+
+def test_a_start_that_hangs_holds_up_no_other_host(
+    host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runs.WAIT_SECS", 0.5)
+    here = host("sleep 60", hosts=2)
+    hole = BlackHole(here.place / "h0")
+    first, second = here.task(1), here.task(2)
+    assert (here.run(first)["host_id"], here.state(first).state) == ("h0", State.ASSIGNED)
+    assert (here.run(second)["host_id"], here.state(second).state) == ("h1", State.RUNNING)
+    hole.end()
+    here.until(lambda: payers.crew.free() == payers.SIZE, "the end of the call")
+
+
+def test_one_host_has_at_most_its_share_of_those_who_pay() -> None:
+    crew = payers.Payers(4, 2)
+    with crew.at("a"), crew.at("a"), crew.at("b"), pytest.raises(payers.Busy), crew.at("a"):
+        pass
+    with crew.at("a"):
+        pass
 
 
 def test_an_unreachable_host_is_unknown_for_a_grace_then_its_run_is_lost_and_heard_of_when_it_is_back(
