@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,14 +118,10 @@ class BlackHole:
         os.mkfifo(self.path)
 
     def end(self) -> None:
-        """Whoever waits is told that there is nothing."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
-        for _ in range(200):
-            try:
-                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:
-                return
-            time.sleep(0.01)
+        """Whoever waits is told that there is nothing, and whoever comes back that it is gone."""
+        pipe = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        self.path.unlink()
+        os.close(pipe)
 
 
 def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Callable[..., LocalHost]) -> None:
