@@ -1,5 +1,6 @@
 """The threads of this process that look at hosts, bounded, and few of them where nobody answers."""
 
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from app.ports import Fleet
 from app.services import report
 from app.store.looks import Answered
 
+GATHER_SECS = 0.01
 EACH = 8  # hosts that one of us looks at in a round, one after the other: a look takes milliseconds
 
 
@@ -45,6 +47,8 @@ class Crew:
         """Write down that a host answered: whoever writes does so for all who came while the one before was at it."""
         self._answered.append(answered)
         with self._writing:
+            if len(self.at_work) > self.size:  # there are many more to come
+                time.sleep(GATHER_SECS)
             mine, self._answered = self._answered, []
             if mine:
                 report.looked(fleet, self.name, mine, slowest)
