@@ -55,7 +55,7 @@ def _start(fleet: Fleet, debt: Row) -> None:
     except Unavailable as later:
         return _start_later(fleet, debt, str(later))
     except Unreachable as unknown:
-        return _ask_again(fleet, debt, order and order.run, unknown)
+        return _ask_again(fleet, debt, order.run if order else None, unknown)
     except Refused as no:
         return _cannot_start(fleet, debt, no)
     with fleet.engine.begin() as conn:

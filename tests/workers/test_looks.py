@@ -17,7 +17,7 @@ from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
 from workers import looks, payers, reach
-from workers.crew import EACH
+from workers.crew import EACH, Crew
 from workers.runs import finish
 
 SECRET = "s3cret-of-the-test-0123456789"
@@ -130,7 +130,7 @@ def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Calla
     deaf, well = here.run(first)["host_id"], here.run(second)["host_id"]
     assert deaf != well
     hole = BlackHole(here.place / deaf)
-    ours, theirs = looks.Crew(4), looks.Crew(4)
+    ours, theirs = Crew(4), Crew(4)
     here.clock.pass_(20)
     looks.look(here.fleet, ours)
     ours.at_work[well].result()
@@ -215,7 +215,7 @@ def test_runs_of_a_host_in_quarantine_are_kept_for_whoever_looks_at_it(
 
 
 def test_threads_are_bounded_and_those_that_do_not_answer_get_few(fleet: Fleet) -> None:
-    crew = looks.Crew(8)
+    crew = Crew(8)
     gate = threading.Event()
     crew.at_work = {f"h{n}": crew._threads.submit(lambda: int(gate.wait(30))) for n in range(3)}
     crew.in_vain = {"h0", "h1"}

@@ -47,7 +47,7 @@ class Served:
         self._process.stdin.flush()
         answer = answers.Answer(1 << 20)
         while not answer.is_whole:
-            data = self._process.stdout.read1(1 << 16)
+            data = os.read(self._process.stdout.fileno(), 1 << 16)
             assert data, f"it died of {verb}"
             answer.feed(data)
         told = answer.told()
