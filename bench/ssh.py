@@ -102,13 +102,18 @@ def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire) -> 
         _ask_for_one(set_, f"warm-up {number}")
         time.sleep(0.2)
     _until(lambda: _started(set_) == WARM_UP, "the first runs")
+    _until(
+        lambda: _connections(set_, sshd.port, hole.port) >= given.hosts * given.workers - 1,
+        "a line of each worker to each host",
+        300,
+    )
     before = _memory(set_)
     for number in range(given.runs):
         _ask_for_one(set_, f"run {number}")
         time.sleep(1 / given.rate)
     _until(lambda: _started(set_) == WARM_UP + given.runs, "every run started")
     _starts(set_, sshd, shell, channel)
-    _following(set_, sshd, given, before)
+    _following(set_, sshd, given, hole, before)
     _looks(set_, channel)
     _bulk(set_, sshd, ssh)
     _black_hole(set_, given, hole)
@@ -134,7 +139,7 @@ def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -
     figure("ssh: raw channel `true`, p50", statistics.median(channel), "ms", runs=len(channel))
 
 
-def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, before: float) -> None:
+def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire, before: float) -> None:
     """What idle runs cost the workers: memory, CPU, connections, threads."""
     workers = _workers(set_)
     name = f"ssh: CPU of {len(workers)} workers following {given.hosts} hosts"
@@ -148,11 +153,8 @@ def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, before: float
     figure("ssh: memory of a worker", memory / len(workers), "MB", runs=len(workers))
     figure("ssh: memory for each idle run", 1024 * (memory - before) / given.runs, "KB", 50, given.runs)
     figure("ssh: threads of a worker", statistics.mean(worker.num_threads() for worker in workers), "threads")
-    sockets = [one for worker in workers for one in worker.net_connections("tcp")]
-    connections = sum(
-        bool(one.raddr) and one.raddr.port == sshd.port and one.status == "ESTABLISHED" for one in sockets
-    )
-    figure("ssh: connections a host and worker", connections / given.hosts / len(workers), "connections", 1)
+    each = _connections(set_, sshd.port, hole.port) / given.hosts / len(workers)
+    figure("ssh: connections a host and worker", each, "connections", 1)
 
 
 def _look_now(set_: Stage) -> dict[str, float]:
@@ -307,6 +309,11 @@ def _until(happened: Callable[[], bool], what: str, secs: float = 120) -> None:
 def _workers(set_: Stage) -> list[psutil.Process]:
     pids = [child.process.pid for child in set_.keeper.children if child.name.startswith("worker") and child.process]
     return [psutil.Process(pid) for pid in pids]
+
+
+def _connections(set_: Stage, *ports: int) -> int:
+    sockets = [one for worker in _workers(set_) for one in worker.net_connections("tcp")]
+    return sum(bool(one.raddr) and one.raddr.port in ports and one.status == "ESTABLISHED" for one in sockets)
 
 
 def _memory(set_: Stage) -> float:

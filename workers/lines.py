@@ -60,6 +60,11 @@ class Kept:
         if ready is not None:
             ready.line.close()
 
+    @property
+    def is_ready(self) -> bool:
+        ready = self._ready
+        return ready is not None and ready.line.is_open
+
     def hang_up(self, secs: float = IDLE_SECS) -> None:
         """End the sessions that nobody has used for so long; the connection stays."""
         ready = self._ready
@@ -167,6 +172,13 @@ def keep_only(host_ids: Set[str]) -> None:
         left = [kept for _, _, kept in _kept.values()]
     for kept in left:
         kept.hang_up()
+
+
+def is_open_to(host_id: str) -> bool:
+    """Whether this process has a line there, and it is open as far as we know."""
+    with _lock:
+        known = _kept.get(host_id)
+    return known is not None and known[2].is_ready
 
 
 def forget() -> None:

@@ -7,7 +7,7 @@ import py_compile
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ def keep_only(host_ids: Set[str]) -> None:
     """Close the lines to all other hosts, where there are any."""
     if "workers.lines" in sys.modules:
         sys.modules["workers.lines"].keep_only(host_ids)
+
+
+def without_line(host_ids: Iterable[str]) -> list[str]:
+    """Those of these hosts, reached over SSH, to which this process has no open line."""
+    wanted = list(host_ids)
+    if not wanted:
+        return []
+    from workers import lines  # noqa: PLC0415 - as below
+
+    return [host_id for host_id in wanted if not lines.is_open_to(host_id)]
 
 
 def home(fleet: Fleet, host: Row) -> str:

@@ -27,7 +27,7 @@ from tests.sshd import Program, Sshd, running
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 
-RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "40"))
+RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "16"))
 SEED = int(os.environ.get("FLEET_CHAOS_SEED", "20261124"))
 PATIENCE_SECS = 150 + 3 * RUNS
 PROCESSES = ("worker", "beat", "web", "valkey", "postgres", "connections", "served")
