@@ -53,6 +53,7 @@ class Config:
     look_secs: float
     look_threads: int
     host_grace_secs: int
+    quarantine_grace_secs: int
     log_limit_mb: int
     keep_secs: int
     keep_failed_secs: int
@@ -100,6 +101,7 @@ def read(environ: Mapping[str, str]) -> Config:
         look_secs=look.number("FLEET_LOOK_SECS", 1.0, float, 0.1, 3600),
         look_threads=look.number("FLEET_LOOK_THREADS", 16, int, 1, 256),
         host_grace_secs=look.number("FLEET_HOST_GRACE_SECS", 300, int, 1, 86400),
+        quarantine_grace_secs=look.number("FLEET_QUARANTINE_GRACE_SECS", 3600, int, 1, 7 * 86400),
         log_limit_mb=look.number("FLEET_LOG_LIMIT_MB", 128, int, 1, 4096),
         keep_secs=look.number("FLEET_KEEP_SECS", 86400, int, 0, 365 * 86400),
         keep_failed_secs=look.number("FLEET_KEEP_FAILED_SECS", 7 * 86400, int, 0, 365 * 86400),

@@ -4,15 +4,16 @@ fleet bench ssh [--hosts 5] [--runs 20] [--workers 2] [--rate 10] [--secs 10]
 """
 
 import argparse
-import base64
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,30 @@ import httpx
 import psutil
 import sqlalchemy as sa
 
-from app.cli.leftovers import end_local_runs
 from app.cli.processes import Child
 from app.cli.stage import Stage, stage
 from app.domain.place import Fitness
 from app.store import places
 from app.store.tables import events, runs, tasks
+from app.store.tables import looks as looks_table
 from bench.figures import figure, quantile
 from tests import sshd as servers_of_ssh
+from tests.silence import Wire, wire
 from tests.sshd import Sshd
-from workers import lines, reach
+from workers import lines, looks, reach
 from workers.ssh import Line
 
-WARM_UP, BULK_MB = 5, 100
+WARM_UP, BULK_MB, BULK_TIMES = 5, 100, 3
 SETTINGS = (
     "MaxStartups 1000\nMaxSessions 10"  # one sshd plays all hosts: the limit on strangers is not what is measured
 )
-CLI = '[clis.sleeper]\nargv = ["sh", "-c", "cat > /dev/null; sleep 600"]\n'
+CLIS = """\
+[clis.sleeper]
+argv = ["sh", "-c", "cat > /dev/null; sleep 600"]
+
+[clis.talker]
+argv = ["cat", "{big}"]
+"""
 
 
 def main() -> None:
@@ -47,16 +55,31 @@ def main() -> None:
         program = servers_of_ssh.find(folder / "program")
         with servers_of_ssh.running(folder / "sshd", program, given.hosts, SETTINGS) as sshd:
             room = -(-given.runs // given.hosts) + WARM_UP
-            agents = [{"agent_type": "sleeper", "max_concurrency": room, "capabilities": ["python"]}]
-            hosts = "".join(sshd.toml(at, agents=agents) for at in range(given.hosts)) + CLI
-            with stage(hosts=hosts, FLEET_LOOK_SECS="1", FLEET_SCAN_SECS="1") as set_:
-                try:
-                    _measure(set_, sshd, given)
-                finally:
-                    for at in range(given.hosts):
-                        end_local_runs(sshd.work(at))
+            agents = [
+                {"agent_type": "sleeper", "max_concurrency": room, "capabilities": ["python"]},
+                {"agent_type": "talker", "max_concurrency": 1, "capabilities": ["much"]},
+            ]
+            with wire(sshd.addresses[-1], sshd.port) as hole:
+                ports = {given.hosts - 1: {"ssh_port": hole.port}}
+                hosts = "".join(sshd.toml(at, agents=agents, **ports.get(at, {})) for at in range(given.hosts))
+                hosts += CLIS.format(big=sshd.folder / "big")
+                with stage(hosts=hosts, FLEET_LOOK_SECS="1", FLEET_SCAN_SECS="5") as set_:
+                    try:
+                        _measure(set_, sshd, given, hole)
+                    finally:
+                        _end_all(sshd)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_all(sshd: Sshd) -> None:
+    """At once: to cancel a thousand runs one after the other takes minutes."""
+    for path in (sshd.folder / "work").glob("*/runs/*/*/state.json"):
+        state = json.loads(path.read_text())
+        for end, number in ((os.kill, state["pid"]), (os.killpg, state["agent_pgid"])):
+            if number and not path.with_name("result.json").exists():
+                with suppress(ProcessLookupError):
+                    end(number, signal.SIGKILL)
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,37 +90,48 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace) -> None:
+def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire) -> None:
     for number in range(1, given.workers):
         worker = next(child for child in set_.keeper.children if child.name == "worker")
         set_.keeper.add(Child(f"worker-{number + 1}", worker.argv, worker.env, log=worker.log))
     _until(lambda: _fit(set_) == given.hosts, "all hosts fit")
-    shell, channel, python = _bare_ssh(sshd), _bare(set_, "true"), _bare(set_, "python3 -I -S -c pass")
+    ssh = _kept_ssh(sshd)
+    shell, channel, python = _bare_ssh(ssh), _bare(set_, "true"), _bare(set_, "python3 -I -S -c pass")
     figure("ssh: raw channel starting a bare Python, p50", statistics.median(python), "ms", statistics.median(channel))
     for number in range(WARM_UP):
         _ask_for_one(set_, f"warm-up {number}")
         time.sleep(0.2)
     _until(lambda: _started(set_) == WARM_UP, "the first runs")
+    _until(
+        lambda: _connections(set_, sshd.port, hole.port) >= given.hosts * given.workers - 1,
+        "a line of each worker to each host",
+        300,
+    )
     before = _memory(set_)
     for number in range(given.runs):
         _ask_for_one(set_, f"run {number}")
         time.sleep(1 / given.rate)
     _until(lambda: _started(set_) == WARM_UP + given.runs, "every run started")
     _starts(set_, sshd, shell, channel)
-    _following(set_, sshd, given, before)
+    _following(set_, sshd, given, hole, before)
     _looks(set_, channel)
-    _bulk(set_, sshd)
+    _bulk(set_, sshd, ssh)
+    _black_hole(set_, given, hole)
+    _quietly([*ssh[:-1], "-O", "exit", ssh[-1]])
 
 
 def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -> None:
     """From the commit of a task to the exec of its CLI."""
     with set_.fleet.engine.begin() as conn:
-        asked = sa.select(runs.c.name, events.c.at).join(events, events.c.task_pk == runs.c.task_pk)
-        at = {name: at.timestamp() for name, at in conn.execute(asked.where(events.c.what == "requested"))}
+        asked = sa.select(runs.c.name, events.c.at, runs.c.assigned_at).join(events, events.c.task_pk == runs.c.task_pk)
+        found = list(conn.execute(asked.where(events.c.what == "requested").order_by(runs.c.id)))
+        at = {name: at.timestamp() for name, at, _ in found}
+        placed = [1000 * (assigned - at).total_seconds() for _, at, assigned in found][WARM_UP:]
     states = [json.loads(path.read_text()) for path in (sshd.folder / "work").glob("*/runs/*/*/state.json")]
     took = [1000 * (state["agent_started_at"] - at[state["run"]]) for state in states if state.get("agent_started_at")]
     took = took[WARM_UP:]
     for share in (0.5, 0.99):
+        figure(f"ssh: task committed -> placed, p{share * 100:.0f}", quantile(placed, share), "ms", runs=len(placed))
         name = f"ssh: task committed -> CLI started, p{share * 100:.0f}"
         figure(name, quantile(took, share), "ms", quantile(shell, share), len(took))
         figure(f"{name}, over a raw channel", quantile(took, share), "ms", quantile(channel, share), len(took))
@@ -105,22 +139,49 @@ def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -
     figure("ssh: raw channel `true`, p50", statistics.median(channel), "ms", runs=len(channel))
 
 
-def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, before: float) -> None:
+def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire, before: float) -> None:
     """What idle runs cost the workers: memory, CPU, connections, threads."""
     workers = _workers(set_)
-    began, spent = time.monotonic(), sum(_cpu(worker) for worker in workers)
-    time.sleep(given.secs)
-    share = (sum(_cpu(worker) for worker in workers) - spent) / (time.monotonic() - began)
+    name = f"ssh: CPU of {len(workers)} workers following {given.hosts} hosts"
+    for how, look in (("as they choose", lambda: time.sleep(1)), ("a look a second", lambda: _look_now(set_))):
+        looked, began, spent = 0, time.monotonic(), sum(_cpu(worker) for worker in workers)
+        for _ in range(given.secs):
+            looked += len(look() or ())
+        share = (sum(_cpu(worker) for worker in workers) - spent) / (time.monotonic() - began)
+        figure(f"{name}, {how}", 100 * share, "% of a core", 10, max(1, looked))
     memory = _memory(set_)
-    figure(f"ssh: CPU of {len(workers)} workers following {given.hosts} hosts", 100 * share, "% of a core", 10)
     figure("ssh: memory of a worker", memory / len(workers), "MB", runs=len(workers))
     figure("ssh: memory for each idle run", 1024 * (memory - before) / given.runs, "KB", 50, given.runs)
     figure("ssh: threads of a worker", statistics.mean(worker.num_threads() for worker in workers), "threads")
-    sockets = [one for worker in workers for one in worker.net_connections("tcp")]
-    connections = sum(
-        bool(one.raddr) and one.raddr.port == sshd.port and one.status == "ESTABLISHED" for one in sockets
-    )
-    figure("ssh: connections a host and worker", connections / given.hosts / len(workers), "connections", 1)
+    each = _connections(set_, sshd.port, hole.port) / given.hosts / len(workers)
+    figure("ssh: connections a host and worker", each, "connections", 1)
+
+
+def _look_now(set_: Stage) -> dict[str, float]:
+    """Have the workers look at every host at once; after a second, how late each was looked at, in milliseconds."""
+    at, until = set_.fleet.clock(), time.monotonic() + 1
+    with set_.fleet.engine.begin() as conn:
+        now = {"next_at": at, "in_a_row": 0}
+        conn.execute(sa.update(looks_table).where(looks_table.c.failing_since.is_(None)).values(now))
+    time.sleep(max(0.0, until - time.monotonic()))
+    with set_.fleet.engine.begin() as conn:
+        found = conn.execute(sa.select(looks_table.c.host_id, looks_table.c.answered_at))
+        return {name: 1000 * (moment - at).total_seconds() for name, moment in found if moment and moment > at}
+
+
+def _black_hole(set_: Stage, given: argparse.Namespace, hole: Wire) -> None:
+    """How late the other hosts are looked at while the last one swallows everything, beside how late before."""
+    dead = f"host-{given.hosts}"
+
+    def lateness() -> list[float]:
+        return [late for _ in range(given.secs) for name, late in _look_now(set_).items() if name != dead]
+
+    before = lateness()
+    hole.silent = True
+    after = lateness()
+    for share in (0.5, 0.99):
+        name = f"ssh: a look at another host while one is a black hole, p{share * 100:.0f}"
+        figure(name, quantile(after, share), "ms", quantile(before, share), len(after))
 
 
 def _looks(set_: Stage, channel: list[float]) -> None:
@@ -142,7 +203,7 @@ def _looks(set_: Stage, channel: list[float]) -> None:
     lines.forget()
 
 
-def _bare_ssh(sshd: Sshd, count: int = 50) -> list[float]:
+def _kept_ssh(sshd: Sshd) -> list[str]:
     """OpenSSH with a connection that is kept."""
     options = {
         "ControlMaster": "auto", "ControlPath": str(sshd.folder / "ctl"), "ControlPersist": "60", "LogLevel": "ERROR",
@@ -150,17 +211,18 @@ def _bare_ssh(sshd: Sshd, count: int = 50) -> list[float]:
     }  # fmt: skip
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     where = ["-p", str(sshd.port), f"{servers_of_ssh.user_name()}@{sshd.addresses[0]}"]
-    argv = ["ssh", "-F", "none", "-i", sshd.key_path, *words, *where]
+    return ["ssh", "-F", "none", "-i", sshd.key_path, *words, *where]
+
+
+def _bare_ssh(ssh: list[str], count: int = 50) -> list[float]:
     if not shutil.which("ssh"):
         return [float("nan")]
-    _quietly([*argv, "true"])
-    found = [_timed(lambda: _quietly([*argv, "true"])) for _ in range(count)]
-    _quietly([*argv[:-1], "-O", "exit", argv[-1]])
-    return found
+    _quietly([*ssh, "true"])
+    return [_timed(lambda: _quietly([*ssh, "true"])) for _ in range(count)]
 
 
-def _bulk(set_: Stage, sshd: Sshd) -> None:
-    """A run's output, fetched as a worker does it, beside a bare `cat` on a raw channel."""
+def _bulk(set_: Stage, sshd: Sshd, ssh: list[str]) -> None:
+    """A run's output, fetched from its host, and stored as a worker does it, beside `ssh host cat` and a raw channel."""
     big = sshd.folder / "big"
     big.write_bytes(os.urandom(1 << 20) * BULK_MB)
     with set_.fleet.engine.begin() as conn:
@@ -171,20 +233,41 @@ def _bulk(set_: Stage, sshd: Sshd) -> None:
     asked = about | {"runs": [{"run": "big.1"}], "limit": 1}
     _until(lambda: bool(reach.ask(host, "poll", asked)["runs"]["big.1"].get("result")), "a hundred megabytes")
     line = Line(lines.address_of(host))
-    bare = _timed(lambda: line.run(f"cat {big}", most=BULK_MB + 1 << 20))
+    bare = min(_timed(lambda: _quietly([*ssh, "cat", str(big)])) for _ in range(BULK_TIMES))
+    raw = min(_timed(lambda: line.run(f"cat {big}", most=BULK_MB + 1 << 20)) for _ in range(BULK_TIMES))
     line.close()
-    for piece in (1, 8):
-        took = _timed(lambda piece=piece: _fetch(host, about, piece << 20))  # type: ignore[misc]
-        name = f"ssh: {BULK_MB} MB of a log in pieces of {piece} MB"
-        figure(name, BULK_MB / took * 1000, "MB/s", BULK_MB / bare * 1000)
+    fetched = min(_timed(lambda: _fetch(host, about)) for _ in range(BULK_TIMES))
+    stored = min(_stored(set_) for _ in range(BULK_TIMES))
+    for name, took in (("raw channel", raw), ("fetched", fetched), ("fetched and stored", stored)):
+        figure(f"ssh: {BULK_MB} MB of output, {name}", BULK_MB / took * 1000, "MB/s", BULK_MB / bare * 1000, BULK_TIMES)
     lines.forget()
 
 
-def _fetch(host: Any, about: dict[str, Any], piece: int) -> None:
+def _fetch(host: Any, about: dict[str, Any]) -> None:
     offset = 0
     while offset < BULK_MB << 20:
-        asked = about | {"runs": [{"run": "big.1", "stdout": offset}], "limit": piece}
-        offset += len(base64.b64decode(reach.ask(host, "poll", asked)["runs"]["big.1"]["stdout"]["data"]))
+        asked = about | {"runs": [{"run": "big.1", "stdout": offset}], "limit": looks.PIECE}
+        offset += len(reach.ask(host, "poll", asked)["runs"]["big.1"]["stdout"]["data"])
+
+
+def _stored(set_: Stage) -> float:
+    """How long the workers take for as much output of a run, from the moment when the first of it is in the database,
+    in milliseconds."""
+    task_id, size = _ask_for_one(set_, "much", "much"), BULK_MB << 20
+    have = 0
+    while not have:
+        have = _stored_of(set_, task_id)
+    began, first = time.monotonic(), have
+    while have < size:
+        time.sleep(0.01)
+        have = _stored_of(set_, task_id)
+    return (time.monotonic() - began) * 1000 * size / (size - first)
+
+
+def _stored_of(set_: Stage, task_id: str) -> int:
+    size = sa.select(runs.c.stdout_size).join(tasks, tasks.c.id == runs.c.task_pk).where(tasks.c.task_id == task_id)
+    with set_.fleet.engine.begin() as conn:
+        return int(conn.execute(size).scalar() or 0)
 
 
 def _bare(set_: Stage, command: str, count: int = 50) -> list[float]:
@@ -197,10 +280,11 @@ def _bare(set_: Stage, command: str, count: int = 50) -> list[float]:
     return found
 
 
-def _ask_for_one(set_: Stage, title: str) -> None:
-    asked = {"title": title, "requirements": "Sleep.", "required_capabilities": ["python"], "wants_pull_request": False}
+def _ask_for_one(set_: Stage, title: str, needs: str = "python") -> str:
+    asked = {"title": title, "requirements": "Sleep.", "required_capabilities": [needs], "wants_pull_request": False}
     token = {"Authorization": f"Bearer {set_.config.secret('FLEET_OPERATOR_TOKEN')}"}
-    httpx.post(f"{set_.config.public_url}/api/v1/tasks", json=asked, headers=token, timeout=30).raise_for_status()
+    told = httpx.post(f"{set_.config.public_url}/api/v1/tasks", json=asked, headers=token, timeout=30)
+    return str(told.raise_for_status().json()["task_id"])
 
 
 def _fit(set_: Stage) -> int:
@@ -225,6 +309,11 @@ def _until(happened: Callable[[], bool], what: str, secs: float = 120) -> None:
 def _workers(set_: Stage) -> list[psutil.Process]:
     pids = [child.process.pid for child in set_.keeper.children if child.name.startswith("worker") and child.process]
     return [psutil.Process(pid) for pid in pids]
+
+
+def _connections(set_: Stage, *ports: int) -> int:
+    sockets = [one for worker in _workers(set_) for one in worker.net_connections("tcp")]
+    return sum(bool(one.raddr) and one.raddr.port in ports and one.status == "ESTABLISHED" for one in sockets)
 
 
 def _memory(set_: Stage) -> float:

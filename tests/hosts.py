@@ -16,6 +16,7 @@ from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
 from workers import looks
 from workers import runs as hands
+from workers.crew import Crew
 
 PATIENCE_SECS = 40.0
 
@@ -46,7 +47,7 @@ class LocalHost:
     def look(self, secs: float = 20) -> int:
         """A round of looks after so many seconds; it waits for every host."""
         self.clock.pass_(secs)
-        crew = looks.Crew(4)
+        crew = Crew(4)
         ended = looks.look(self.fleet, crew)
         for one in crew.at_work.values():
             one.result()

@@ -15,7 +15,7 @@ STAGES = {
 LONG = ("tests/chaos/", "tests/journeys/", "tests/workers/test_real_clis", "tests/services/", "tests/webhooks/")
 
 
-class ByFile(LoadScopeScheduling):
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """What a file's tests share (a server, a stage) is started once."""
 
     def __init__(self, config: pytest.Config, log: Any) -> None:

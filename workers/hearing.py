@@ -14,6 +14,7 @@ from app.domain.run import Outcome, Usage, Verdict
 from app.ports import Fleet
 from app.services import quota as limits
 from app.store import logs, places, quota, runs
+from app.store.logs import Piece
 from app.store.tables import Row
 from workers import command, reach
 from workers.clis import shelf
@@ -42,23 +43,24 @@ _ears: OrderedDict[int, _Ear] = OrderedDict()
 _shelf = Lock()
 
 
-def attend(fleet: Fleet, run: Row, news: bool, ended: bool) -> None:
-    """Listen to a run that said something, and end it when it has used up its budget. What goes wrong here holds up no
-    look at a host."""
+def attend(fleet: Fleet, run: Row, news: bool, said: Piece | None = None, budgeted: bool = False) -> None:
+    """Listen to a run that said something, and end one that may have a budget when that is used up. What goes wrong
+    here holds up no look at a host."""
     try:
         if news:
-            listen(fleet, run)
-        if not ended and _may_be_over(fleet, run):
+            listen(fleet, run, said)
+        if budgeted and time.monotonic() > _ear(fleet, run).next_check:  # one that was ended needs a moment to go
             _keep_to_budget(fleet, run)
     except Exception:
         log.exception("a run could not be listened to", run=run["name"])
 
 
-def listen(fleet: Fleet, run: Row) -> Progress:
-    """Catch up with the run's log; its session and progress are written down as soon as they are heard."""
+def listen(fleet: Fleet, run: Row, said: Piece | None = None) -> Progress:
+    """Catch up with the run's log, of which `said` was stored just now; its session and progress are written down as
+    soon as they are heard."""
     ear = _ear(fleet, run)
     with ear.lock:
-        _catch_up(fleet, run, ear)
+        _catch_up(fleet, run, ear, said)
         progress = _priced(ear)
         _keep(fleet, run, ear, progress)
         return progress
@@ -84,12 +86,6 @@ def outcome(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> Outcome:
 def forget(run_id: int) -> None:
     with _shelf:
         _ears.pop(run_id, None)
-
-
-def _may_be_over(fleet: Fleet, run: Row) -> bool:
-    """Not asked again for a moment after it was ended; it needs that long to go."""
-    ear = _ear(fleet, run)
-    return time.monotonic() > ear.next_check and limits.budgets_there_are(fleet)
 
 
 def _keep_to_budget(fleet: Fleet, run: Row) -> None:
@@ -131,8 +127,13 @@ def _new_ear(fleet: Fleet, run: Row) -> _Ear:
     return _Ear(shelf.reader(template["parser"], setting), template)
 
 
-def _catch_up(fleet: Fleet, run: Row, ear: _Ear) -> None:
-    """A gap in the log, where a host left out the middle of a long output, ends the line that it fell into."""
+def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> None:
+    """A gap in the log, where a host left out the middle of a long output, ends the line that it fell into. What was
+    `said` is not read again where it goes on from what was heard."""
+    if said is not None and said.offset == ear.heard:
+        ear.parser.feed(said.data)
+        ear.heard = said.end
+        return
     with fleet.engine.begin() as conn:
         for offset, data in logs.pieces(conn, run["id"], "stdout", ear.heard):
             if offset > ear.heard and ear.heard:

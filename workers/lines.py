@@ -5,19 +5,21 @@ import os
 import threading
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from app.domain.place import Fitness
 from app.store.tables import Row
 from workers import footing
+from workers.answers import Answer, Json, frame
 from workers.away import Distrusted, LeftAlone, Unreachable
 from workers.breaker import Breaker
 from workers.connect import Address, Limits
 from workers.footing import Footing
 from workers.ssh import Line, NotAsked
 
-MOST = 64 << 20  # bytes of an answer: a poll brings a piece of each log, base64
+MOST = 64 << 20  # bytes of an answer: a poll brings a piece of each log
 SECONDS = {"start": 40.0, "poll": 20.0, "cancel": 30.0, "release": 180.0, "probe": 20.0}
+IDLE_SECS = 90.0  # how long a supervisor waits on a line for its next request
 CONNECTING_SECS = 5.0  # how long one caller waits for another that connects: longer, and a dead host holds up threads
 
 
@@ -40,9 +42,9 @@ class Kept:
         self._ready: Ready | None = None
         self.is_distrusted = False
 
-    def ask(self, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """What the supervisor answers to a verb. What may have arrived is not said twice. Raises Unreachable,
-        Distrusted, and LeftAlone where the host failed just before."""
+    def ask(self, verb: str, request: Mapping[str, Any]) -> Json:
+        """What the supervisor answers to a verb. What may have arrived is not said twice, unless that does no harm.
+        Raises Unreachable, Distrusted, and LeftAlone where the host failed just before."""
         try:
             return self._ask(verb, request)
         except NotAsked:  # the connection had died since it was used last
@@ -58,30 +60,41 @@ class Kept:
         if ready is not None:
             ready.line.close()
 
-    def _ask(self, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    @property
+    def is_ready(self) -> bool:
+        ready = self._ready
+        return ready is not None and ready.line.is_open
+
+    def hang_up(self, secs: float = IDLE_SECS) -> None:
+        """End the sessions that nobody has used for so long; the connection stays."""
+        ready = self._ready
+        if ready is not None:
+            ready.line.hang_up(secs)
+
+    def _ask(self, verb: str, request: Mapping[str, Any]) -> Json:
         left = self.breaker.pause()
         if left:
             raise self._left_alone(left)
         ready = self._made_ready(str(request["home"]))
         whole = json.dumps({**request, "path": ready.footing.path}).encode()
-        command = footing.command(ready.footing, ready.supervisor, verb)
+        command, answer = footing.command(ready.footing, ready.supervisor, "serve"), Answer(MOST)
         try:
-            said = ready.line.run(command, whole, MOST, self._seconds.get(verb))
+            secs = self._seconds.get(verb)
+            trouble = ready.line.ask(command, frame(verb, whole), answer, secs, harmless=verb != "start")
         except NotAsked:
             raise
         except Unreachable as why:
             self._failed(why)
             raise
         self.breaker.worked()
-        return self._heard(said)
+        return answer.told() if answer.is_whole else self._given_up(answer, trouble)
 
-    def _heard(self, said: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    def _given_up(self, answer: Answer, trouble: bytes) -> NoReturn:
         """Without a supervisor or an answer of it, what we knew of the host is true no longer."""
-        if said[0].startswith(footing.GONE) or not said[0].strip():
-            self.close()
-        if said[0].startswith(footing.GONE):
+        self.close()
+        if footing.GONE in answer.said:
             raise NotAsked("its supervisor is gone")
-        return said
+        raise Unreachable(f"it gave no answer: {trouble[-500:].decode(errors='replace')}")
 
     def _made_ready(self, home: str) -> Ready:
         """One attempt at a time a process, with growing pauses: far below what sshd's MaxStartups lets in."""
@@ -152,10 +165,20 @@ def address_of(host: Any) -> Address:
 
 
 def keep_only(host_ids: Set[str]) -> None:
-    """Close the lines to all other hosts: nobody goes there any more."""
+    """Close the lines to all other hosts: nobody goes there any more. On those that stay nobody waits in vain."""
     with _lock:
         for host_id in _kept.keys() - host_ids:
             _kept.pop(host_id)[2].close()
+        left = [kept for _, _, kept in _kept.values()]
+    for kept in left:
+        kept.hang_up()
+
+
+def is_open_to(host_id: str) -> bool:
+    """Whether this process has a line there, and it is open as far as we know."""
+    with _lock:
+        known = _kept.get(host_id)
+    return known is not None and known[2].is_ready
 
 
 def forget() -> None:

@@ -3,11 +3,9 @@
 A host that does not answer keeps its own thread busy until its deadline, and nobody else; two never look at the same.
 """
 
-import base64
 import time
-import uuid
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,10 +13,13 @@ from typing import Any
 import structlog
 
 from app.ports import Fleet
-from app.services import report
+from app.services import quota, report
 from app.store import looks, places, runs
+from app.store.logs import Piece
+from app.store.looks import Answered
 from app.store.tables import Row
 from workers import command, hearing, reach
+from workers.crew import Crew
 from workers.reach import Unreachable
 from workers.runs import finish
 
@@ -28,31 +29,20 @@ WAIT_SECS = 2.0  # how long a round waits for its hosts; those that take longer 
 SLOWEST_SECS = 5.0  # between two looks at a host whose runs print nothing
 RARELY_SECS = 15.0  # between two looks at a host that does not answer
 HEART_SECS = 12 * command.HEARTBEAT_SECS  # a supervisor whose heart stands still for so long is not taken for alive
+STREAMS = ("stdout", "stderr")
 log = structlog.get_logger()
 
 
-@dataclass
-class Crew:
-    """The threads of this process that look at hosts, and where they are. `name` holds the hosts in the database."""
+@dataclass(frozen=True)
+class Visit:
+    """A host to look at, with its runs that have not ended as far as we know. `failing`: it did not answer last time;
+    `budgeted`: some run may have a budget."""
 
-    size: int
-    name: str = field(default_factory=lambda: uuid.uuid4().hex)
-    at_work: dict[str, "Future[int]"] = field(default_factory=dict)
-    in_vain: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="look")
-
-    def free(self, failing: bool) -> int:
-        """How many more hosts may be looked at; of those that do not answer only as many as a quarter of us bear."""
-        self.at_work = {host_id: look for host_id, look in self.at_work.items() if not look.done()}
-        idle = self.size - len(self.at_work)
-        return min(idle, max(1, self.size // 4) - len(self.in_vain & self.at_work.keys())) if failing else idle
-
-    def send(self, fleet: Fleet, host_id: str, failing: bool) -> "Future[int]":
-        (self.in_vain.add if failing else self.in_vain.discard)(host_id)
-        look = self.at_work[host_id] = self._threads.submit(_look_at, fleet, host_id, self.name)
-        return look
+    host_id: str
+    host: Row | None
+    runs: list[Row]
+    failing: bool
+    budgeted: bool
 
 
 @cache
@@ -64,93 +54,145 @@ def look(fleet: Fleet, crew: Crew | None = None) -> int:
     """One round: a look at each host that is due, as far as threads are free; returns how many runs were seen to end
     while we waited."""
     crew = crew or _crew(fleet.config.look_threads)
-    sent = [crew.send(fleet, host_id, failing) for host_id, failing in _taken(fleet, crew)]
+    sent = [crew.send(visit.host_id, visit.failing, _look_at, fleet, visit, crew) for visit in _taken(fleet, crew)]
     done, _ = wait(sent, timeout=WAIT_SECS)
     return sum(look.result() for look in done)
 
 
-def _taken(fleet: Fleet, crew: Crew) -> list[tuple[str, bool]]:
+def _taken(fleet: Fleet, crew: Crew) -> list[Visit]:
     """The hosts that are ours to look at now; those that our threads are still at are kept from others."""
     at = fleet.clock()
-    taken: list[tuple[str, bool]] = []
+    taken: dict[str, bool] = {}
     with fleet.engine.begin() as conn:
         looks.begin(conn, at)
         for failing in (False, True):
             room = crew.free(failing) - len(taken)
             if room > 0:
-                taken += [(host_id, failing) for host_id in looks.take(conn, crew.name, at, room, failing)]
+                taken |= dict.fromkeys(looks.take(conn, crew.name, at, room, failing), failing)
         if crew.at_work:
             looks.renew(conn, crew.name, crew.at_work, at)
-    return taken
+        if not taken:
+            return []
+        hosts, ours = places.hosts_named(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at)
+        budgeted = quota.budgets_there_are(conn)
+    return [Visit(name, hosts.get(name), ours[name], failing, budgeted) for name, failing in taken.items()]
 
 
-def _look_at(fleet: Fleet, host_id: str, holder: str) -> int:
+def _look_at(fleet: Fleet, visit: Visit, crew: Crew) -> int:
     """One host: what is new of its runs; returns how many ended. What breaks is logged, and holds up no other."""
-    config = fleet.config
+    config, host_id = fleet.config, visit.host_id
     try:
-        seen = _fetch(fleet, host_id)
+        seen = _fetch(fleet, visit, crew)
     except Exception as why:
         if not isinstance(why, Unreachable):
             log.exception("a look broke", host=host_id)
         log.warning("a host could not be looked at", host=host_id, why=str(why))
         with fleet.engine.begin() as conn:
             every = (config.look_secs, RARELY_SECS)
-            looks.failed(conn, holder, host_id, fleet.clock(), every, fleet.mask.text(str(why)))
+            looks.failed(conn, crew.name, host_id, fleet.clock(), every, fleet.mask.text(str(why)))
         return 0
-    with fleet.engine.begin() as conn:
-        every = (config.look_secs, SLOWEST_SECS)
-        looks.answered(conn, holder, host_id, fleet.clock(), every, seen.news, seen.disk_free)
+    answered = Answered(host_id, seen.news, seen.disk_free, seen.alive)
+    crew.note(fleet, answered, SLOWEST_SECS)
     return seen.ended
 
 
 @dataclass
 class Seen:
-    """What a look has brought: how many runs ended, whether anything was new."""
+    """What a look has brought: how many runs ended, which are alive, whether anything was new."""
 
     ended: int = 0
     news: bool = False
     disk_free: int | None = None
+    alive: list[int] = field(default_factory=list)
 
 
-def _fetch(fleet: Fleet, host_id: str) -> Seen:
-    """Poll until there is no more, or others should have a turn."""
-    with fleet.engine.begin() as conn:
-        host, ours = places.host(conn, host_id), runs.open_on_host(conn, host_id)
+Offsets = dict[str, dict[str, int]]  # of each run and stream, where its log goes on
+
+
+def _fetch(fleet: Fleet, visit: Visit, crew: Crew) -> Seen:
+    """Poll until there is no more, or others should have a turn. Where there is more, the next answer is on its way
+    while this one is taken in."""
+    host, ours = visit.host, visit.runs
     seen, until = Seen(), time.monotonic() + TURN_SECS
     offsets = {run["name"]: {"stdout": run["stdout_size"], "stderr": run["stderr_size"]} for run in ours}
-    while host is not None and ours:
-        answer = reach.ask(host, "poll", _asked(fleet, host, ours, offsets))
-        seen.disk_free = answer.get("disk_free")
-        ours = _take_in(fleet, ours, answer["runs"], offsets, seen)
-        if time.monotonic() > until:
-            break
-    return seen
+    if host is None or not ours:
+        return seen
+    answer = reach.ask(host, "poll", _asked(fleet, host, ours, offsets))
+    while True:
+        seen.disk_free, told = answer.get("disk_free"), answer["runs"]
+        behind = [run for run in ours if _is_behind(told[run["name"]])]
+        after, ahead = _after(fleet, behind, told), None
+        if behind and time.monotonic() < until:
+            ahead = crew.ahead.submit(reach.ask, host, "poll", _asked(fleet, host, behind, after))
+        _take_in(fleet, visit, ours, told, offsets, seen)
+        if ahead is None:
+            return seen
+        answer, ours = ahead.result(), behind
+        if any(offsets[name] != expected for name, expected in after.items()):  # somebody else took it in meanwhile
+            return seen
 
 
-def _asked(fleet: Fleet, host: Row, ours: list[Row], offsets: Mapping[str, dict[str, int]]) -> dict[str, Any]:
+def _is_behind(told: Mapping[str, Any]) -> bool:
+    """Whether there is more of a run's logs than was told."""
+    pieces = [told[stream] for stream in STREAMS] if told.get("known") else []
+    return any(piece["data"] and piece["offset"] + len(piece["data"]) < piece["size"] for piece in pieces)
+
+
+def _after(fleet: Fleet, behind: list[Row], told: Mapping[str, Any]) -> Offsets:
+    """Where the logs go on when what was told is taken in."""
+    return {run["name"]: {stream: _end(fleet, told[run["name"]], stream) for stream in STREAMS} for run in behind}
+
+
+def _end(fleet: Fleet, told: Mapping[str, Any], stream: str) -> int:
+    piece = told[stream]
+    end: int = piece["offset"] + len(piece["data"])
+    return end if _is_last(told, stream) else end - fleet.mask.cut(piece["data"])
+
+
+def _is_last(told: Mapping[str, Any], stream: str) -> bool:
+    """Whether this is all that the log will ever have."""
+    piece = told[stream]
+    return bool(told.get("result")) and piece["offset"] + len(piece["data"]) >= piece["size"]
+
+
+def _asked(fleet: Fleet, host: Row, ours: list[Row], offsets: Offsets) -> dict[str, Any]:
     asked = [{"run": run["name"], **offsets[run["name"]]} for run in ours]
     return command.about(fleet, host) | {"runs": asked, "limit": PIECE}
 
 
 def _take_in(
-    fleet: Fleet, ours: list[Row], told: Mapping[str, Any], offsets: Mapping[str, dict[str, int]], seen: Seen
-) -> list[Row]:
-    """What a host says of our runs; returns those whose log has more to fetch."""
-    known = [run for run in ours if told[run["name"]].get("known")]
-    report.beats(fleet, [run for run in known if run["started_at"] and _lives(told[run["name"]])])
-    more = []
-    for run in known:
+    fleet: Fleet, visit: Visit, ours: list[Row], told: Mapping[str, Any], offsets: Offsets, seen: Seen
+) -> None:
+    """What a host says of our runs."""
+    for run in [run for run in ours if run["ended_at"]]:
+        _hear_late(fleet, run, told[run["name"]], offsets[run["name"]], seen)
+    ours = [run for run in ours if not run["ended_at"]]
+    for run in [run for run in ours if told[run["name"]].get("known")]:
         one = told[run["name"]]
         if run["started_at"] is None:
             report.started(fleet, run)
-        if _hear(fleet, run, one, offsets[run["name"]], seen):
-            more.append(run)
-        elif one.get("result"):
+        elif _lives(one):
+            seen.alive.append(run["id"])
+        _hear(fleet, run, one, offsets[run["name"]], seen, visit.budgeted)
+        if _is_behind(one):
+            continue
+        if one.get("result"):
             seen.ended += _guarded_finish(fleet, run, one["result"])
             seen.news = True
         elif one.get("step") != "agent":  # it will go on soon
             seen.news = True
-    return more
+
+
+def _hear_late(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen) -> None:
+    """The rest of the log of a run that was given up, and how it ended after all: for people to read, it moves
+    nothing any more."""
+    if told.get("known"):
+        _take_log(fleet, run, told, offsets, seen)
+    result = told.get("result") if told.get("known") else {"end": "unknown", "reason": "its host knows nothing of it"}
+    if result and not _is_behind(told):
+        with fleet.engine.begin() as conn:
+            runs.heard_late(conn, run["id"], fleet.mask.json(dict(result)))
+        log.info("a run that was given up was heard of", run=run["name"], end=result.get("end"))
 
 
 def _lives(told: Mapping[str, Any]) -> bool:
@@ -158,20 +200,22 @@ def _lives(told: Mapping[str, Any]) -> bool:
     return bool(told.get("result")) or (told.get("beat_age") or 0) < HEART_SECS
 
 
-def _hear(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen) -> bool:
-    """Take in the new bytes of a run's logs; True while there are more to fetch."""
-    behind = news = False
-    for stream in ("stdout", "stderr"):
+def _hear(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen, budgeted: bool) -> None:
+    """Take in the new bytes of a run's logs, and listen to them."""
+    new = _take_log(fleet, run, told, offsets, seen)
+    hearing.attend(fleet, run, bool(new), new.get("stdout"), budgeted and not told.get("result"))
+
+
+def _take_log(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen) -> dict[str, Piece]:
+    """What is new of each stream, stored."""
+    new: dict[str, Piece] = {}
+    for stream in STREAMS:
         piece = told[stream]
-        data, size = base64.b64decode(piece["data"]), piece["size"]
-        whole = piece["offset"] + len(data) >= size
-        if data or piece["offset"] > offsets[stream]:
-            last = whole and bool(told.get("result"))
-            offsets[stream] = report.log(fleet, run, stream, piece["offset"], data, more=not last, gap=True)
-            seen.news = news = True
-        behind |= not whole and bool(data)
-    hearing.attend(fleet, run, news, ended=bool(told.get("result")))
-    return behind
+        if piece["data"] or piece["offset"] > offsets[stream]:
+            more = not _is_last(told, stream)
+            new[stream] = report.log(fleet, run, stream, piece["offset"], piece["data"], more=more, gap=True)
+            offsets[stream], seen.news = new[stream].end, True
+    return new
 
 
 def _guarded_finish(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> int:

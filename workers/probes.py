@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from workers.away import Distrusted, Unreachable
 from workers.clis import shelf
 
 AT_ONCE = 16
+CALLED_AT_ONCE = AT_ONCE  # hosts to which this process makes a line in a round
 ROUND_SECS = 3.0  # how long a round waits for its looks; those that take longer go on without it
 log = structlog.get_logger()
 
@@ -27,8 +29,13 @@ def look(fleet: Fleet) -> int:
     """Look at every host that is due; returns how many of those that answered in time take work now that did not."""
     hosts = inspect.due(fleet)
     with fleet.engine.begin() as conn:
-        reach.keep_only({host.host_id for host in places.all_hosts(conn) if host.fitness is not Fitness.QUARANTINED})
+        known = places.all_hosts(conn)
+        reach.keep_only({host.host_id for host in known if host.fitness is not Fitness.QUARANTINED})
+        cold = reach.without_line(host.host_id for host in known if host.takes_work and not host.is_local)
+        strangers = places.hosts_named(conn, cold[:CALLED_AT_ONCE]) if cold else {}
     looks = [_pool().submit(_one, fleet, host) for host in hosts]
+    for host in strangers.values():
+        _pool().submit(_call, fleet, host)
     done, _ = wait(looks, timeout=ROUND_SECS)
     return sum(look.result() for look in done)
 
@@ -74,6 +81,13 @@ def _one(fleet: Fleet, host: Row) -> bool:
     except Exception:
         log.exception("a look at a host broke", host=host["host_id"])
     return False
+
+
+def _call(fleet: Fleet, host: Row) -> None:
+    """Have a line to a host that takes work before the first start goes there: to connect takes longer than all else of
+    it."""
+    with suppress(Unreachable):
+        reach.ask(host, "poll", command.about(fleet, host) | {"runs": []})
 
 
 @cache

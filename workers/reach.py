@@ -7,7 +7,7 @@ import py_compile
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 from app.domain.place import Fitness
 from app.ports import Fleet
 from app.store.tables import Row
+from workers import answers
 from workers.away import LeftAlone, Unable, Unreachable
 
 __all__ = ["Unable", "Unreachable", "ask", "home", "keep_only", "tell"]
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
-SECONDS = 60
+SECONDS, MOST = 60, 64 << 20  # of an answer: time and bytes
 KEPT = (
     "PATH",
     "HOME",
@@ -38,16 +39,16 @@ _listeners: list[Listener] = []
 
 def ask(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """The supervisor's answer. Raises Unreachable, or Refused where the host says that it cannot be done."""
+    if host.get("fitness") == Fitness.QUARANTINED:
+        raise LeftAlone(f"{host['host_id']} is in quarantine, and is not asked: {host['why']}")
     if host["hostname"] == "localhost":
         return _ask_locally(host, verb, request)
-    if host["fitness"] == Fitness.QUARANTINED:
-        raise Unreachable(f"{host['host_id']} is in quarantine, and is not asked: {host['why']}")
     try:
-        said, trouble = _ask_over_ssh(host, verb, request)
+        answer = _ask_over_ssh(host, verb, request)
     except Unreachable as why:
         _hear(host, why)
         raise type(why)(f"{host['host_id']} did not answer `{verb}`: {why}") from why
-    return _answer(host, verb, said, trouble)
+    return _unless_unable(host, verb, answer)
 
 
 def tell(listener: Listener) -> None:
@@ -61,6 +62,16 @@ def keep_only(host_ids: Set[str]) -> None:
         sys.modules["workers.lines"].keep_only(host_ids)
 
 
+def without_line(host_ids: Iterable[str]) -> list[str]:
+    """Those of these hosts, reached over SSH, to which this process has no open line."""
+    wanted = list(host_ids)
+    if not wanted:
+        return []
+    from workers import lines  # noqa: PLC0415 - as below
+
+    return [host_id for host_id in wanted if not lines.is_open_to(host_id)]
+
+
 def home(fleet: Fleet, host: Row) -> str:
     """The folder on the host that is ours."""
     return host["work_dir"] or (
@@ -68,7 +79,7 @@ def home(fleet: Fleet, host: Row) -> str:
     )
 
 
-def _ask_over_ssh(host: Row, verb: str, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def _ask_over_ssh(host: Row, verb: str, request: Mapping[str, Any]) -> answers.Json:
     from workers import lines  # noqa: PLC0415 - a fleet of localhost alone is spared 20 MB of paramiko
 
     return lines.to(host).ask(verb, request)
@@ -94,19 +105,17 @@ def _ask_locally(host: Row, verb: str, request: Mapping[str, Any]) -> dict[str, 
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unreachable(f"{host['host_id']} did not answer `{verb}`: {error}") from error
-    return _answer(host, verb, done.stdout, done.stderr)
+    answer = answers.read(done.stdout, MOST)
+    if answer is None:
+        said = done.stderr[-500:].decode(errors="replace")
+        raise Unreachable(f"{host['host_id']} gave no answer to `{verb}`: {said}")
+    return _unless_unable(host, verb, answer)
 
 
-def _answer(host: Row, verb: str, stdout: bytes, stderr: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(stdout.rstrip().rpartition(b"\n")[2])  # a shell's profile may have printed something first
-    except ValueError as error:
-        raise Unreachable(
-            f"{host['host_id']} gave no answer to `{verb}`: {stderr[-500:].decode(errors='replace')}"
-        ) from error
+def _unless_unable(host: Row, verb: str, answer: answers.Json) -> answers.Json:
     if "error" in answer:
         raise Unable(f"{host['host_id']} could not `{verb}`: {answer['error']}")
-    return dict(answer)
+    return answer
 
 
 @cache

@@ -1,6 +1,7 @@
 """Starts, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
 
 from collections.abc import Mapping
+from concurrent.futures import wait
 from typing import Any
 
 import structlog
@@ -12,34 +13,49 @@ from app.ports import Fleet
 from app.services import inspect, quota, report, salvage, settle, start
 from app.store import debts, looks, places, runs
 from app.store.tables import Row
-from workers import command, hearing, reach
+from workers import command, hearing, payers, reach
+from workers.payers import Busy
 from workers.reach import Unable, Unreachable
 
 GRACE_SECS = 10
+WAIT_SECS = 5.0  # how long a round waits for what it sent to hosts
+SOON_SECS = 0.3
 log = structlog.get_logger()
 
 
 def pay(fleet: Fleet) -> int:
-    """Pay the debts to hosts that are due, starts and stops; returns how many were tried."""
+    """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a
+    host that does not answer is left to its thread."""
     with fleet.engine.begin() as conn:
-        owed = debts.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=5)
-    for debt in owed:
+        owed = debts.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=payers.crew.free())
+    wait([payers.crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
+    return len(owed)
+
+
+def _pay(fleet: Fleet, debt: Row) -> None:
+    try:
         if debt["kind"] == Debt.START:
             _start(fleet, debt)
         else:
             settle.pay(fleet, debt, lambda fleet, task, debt: _stop(fleet, task.id, debt["run"]))
-    return len(owed)
+    except Exception:  # it is ours for a while yet, and then anybody's
+        log.exception("a debt to a host could not be paid", kind=debt["kind"], task=debt["task_pk"])
 
 
 def _start(fleet: Fleet, debt: Row) -> None:
+    order = None
     try:
         order = start.order(fleet, debt)
-        if order is not None and report.may_start(fleet, order.run):
-            _carry_out(fleet, order)
+        if order is not None:
+            with payers.crew.at(order.host["host_id"]):
+                if report.may_start(fleet, order.run):
+                    _carry_out(fleet, order)
+    except Busy as soon:
+        return _start_later(fleet, debt, str(soon), SOON_SECS)
     except Unavailable as later:
         return _start_later(fleet, debt, str(later))
     except Unreachable as unknown:
-        return _ask_again(fleet, debt, unknown)
+        return _ask_again(fleet, debt, order.run if order else None, unknown)
     except Refused as no:
         return _cannot_start(fleet, debt, no)
     with fleet.engine.begin() as conn:
@@ -59,16 +75,15 @@ def _carry_out(fleet: Fleet, order: start.Order) -> None:
     log.info("start", run=order.run["name"], host=order.host["host_id"], answer=answer.get("state"))
 
 
-def _start_later(fleet: Fleet, debt: Row, why: str) -> None:
+def _start_later(fleet: Fleet, debt: Row, why: str, secs: float | None = None) -> None:
     """The confirm deadline says when it is too late; an outdated start is paid without being carried out."""
     with fleet.engine.begin() as conn:
-        debts.postpone(conn, debt, fleet.clock(), fleet.mask.text(why))
+        debts.postpone(conn, debt, fleet.clock(), fleet.mask.text(why), secs)
 
 
-def _ask_again(fleet: Fleet, debt: Row, why: Unreachable) -> None:
-    """Said again, a start changes nothing. Where it may have arrived, the run waits for its host to come back."""
-    with fleet.engine.begin() as conn:
-        run = runs.get(conn, debt["task_pk"], debt["run"])
+def _ask_again(fleet: Fleet, debt: Row, run: Row | None, why: Unreachable) -> None:
+    """Said again, a start changes nothing. Where it may have arrived, now or before, the run waits for its host to come
+    back; where it surely did not, the deadline of before we asked holds again."""
     if run is not None and (isinstance(why, Unable) or why.never_asked):
         report.did_not_start(fleet, run)
     _start_later(fleet, debt, str(why))

@@ -1,22 +1,37 @@
 """A line to a host: one SSH connection that several threads use, each answer bounded in size and time."""
 
-import itertools
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import paramiko
 
 from workers import deadlines
+from workers.answers import Answer
 from workers.away import Unreachable
 from workers.connect import AWAY, Address, Limits, connect, in_words
+from workers.room import Room
 
 SESSIONS = 8  # at once on one connection; sshd's MaxSessions is 10
-PIECE, MOST_STDERR = 1 << 16, 1 << 16
+KEPT = 2  # of these wait for the next request: a look and a start
+PIECE, MOST_STDERR = 1 << 20, 1 << 16  # paramiko moves what is left of its buffer after each piece
 MARGIN_SECS = 2.0  # a session that is late is given up; a connection on which even that takes long is cut
-MOST_ALONE = 8  # refusals while no other session of ours is open
 WAKE_SECS = 1.0  # how often paramiko's thread looks up; its own 0.1 s costs 1 % of a core for 100 idle hosts
+
+
+class Session:
+    """A channel with a command at its other end."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self.channel = channel
+        self.command: str | None = None  # one that stays, and can be asked again
+        self.is_fit = False  # it has answered all that it was asked
+        self.used_at = time.monotonic()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its other end, as far as we have heard, still listens."""
+        return not (self.channel.closed or self.channel.eof_received)
 
 
 class Line:
@@ -25,7 +40,7 @@ class Line:
     def __init__(self, address: Address, limits: Limits | None = None) -> None:
         """Connect. Raises Unreachable or Distrusted."""
         self.limits = limits = limits or Limits()
-        self._room = Room(SESSIONS)
+        self._room, self._idle = Room(SESSIONS), list[Session]()
         self._opened = connect(address, limits)
         self._transport = self._opened.transport
         for sock in self._opened.sockets:
@@ -45,13 +60,43 @@ class Line:
         Everything within `secs`, or the limit for answers. Raises Unreachable."""
         secs = self.limits.answer if secs is None else secs
         until = time.monotonic() + secs
-        with self._session(until) as channel, deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step:
+        with self._session(until) as session, deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step:
+            channel = session.channel
             try:
                 channel.exec_command(command)
                 self._say(channel, said)
                 return self._heard(channel, most, until)
             except AWAY as why:
                 raise Unreachable(in_words("its answer", why, secs, step.is_late)) from why
+
+    def ask(
+        self, command: str, said: bytes, answer: Answer, secs: float | None = None, harmless: bool = False
+    ) -> bytes:
+        """Say something to a command that stays on the line, until its answer is whole; it is started where none waits
+        for us. What it said on stderr, where it ended instead. Raises Unreachable; NotAsked where it surely did not
+        hear us, and where one that had waited ended without a word and to say it again would be `harmless`."""
+        secs = self.limits.answer if secs is None else secs
+        until = time.monotonic() + secs
+        with (
+            self._session(until, command) as session,
+            deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step,
+        ):
+            try:
+                if session.command is None:
+                    session.channel.exec_command(command)
+                    session.command = command
+                had_waited = self._tell(session, said)
+                trouble = self._listen(session, answer, until)
+            except AWAY as why:
+                raise Unreachable(in_words("its answer", why, secs, step.is_late)) from why
+        if had_waited and harmless and not answer.is_whole and not answer.said:
+            raise NotAsked("the session had ended")
+        return trouble
+
+    def hang_up(self, secs: float) -> None:
+        """End the sessions that nobody has used for so long."""
+        for session in self._taken_out(lambda one: time.monotonic() - one.used_at > secs):
+            self._end(session)
 
     def _say(self, channel: paramiko.Channel, said: bytes) -> None:
         """A command that ended without reading all of it has said why, and that is still to be heard."""
@@ -62,22 +107,79 @@ class Line:
             if isinstance(why, TimeoutError) or not self.is_open:
                 raise
 
+    def _tell(self, session: Session, said: bytes) -> bool:
+        """Whether it had waited for us. Whoever has not heard all of it does nothing of it."""
+        had_waited, session.is_fit = session.is_fit, False
+        try:
+            session.channel.sendall(said)
+        except OSError as why:
+            if isinstance(why, TimeoutError):
+                raise
+            if had_waited:
+                raise NotAsked("the session had ended") from why
+            if not self.is_open:
+                raise
+        return had_waited
+
+    def _listen(self, session: Session, answer: Answer, until: float) -> bytes:
+        channel = session.channel
+        while not answer.is_whole:
+            channel.settimeout(max(0.01, until - time.monotonic()))
+            data = channel.recv(PIECE)
+            if not data:
+                return channel.recv_stderr(MOST_STDERR) if channel.recv_stderr_ready() else b""
+            answer.feed(data)
+        session.is_fit, session.used_at = True, time.monotonic()
+        return b""
+
     @contextmanager
-    def _session(self, until: float) -> Iterator[paramiko.Channel]:
-        """A channel; when the host has no room for another, one after a channel of ours has closed."""
+    def _session(self, until: float, command: str | None = None) -> Iterator[Session]:
+        """One that waits with that command; else a new one, and when the host has no room for another, one after a
+        session of ours has ended."""
         for _ in self._room.tries(until):
             with self._room.taken(until):
-                channel = self._channel()
-                if channel is None:
+                session = self._waiting(command) or self._new()
+                if session is None:
                     continue
                 try:
-                    yield channel
+                    yield session
                 finally:
-                    with suppress(*AWAY), deadlines.watch.within(self.limits.channel, self._opened.cut):
-                        channel.close()
+                    if session.is_fit and len(self._idle) < KEPT:
+                        self._idle.append(session)
+                    else:
+                        self._end(session)
                     self._room.ended += 1
                 return
         raise Unreachable("it opens no session for us: has it a MaxSessions of 0?")
+
+    def _waiting(self, command: str | None) -> Session | None:
+        while command and self._idle:
+            with suppress(IndexError):  # another thread was quicker
+                session = self._idle.pop()
+                if session.is_there and session.command == command:
+                    return session
+                self._end(session)
+        return None
+
+    def _taken_out(self, which: Callable[[Session], bool]) -> list[Session]:
+        out = []
+        for session in [one for one in list(self._idle) if which(one)]:
+            with suppress(ValueError):  # another thread was quicker
+                self._idle.remove(session)
+                out.append(session)
+        return out
+
+    def _new(self) -> Session | None:
+        """None where the host refuses."""
+        channel = self._channel()
+        if channel is None:  # perhaps for those of ours that only wait
+            for session in self._taken_out(lambda _: True):
+                self._end(session)
+        return Session(channel) if channel else None
+
+    def _end(self, session: Session) -> None:
+        with suppress(*AWAY), deadlines.watch.within(self.limits.channel, self._opened.cut):
+            session.channel.close()
 
     def _channel(self) -> paramiko.Channel | None:
         """None where the host refuses."""
@@ -110,38 +212,3 @@ class NotAsked(Unreachable):
     """The connection was dead before anything was said: whoever makes another may ask again."""
 
     never_asked = True
-
-
-class Room:
-    """How many sessions may be open at once on a connection; less where the host says so."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self._open, self.ended, self._news = most, 0, 0, threading.Condition()
-
-    @contextmanager
-    def taken(self, until: float) -> Iterator[None]:
-        with self._news:
-            if not self._news.wait_for(lambda: self._open < self.most, max(0.0, until - time.monotonic())):
-                raise Unreachable("all its sessions are busy")
-            self._open += 1
-        try:
-            yield
-        finally:
-            with self._news:
-                self._open -= 1
-                self._news.notify_all()
-
-    def tries(self, until: float) -> Iterator[int]:
-        """Try, and after each refusal again with less at once: when one of ours has ended, or a little later, since the
-        host may not have noticed yet. Where none of ours is open, it is no use for long."""
-        alone, seen = 0, self.ended
-        for number in itertools.count():
-            yield number
-            with self._news:
-                alone = 0 if self._open or seen != self.ended else alone + 1
-                seen = self.ended
-                self.most = max(1, self._open)
-                left = until - time.monotonic()
-                if alone > MOST_ALONE or left <= 0:
-                    return
-                self._news.wait(min(left, 0.02 * 2 ** min(number, 5)))

@@ -1,6 +1,9 @@
 """The one file that is copied to hosts: it starts, watches, cancels and releases coding-agent runs there.
 
-    python3 -I -S supervisor.py start|poll|cancel|release|probe  < request.json  > answer.json
+    python3 -I -S supervisor.py start|poll|cancel|release|probe  < request.json  > answer
+    python3 -I -S supervisor.py serve  < `<verb> <bytes>`, the request, the next one ...  > an answer each
+
+An answer is one line of JSON and as many raw bytes behind it as its `bytes` says: what logs have grown by.
 
 A run is a folder, and the folder is the truth about it. `start` makes it and leaves behind a supervisor, which
 takes the run through its steps, prepare -> agent -> validate -> deliver, even if nobody asks for an hour. Each
@@ -46,6 +49,7 @@ NOT_IN_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|/\.|@\{|\.lock(/|\
 STREAMS = ("stdout", "stderr")
 ABANDONED_SECS = 3  # a folder without state.json whose maker has not locked it for so long belongs to nobody
 PATIENCE_SECS = 10  # how long we wait for another process to do its part
+IDLE_SECS = 600  # how long a supervisor stays on a line on which nothing is said; whoever calls hangs up before that
 RESERVE_BYTES = 64 << 10  # kept free in a run's folder, so that a full disk still takes its result
 LINGERING = "/var/lib/systemd/linger"  # whose systemd goes on when they log out
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -66,19 +70,79 @@ class Ended(Exception):
 
 # ------------------------------------------------------------------------------------------------- the verbs
 def main() -> None:
+    verb = sys.argv[1] if len(sys.argv) == 2 else ""
+    if verb == "serve":
+        serve()
+    answer = answered(verb, sys.stdin.buffer.read())
+    tell(answer)
+    os._exit(2 if "error" in answer else 0)
+
+
+def serve() -> NoReturn:
+    """Stay on the line and answer one request after the other: starting Python for each would take ten times as long.
+
+    All but a poll is carried out by a child, so that nothing is left of it here: no lock, no credential.
+    """
+    warm_up()
+    while select.select([0], [], [], IDLE_SECS)[0]:
+        verb, _, size = sys.stdin.buffer.readline().decode().partition(" ")
+        if not size:
+            break
+        text = sys.stdin.buffer.read(int(size))
+        if len(text) < int(size):
+            break
+        if verb == "poll":
+            tell(answered(verb, text))
+        elif not by_a_child(verb, text):
+            break
+    os._exit(0)
+
+
+def by_a_child(verb: str, text: bytes) -> bool:
+    """False where it died without a word: whoever waits for one shall hear that there will be none."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            tell(answered(verb, text))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def answered(verb: str, text: bytes) -> Json:
+    """What is to be told of a request."""
     try:
-        verb = sys.argv[1] if len(sys.argv) == 2 else ""
         if verb not in VERBS:
-            raise Refused(f"'{verb}' is not a verb: use one of {', '.join(VERBS)}")
-        answer = VERBS[verb](checked(verb, sys.stdin.buffer.read()))
+            raise Refused(f"'{verb}' is not a verb: use one of {', '.join(VERBS)}, serve")
+        return VERBS[verb](checked(verb, text))
     except (Refused, Ended) as why:
-        answer = {"error": str(why)}
+        return {"error": str(why)}
     except OSError as why:
-        answer = {"error": f"this host could not {verb}: {why}; put that right, then ask again"}
+        return {"error": f"this host could not {verb}: {why}; put that right, then ask again"}
     except (AttributeError, KeyError, TypeError, ValueError) as why:
-        answer = {"error": f"a field of the request to {verb} has the wrong shape ({why}): put that right"}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.exit(2 if "error" in answer else 0)
+        return {"error": f"a field of the request to {verb} has the wrong shape ({why}): put that right"}
+
+
+def tell(answer: Json) -> None:
+    """A line of JSON, and the raw bytes that it speaks of."""
+    raw: list[bytes] = answer.pop("raw", [])
+    head = json.dumps({"bytes": sum(map(len, raw)), **answer})
+    for piece in [head.encode() + b"\n", *raw]:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(1, rest) :]
+
+
+def warm_up() -> None:
+    """Load what a start needs, for the children to find it there."""
+    folder_name("")
+    try:
+        import ctypes
+
+        ctypes.CDLL(None)
+    except (ImportError, OSError):
+        pass
 
 
 def start(request: Json) -> Json:
@@ -98,8 +162,9 @@ def start(request: Json) -> Json:
 def poll(request: Json) -> Json:
     """How all these runs are, and what their logs have grown by since the given offsets.
 
-    `offset` is where `data` begins: go on at offset + its length. Where it lies behind the offset that was asked for,
-    the bytes between were left out of the log. `limit` bounds the bytes before base64.
+    Of each log `length` raw bytes follow the answer, the first of them `at` bytes behind its line. `offset` is where
+    they stand in the log: go on at offset + length. Where it lies behind the offset that was asked for, the bytes
+    between were left out of the log. `limit` bounds all the raw bytes.
     """
     answers: Json = {}
     logs: list[tuple[int, str, int, Json]] = []
@@ -110,10 +175,10 @@ def poll(request: Json) -> Json:
         for name in STREAMS if answer["known"] else ():
             sizes = (answer["result"] or {}).get("logs") or {}
             path, begin, end = next_piece(run.file(name + ".log"), asked.get(name) or 0, sizes.get(name, 0))
-            answer[name] = {"offset": begin, "size": end, "data": ""}
+            answer[name] = {"offset": begin, "size": end, "at": 0, "length": 0}
             logs.append((max(0, end - begin), path, begin, answer[name]))
-    share_out(logs, request.get("limit") or 262144)
-    return {"now": time.time(), "boot_id": boot_id(), "disk_free": disk_free(request), "runs": answers}
+    raw = share_out(logs, request.get("limit") or 262144)
+    return {"now": time.time(), "boot_id": boot_id(), "disk_free": disk_free(request), "runs": answers, "raw": raw}
 
 
 def cancel(request: Json) -> Json:
@@ -463,17 +528,18 @@ def size_of(path: str) -> int:
         return 0
 
 
-def share_out(logs: list[tuple[int, str, int, Json]], budget: int) -> None:
-    """Fill in the new bytes of each log. Those with little news come first and leave the rest to others."""
-    import base64
-
+def share_out(logs: list[tuple[int, str, int, Json]], budget: int) -> list[bytes]:
+    """The new bytes of each log. Those with little news come first and leave the rest to others."""
+    raw: list[bytes] = []
+    at = 0
     logs.sort(key=lambda log: log[0])
     for position, (news, path, offset, answer) in enumerate(logs):
         share = max(1, budget // (len(logs) - position))
         if news:
-            data = read_piece(path, offset, min(news, share))
-            answer["data"] = base64.b64encode(data).decode()
-            budget -= len(data)
+            raw.append(read_piece(path, offset, min(news, share)))
+            answer.update(at=at, length=len(raw[-1]))
+            at, budget = at + len(raw[-1]), budget - len(raw[-1])
+    return raw
 
 
 def read_piece(path: str, offset: int, most: int) -> bytes:

@@ -74,11 +74,14 @@ def _is_last(run: Row, kept: list[Row], chosen: list[Row]) -> bool:
 
 
 def _let_go(fleet: Fleet, host: Row, run: Row, last: bool) -> bool:
-    """True when the host keeps nothing of the run any more. One whose end was never heard is ended first."""
+    """True when the host keeps nothing of the run any more. One whose end was never heard is ended first, and the rest
+    of its log waited for."""
     request = _request(fleet, host, run, worktree=last)
     try:
-        if run["result"] is None and reach.ask(host, "cancel", _about(fleet, host, run))["state"] == "cancelling":
-            return False
+        if run["result"] is None:
+            cancelled = reach.ask(host, "cancel", _about(fleet, host, run))["state"]
+            if cancelled == "cancelling" or _is_waited_for(fleet, run):
+                return False
         answer = reach.ask(host, "release", request)
     except (Unable, Refused) as why:
         log.warning("a run could not be released", run=run["name"], host=host["host_id"], why=str(why))
@@ -87,6 +90,11 @@ def _let_go(fleet: Fleet, host: Row, run: Row, last: bool) -> bool:
         runs.released(conn, run["id"], fleet.clock(), answer.get("saved"))
     log.info("released", run=run["name"], host=host["host_id"], saved=answer.get("saved"))
     return True
+
+
+def _is_waited_for(fleet: Fleet, run: Row) -> bool:
+    """Whether looks at its host still want to hear of it."""
+    return bool(run["end"] == "expired" and run["ended_at"] >= fleet.clock() - runs.UNHEARD)
 
 
 def _about(fleet: Fleet, host: Row, run: Row) -> dict[str, Any]:

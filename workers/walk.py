@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from app.domain.place import figures
-from workers import footing, probes, reach
+from workers import answers, footing, probes, reach
 from workers.away import Unreachable
 from workers.connect import Address, Limits, host_key
 from workers.lines import MOST, address_of
@@ -42,7 +42,7 @@ def walk(request: Json) -> Iterator[Json]:
             said, _ = line.run(
                 footing.command(found, put, verb), json.dumps({**asked, "path": found.path}).encode(), MOST
             )
-            return dict(json.loads(said.rstrip().rpartition(b"\n")[2]))
+            return answers.read(said, MOST) or {"error": "it gave no answer"}
 
         yield from _what_is_there(ask, request)
     finally:

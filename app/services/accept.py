@@ -50,7 +50,7 @@ def log(fleet: Fleet, agent_id: str, told: Json) -> tuple[int, bool]:
     piece left a gap, and was not taken. Raises Refused."""
     with reading(fleet.engine) as conn:
         held = lease.owned(conn, agent_id, told["task_id"], told["lease"])
-    size = report.log(fleet, held.run, told["stream"], told["offset"], told["data"])
+    size = report.log(fleet, held.run, told["stream"], told["offset"], told["data"]).end
     return size, told["offset"] > size
 
 

@@ -36,10 +36,11 @@ def away(fleet: Fleet, host_id: str, why: str) -> None:
 
 
 def distrusted(fleet: Fleet, host_id: str, why: str) -> None:
-    """A host showed another key than the pinned one, or refused ours: nobody goes there before an operator has."""
-    why = fleet.mask.text(why)[:1000]
+    """A host showed another key than the pinned one, or refused ours: nobody goes there before an operator has. Its
+    runs are kept for that: they go on there, and are adopted when the host is trusted again."""
+    why, keep = fleet.mask.text(why)[:1000], timedelta(seconds=fleet.config.quarantine_grace_secs)
     with fleet.engine.begin() as conn:
-        if places.quarantine(conn, host_id, why, fleet.clock()):
+        if places.quarantine(conn, host_id, why, fleet.clock(), keep):
             log.error("security: a host is in quarantine", host=host_id, why=why)
 
 

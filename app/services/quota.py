@@ -176,9 +176,8 @@ def over_budget(fleet: Fleet, run: Row) -> Spent | None:
         return spent_out(rule["budget"], quota.used(conn, task, run["id"], at), extra, at)
 
 
-def budgets_there_are(fleet: Fleet) -> bool:
-    with fleet.engine.begin() as conn:
-        return quota.any_budget(conn)
+def budgets_there_are(conn: Connection) -> bool:
+    return quota.any_budget(conn)
 
 
 def shall_end(fleet: Fleet, run: Row, spent: Spent) -> None:

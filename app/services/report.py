@@ -12,8 +12,12 @@ from app.domain.run import Outcome, Verdict, judge
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services import quota
-from app.store import logs, places, runs, tasks
+from app.store import logs, looks, places, runs, tasks
+from app.store.logs import Piece
+from app.store.looks import Answered
 from app.store.tables import Row
+
+SEEN = timedelta(seconds=5)  # how exactly people see when a run was seen last
 
 
 def started(fleet: Fleet, run: Row) -> None:
@@ -26,15 +30,20 @@ def started(fleet: Fleet, run: Row) -> None:
 
 def beat(fleet: Fleet, run: Row) -> None:
     """The run was seen alive."""
-    beats(fleet, [run])
-
-
-def beats(fleet: Fleet, alive: Sequence[Row]) -> None:
-    """These runs, all at one place, were seen alive."""
     at = fleet.clock()
-    if alive:
-        with fleet.engine.begin() as conn:
-            runs.beat_all(conn, [run["id"] for run in alive], at, at + _lease(fleet, alive[0]))
+    with fleet.engine.begin() as conn:
+        runs.beat(conn, run["id"], at, at + _lease(fleet, run))
+
+
+def looked(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
+    """Hosts answered that `holder` had taken to look at: when they are looked at again, and which runs are alive. One
+    that was seen a small part of its lease ago is not written again."""
+    at, lease = fleet.clock(), timedelta(seconds=fleet.config.host_grace_secs)
+    alive = [run_id for one in seen for run_id in one.alive]
+    with fleet.engine.begin() as conn:
+        if alive:
+            runs.beat_all(conn, alive, at, at + lease, unless_since=at - min(lease / 20, SEEN))
+        looks.answered(conn, holder, at, (fleet.config.look_secs, slowest), seen)
 
 
 def may_start(fleet: Fleet, run: Row) -> bool:
@@ -45,20 +54,23 @@ def may_start(fleet: Fleet, run: Row) -> bool:
 
 
 def did_not_start(fleet: Fleet, run: Row) -> None:
-    """The request surely was not carried out: the run must be confirmed as soon as any other."""
-    confirm = timedelta(seconds=fleet.config.confirm_secs)
+    """The request surely was not carried out: the deadline that `run` had before it was asked for holds again. That is
+    the short one for confirming, unless an earlier request may have arrived."""
+    confirm = run["assigned_at"] + timedelta(seconds=fleet.config.confirm_secs)
     with fleet.engine.begin() as conn:
-        runs.wait_no_longer(conn, run["id"], run["assigned_at"] + confirm)
+        runs.wait_no_longer(conn, run["id"], run["deadline"] or confirm)
 
 
-def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, gap: bool = False) -> int:
-    """Bytes of the run's output from `offset`, secrets masked; returns the size that is stored now.
+def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, gap: bool = False) -> Piece:
+    """Bytes of the run's output from `offset`, secrets masked; returns what of them is new, up to the end of what is
+    stored now.
 
     While there is `more` to come, what may be the beginning of a secret is not taken yet: it comes again with its rest.
     `gap` says that what lies before `offset` was left out on the host.
     """
     masked = fleet.mask.bytes(data)
-    whole = masked[: len(masked) - fleet.mask.cut(data)] if more else masked
+    cut = fleet.mask.cut(data) if more else 0
+    whole = masked[: len(masked) - cut] if cut else masked
     with fleet.engine.begin() as conn:
         return logs.append(conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, gap)
 

@@ -12,6 +12,17 @@ from app.store.tables import Row, logs, runs
 PIECE = 1 << 20
 
 
+class Piece(NamedTuple):
+    """Bytes of a stream and the offset at which they stand."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+
 def append(
     conn: Connection,
     run_id: int,
@@ -20,8 +31,9 @@ def append(
     data: bytes,
     keep: int | None = None,
     gap: bool = False,
-) -> int:
-    """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns the size now.
+) -> Piece:
+    """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns what is new: it
+    ends where the stream ends now.
 
     A piece that would leave a gap is not stored, unless the `gap` was left out already where it was printed. Of
     a stream longer than `keep` bytes the first and the last half stay; offsets stay true.
@@ -36,7 +48,7 @@ def append(
         conn.execute(insert(logs).values(run_id=run_id, stream=stream, offset=begin, data=news))
         if keep and begin + len(news) > keep:
             _leave_out(conn, run_id, stream, keep // 2, begin + len(news) - keep // 2)
-    return begin + len(news)
+    return Piece(begin, news)
 
 
 def _leave_out(conn: Connection, run_id: int, stream: str, since: int, until: int) -> None:
@@ -44,17 +56,6 @@ def _leave_out(conn: Connection, run_id: int, stream: str, since: int, until: in
     end = logs.c.offset + sa.func.octet_length(logs.c.data)
     between = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset >= since, end <= until)
     conn.execute(sa.delete(logs).where(*between))
-
-
-class Piece(NamedTuple):
-    """Bytes of a stream and the offset at which they stand."""
-
-    offset: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        return self.offset + len(self.data)
 
 
 def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int = PIECE) -> Piece:

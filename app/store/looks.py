@@ -1,26 +1,34 @@
 """Looks at hosts: when each is due, who has it now, and since when a host does not answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.store import runs as run_rows
+from app.store.engine import together
 from app.store.tables import Row, looks, runs
 
 HOLD = timedelta(seconds=10)  # as long as nobody else looks at a host when whoever has it dies
 _HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == looks.c.host_id, runs.c.ended_at.is_(None))
 
 
+def _has_something_to_say(at: datetime) -> sa.ColumnElement[bool]:
+    unheard = sa.exists().where(runs.c.host_id == looks.c.host_id, *run_rows.unheard(at))
+    return sa.or_(_HAS_OPEN_RUNS, unheard)
+
+
 def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool = False) -> list[str]:
-    """Up to `most` hosts with open runs that are due and that nobody has: they are `holder`'s now. Those that do not
-    answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
+    """Up to `most` hosts with runs to hear of that are due and that nobody has: they are `holder`'s now. Those that do
+    not answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
     free = sa.or_(looks.c.held_until.is_(None), looks.c.held_until <= at)
     kind = looks.c.failing_since.is_not(None) if failing else looks.c.failing_since.is_(None)
     due = (
         sa.select(looks.c.host_id)
-        .where(looks.c.next_at <= at, free, kind, _HAS_OPEN_RUNS)
+        .where(looks.c.next_at <= at, free, kind, _has_something_to_say(at))
         .order_by(looks.c.next_at)
         .limit(most)
         .with_for_update(skip_locked=True)
@@ -30,7 +38,7 @@ def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool =
 
 
 def begin(conn: Connection, at: datetime) -> None:
-    """Have a row for every host with open runs."""
+    """Have a row for every host with open runs. Those of runs that were given up had one."""
     busy = (
         sa.select(runs.c.host_id, sa.literal(at))
         .where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
@@ -46,24 +54,45 @@ def renew(conn: Connection, holder: str, host_ids: Iterable[str], at: datetime) 
     conn.execute(sa.update(looks).where(*mine).values(held_until=at + HOLD))
 
 
-def answered(
-    conn: Connection,
-    holder: str,
-    host_id: str,
-    at: datetime,
-    every: tuple[float, float],
-    news: bool,
-    disk_free: int | None = None,
-) -> None:
-    """The host answered. While there is `news` it is looked at after `every[0]` seconds, then ever more rarely, at
-    last after `every[1]`."""
-    row = _mine(conn, holder, host_id)
-    if row is not None:
-        quiet = 0 if news or row["failing_since"] else row["in_a_row"] + 1
-        wait = min(every[0] * 1.5 ** min(quiet, 30), max(every))
-        let_go = {"next_at": at + timedelta(seconds=wait), "holder": None, "held_until": None, "in_a_row": quiet}
-        seen = {"tried_at": at, "answered_at": at, "failing_since": None, "why": None, "disk_free": disk_free}
-        conn.execute(sa.update(looks).where(looks.c.host_id == host_id).values(**let_go, **seen))
+class Answered(NamedTuple):
+    """A host that answered: whether anything was new there, how much disk is free, which of its runs are alive."""
+
+    host_id: str
+    news: bool
+    disk_free: int | None
+    alive: list[int]
+
+
+def answered(conn: Connection, holder: str, at: datetime, every: tuple[float, float], seen: Sequence[Answered]) -> None:
+    """These hosts answered. While there is news of one it is looked at after `every[0]` seconds, then ever more rarely,
+    at last after `every[1]`."""
+    given = {
+        "holder": holder,
+        "at": at,
+        "fast": every[0],
+        "slow": max(every),
+        "hosts": [one.host_id for one in seen],
+        "news": [one.news for one in seen],
+        "disk": [one.disk_free for one in seen],
+    }
+    together(conn, (_ANSWERED, given))
+
+
+_ANSWERED = """
+UPDATE looks SET
+    next_at = %(at)s + make_interval(secs => least(%(fast)s * 1.5 ^ least(seen.quiet, 30), %(slow)s)),
+    in_a_row = seen.quiet, holder = NULL, held_until = NULL, tried_at = %(at)s, answered_at = %(at)s,
+    failing_since = NULL, why = NULL, disk_free = seen.disk_free
+FROM (
+    SELECT l.host_id, told.disk_free,
+        CASE WHEN told.news OR l.failing_since IS NOT NULL THEN 0 ELSE l.in_a_row + 1 END AS quiet
+    FROM unnest(CAST(%(hosts)s AS text[]), CAST(%(news)s AS boolean[]), CAST(%(disk)s AS bigint[]))
+        AS told (host_id, news, disk_free)
+    JOIN looks l USING (host_id) WHERE l.holder = %(holder)s FOR UPDATE OF l
+) seen
+WHERE looks.host_id = seen.host_id
+RETURNING looks.host_id
+"""
 
 
 def failed(conn: Connection, holder: str, host_id: str, at: datetime, every: tuple[float, float], why: str) -> None:

@@ -56,6 +56,12 @@ def host(conn: Connection, host_id: str) -> Row | None:
     return conn.execute(_HOSTS.where(hosts.c.host_id == host_id)).mappings().first()
 
 
+def hosts_named(conn: Connection, host_ids: Iterable[str]) -> dict[str, Row]:
+    """The rows of these hosts, as `host` gives them, by name."""
+    found = conn.execute(_HOSTS.where(hosts.c.host_id.in_(list(host_ids)))).mappings()
+    return {row["host_id"]: row for row in found}
+
+
 def set_fitness(conn: Connection, host_id: str, fitness: Fitness, why: str | None, at: datetime) -> None:
     """An operator's word, or a reason for quarantine. The next look at the host is due at once."""
     values = {"fitness": fitness, "why": why, "since": at, "probed_at": None}
@@ -93,11 +99,15 @@ def looked_at(
     return changed
 
 
-def quarantine(conn: Connection, host_id: str, why: str, at: datetime) -> bool:
-    """Nobody goes there until an operator says so; False when it was so already."""
+def quarantine(conn: Connection, host_id: str, why: str, at: datetime, keep: timedelta) -> bool:
+    """Nobody goes there until an operator says so; what may run there is waited for until then, for `keep` at most.
+    False when it was so already."""
     ours = (hosts.c.host_id == host_id, hosts.c.fitness != Fitness.QUARANTINED)
     values = {"fitness": Fitness.QUARANTINED, "why": why, "since": at, "probing_until": None}
-    return conn.execute(sa.update(hosts).where(*ours).values(values)).rowcount == 1
+    if conn.execute(sa.update(hosts).where(*ours).values(values)).rowcount != 1:
+        return False
+    runs.keep_on_host(conn, host_id, at + keep)
+    return True
 
 
 def end_drains(conn: Connection, at: datetime) -> list[str]:

@@ -1,6 +1,6 @@
 """Runs as rows: leases, ends, and what hosts still keep of them. A run's end is recorded once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ _ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
 _OF_TASK_ID = """
 SELECT runs.* FROM runs JOIN tasks ON tasks.id = runs.task_pk WHERE tasks.task_id = %(id)s ORDER BY number
 """
+UNHEARD = timedelta(days=7)  # how long the rest of a log is waited for
 LOOKED_AT = timedelta(seconds=60)  # a host at which nobody looked for longer has had no chance to speak
 
 
@@ -50,6 +51,39 @@ def open_on_host(conn: Connection, host_id: str) -> list[Row]:
     """Every run on a host that has not ended as far as we know."""
     query = sa.select(runs).where(runs.c.host_id == host_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
     return list(conn.execute(query).mappings())
+
+
+def to_hear_on_hosts(conn: Connection, host_ids: Sequence[str], at: datetime) -> dict[str, list[Row]]:
+    """Every run on these hosts that has not ended as far as we know, and those that were given up without hearing how
+    they ended, by host."""
+    found: dict[str, list[Row]] = {host_id: [] for host_id in host_ids}
+    given = {"hosts": list(host_ids), "since": at - UNHEARD}
+    for row in together(conn, (_TO_HEAR, given))[0] if host_ids else ():
+        found[row["host_id"]].append(row)
+    return found
+
+
+_TO_HEAR = """
+SELECT * FROM runs WHERE host_id = ANY(CAST(%(hosts)s AS text[])) AND ended_at IS NULL
+UNION ALL
+SELECT * FROM runs
+WHERE host_id = ANY(CAST(%(hosts)s AS text[])) AND "end" = 'expired' AND result IS NULL AND released_at IS NULL
+  AND ended_at >= %(since)s
+ORDER BY id
+"""
+
+
+def unheard(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    """Runs on hosts that were given up without hearing how they ended, not too long ago: the rest of their log is
+    wanted when the host is back."""
+    nothing = (runs.c.result.is_(None), runs.c.released_at.is_(None), runs.c.host_id.is_not(None))
+    return (runs.c.end == "expired", *nothing, runs.c.ended_at >= at - UNHEARD)
+
+
+def heard_late(conn: Connection, run_id: int, result: Any) -> None:
+    """How a run ended that had been given up before. Its log is here whole."""
+    given_up = (runs.c.id == run_id, runs.c.end == "expired", runs.c.result.is_(None))
+    conn.execute(sa.update(runs).where(*given_up).values(result=result))
 
 
 def open_of_agent(conn: Connection, agent_id: str) -> list[Row]:
@@ -92,10 +126,20 @@ def beat(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> Non
     beat_all(conn, [run_id], at, deadline)
 
 
-def beat_all(conn: Connection, run_ids: Iterable[int], at: datetime, deadline: datetime) -> None:
-    """These were seen alive."""
-    alive = (runs.c.id.in_(list(run_ids)), runs.c.ended_at.is_(None))
-    conn.execute(sa.update(runs).where(*alive).values(seen_at=at, deadline=deadline))
+def beat_all(
+    conn: Connection, run_ids: Iterable[int], at: datetime, deadline: datetime, unless_since: datetime | None = None
+) -> None:
+    """These were seen alive. One that was seen since a moment that is near enough is not written again."""
+    given = {"ids": list(run_ids), "at": at, "deadline": deadline, "since": unless_since}
+    together(conn, (_BEAT, given))
+
+
+_BEAT = """
+UPDATE runs SET seen_at = %(at)s, deadline = %(deadline)s
+WHERE id = ANY(CAST(%(ids)s AS bigint[])) AND ended_at IS NULL
+  AND (seen_at > CAST(%(since)s AS timestamptz) AND seen_at <= %(at)s) IS NOT TRUE
+RETURNING id
+"""
 
 
 def wait_until(conn: Connection, run_id: int, deadline: datetime) -> bool:
@@ -103,6 +147,12 @@ def wait_until(conn: Connection, run_id: int, deadline: datetime) -> bool:
     False when it has ended."""
     later = sa.func.greatest(runs.c.deadline, deadline)
     return _update(conn, run_id, deadline=later)
+
+
+def keep_on_host(conn: Connection, host_id: str, deadline: datetime) -> None:
+    """The host may not be asked: none of the runs that were begun there is given up before `deadline`."""
+    begun = (runs.c.host_id == host_id, runs.c.ended_at.is_(None), runs.c.started_at.is_not(None))
+    conn.execute(sa.update(runs).where(*begun).values(deadline=sa.func.greatest(runs.c.deadline, deadline)))
 
 
 def wait_no_longer(conn: Connection, run_id: int, deadline: datetime) -> None:

@@ -185,6 +185,8 @@ sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=_OPEN)
 sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=sa.and_(_OPEN, runs.c.deadline.is_not(None)))
 _KEPT_ON_HOSTS = sa.text("host_id IS NOT NULL AND ended_at IS NOT NULL AND released_at IS NULL")
 sa.Index("runs_kept_idx", runs.c.host_id, postgresql_where=_KEPT_ON_HOSTS)
+_UNHEARD = sa.text("host_id IS NOT NULL AND \"end\" = 'expired' AND result IS NULL AND released_at IS NULL")
+sa.Index("runs_unheard_idx", runs.c.host_id, postgresql_where=_UNHEARD)
 
 logs = sa.Table(
     "logs",
@@ -192,7 +194,7 @@ logs = sa.Table(
     sa.Column("run_id", sa.ForeignKey("runs.id"), primary_key=True, nullable=False),
     sa.Column("stream", sa.Text, primary_key=True),
     sa.Column("offset", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),  # stored as it is: Postgres compresses slowly
 )
 
 deliveries = sa.Table(

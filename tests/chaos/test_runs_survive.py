@@ -27,10 +27,10 @@ from tests.sshd import Program, Sshd, running
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 
-RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "40"))
+RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "16"))
 SEED = int(os.environ.get("FLEET_CHAOS_SEED", "20261124"))
 PATIENCE_SECS = 150 + 3 * RUNS
-PROCESSES = ("worker", "beat", "web", "valkey", "postgres", "connections")
+PROCESSES = ("worker", "beat", "web", "valkey", "postgres", "connections", "served")
 SCRIPT = "echo began $$; for i in 1 2 3 4 5 6 7 8 9 10; do seq $i 400; echo $i >&2; sleep 0.1; done; echo done"
 SLOTS = {"agent_type": "talker", "max_concurrency": 3, "capabilities": []}
 FLEET_TOML = """\
@@ -69,8 +69,14 @@ class Chaos:
 
     def _strike_a_process(self, name: str) -> None:
         with suppress(AssertionError, psutil.NoSuchProcess, ProcessLookupError):  # it is dead already
-            self.sshd.cut() if name == "connections" else self.travel.kill(name)
+            {"connections": self.sshd.cut, "served": self._kill_who_serves}.get(name, lambda: self.travel.kill(name))()
             self.killed[name] += 1
+
+    def _kill_who_serves(self) -> None:
+        """The supervisors that stay on the line of a host, not those of runs: these have left it."""
+        for process in self.sshd.processes():
+            if process.cmdline()[-1:] == ["serve"]:
+                process.kill()
 
     def _strike_a_run(self, who: str) -> None:
         going = [

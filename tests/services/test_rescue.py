@@ -118,10 +118,10 @@ def test_what_an_older_run_tells_changes_nothing(fleet: Fleet, clock: Any) -> No
 def test_the_log_has_no_gap_and_no_repeat_and_no_secret(fleet: Fleet) -> None:
     run = run_of(fleet, running(fleet))
     secret = b"operator-token-of-the-test"
-    assert report.log(fleet, run, "stdout", 0, b"abc") == 3
-    assert report.log(fleet, run, "stdout", 1, b"bcdef") == 6
-    assert report.log(fleet, run, "stdout", 9, b"gap") == 6
-    assert report.log(fleet, run, "stdout", 6, secret) == 6 + len(secret)
+    assert report.log(fleet, run, "stdout", 0, b"abc").end == 3
+    assert report.log(fleet, run, "stdout", 1, b"bcdef").end == 6
+    assert report.log(fleet, run, "stdout", 9, b"gap").end == 6
+    assert report.log(fleet, run, "stdout", 6, secret).end == 6 + len(secret)
     with fleet.engine.begin() as conn:
         assert logs.read(conn, run["id"], "stdout") == b"abcdef" + b"*" * len(secret)
 

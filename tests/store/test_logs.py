@@ -28,29 +28,29 @@ def test_pieces_in_any_order_and_overlap_make_one_log(conn: Connection, run_id: 
     chance = random.Random(7)
     while at < len(whole):
         begin = max(0, at - chance.randrange(0, 300))
-        at = logs.append(conn, run_id, "stdout", begin, whole[begin : begin + chance.randrange(1, 700)])
+        at = logs.append(conn, run_id, "stdout", begin, whole[begin : begin + chance.randrange(1, 700)]).end
     assert logs.read(conn, run_id, "stdout") == whole
     assert logs.piece(conn, run_id, "stdout", 1000, most=500) == (1000, whole[1000:1500])
     assert logs.piece(conn, run_id, "stdout", len(whole)).data == b""
 
 
 def test_a_gap_is_taken_only_where_the_bytes_are_gone(conn: Connection, run_id: int) -> None:
-    assert logs.append(conn, run_id, "stdout", 0, b"head") == 4
-    assert logs.append(conn, run_id, "stdout", 1004, b"tail") == 4
-    assert logs.append(conn, run_id, "stdout", 1004, b"tail", gap=True) == 1008
+    assert logs.append(conn, run_id, "stdout", 0, b"head").end == 4
+    assert logs.append(conn, run_id, "stdout", 1004, b"tail").end == 4
+    assert logs.append(conn, run_id, "stdout", 1004, b"tail", gap=True).end == 1008
     assert logs.piece(conn, run_id, "stdout", 4) == (1004, b"tail")
     assert logs.read(conn, run_id, "stdout") == b"head\n[... 1,000 bytes left out ...]\ntail"
 
 
 def test_a_gap_at_the_end_counts(conn: Connection, run_id: int) -> None:
     logs.append(conn, run_id, "stdout", 0, b"head")
-    assert logs.append(conn, run_id, "stdout", 900, b"", gap=True) == 900
+    assert logs.append(conn, run_id, "stdout", 900, b"", gap=True).end == 900
 
 
 def test_of_a_log_without_end_only_so_much_is_kept(conn: Connection, run_id: int) -> None:
     at = 0
     for number in range(100):
-        at = logs.append(conn, run_id, "stdout", at, b"%099d\n" % number, keep=2000)
+        at = logs.append(conn, run_id, "stdout", at, b"%099d\n" % number, keep=2000).end
     said = logs.read(conn, run_id, "stdout")
     assert at == 10_000
     assert len(said) < 2200

@@ -1,7 +1,7 @@
 """Looks are handed out: a host to one at a time, failing ones apart, quiet ones more rarely."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -43,15 +43,19 @@ def test_a_host_is_held_until_its_look_ends_or_its_holder_is_gone(conn: Connecti
     looks.renew(conn, "a", ["h0"], AT + timedelta(seconds=9))
     assert looks.take(conn, "b", AT + timedelta(seconds=18), most=5) == []
     assert looks.take(conn, "b", AT + timedelta(seconds=20), most=5) == ["h0"]
-    looks.answered(conn, "a", "h0", AT, EVERY, news=True)  # too late: it is another's now
+    answered(conn, AT, news=True)  # too late: it is another's now
     assert looks.take(conn, "c", AT + timedelta(seconds=21), most=5) == []
+
+
+def answered(conn: Connection, at: datetime, news: bool, disk_free: int | None = None) -> None:
+    looks.answered(conn, "a", at, EVERY, [looks.Answered("h0", news, disk_free, [])])
 
 
 def wait_after(conn: Connection, news: bool) -> float:
     row = looks.of(conn, "h0")
     assert row is not None
     [_] = looks.take(conn, "a", row["next_at"], most=1)
-    looks.answered(conn, "a", "h0", row["next_at"], EVERY, news=news)
+    answered(conn, row["next_at"], news=news)
     after = looks.of(conn, "h0")
     assert after is not None
     return float((after["next_at"] - row["next_at"]).total_seconds())
@@ -81,6 +85,6 @@ def test_hosts_that_do_not_answer_are_handed_out_apart_and_tried_more_rarely(con
         assert (row["next_at"] - AT).total_seconds() == min(2**tries, 15)
         assert looks.take(conn, "a", row["next_at"], most=9, failing=True) == ["h0"]
     assert looks.take(conn, "a", AT + timedelta(hours=1), most=9) == ["h1"]
-    looks.answered(conn, "a", "h0", AT, EVERY, news=False, disk_free=7)
+    answered(conn, AT, news=False, disk_free=7)
     row = looks.of(conn, "h0")
     assert row is not None and (row["failing_since"], row["why"], row["disk_free"]) == (None, None, 7)

@@ -160,9 +160,9 @@ def test_what_a_long_log_lost_on_this_machine_is_a_line_in_the_servers(
         "/tasks/x/log": [(200, {"next_offset": n}) for n in (3, 3 + len(line), 5 + len(line), 8 + len(line))]
     }
     reports = Reports(hold, holds, server(desk, folder), machine, lambda: Mask([]))
-    nothing = {"offset": 0, "size": 0, "data": ""}
+    nothing = {"offset": 0, "size": 0, "data": b""}
     for offset, data in ((0, b"abc"), (10, b"kl"), (12, b"mno")):
-        piece = {"offset": offset, "size": 15, "data": base64.b64encode(data).decode()}
+        piece = {"offset": offset, "size": 15, "data": data}
         reports.keep_up({"stdout": piece, "stderr": nothing, "result": True})
     told = [(body["offset"], base64.b64decode(body["data"])) for _, _, body in desk.asked]
     assert told == [(0, b"abc"), (3, line), (3 + len(line), b"kl"), (5 + len(line), b"mno")]

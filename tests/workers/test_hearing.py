@@ -39,7 +39,7 @@ def run(fleet: Fleet) -> Row:
 
 
 def print_(fleet: Fleet, run: Row, data: bytes, offset: int, stream: str = "stdout") -> int:
-    return report.log(fleet, run, stream, offset, data)
+    return report.log(fleet, run, stream, offset, data).end
 
 
 def now(fleet: Fleet, run: Row) -> Row:
@@ -108,9 +108,9 @@ def test_of_a_resumed_session_only_the_runs_own_use_counts(fleet: Fleet, run: Ro
 
 def test_what_goes_wrong_while_listening_holds_nothing_up(fleet: Fleet, run: Row) -> None:
     print_(fleet, run, b'{"type":"item.completed","item":{"type":"agent_message","text":"\\ud83d \\u0000 x"}}\n', 0)
-    hearing.attend(fleet, run, news=True, ended=False)
+    hearing.attend(fleet, run, news=True)
     assert now(fleet, run)["message"] == "?  x"
-    hearing.attend(fleet, {**run, "id": -1}, news=True, ended=False)
+    hearing.attend(fleet, {**run, "id": -1}, news=True)
 
 
 def test_a_session_that_was_begun_anew_counts_from_nothing() -> None:

@@ -1,7 +1,7 @@
 """The lines that a process keeps: one connection a host, the supervisor pushed once, failures rested."""
 
-import json
 import os
+import signal
 import stat
 import threading
 import time
@@ -21,9 +21,7 @@ from workers.lines import Kept, address_of
 
 
 def asked(kept: Kept, sshd: Sshd, verb: str = "probe", **given: Any) -> dict[str, Any]:
-    said, trouble = kept.ask(verb, request(sshd, **given))
-    assert said, trouble
-    return dict(json.loads(said))
+    return kept.ask(verb, request(sshd, **given))
 
 
 def a_start(sshd: Sshd, run: str = "t-1.1", script: str = "sleep 0.2; echo done", **given: Any) -> dict[str, Any]:
@@ -75,6 +73,7 @@ class TestFooting:
         reach.ask(host, "probe", request(sshd))
         (compiled,) = (sshd.work() / "bin").glob("*.pyc")
         compiled.write_bytes(b"old!" + compiled.read_bytes()[4:])
+        lines.to(host).hang_up(0)
         with pytest.raises(Unreachable, match="magic number"):
             reach.ask(host, "probe", request(sshd))
         assert reach.ask(host, "probe", request(sshd))["git"]
@@ -152,7 +151,7 @@ class TestStarts:
         watching.set()
         watcher.join()
         assert ended["result"]["end"] == "finished"
-        assert any("-I" in line and "poll" in line for line in seen)  # we did look at the right moment
+        assert any("-I" in line and "serve" in line for line in seen)  # we did look at the right moment
         assert not any("hunter2" in line for line in seen if "A_KEY=" not in line)
         ours = [line for line in seen if "A_KEY=" in line]
         assert all("sleep" in line for line in ours)  # the agent itself has its own key, and no other process has
@@ -172,6 +171,17 @@ def argv_and_environment(sshd: Sshd) -> list[str]:
     return found
 
 
+def until_serving(sshd: Sshd, count: int) -> set[int]:
+    """The supervisors that stay on the line, once there are at most so many."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        found = {one.pid for one in sshd.processes() if one.is_running() and one.cmdline()[-1:] == ["serve"]}
+        if len(found) <= count:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"there are {len(found)} still")
+
+
 class TestConnections:
     def test_one_is_kept_for_all_threads(self, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port) as counted:
@@ -185,6 +195,19 @@ class TestConnections:
         reach.ask(host, "probe", request(sshd))
         sshd.cut()
         assert reach.ask(host, "probe", request(sshd))["git"]
+
+    def test_a_supervisor_stays_on_the_line_and_is_missed_by_nobody(self, sshd: Sshd) -> None:
+        host = as_row(sshd.declared())
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda _: reach.ask(host, "poll", request(sshd, runs=[])), range(12)))
+        serving = until_serving(sshd, 2)
+        reach.ask(host, "start", a_start(sshd))
+        assert until_serving(sshd, 2) == serving
+        for pid in serving:
+            os.kill(pid, signal.SIGKILL)
+        assert until_ended(host, sshd)["result"]["end"] == "finished"
+        lines.to(host).hang_up(0)
+        until_serving(sshd, 0)
 
     def test_a_child_of_this_process_makes_its_own(self, sshd: Sshd) -> None:
         host = as_row(sshd.declared())
@@ -273,18 +296,12 @@ class TestBulk:
         before = process.memory_info().rss
         while offset < size:
             asked_for = request(sshd, runs=[{"run": "t-1.1", "stdout": offset, "stderr": 0}], limit=8 << 20)
-            data = bytes_of(reach.ask(host, "poll", asked_for)["runs"]["t-1.1"]["stdout"])
+            data = reach.ask(host, "poll", asked_for)["runs"]["t-1.1"]["stdout"]["data"]
             digest.update(data)
             offset += len(data)
             most = max(most, process.memory_info().rss - before)
         assert digest.hexdigest() == hashlib.sha256(piece * (size // len(piece))).hexdigest()
         assert most < 100 << 20
-
-
-def bytes_of(stream: dict[str, Any]) -> bytes:
-    import base64
-
-    return base64.b64decode(stream["data"])
 
 
 def until_ended_without_log(host: Any, sshd: Sshd) -> None:

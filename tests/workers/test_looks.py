@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import pytest
 from app.domain.place import Fitness
 from app.domain.task import State
 from app.ports import Fleet
-from app.services import rescue
+from app.services import inspect, rescue
 from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
-from workers import looks, reach
+from workers import looks, payers, reach
+from workers.crew import EACH, Crew
 from workers.runs import finish
 
 SECRET = "s3cret-of-the-test-0123456789"
@@ -118,14 +118,10 @@ class BlackHole:
         os.mkfifo(self.path)
 
     def end(self) -> None:
-        """Whoever waits is told that there is nothing."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
-        for _ in range(200):
-            try:
-                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:
-                return
-            time.sleep(0.01)
+        """Whoever waits is told that there is nothing, and whoever comes back that it is gone."""
+        pipe = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        self.path.unlink()
+        os.close(pipe)
 
 
 def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Callable[..., LocalHost]) -> None:
@@ -134,7 +130,7 @@ def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Calla
     deaf, well = here.run(first)["host_id"], here.run(second)["host_id"]
     assert deaf != well
     hole = BlackHole(here.place / deaf)
-    ours, theirs = looks.Crew(4), looks.Crew(4)
+    ours, theirs = Crew(4), Crew(4)
     here.clock.pass_(20)
     looks.look(here.fleet, ours)
     ours.at_work[well].result()
@@ -153,10 +149,33 @@ def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Calla
     assert rows[deaf]["failing_since"] and not rows[well]["failing_since"]  # type: ignore[index]
 
 
-def test_an_unreachable_host_is_unknown_for_a_grace_and_then_its_run_is_lost(host: Callable[..., LocalHost]) -> None:
-    here = host("sleep 60")
+def test_a_start_that_hangs_holds_up_no_other_host(
+    host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runs.WAIT_SECS", 0.5)
+    here = host("sleep 60", hosts=2)
+    hole = BlackHole(here.place / "h0")
+    first, second = here.task(1), here.task(2)
+    assert (here.run(first)["host_id"], here.state(first).state) == ("h0", State.ASSIGNED)
+    assert (here.run(second)["host_id"], here.state(second).state) == ("h1", State.RUNNING)
+    hole.end()
+    here.until(lambda: payers.crew.free() == payers.SIZE, "the end of the call")
+
+
+def test_one_host_has_at_most_its_share_of_those_who_pay() -> None:
+    crew = payers.Payers(4, 2)
+    with crew.at("a"), crew.at("a"), crew.at("b"), pytest.raises(payers.Busy), crew.at("a"):
+        pass
+    with crew.at("a"):
+        pass
+
+
+def test_an_unreachable_host_is_unknown_for_a_grace_then_its_run_is_lost_and_heard_of_when_it_is_back(
+    host: Callable[..., LocalHost], tmp_path: Path
+) -> None:
+    here = host(f"echo before; until [ -e {tmp_path}/go ]; do sleep 0.02; done; seq 1 3000")
     task = here.task()
-    here.look()
+    here.until(lambda: here.log(task) == b"before\n", "its first word")
     path = reach._copied(str(here.place / "h0"))
     path.rename(path.with_suffix(".away"))
     here.rescue(290)
@@ -167,15 +186,41 @@ def test_an_unreachable_host_is_unknown_for_a_grace_and_then_its_run_is_lost(hos
         row = store.of(conn, "h0")
     assert row is not None and row["failing_since"] is not None
     path.with_suffix(".away").rename(path)
+    (tmp_path / "go").touch()
+    run = here.until(lambda: (run := here.run(task))["result"] and run, "the host, back")
+    assert (run["end"], run["result"]["end"]) == ("expired", "finished")
+    assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
+    assert here.state(task).state is not State.COMPLETED
+
+
+def test_runs_of_a_host_in_quarantine_are_kept_for_whoever_looks_at_it(
+    host: Callable[..., LocalHost], make_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo done"
+    here = host(wait, fleet=make_fleet(FLEET_HOST_GRACE_SECS="30", FLEET_QUARANTINE_GRACE_SECS="100"))
+    task = here.task()
+    here.look()
+    inspect.distrusted(here.fleet, "h0", "host key changed")
+    here.rescue(60)
+    assert here.state(task).state is State.RUNNING
+    inspect.set_fitness(here.fleet, "h0", Fitness.UNKNOWN, None)
+    (tmp_path / "go").touch()
+    assert here.ended(task)["end"] == "finished"
+    (tmp_path / "go").unlink()
+    given_up = here.task(13)
+    here.look()
+    inspect.distrusted(here.fleet, "h0", "host key changed")
+    here.rescue(200)
+    assert here.run(given_up)["end"] == "expired"
 
 
 def test_threads_are_bounded_and_those_that_do_not_answer_get_few(fleet: Fleet) -> None:
-    crew = looks.Crew(8)
+    crew = Crew(8)
     gate = threading.Event()
     crew.at_work = {f"h{n}": crew._threads.submit(lambda: int(gate.wait(30))) for n in range(3)}
     crew.in_vain = {"h0", "h1"}
-    assert (crew.free(failing=False), crew.free(failing=True)) == (5, 0)
+    assert (crew.free(failing=False), crew.free(failing=True)) == (8 * EACH - 3, 0)
     gate.set()
     for look in crew.at_work.values():
         look.result()
-    assert (crew.free(failing=False), crew.free(failing=True)) == (8, 2)
+    assert (crew.free(failing=False), crew.free(failing=True)) == (8 * EACH, 2)

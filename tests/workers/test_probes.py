@@ -86,6 +86,9 @@ class TestFitness:
             == "on host-1: the least loaded of 2: 0/2 slots taken, load " + str(round(seen.load, 1)) + " a CPU"
         )
         assert shown["refusals"].keys() == {"host-2"}
+        lines.forget()
+        look(fleet)  # neither is due, but a start that comes shall find a line
+        until(lambda: lines.is_open_to("host-1") and lines.is_open_to("host-2"))
 
     def test_it_is_not_looked_at_again_before_it_is_time(self, fleet: Fleet, sshd: Sshd, clock: FakeClock) -> None:
         declare(fleet, sshd.declared())

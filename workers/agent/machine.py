@@ -1,6 +1,5 @@
 """This machine: the same supervisor that hosts have, called here."""
 
-import base64
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -79,4 +78,4 @@ class Machine:
 
 
 def data_of(piece: Json | None) -> bytes:
-    return base64.b64decode(piece["data"]) if piece else b""
+    return bytes(piece["data"]) if piece else b""
