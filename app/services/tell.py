@@ -5,9 +5,10 @@ from typing import Any
 
 from app.domain import receipt, speech
 from app.domain.errors import Unavailable
+from app.domain.lifecycle import What
 from app.domain.task import State, Task
 from app.ports import Fleet
-from app.services import seal
+from app.services import review, seal
 from app.services.offer import repository_of
 from app.store import places, posts, views
 from app.store.tables import Row
@@ -18,8 +19,10 @@ def comment(fleet: Fleet, task: Task, _: Row) -> None:
     if task.issue_number is None:
         return
     with fleet.engine.begin() as conn:
-        told, brief = views.event_list(conn, task.id), views.brief(conn, task.id)
-    _post(fleet, task, "status", speech.status(task, told, _noted(brief)))
+        brief = views.brief(conn, task.id)
+        news = views.newest_event(conn, task.id, (What.PULL_NEWS,))
+        why = views.newest_why(conn, task.id, speech.why_name(task))
+    _post(fleet, task, "status", speech.status(task, (news or {}).get("detail"), why, _noted(brief)))
 
 
 def note(fleet: Fleet, task: Task, _: Row) -> None:
@@ -31,9 +34,9 @@ def note(fleet: Fleet, task: Task, _: Row) -> None:
 def answer(fleet: Fleet, task: Task, debt: Row) -> None:
     """Give a reviewer the agent's reason for changing nothing."""
     with fleet.engine.begin() as conn:
-        told = [event for event in views.event_list(conn, task.id) if event["seq"] == debt["seq"]]
+        told = views.event(conn, task.id, debt["seq"])
     if task.pr_number is not None and told:
-        words = speech.answer(task, str(told[0]["detail"].get("summary") or ""))
+        words = speech.answer(task, str(told["detail"].get("summary") or ""))
         _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
 
 
@@ -88,7 +91,8 @@ def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
     pull = forge.pull(name, task.pr_number)
     if pull is None or not pull.merged:
         raise Unavailable(f"{task.task_id}: pull request {task.pr_number} is not merged on the forge (yet).")
-    approved = sorted({one.by.login for one in forge.reviews(name, task.pr_number) if one.state == "APPROVED"})
+    said = review.with_rights(forge, name, forge.reviews(name, task.pr_number))
+    approved = sorted({one.by.login for one in said if one.state == "APPROVED" and one.official})
     return {
         "number": pull.number,
         "url": pull.url,

@@ -38,6 +38,7 @@ class ForgeApp(Flask):
         self.config.update(WORLD=world, MAX_CONTENT_LENGTH=LARGEST_BODY)
         self.json.sort_keys = False  # type: ignore[attr-defined]
         self.faults, self.world = faults, world
+        self.calls: list[str] = []
         for part in PARTS:
             self.register_blueprint(part)
         api.install(self)
@@ -55,6 +56,7 @@ class ForgeApp(Flask):
         environ["PATH_INFO"] = "/".join(
             unquote_to_bytes(part).decode("latin-1").replace("/", api.SLASH) for part in path.split("/")
         )
+        self.calls.append(f"{environ['REQUEST_METHOD']} {path.removeprefix('/api/v1')}")
         fault = self.faults.take(environ["REQUEST_METHOD"], path)
         if fault is None:
             return super().wsgi_app(environ, start_response)

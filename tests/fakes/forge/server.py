@@ -80,6 +80,11 @@ class FakeForge:
         return self.world.url
 
     @property
+    def calls(self) -> list[str]:
+        """Every call so far, as `GET /repos/...`."""
+        return self.app.calls
+
+    @property
     def violations(self) -> list[str]:
         """Where a call or an answer was not as Forgejo's own API description says."""
         return self.contract.violations if self.contract else []
@@ -95,6 +100,10 @@ class FakeForge:
     def add_repository(self, full_name: str, files: dict[str, str] | None = None, private: bool = False) -> Repository:
         with self.world.lock:
             return self.world.add_repository(full_name, files or {"README.md": f"# {full_name}\n"}, private)
+
+    def rename(self, full_name: str, new_name: str) -> None:
+        with self.world.lock:
+            self.world.rename(full_name, new_name)
 
     def collaborate(self, full_name: str, login: str, permission: str) -> None:
         with self.world.lock:
