@@ -34,6 +34,16 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     fleet.nudge.soon()
 
 
+def checked(fleet: Fleet, task: Task) -> None:
+    """The validation passed after all: the pull request, if there is one, is work in progress no longer."""
+    if task.pr_number is None or not task.live:
+        return
+    forge, name, _base = repository_of(fleet, task)
+    pull = forge.pull(name, task.pr_number)
+    if pull and pull.open:
+        _put_title_right(forge, name, pull, True)
+
+
 def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
     """Ask the people that the repository names to look at the pull request."""
     with fleet.engine.begin() as conn:

@@ -172,13 +172,25 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
 
 
+def push_of(task: Task, row: Row | dict[str, Any]) -> dict[str, Any] | None:
+    """Whither an agent pushes its commits (`ref`), with which push options, and from where it fetches what was pushed
+    before, if not from its branch. None without a repository."""
+    repository = row["repository"]
+    if not repository or not task.branch:
+        return None
+    if (row["settings"] or {}).get("flow") != "agit":
+        return {"ref": f"refs/heads/{task.branch}", "options": [], "fetch": None}
+    how = _agit(task, row, repository["default_branch"], task.branch)
+    return {"ref": how["push_to"], "options": how["push_options"], "fetch": how.get("fetch_from")}
+
+
 def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
     base, branch = repository["default_branch"], task.branch or ""
     where = {"url": repository["clone_url"], "base": base, "branch": branch}
     return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
 
 
-def _agit(task: Task, brief: Row, base: str, branch: str) -> dict[str, Any]:
+def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> dict[str, Any]:
     """A push that makes a pull request by itself, or moves the one that it made: whoever may read may do that. What the
     forge shall say of it goes along encoded, since it has lines."""
     body = base64.b64encode(speech.pull_body(task, None).encode()).decode()

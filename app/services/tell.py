@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.domain import receipt, speech
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import What
@@ -10,7 +12,7 @@ from app.domain.task import State, Task
 from app.ports import Fleet
 from app.services import review, seal
 from app.services.offer import repository_of
-from app.store import places, posts, views
+from app.store import agents, places, posts, views
 from app.store.tables import Row
 
 
@@ -63,13 +65,22 @@ def write_receipt(fleet: Fleet, task: Task, _: Row) -> None:
         return
     merged = _merged(fleet, task)
     with fleet.engine.begin() as conn:
-        brief, runs, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
+        brief, ours, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
+        runs = [{**run, "cli_version": run["cli_version"] or _registered(conn, run)} for run in ours]
     body = fleet.mask.json(receipt.write(task, {**brief}, runs, merged, told, fleet.instance()))
     proof = seal.sign(fleet, body)
     with fleet.engine.begin() as conn:
         posts.keep_receipt(conn, task.id, proof, fleet.clock())
     if task.issue_number is not None:
         _post(fleet, task, "receipt", speech.receipt(proof, proof["signature"]["key"]))
+
+
+def _registered(conn: Connection, run: Mapping[str, Any]) -> str | None:
+    """The version of its CLI that an agent registered with: `metadata.clis` by the kind of CLI."""
+    agent = agents.get(conn, run["agent_id"]) if run["agent_id"] else None
+    clis = (agent["metadata"] if agent else {}).get("clis")
+    found = clis.get(run["cli"]) if isinstance(clis, dict) else None
+    return found[:200] if isinstance(found, str) else None
 
 
 def _noted(brief: Row) -> list[str]:

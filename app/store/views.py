@@ -201,6 +201,7 @@ def _run_shown(row: Row) -> Json:
             for name in ("number", "name", "host_id", "agent_id", "session", "end", "message", "progress")
         },
         "cli": row["agent_type"],
+        "cli_version": result.get("cli_version"),
         **{name: moment(row[name]) for name in ("assigned_at", "started_at", "seen_at", "ended_at", "deadline")},
         "exit_code": result.get("exit_code"),
         "commits": result.get("commits") or [],
