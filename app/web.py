@@ -32,10 +32,15 @@ def create_app(fleet: Fleet | None = None) -> Flask:
     app.request_class = Whole
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no address is answered with a redirect
-    app.extensions["fleet"] = house = fleet or wiring.fleet()
-    app.extensions["waiting"] = Waiting(house, int(house.config.web_threads * SHARE_WHO_WAIT))
+    furnish(app, fleet or wiring.fleet())
     if fleet is None:
         app.extensions["waiting"].open()
     api.register(app, BASE)
     webhooks.register(app, BASE)
     return app
+
+
+def furnish(app: Flask, fleet: Fleet) -> None:
+    """Have the application serve this fleet from now on."""
+    app.extensions["fleet"] = fleet
+    app.extensions["waiting"] = Waiting(fleet, int(fleet.config.web_threads * SHARE_WHO_WAIT))

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import sqlalchemy as sa
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app.domain.run import Outcome, Usage, Verdict
@@ -14,7 +15,7 @@ from app.ports import Fleet
 from app.services import assign, intake, reconcile, report, settle
 from app.store import runs, tasks, views
 from app.store.tables import Row, deliveries
-from app.web import create_app
+from app.web import create_app, furnish
 from tests import builders
 from tests.fakes.forge import Delivery, FakeForge
 
@@ -41,7 +42,7 @@ class Workshop:
         self.fleet = make_fleet(FLEET_FORGE_TOKEN=tokens["fleet"], FLEET_WEBHOOK_SECRET=SECRET)
         with self.fleet.engine.begin() as conn:
             builders.apply(conn, forge_url=forge.url, **declared)
-        self.client: FlaskClient = create_app(self.fleet).test_client()
+        self.client: FlaskClient = served(self.fleet).test_client()
         if hooked:
             forge.add_hook(WIDGETS, tokens["alice"], NOWHERE, SECRET)
         self.carried = 0
@@ -208,6 +209,18 @@ class Workshop:
         self.finish(number)
         self.hear()
         return number, self.task(number).pr_number or 0
+
+
+_app: list[Flask] = []
+
+
+def served(fleet: Fleet) -> Flask:
+    """The web application, serving this fleet: one for all workshops of a process, since to make it takes longer than
+    most of what is asked of it."""
+    if not _app:
+        _app.append(create_app(fleet))
+    furnish(_app[0], fleet)
+    return _app[0]
 
 
 def signed(body: bytes, event: str = "issues", delivery: str = "d-1", secret: str = SECRET) -> dict[str, str]:

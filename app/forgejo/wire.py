@@ -39,6 +39,7 @@ class Wire:
             headers={"Authorization": f"token {token}", "Accept": "application/json"},
             timeout=TIMEOUT,
             limits=httpx.Limits(max_connections=CONNECTIONS),
+            verify=url.startswith("https:"),  # without TLS there is nothing to verify, and no certificates are read
         )
 
     def moment(self, ago: timedelta = timedelta()) -> str | None:

@@ -8,6 +8,10 @@ from app.webhooks.doorbell import Doorbell
 
 def register(app: Flask, base: str) -> None:
     """The forge's address, under the API's base and at the root."""
-    app.extensions["doorbell"] = Doorbell(app.extensions["fleet"].nudge.soon)
+
+    def nudge() -> None:
+        app.extensions["fleet"].nudge.soon()
+
+    app.extensions["doorbell"] = Doorbell(nudge)
     app.register_blueprint(forgejo.blueprint)
     app.register_blueprint(forgejo.blueprint, name="webhooks_v1", url_prefix=base)

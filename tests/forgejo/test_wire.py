@@ -91,7 +91,7 @@ def test_our_own_status_is_no_check(wire: Forgejo, forge: FakeForge) -> None:
     ],
 )
 def test_however_it_is_put_when_to_come_again_is_a_time_in_reason(said: str, waits: float | None) -> None:
-    headers = {"Retry-After": said.encode(), "Date": b"Wed, 25 Nov 2026 03:00:00 GMT"}
+    headers = {b"Retry-After": said.encode("latin-1"), b"Date": b"Wed, 25 Nov 2026 03:00:00 GMT"}
     assert wires._retry_after(httpx.Response(429, headers=headers)) == waits
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from flask import Blueprint, Flask, Response, g, jsonify, request
 
 from .merging import NotNow
 from .plumbing import Refused
@@ -60,7 +60,7 @@ def nothing(status: int = 204) -> Response:
 
 
 def world() -> World:
-    return cast(World, current_app.config["WORLD"])
+    return cast(World, request.environ["forge.world"])
 
 
 def repository() -> Repository:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from tempfile import mkdtemp
 
 ZERO = "0" * 40
 QUIET = {
@@ -38,15 +41,30 @@ def text(path: Path, *args: str, stdin: bytes = b"", env: dict[str, str] | None 
     return run(path, *args, stdin=stdin, env=env).decode(errors="replace").strip()
 
 
+_made: dict[tuple[tuple[str, str], ...], Path] = {}  # by its files, a repository that has just been made
+
+
 def create(path: Path, files: dict[str, str], name: str, email: str) -> None:
+    """A bare repository with these files. Most tests begin with the same ones: those are copied, not made again."""
+    same = _made.get(tuple(sorted(files.items())))
+    if same is None or not same.exists():
+        same = Path(mkdtemp(prefix="fleet-forge-", dir=os.environ.get("FLEET_TEST_HOME")))
+        atexit.register(shutil.rmtree, same, ignore_errors=True)
+        make(same / "git", files, name, email)
+        _made[tuple(sorted(files.items()))] = same
+    shutil.copytree(same / "git", path)
+
+
+def make(path: Path, files: dict[str, str], name: str, email: str) -> None:
     path.mkdir(parents=True)
-    run(path, "init", "--quiet", "--bare", "--initial-branch=main")
-    for key, value in {
+    run(path, "init", "--quiet", "--bare", "--initial-branch=main", "--template=")
+    config = {
         "gc.auto": "0",
         "receive.autogc": "false",
         "uploadpack.allowFilter": "true",
         "receive.advertisePushOptions": "true",
-    }.items():
+    }
+    for key, value in config.items():
         run(path, "config", key, value)
     if files:
         tree = write_tree(path, None, dict(files))
