@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -91,12 +91,24 @@ class _Look:
 
 
 def _apply(fleet: Fleet, those: Sequence[Row]) -> None:
-    """Hear the commands among them, then look once at each issue and pull request that they name."""
-    looks: dict[tuple[Any, ...], _Look] = {}
+    """Hear the commands among them, then look once at each issue and pull request that they name. Those that say just
+    the same are heard as one."""
+    same: dict[Hint | int, list[Row]] = {}
     for delivery in those:
-        _guarded(fleet, [delivery], partial(_hear, fleet, delivery, looks))
+        same.setdefault(_hint(delivery) or delivery["id"], []).append(delivery)
+    looks: dict[tuple[Any, ...], _Look] = {}
+    for hint, alike in same.items():
+        _guarded(fleet, alike, partial(_hear, fleet, hint if isinstance(hint, Hint) else None, alike, looks))
     for look in looks.values():
         _guarded(fleet, look.those, lambda look=look: ("applied", look.at()))  # type: ignore[misc]
+
+
+def _hint(delivery: Row) -> Hint | None:
+    """None for one that cannot be read now; whoever hears it will say why."""
+    try:
+        return payloads.read(delivery["event"], delivery["body"])
+    except Exception:
+        return None
 
 
 def _guarded(fleet: Fleet, those: list[Row], how: Callable[[], tuple[str, str] | None]) -> None:
@@ -126,12 +138,16 @@ def _done(fleet: Fleet, conn: Connection, those: Sequence[Row], result: str, why
         log.info("delivery", kind=delivery["event"], delivery=delivery["delivery_id"], result=result, why=why)
 
 
-def _hear(fleet: Fleet, delivery: Row, looks: dict[tuple[Any, ...], _Look]) -> tuple[str, str] | None:
-    """What became of a delivery by its mere words; None where a look must be had, which is put to the others."""
-    forge_name, hint = delivery["forge"], payloads.read(delivery["event"], delivery["body"])
-    if hint is None or _is_noise(fleet, forge_name, hint):
-        login = hint.sender.login if hint else ""
-        return "ignored", f"{login} is ourselves, or a bot that `bots` in fleet.toml does not name"
+def _hear(
+    fleet: Fleet, hint: Hint | None, alike: list[Row], looks: dict[tuple[Any, ...], _Look]
+) -> tuple[str, str] | None:
+    """What became of deliveries by their mere words; None where a look must be had, which is put to the others."""
+    forge_name = alike[0]["forge"]
+    if hint is None:
+        payloads.read(alike[0]["event"], alike[0]["body"])
+        return "ignored", f"{alike[0]['event']} says nothing about a task"
+    if _is_noise(fleet, forge_name, hint):
+        return "ignored", f"{hint.sender.login} is ourselves, or a bot that `bots` in fleet.toml does not name"
     full_name = moved.name_of(fleet, forge_name, hint.repository_id, hint.full_name)
     if hint.said:
         obey.hear(fleet, forge_name, replace(hint, full_name=full_name))
@@ -139,14 +155,21 @@ def _hear(fleet: Fleet, delivery: Row, looks: dict[tuple[Any, ...], _Look]) -> t
         what: tuple[Any, ...] = ("issue", hint.number)
         at = partial(issues.look_at_issue, fleet, forge_name, full_name, hint.repository_id, hint.number)
     else:
-        task = _task_of(fleet, delivery, hint)
+        task = _task_of(fleet, forge_name, hint, alike[-1]["received_at"])
         if task is None:
             about = f"pull request {hint.number}" if hint.number else hint.branch or hint.sha or "a tag"
             return "ignored", f"no task works on {about}"
         what = ("pull", task.id, hint.number or task.pr_number)
-        at = partial(review.look_at_pull, fleet, task, full_name, hint.number or task.pr_number)
-    looks[what] = _Look(at, [*(looks[what].those if what in looks else ()), delivery])
+        at = partial(_look_at_pull, fleet, task.id, full_name, hint.number)
+    looks[what] = _Look(at, [*(looks[what].those if what in looks else ()), *alike])
     return None
+
+
+def _look_at_pull(fleet: Fleet, task_pk: int, full_name: str, number: int | None) -> str:
+    """The pull request of a task as it is by now."""
+    with fleet.engine.begin() as conn:
+        task = tasks.load(conn, task_pk)
+    return review.look_at_pull(fleet, task, full_name, number or task.pr_number)
 
 
 def _is_noise(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
@@ -155,14 +178,14 @@ def _is_noise(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
     return not hint.echoes and not rights.is_heard(fleet, fleet.forges(forge_name), hint.sender)
 
 
-def _task_of(fleet: Fleet, delivery: Row, hint: Hint) -> Task | None:
+def _task_of(fleet: Fleet, forge_name: str, hint: Hint, received_at: datetime) -> Task | None:
     """The task of a pull request, or of a branch on which something goes on: a push, a branch that came or went, checks
     that ended."""
-    where = (delivery["forge"], hint.repository_id)
+    where = (forge_name, hint.repository_id)
     with fleet.engine.begin() as conn:
         if hint.number:
             return tasks.of_pull(conn, *where, hint.number, hint.branch or "")
         task = tasks.of_branch(conn, *where, hint.branch, hint.sha)
         if task:
-            briefs.active(conn, task.id, delivery["received_at"])
+            briefs.active(conn, task.id, received_at)
         return task
