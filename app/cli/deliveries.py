@@ -42,7 +42,7 @@ def list_(status: str | None, limit: int, json_: bool) -> None:
 @click.argument("delivery")
 @json_option
 def show(delivery: str, json_: bool) -> None:
-    """One delivery, by our number or by the forge's id, with its body. In that old forges write the hook's secret, which
+    """One delivery, by our number or by the forge's id, with its body. Old forges write the hook's secret there, which
     is masked."""
     fleet = _fleet()
     row = _find(fleet, delivery)
