@@ -18,6 +18,7 @@ from app.services import issues, moved, obey, review, rights
 from app.store import briefs, deliveries, tasks
 from app.store.tables import Row
 
+LONGEST_TURN = timedelta(seconds=20)  # a forge that is slow leaves the rest to the next turn
 AT_ONCE = 20  # issues and branches that are looked into before commands are obeyed
 MOST_SORTED = 40  # times 50: deliveries whose subject is seen before the first is looked into
 log = structlog.get_logger()
@@ -27,8 +28,10 @@ def apply_deliveries(fleet: Fleet) -> int:
     """Apply waiting deliveries, those of one issue or branch together and the oldest first, then the commands that they
     brought; returns how many of both were looked at. What the forge cannot answer now waits; what can never be applied
     says why."""
-    done = _sort(fleet)
+    until, done = fleet.clock() + LONGEST_TURN, _sort(fleet)
     for _ in range(AT_ONCE):
+        if fleet.clock() > until:
+            break
         with fleet.engine.begin() as conn:
             those = deliveries.take(conn, fleet.clock())
         if not those:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import subprocess
@@ -45,14 +44,15 @@ _made: dict[tuple[tuple[str, str], ...], Path] = {}  # by its files, a repositor
 
 
 def create(path: Path, files: dict[str, str], name: str, email: str) -> None:
-    """A bare repository with these files. Most tests begin with the same ones: those are copied, not made again."""
-    same = _made.get(tuple(sorted(files.items())))
-    if same is None or not same.exists():
-        same = Path(mkdtemp(prefix="fleet-forge-", dir=os.environ.get("FLEET_TEST_HOME")))
-        atexit.register(shutil.rmtree, same, ignore_errors=True)
-        make(same / "git", files, name, email)
-        _made[tuple(sorted(files.items()))] = same
-    shutil.copytree(same / "git", path)
+    """A bare repository with these files. Most tests begin with the same ones: those are made once, in the folder of the
+    session, and copied."""
+    home, key = os.environ.get("FLEET_TEST_HOME"), tuple(sorted(files.items()))
+    if home is None:
+        return make(path, files, name, email)
+    if key not in _made or not _made[key].exists():
+        _made[key] = Path(mkdtemp(prefix="repository-", dir=home)) / "git"
+        make(_made[key], files, name, email)
+    shutil.copytree(_made[key], path)
 
 
 def make(path: Path, files: dict[str, str], name: str, email: str) -> None:
