@@ -53,8 +53,13 @@ def main() -> None:
         tenth = len(waits) // 10
         first, last = quantile(waits[:tenth], 0.5), quantile(waits[-tenth:], 0.5)
         figure("webhooks: p50 of the last tenth", last * 1000, "ms", against=first * 1000, runs=tenth)
+        forge.calls.clear()
         cost = _apply(fleet)
         figure("webhooks: applied, each", sum(cost) / max(1, stored) * 1000, "ms", runs=stored)
+        figure(
+            "webhooks: asked of the forge, for each delivery", len(forge.calls) / max(1, stored), "calls", runs=stored
+        )
+        figure("webhooks: still waiting", _waiting(fleet), "deliveries", 0)
         figure("webhooks: applying the last tenth", sum(cost[-(len(cost) // 10 or 1) :]), "s",
                against=sum(cost[: len(cost) // 10 or 1]))  # fmt: skip
         figure("webhooks: tasks made", _count(fleet, tasks), "tasks", asked.issues)
@@ -164,6 +169,14 @@ def _apply(fleet: Fleet) -> list[float]:
         if not intake.apply_deliveries(fleet):
             return took
         took.append(time.perf_counter() - begun)
+
+
+def _waiting(fleet: Fleet) -> int:
+    with fleet.engine.begin() as conn:
+        query = (
+            sa.select(sa.func.count()).select_from(deliveries).where(deliveries.c.result.is_distinct_from("applied"))
+        )
+        return int(conn.execute(query).scalar_one())
 
 
 def _count(fleet: Fleet, table: sa.Table) -> int:

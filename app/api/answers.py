@@ -71,6 +71,7 @@ class Run(Schema):
     host_id = _maybe(fields.String, required=True)
     agent_id = _maybe(fields.String, required=True)
     cli = _maybe(fields.String, required=True)
+    cli_version = _maybe(fields.String)
     session = _maybe(fields.String)
     end = _maybe(fields.String)
     message = _maybe(fields.String)
@@ -158,6 +159,16 @@ class Comment(Schema):
     text = fields.String(required=True)
 
 
+class Push(Schema):
+    """How to push: `git push origin HEAD:<ref>`, with `-o` for each of `options`. Where a repository takes pull
+    requests by push alone, that is a `refs/for/` of its own, which needs no right to write; the same again moves the
+    pull request. `fetch` is the ref that holds what was pushed before, where that is not the branch."""
+
+    ref = fields.String(required=True)
+    options = fields.List(fields.String(), required=True)
+    fetch = _maybe(fields.String, required=True)
+
+
 class Feedback(Schema):
     """Changes that were asked for; `prompt` is ready for a CLI that goes on with its session."""
 
@@ -166,6 +177,7 @@ class Feedback(Schema):
     text = fields.String(required=True)
     comments = fields.List(fields.Nested(Comment), required=True)
     prompt = fields.String(required=True)
+    push = fields.Nested(Push, required=True, allow_none=True)
 
 
 class Reported(WholeTask):
@@ -173,6 +185,7 @@ class Reported(WholeTask):
 
     lease = fields.Integer(required=True)
     stop = fields.Boolean(required=True, metadata={"description": "Leave it alone: it, or your lease, is over."})
+    notice = fields.String(metadata={"description": "What is not as it could be, and what to do about it."})
     feedback = fields.Nested(Feedback)
 
 
@@ -195,6 +208,7 @@ class Work(Task):
         fields.String(), required=True, metadata={"description": "Commands to run on the work; tell how they ended."}
     )
     commit = fields.Nested(Commit, required=True)
+    push = fields.Nested(Push, required=True, allow_none=True)
 
 
 class Batch(Schema):

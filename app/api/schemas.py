@@ -163,6 +163,7 @@ class Receipt(AgentOnly):
     usage = fields.Nested(Spent, load_default=None, allow_none=True)
     checks = fields.List(fields.Nested(Check), load_default=list, allow_none=True, validate=validate.Length(max=100))
     session = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=200))
+    cli_version = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=200))
     failure = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100))
     resets_at = Moment(load_default=None, allow_none=True)
 

@@ -157,7 +157,7 @@ def complete_task(given: dict[str, Any], task_id: str) -> Response:
     """End the work with a receipt. Its claims are checked on the forge; the same receipt twice is fine."""
     if given.get("task_id", task_id) != task_id:
         raise Refused(Kind.INVALID, f"task_id: the receipt is for {given['task_id']!r}, the address for {task_id!r}.")
-    return _told(accept.complete(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
+    return _ended(accept.complete(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
 
 
 @receipts.post("")
@@ -168,7 +168,7 @@ def post_receipt(given: dict[str, Any]) -> Response:
     """The same as to complete a task, with the task's id in the body."""
     if "task_id" not in given:
         raise Refused(Kind.INVALID, "task_id: Missing data for required field.")
-    return _told(accept.complete(fleet(), as_agent(given["agent_id"]), given))
+    return _ended(accept.complete(fleet(), as_agent(given["agent_id"]), given))
 
 
 def _bytes(text: str) -> bytes:
@@ -192,11 +192,16 @@ def _may_read(task_id: str, run: Row | None) -> None:
         raise Refused(Kind.FORBIDDEN, f"{task_id}: that is not a run of agent {caller().agent_id!r}.")
 
 
-def _told(held: lease.Held) -> Response:
+def _ended(held: lease.Held) -> Response:
+    notice = accept.notice(fleet(), held)
+    return _told(held, {"notice": notice} if notice else {})
+
+
+def _told(held: lease.Held, more: dict[str, Any] | None = None) -> Response:
     with reading(fleet().engine) as conn:
         found = _task(conn, held.task.task_id, with_events=False)
         news = lease.feedback(conn, held)
-    return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)} | news)
+    return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)} | news | (more or {}))
 
 
 def _shown(task_id: str, with_events: bool = True) -> Response:

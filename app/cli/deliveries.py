@@ -42,9 +42,11 @@ def list_(status: str | None, limit: int, json_: bool) -> None:
 @click.argument("delivery")
 @json_option
 def show(delivery: str, json_: bool) -> None:
-    """One delivery, by our number or by the forge's id, with its body."""
-    row = _find(_fleet(), delivery)
-    body = printable(row["body"].decode(errors="replace"))
+    """One delivery, by our number or by the forge's id, with its body. Old forges write the hook's secret there, which
+    is masked."""
+    fleet = _fleet()
+    row = _find(fleet, delivery)
+    body = printable(fleet.mask.text(row["body"].decode(errors="replace")))
     if json_:
         return as_json(_shown(row) | {"body": body})
     table(("", ""), [(name, value) for name, value in _shown(row).items() if value is not None])

@@ -69,11 +69,10 @@ def labels(state: State, names: Mapping[str, str] = OUR_LABELS) -> dict[str, str
     return {names[stage]: STAGES[stage]} if stage and names.get(stage) else {}
 
 
-def status(task: Task, told: Sequence[Mapping[str, Any]], noted: Sequence[str] = ()) -> str:
-    """The living comment: one sentence, what reviewers and checks say, for a failure the last lines of what happened,
-    and what was `noted` when the text was read."""
-    parts = [f"**agent-fleet** · {sentence(task)}{_pull_news(task, told)}"]
-    why = _why(task, told)
+def status(task: Task, news: Mapping[str, Any] | None = None, why: str | None = None, noted: Sequence[str] = ()) -> str:
+    """The living comment: one sentence, what reviewers and checks say (the newest `news` of the pull request), for a
+    failure `why` in the last words of what happened, and what was `noted` when the text was read."""
+    parts = [f"**agent-fleet** · {sentence(task)}{_pull_news(task, news or {})}"]
     parts += [fenced(why)] if why else []
     parts += [f"Note: {_plain(note)}." for note in noted]
     return "\n\n".join(parts)
@@ -92,12 +91,10 @@ def commit_status(task: Task) -> tuple[str, str]:
     return _COMMIT[task.state], words[:140]
 
 
-def _pull_news(task: Task, told: Sequence[Mapping[str, Any]]) -> str:
+def _pull_news(task: Task, news: Mapping[str, Any]) -> str:
     """What the newest look at the pull request showed: "Approved by alice; checks are green."."""
     if task.state is not State.REVIEW_PENDING:
         return ""
-    heard = (event["detail"] for event in reversed(told) if event.get("fact") == "pull_news")
-    news: Mapping[str, Any] = next(heard, {})
     approved = ", ".join(_plain(name) for name in news.get("approved_by") or ())
     parts = [f"approved by {approved}"] if approved else []
     parts += [_CI[news["ci"]]] if news.get("ci") in _CI else []
@@ -106,11 +103,11 @@ def _pull_news(task: Task, told: Sequence[Mapping[str, Any]]) -> str:
     return f" {said[0].upper()}{said[1:]}." if said else ""
 
 
-def _why(task: Task, told: Sequence[Mapping[str, Any]]) -> str | None:
+def why_name(task: Task) -> str | None:
+    """By which name the events of a task say why it is where it is; None where that is not asked."""
     if task.state not in _SHOW_WHY:
         return None
-    name = "summary" if task.reason == "nothing_to_change" else "why"
-    return next((event["detail"].get(name) for event in reversed(told) if event["detail"].get(name)), None)
+    return "summary" if task.reason == "nothing_to_change" else "why"
 
 
 def _plain(words: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from app.ports import Account, Comment, Issue, Pull, Repository, Review
+from app.ports import Account, Comment, Issue, Note, Pull, Repository, Review
 
 Json = Any
 _NUMBER = re.compile(r"/(issues|pulls)/(\d{1,18})(?:#.*)?$")
@@ -29,6 +29,7 @@ def issue(found: Json) -> Issue:
         labels=tuple(label["name"] for label in found.get("labels") or ()),
         author=account(found["user"]),
         assignees=tuple(account(one) for one in found.get("assignees") or ()),
+        repository_id=int((found.get("repository") or {}).get("id") or 0),
     )
 
 
@@ -49,6 +50,7 @@ def pull(found: Json, branch: str | None = None) -> Pull:
         author=account(found.get("user")),
         base=str(found["base"].get("ref") or ""),
         flow=int(found.get("flow") or 0),
+        repository_id=int(found["base"].get("repo_id") or 0),
     )
 
 
@@ -61,6 +63,17 @@ def review(found: Json) -> Review:
         official=bool(found.get("official")),
         notes=int(found.get("comments_count") or 0),
         stale=bool(found.get("stale")),
+    )
+
+
+def note(found: Json) -> Note:
+    """`position` is the line's number in the new file, `original_position` in the old one."""
+    return Note(
+        path=str(found["path"]),
+        line=found.get("position") or None,
+        text=found.get("body") or "",
+        hunk=found.get("diff_hunk") or "",
+        by=account(found.get("user")),
     )
 
 

@@ -65,7 +65,7 @@ class Forgejo(Reading):
 
     def _comment_with(self, repository: str, number: int, marker: str) -> int | None:
         """Our own comment that ends with `marker`; anybody else's copy of it does not count."""
-        for one in self.get(f"/repos/{repository}/issues/{number}/comments"):
+        for one in self.whole(f"/repos/{repository}/issues/{number}/comments"):
             if one["user"]["id"] == self.bot().id and (one.get("body") or "").rstrip().endswith(marker):
                 return int(one["id"])
         return None
@@ -87,7 +87,7 @@ class Forgejo(Reading):
     def set_labels(self, repository: str, number: int, wanted: Mapping[str, str], ours: frozenset[str]) -> None:
         """Of the labels named in `ours` have just `wanted` (name -> description) on the issue; make those the
         repository lacks. Labels of others are left alone. A label that did not come to stand there is Refused."""
-        present = {label["name"]: label["id"] for label in self.get(f"/repos/{repository}/issues/{number}/labels")}
+        present = {label["name"]: label["id"] for label in self.whole(f"/repos/{repository}/issues/{number}/labels")}
         for name in sorted(ours & present.keys() - wanted.keys()):
             self.send("DELETE", f"/repos/{repository}/issues/{number}/labels/{present[name]}", ok={404, 422})
         missing = [name for name in wanted if name not in present]
@@ -111,4 +111,12 @@ class Forgejo(Reading):
             if label["name"] == name:
                 return int(label["id"])
         new = {"name": name, "color": f"#{LABEL_COLOURS}", "description": description, "exclusive": "/" in name}
-        return int(self.send("POST", f"/repos/{repository}/labels", new).json()["id"])
+        return self._only(repository, name, int(self.send("POST", f"/repos/{repository}/labels", new).json()["id"]))
+
+    def _only(self, repository: str, name: str, made: int) -> int:
+        """Two who make a label at once both come to use the older one; the other goes."""
+        all_ = self.pages(f"/repos/{repository}/labels")
+        first = min([made, *(label["id"] for label in all_ if label["name"] == name)])
+        if first != made:
+            self.send("DELETE", f"/repos/{repository}/labels/{made}", ok={404})
+        return int(first)

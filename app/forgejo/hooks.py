@@ -61,7 +61,13 @@ def ensure(wire: Wire, where: str, url: str, secret: str) -> tuple[Hook, bool]:
 
 
 def try_out(wire: Wire, where: str, hook: Hook) -> None:
-    """Have the forge send a test delivery."""
+    """Have the forge send a test delivery. Raises Refused for an organisation's hook, which has none by API."""
+    if "/" not in where:
+        raise Refused(
+            Kind.INVALID,
+            f"The forge tests an organisation's hook by hand alone: press 'Test delivery' at hook {hook.id} in the "
+            f"settings of {where}, then look at `fleet deliveries list`.",
+        )
     wire.send("POST", f"{_path(where)}/hooks/{hook.id}/tests")
 
 

@@ -4,16 +4,19 @@ Only a new comment is taken at its word, since a command is said once: its text,
 which the forge puts there. Routed by the Event-Type header; the coarse one means different things by the same name.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from app.ports import Account
 
+LONGEST_NAME = 200
 LARGEST = 2**63 - 1  # the forge counts in 64 bits, and so do our rows
 HEADS = "refs/heads/"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+\Z")
@@ -52,6 +55,14 @@ class Hint:
     said: Said | None = None
     test: bool = False
     echoes: bool = False
+
+    @property
+    def about(self) -> str:
+        """What one look at the forge answers for all who say it: an issue, a branch with its pull request, a commit."""
+        branch = "" if (self.branch or "refs/").startswith("refs/") else self.branch
+        what = f"branch {branch}" if branch else f"{'pull' if self.is_pull else 'issue'} {self.number}"
+        name = f"{self.repository_id} {what if self.number or branch else f'commit {self.sha}'}"
+        return name if len(name) <= LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
 
 
 class _Part(Schema):
@@ -141,6 +152,16 @@ def read(event: str, body: bytes) -> Hint | None:
     return reader(event, given)
 
 
+def home(body: bytes) -> str:
+    """The host (and port) of the forge that a delivery says it is from; empty where it does not."""
+    try:
+        given: Json = json.loads(body)
+        where = given.get("repository") or (given.get("run") or {}).get("repository") or {}
+        return urlsplit(str(where.get("html_url") or "")).netloc.lower()
+    except (ValueError, RecursionError, AttributeError):
+        return ""
+
+
 def _about_one(event: str, given: Json) -> Hint:
     pull, issue = given["pull_request"], given["issue"]
     about = pull or issue
@@ -161,7 +182,8 @@ def _said(event: str, given: Json) -> Said | None:
     comment = given["comment"]
     if event not in _COMMENTS or comment is None or given["action"] != "created":
         return None
-    if (comment["user"] or {}).get("id") != (given["sender"] or {}).get("id"):
+    sender = (given["sender"] or {}).get("id")
+    if not sender or (comment["user"] or {}).get("id") != sender:
         return None
     may = (given["repository"]["permissions"] or {}).get("push")
     return Said(comment["id"], comment["body"] or "", may, comment["created_at"])

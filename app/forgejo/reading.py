@@ -2,14 +2,14 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection
 from urllib.parse import quote
 
 import httpx
 
 from app.forgejo import answers
 from app.forgejo.wire import Json, Wire
-from app.ports import Account, Asker, Comment, Issue, Pull, Repository, Review
+from app.ports import Account, Asker, Comment, Issue, Note, Pull, Repository, Review
 
 WRITERS = frozenset({"write", "admin", "owner"})
 LARGEST_FILE = 256 * 1024
@@ -34,12 +34,17 @@ class Reading(Wire):
         found = self.find(f"/repos/{full_name}")
         return found and answers.repository(found)
 
-    def repositories_of(self, owner: str) -> list[str]:
-        """The full names of an owner's repositories that we can see."""
+    def repository_by_id(self, id_: int) -> Repository | None:
+        """By the forge's own number, which survives a rename."""
+        found = self.find(f"/repositories/{id_}")
+        return found and answers.repository(found)
+
+    def repositories_of(self, owner: str) -> list[Repository]:
+        """An owner's repositories that we can see and that are not archived."""
         where = f"/orgs/{owner}/repos"
         if self.find(where, limit=1) is None:
             where = f"/users/{owner}/repos"
-        return [str(one["full_name"]) for one in self.pages(where) if not one.get("archived")]
+        return [answers.repository(one) for one in self.pages(where) if not one.get("archived")]
 
     def issue(self, repository: str, number: int) -> Issue | None:
         found = self.find(f"/repos/{repository}/issues/{number}")
@@ -68,13 +73,13 @@ class Reading(Wire):
 
     def who_labelled(self, repository: str, number: int, prefix: str) -> Asker | None:
         """Who put the newest label that starts with `prefix` on an issue, by its timeline."""
-        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline")
+        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline", gaps=True)
         put = [entry for entry in timeline if entry.get("user") and _puts_a_label(entry, prefix)]
         return Asker(answers.account(put[-1]["user"]), int(put[-1]["id"])) if put else None
 
     def who_assigned(self, repository: str, number: int) -> Asker | None:
         """Who assigned an issue to us and was not taken back; None too where we did that ourselves."""
-        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline")
+        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline", gaps=True)
         ours = [entry for entry in timeline if entry.get("user") and self._is_about_us(entry)]
         if not ours or ours[-1].get("removed_assignee") or ours[-1]["user"]["id"] == self.bot().id:
             return None
@@ -110,6 +115,11 @@ class Reading(Wire):
         """Whether the forge holds a commit; one that is compared with itself is either there or not found."""
         return self.find(f"/repos/{repository}/compare/{quote(sha, safe='')}...{quote(sha, safe='')}") is not None
 
+    def contains(self, repository: str, head: str, sha: str) -> bool:
+        """Whether `head` is a commit that comes after `sha`, so that nothing of that is missing there."""
+        found = self.find(f"/repos/{repository}/compare/{quote(head, safe='')}...{quote(sha, safe='')}")
+        return found is not None and found.get("total_commits") == 0
+
     def has_file(self, repository: str, branch: str, path: str) -> bool:
         """Whether a file stands on a branch. A path that would climb out of the address names none."""
         if {"", ".", ".."} & set(path.split("/")):
@@ -144,13 +154,13 @@ class Reading(Wire):
         found = self.find(f"/repos/{repository}/pulls/{quote(base, safe='')}/{quote(branch, safe='')}")
         return answers.pull(found, branch) if found else None
 
-    def open_pull_for(self, repository: str, branch: str, base: str, head: str | None = None) -> Pull | None:
-        """The open pull request from `branch`. One that was pushed to `refs/for/` bears the pusher's name before it;
-        older forges do not name it at all, and it is known by its `head`."""
+    def open_pull_for(self, repository: str, branch: str, base: str, heads: Collection[str] = ()) -> Pull | None:
+        """The open pull request from `branch`, or one that was pushed to `refs/for/` with it as topic. Whoever may read
+        may push such a one: it counts if we did it ourselves, or if its newest commit is among `heads`."""
         for found in self.pages(f"/repos/{repository}/pulls", state="open"):
             pull = answers.pull(found)
-            pushed = pull.flow and (pull.branch.endswith(f"/{branch}") or pull.head == head)
-            if pull.base == base and (pull.branch == branch or pushed):
+            ours = pull.author.id == self.bot().id and pull.branch.endswith(f"/{branch}")
+            if pull.base == base and (pull.branch == branch or (pull.flow and (ours or pull.head in heads))):
                 return pull
         return None
 
@@ -163,13 +173,11 @@ class Reading(Wire):
         those = [answers.review(one) for one in found if one.get("user") and not one.get("dismissed")]
         return [one for one in those if one.by.id != self.bot().id and one.state in _SAID]
 
-    def review_notes(self, repository: str, number: int, review: int) -> Sequence[tuple[str, int | None, str, str]]:
-        """The notes of a review: path, line, text, and the code they are about."""
-        found = self.get(f"/repos/{repository}/pulls/{number}/reviews/{review}/comments")
-        return [
-            (one["path"], one.get("position") or None, one.get("body") or "", one.get("diff_hunk") or "")
-            for one in found
-        ]
+    def review_notes(self, repository: str, number: int, review: int) -> list[Note]:
+        """The notes of a review, and what others answered to them, by their place: they come in any order."""
+        found = self.whole(f"/repos/{repository}/pulls/{number}/reviews/{review}/comments")
+        found.sort(key=lambda one: (str(one.get("path")), int(one.get("position") or 0), int(one.get("id") or 0)))
+        return [answers.note(one) for one in found]
 
 
 def _is_labelled(issue: Issue, prefix: str) -> bool:

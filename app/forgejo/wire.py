@@ -1,5 +1,6 @@
 """The wire to one forge: four connections, its wish to be left alone heeded, answers as JSON or a sentence."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -12,10 +13,14 @@ from app.ports import Clock
 
 TIMEOUT = httpx.Timeout(10, connect=3, pool=30)
 CONNECTIONS = 4
-PAGE, MOST_PAGES = 50, 40
+PAGE, MOST_PAGES, FEW = 50, 40, 10
 TRY_LATER = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
 PATIENCE = 5  # failures in a row before the forge is given a rest
 LONGEST_REST = timedelta(seconds=60)
+LONGEST_WISH = 3600.0  # seconds: a forge that asks for more is asked again after so long
+MOVED, MOST_HOPS = frozenset({307, 308}), 3  # what a renamed repository answers; both keep method and body
+
+_NUMBER = re.compile(r"[0-9]{1,12}")
 
 Json = Any
 
@@ -48,18 +53,25 @@ class Wire:
     def get(self, path: str, **query: Any) -> Json:
         return self.send("GET", path, query=query).json()
 
+    def whole(self, path: str, **query: Any) -> list[Json]:
+        """A list that comes whole; the forge writes an empty one as `null` here and there."""
+        return list(self.get(path, **query) or ())
+
     def find(self, path: str, **query: Any) -> Json | None:
         """None where there is no such thing."""
         answer = self.send("GET", path, ok={404}, query=query)
         return None if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
 
-    def pages(self, path: str, **query: Any) -> list[Json]:
-        """Every entry of a paginated list, bounded."""
+    def pages(self, path: str, gaps: bool = False, **query: Any) -> list[Json]:
+        """Every entry of a paginated list, bounded. A page may be short though more follow: the forge takes out what we
+        may not see, and gives fewer than were asked for where it is set up so. Its headers say so, but for a list with
+        `gaps`, which is read until hardly anything comes."""
         entries: list[Json] = []
         for page in range(1, MOST_PAGES + 1):
-            got = self.get(path, page=page, limit=PAGE, **query)
+            answer = self.send("GET", path, query={"page": page, "limit": PAGE, **query})
+            got = answer.json() or ()
             entries += got
-            if len(got) < PAGE:
+            if not _goes_on(answer, len(entries), len(got), FEW if gaps else PAGE):
                 break
         return entries
 
@@ -68,7 +80,7 @@ class Wire:
     ) -> httpx.Response:
         self._wait_if_told()
         try:
-            answer = self._http.request(method, path, json=body, params=query)
+            answer = self._ask(method, path, body, query)
         except httpx.HTTPError as error:
             self._failed()
             raise Unavailable(f"The forge {self.name} did not answer {method} {path}: {error!r}.") from error
@@ -80,6 +92,18 @@ class Wire:
         if answer.is_success or answer.status_code in ok:
             return answer
         raise self._no(method, path, answer)
+
+    def _ask(self, method: str, path: str, body: Json, query: Any) -> httpx.Response:
+        """A repository that was renamed or moved answers by its new address on the same forge: nowhere else does our
+        token go, and no redirect is followed that would make something else of the call."""
+        answer = self._http.request(method, path, json=body, params=query)
+        for _ in range(MOST_HOPS):
+            to = answer.headers.get("Location") if answer.status_code in MOVED else None
+            where = answer.request.url.join(to or "")
+            if not to or not str(where).startswith(f"{self.url}/"):
+                break
+            answer = self._http.request(method, where, json=body)
+        return answer
 
     def _wait_if_told(self) -> None:
         left = (self._closed_until - self._clock()).total_seconds() if self._closed_until else 0
@@ -111,5 +135,21 @@ def _date(answer: httpx.Response) -> datetime | None:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    given = answer.headers.get("Retry-After", "")
-    return float(given) if given.isdigit() else None
+    """Seconds, or a moment, which counts from the forge's own clock; anything else says nothing."""
+    given = answer.headers.get("Retry-After", "").strip()
+    if _NUMBER.fullmatch(given):
+        return min(float(given), LONGEST_WISH)
+    try:
+        until, now = parsedate_to_datetime(given), _date(answer) or datetime.now(UTC)
+        return min(max((until.astimezone(UTC) - now).total_seconds(), 0.0), LONGEST_WISH)
+    except ValueError:
+        return None
+
+
+def _goes_on(answer: httpx.Response, so_far: int, got: int, full: int) -> bool:
+    """Whether another page may follow this one."""
+    if "next" in answer.links:
+        return True
+    total = answer.headers.get("X-Total-Count", "")
+    more = bool(_NUMBER.fullmatch(total)) and int(total) > so_far
+    return got > 0 and (more or got >= full)

@@ -13,9 +13,9 @@ from app.domain.run import FAILURES, Outcome, Usage, Verdict
 from app.domain.task import Task
 from app.domain.taxonomy import LIMITS
 from app.ports import Fleet, Forge, Pull
-from app.services import lease, report, review
+from app.services import lease, offer, report, review
 from app.services.lease import Held
-from app.store import places, runs
+from app.store import places, runs, views
 from app.store.engine import reading
 from app.store.tables import Row
 
@@ -56,13 +56,15 @@ def log(fleet: Fleet, agent_id: str, told: Json) -> tuple[int, bool]:
 
 def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     """A receipt: task_id, status (completed, failed, partial), lease?, summary?, error?, artifacts?, duration_seconds?,
-    usage?, checks?, session?, failure?, resets_at?. Every claim is checked on the forge before it counts; the same
-    receipt again changes nothing. Raises Refused, `invalid` naming a claim that does not hold."""
+    usage?, checks?, session?, cli_version?, failure?, resets_at?. Every claim is checked on the forge before it counts;
+    the same receipt again changes nothing but that it may bring the checks that were not told before. Raises Refused,
+    `invalid` naming a claim that does not hold."""
     with reading(fleet.engine) as conn:
         held = lease.owned(conn, agent_id, receipt["task_id"], receipt.get("lease"))
     if held.run["ended_at"]:
-        return _said_before(held, receipt)
+        return _checked_late(fleet, _said_before(held, receipt), receipt)
     claims = _Claims(fleet, held.task)
+    claims.commits = [one["sha"] for one in receipt.get("artifacts") or [] if one["type"] == "commit"]
     artifacts = [claims.check(one) for one in receipt.get("artifacts") or []]
     head = claims.head() if receipt["status"] == "completed" else None
     if claims.pull and head not in (None, held.task.head):
@@ -73,6 +75,35 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
         return _again(fleet, held)
     with fleet.engine.begin() as conn:  # it ended while we looked: by this receipt, by another, or it was lost
         return _said_before(lease.owned(conn, agent_id, receipt["task_id"], held.run["number"]), receipt)
+
+
+def notice(fleet: Fleet, held: Held) -> str | None:
+    """What keeps finished work from being more than work in progress, and what helps; None where nothing does."""
+    if held.run["end"] != "finished" or not held.task.wants_pull or (held.run["result"] or {}).get("checks"):
+        return None
+    with fleet.engine.begin() as conn:
+        wanted = views.brief(conn, held.task.id)["validation"]
+    if not wanted:
+        return None
+    return (
+        f"The receipt tells of no checks, and this task has {len(wanted)}: its pull request is marked `WIP:` until "
+        "they are told. Run the commands in `checks` and send the same receipt again with how each ended; or let "
+        "somebody who has looked take `WIP:` off its title."
+    )
+
+
+def _checked_late(fleet: Fleet, held: Held, receipt: Json) -> Held:
+    """Checks that come after the receipt: a pull request that is ours is no longer work in progress."""
+    checks = list(receipt.get("checks") or [])
+    if not checks or held.run["end"] != "finished":
+        return held
+    failed = next((one["command"] for one in checks if one["exit_code"]), None)
+    if failed:
+        raise Refused(Kind.INVALID, f"checks: {failed!r} failed, so the pull request stays as it is.")
+    with fleet.engine.begin() as conn:
+        runs.checked(conn, held.run["id"], checks)
+    offer.checked(fleet, held.task)
+    return _again(fleet, held)
 
 
 def _again(fleet: Fleet, held: Held) -> Held:
@@ -93,8 +124,9 @@ class _Claims:
     """Looks on the forge whether what an agent claims is so."""
 
     def __init__(self, fleet: Fleet, task: Task) -> None:
-        self.task = task
+        self.task, self._fleet = task, fleet
         self.pull: Pull | None = None
+        self.commits: list[str] = []
         row = _repository(fleet, task) if task.forge else None
         self._forge = fleet.forges(task.forge or "") if row else None
         self._name = str(row["full_name"]) if row else ""
@@ -113,17 +145,31 @@ class _Claims:
         return {**artifact, "checked": True}
 
     def head(self) -> str | None:
-        """The newest commit of the task's branch, if the branch holds anything that its base does not."""
+        """The newest commit of the task's branch, if the branch holds anything that its base does not; or of the pull
+        request that a push to `refs/for/` made instead of a branch."""
         if self._forge is None:
             return None
         head = self._forge.branch_head(self._name, self.task.branch or "")
+        if head is None:
+            topic = self._topic(self._forge)
+            return topic.head if topic else None
         return head if head != self._forge.branch_head(self._name, self._base) else None
 
+    def _topic(self, forge: Forge) -> Pull | None:
+        with self._fleet.engine.begin() as conn:
+            settings = views.brief(conn, self.task.id)["settings"] or {}
+        if settings.get("flow") != "agit":
+            return None
+        heads = {*self.commits, *([self.pull.head] if self.pull else [])}
+        return self.pull or forge.open_pull_for(self._name, self.task.branch or "", self._base, heads)
+
     def _pull_is_there(self, forge: Forge, artifact: Json) -> bool:
-        """It exists, it is at this address, and it comes from this task's branch."""
+        """It exists, it is at this address, and it comes from this task's branch, or has it as its topic."""
         named = PULL.search(urlsplit(artifact["url"]).path)
         pull = forge.pull(self._name, int(named[1])) if named else None
-        if pull is None or pull.branch != self.task.branch or pull.url.rstrip("/") != artifact["url"].rstrip("/"):
+        if pull is None or pull.url.rstrip("/") != artifact["url"].rstrip("/"):
+            return False
+        if pull.branch != self.task.branch and not (pull.flow and pull.branch.endswith(f"/{self.task.branch}")):
             return False
         self.pull = pull
         return True
@@ -135,7 +181,7 @@ class _Claims:
         return forge.branch_head(self._name, artifact["ref"].removeprefix("refs/heads/")) is not None
 
     def _file_is_there(self, forge: Forge, artifact: Json) -> bool:
-        return forge.has_file(self._name, self.task.branch or "", artifact["path"])
+        return forge.has_file(self._name, self.head() or self.task.branch or "", artifact["path"])
 
     _CHECKS: Mapping[str, Callable[["_Claims", Forge, Json], bool]] = {
         "pr": _pull_is_there,
@@ -174,6 +220,7 @@ def _result(receipt: Json, artifacts: Sequence[Json], head: str | None) -> dict[
         "checks": list(receipt.get("checks") or []),
         "artifacts": list(artifacts),
         "duration_seconds": receipt.get("duration_seconds"),
+        "cli_version": receipt.get("cli_version"),
         "receipt_sha256": _fingerprint(receipt),
     }
 

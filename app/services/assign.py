@@ -108,8 +108,8 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
 
 def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
     """For a task that is not waiting for a place: where it is, and why it was placed there."""
-    placed = (event["detail"] for event in reversed(views.event_list(conn, task.id)) if event["fact"] == What.PLACED)
-    chosen: dict[str, Any] = next(placed, {}) if task.host_id else {}
+    placed = views.newest_event(conn, task.id, (What.PLACED,)) if task.host_id else None
+    chosen: dict[str, Any] = placed["detail"] if placed else {}
     return {
         "reason": task.reason,
         "host": task.host_id,

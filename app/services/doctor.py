@@ -35,7 +35,7 @@ def examine(fleet: Fleet, wire: Callable[[str], Wire]) -> list[Finding]:
     if not forges:
         return [Finding("fleet.toml", WRONG, "no forge is declared", "Declare [forges.NAME], then `fleet apply FILE`.")]
     found = [finding for row in forges for finding in _forge(fleet, row, rules, wire)]
-    return [*_ourselves(fleet, forges), *found, *_inbox(fleet, forges)]
+    return [*_ourselves(fleet, forges), *_secrets(fleet, forges), *found, *_inbox(fleet, forges)]
 
 
 # --- on our side -----------------------------------------------------------------------------------------
@@ -66,6 +66,19 @@ def _ourselves(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
         yield Finding("receipt key", GOOD, seal.public_key(fleet))
     except (Refused, OSError) as wrong:
         yield Finding("receipt key", WRONG, str(wrong), "Give FLEET_RECEIPT_KEY 64 hex digits, or leave it out.")
+
+
+def _secrets(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
+    """Two forges with one secret could speak for each other, but for the address that their deliveries name."""
+    known: dict[str, str] = {}
+    for row in forges:
+        secret = fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]) or ""
+        other = known.setdefault(secret, row["name"])
+        if secret and other != row["name"]:
+            yield Finding(
+                f"{row['name']}: webhook secret", UNSURE, f"{other} has the same one",
+                f"Give it a secret of its own: webhook_secret_env under [forges.{row['name']}] in fleet.toml.",
+            )  # fmt: skip
 
 
 def _is_loopback(host: str) -> bool:
@@ -139,6 +152,12 @@ def _repository(fleet: Fleet, forge: Wire, name: str) -> Iterator[Finding]:
         )
         return
     found = answer.json()
+    if found.get("full_name", name).lower() != name.lower():
+        yield Finding(
+            name, WRONG, f"it is called {found['full_name']} now, and new issues of it are not taken",
+            "Write the new name into fleet.toml, then `fleet apply FILE`.",
+        )  # fmt: skip
+        return
     if found.get("archived"):
         yield Finding(name, WRONG, "it is archived, and takes nothing", "Take it out of fleet.toml, or un-archive it.")
     elif not (found.get("permissions") or {}).get("push"):

@@ -6,7 +6,7 @@ from app.domain import matching, prompt
 from app.domain.lifecycle import Fact, What
 from app.domain.task import Mode, Priority, State, Task
 from app.ports import Asker, Fleet, Forge, Issue, Repository
-from app.services import review, rights, terms, texts
+from app.services import moved, review, rights, terms, texts
 from app.services.terms import Terms
 from app.store import briefs, places, tasks, views
 from app.store.tables import Row
@@ -26,10 +26,20 @@ def look_at_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: 
         return f"{full_name} is not among the repositories of fleet.toml"
     issue = forge.issue(full_name, number)
     if issue is None:
-        return f"{full_name}#{number} is not an issue"
+        return _gone(fleet, forge, full_name, task) or f"{full_name}#{number} is not an issue"
+    if issue.repository_id not in (0, repository_id):
+        return _look_elsewhere(fleet, forge, full_name, repository_id, number)
     if task is not None:
         return _follow(fleet, forge, full_name, task, issue)
     return _take_in(fleet, forge, full_name, repository_id, issue, rule) if rule else ""
+
+
+def _look_elsewhere(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, number: int) -> str:
+    """Another repository bears this name now; ours was renamed, or is gone."""
+    name = moved.look_up(fleet, forge.name, repository_id)
+    if name is None or name == full_name:
+        return f"{full_name} is another repository now"
+    return look_at_issue(fleet, forge.name, name, repository_id, number)
 
 
 # --- an issue that is a task already ---------------------------------------------------------------------
@@ -46,6 +56,15 @@ def _follow(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue
         review.look_at_pull(fleet, task, full_name, task.pr_number)
     fact = Fact(What.LABEL_REMOVED if issue.open else What.ISSUE_CLOSED)
     return _hear(fleet, task, fact)
+
+
+def _gone(fleet: Fleet, forge: Forge, full_name: str, task: Task | None) -> str | None:
+    """An issue that was deleted is closed for good, which the forge tells nobody. Where the whole repository cannot be
+    seen, it may only be hidden from us."""
+    repository = forge.repository(full_name) if task and task.live else None
+    if task is None or repository is None or repository.id != task.repository_id:
+        return None
+    return _hear(fleet, task, Fact(What.ISSUE_CLOSED, {"deleted": True}))
 
 
 def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
@@ -98,6 +117,7 @@ def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, iss
     if repository is None or repository.id != repository_id:
         return f"{full_name} cannot be seen with our token"
     text = terms.of(forge, repository, rule)
+    moved.remember(fleet, forge.name, repository)
     with fleet.engine.begin() as conn:
         task = _make(conn, fleet, forge, repository, issue, text, asker)
     return f"{task.task_id} was made"
@@ -119,13 +139,12 @@ def _asker(forge: Forge, full_name: str, issue: Issue) -> Asker | None:
 def _make(
     conn: Connection, fleet: Fleet, forge: Forge, repository: Repository, issue: Issue, on: Terms, asker: Asker | None
 ) -> Task:
-    task_id = f"{repository.full_name}#{issue.number}"
     text = texts.read(issue, on)
     needs = matching.required(issue.labels)
     known = tasks.of_issue(conn, forge.name, repository.id, issue.number)
     if known is not None:
         return known
-    places.remember_repository(conn, forge.name, vars(repository))
+    task_id = _free_id(conn, forge, repository, issue.number)
     task = tasks.request(conn, {
         "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(priority_of(issue.labels)),
         "capset_id": tasks.capset(conn, needs, on.cli), "forge": forge.name, "repository_id": repository.id,
@@ -140,6 +159,14 @@ def _make(
             "settings": on.settings(), "accepted_entry": asker and asker.entry,
         })  # fmt: skip
     return task
+
+
+def _free_id(conn: Connection, forge: Forge, repository: Repository, number: int) -> str:
+    """What people will call the task. Where a repository of the same name on another forge, or one that had this name
+    before, has a task that is called so, its forge stands before it, and at the last its own number behind the name."""
+    plain = f"{repository.full_name}#{number}"
+    named = (plain, f"{forge.name}:{plain}", f"{forge.name}:{repository.full_name}~{repository.id}#{number}")
+    return next((name for name in named if not tasks.exists(conn, name)), named[-1])
 
 
 def priority_of(labels: tuple[str, ...]) -> Priority:

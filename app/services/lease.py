@@ -167,6 +167,7 @@ def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | N
         "confirm_by": views.moment(deadline),
         "timeout_secs": row["timeout_secs"],
         "checks": list(row["validation"]),
+        "push": start.push_of(task, row),
         "commit": {"message": speech.commit_message(row["title"], task.issue_number, name), **author},
     }
 
@@ -203,10 +204,11 @@ def feedback(conn: Connection, held: Held) -> Json:
     asked = start.review_to_answer(conn, task)
     if asked is None:
         return {}
-    _, text = start.prompt_of(conn, task, views.brief(conn, task.id))
+    brief = views.brief(conn, task.id)
+    _, text = start.prompt_of(conn, task, brief)
     comments = [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]]
     told = {"kind": What.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}
-    return {"feedback": told | {"comments": comments, "prompt": text}}
+    return {"feedback": told | {"comments": comments, "prompt": text, "push": start.push_of(task, brief)}}
 
 
 def _over(conn: Connection, agent_id: str, task_id: str, lease: int) -> Json:

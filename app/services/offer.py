@@ -21,17 +21,27 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
         return
     forge, name, base = repository_of(fleet, task)
     with fleet.engine.begin() as conn:
-        brief, runs, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
-    settings, checked = brief["settings"] or {}, _is_checked(brief, runs)
-    if settings.get("flow") == "agit":
-        pull, head = _pushed_pull(forge, task, name, base, debt, _pushed_head(told))
-    else:
-        pull, head = _branch_pull(fleet, forge, task, name, base, debt, checked)
+        brief, runs = views.brief(conn, task.id), views.run_list(conn, task.id)
+        finished = views.newest_event(conn, task.id, (What.FINISHED,))
+    settings, checked = brief["settings"] or {}, is_checked(brief, runs)
+    pushed = finished["detail"].get("head") if finished else None
+    topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
+    pull, head = topic or _branch_pull(fleet, forge, task, name, base, debt, checked, pushed)
     _keep_off(forge, name, pull, settings.get("forbidden_paths") or ())
     _put_title_right(forge, name, pull, checked)
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
     review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
     fleet.nudge.soon()
+
+
+def checked(fleet: Fleet, task: Task) -> None:
+    """The validation passed after all: the pull request, if there is one, is work in progress no longer."""
+    if task.pr_number is None or not task.live:
+        return
+    forge, name, _base = repository_of(fleet, task)
+    pull = forge.pull(name, task.pr_number)
+    if pull and pull.open:
+        _put_title_right(forge, name, pull, True)
 
 
 def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
@@ -63,34 +73,32 @@ def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
         row = places.repository(conn, task.forge or "", task.repository_id or 0)
     if row is None:
         raise Unavailable(f"{task.task_id}: its repository is not known yet.")
+    if not row["full_name"]:
+        raise Refused(Kind.UNKNOWN, f"{task.task_id}: its repository is not on the forge any more.")
     return fleet.forges(task.forge or ""), row["full_name"], row["default_branch"]
 
 
 def _branch_pull(
-    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, debt: Row, checked: bool
+    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, debt: Row, checked: bool, pushed: str | None
 ) -> tuple[Pull, str]:
-    """The pull request, and the branch's newest commit: the forge notes it on the pull request a moment later."""
+    """The pull request, and the branch's newest commit: the forge notes it on the pull request a moment later. It is
+    the run's own commit, or one that somebody put on top of it."""
     head = forge.branch_head(name, task.branch or "")
     if head is None:
         raise _missing(f"The branch {task.branch} is not on the forge.", debt)
+    if pushed not in (None, head) and not forge.contains(name, head, str(pushed)):
+        raise _missing(f"The branch {task.branch} is at {head[:10]}, without {str(pushed)[:10]} of this run.", debt)
     pull = forge.pull_for(name, task.branch or "", base)
     if pull is None or not pull.open:
         pull = _open(fleet, forge, task, name, base, checked)
     return pull, head
 
 
-def _pushed_head(told: list[dict[str, Any]]) -> str | None:
-    """The commit that the newest run said it pushed."""
-    finished = (event["detail"].get("head") for event in reversed(told) if event["fact"] == What.FINISHED)
-    return next(finished, None)
-
-
-def _pushed_pull(forge: Forge, task: Task, name: str, base: str, debt: Row, pushed: str | None) -> tuple[Pull, str]:
-    """The push to `refs/for/` has made it."""
-    pull = forge.open_pull_for(name, task.branch or "", base, pushed)
-    if pull is None:
-        raise _missing(f"No pull request came of the push to refs/for/{base}/{task.branch}.", debt)
-    return pull, pushed or pull.head
+def _pushed_pull(forge: Forge, task: Task, name: str, base: str, pushed: str | None) -> tuple[Pull, str] | None:
+    """The pull request that the push to `refs/for/` has made. None while there is none: whoever may write can have
+    pushed a branch instead."""
+    pull = forge.open_pull_for(name, task.branch or "", base, {pushed} if pushed else ())
+    return (pull, pushed or pull.head) if pull and pull.flow else None
 
 
 def _missing(sentence: str, debt: Row) -> Refused:
@@ -109,7 +117,7 @@ def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked:
     )
 
 
-def _is_checked(brief: Row, runs: list[dict[str, Any]]) -> bool:
+def is_checked(brief: Row, runs: list[dict[str, Any]]) -> bool:
     """Whether the repository's validation passed: the newest run would have failed else, unless nobody reported it."""
     newest = runs[-1] if runs else {}
     return not brief["validation"] or bool(newest.get("validation") or newest.get("checks"))

@@ -9,7 +9,7 @@ import structlog
 from app.domain import matching
 from app.domain.errors import Refused
 from app.ports import Fleet, Forge, Repository
-from app.services import intake, issues, obey, review
+from app.services import inbox, issues, moved, obey, review
 from app.store import heard, places, rounds, tasks
 from app.store.tables import Row
 
@@ -29,7 +29,7 @@ def reconcile(fleet: Fleet, every: float | None = None) -> int:
     Each repository at most once in `every` seconds over all workers, those first that were not looked at for longest; a
     round that takes long leaves the rest to the next. A forge that does not answer is left for the next round too.
     """
-    intake.sweep(fleet)
+    inbox.sweep(fleet)
     until, looked = fleet.clock() + LONGEST_ROUND, 0
     for forge_name, full_name in _in_turn(fleet):
         if fleet.clock() > until:
@@ -40,7 +40,8 @@ def reconcile(fleet: Fleet, every: float | None = None) -> int:
 
 
 def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
-    """Every repository that a rule means, those first that were not looked at for longest."""
+    """Every repository that a rule means, and those that still have work of ours, those first that were not looked at
+    for longest."""
     with fleet.engine.begin() as conn:
         rules = places.all_rules(conn)
     for rule in rules:
@@ -48,11 +49,12 @@ def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
         if set(rule["name"]) & PATTERN and not set(owner) & PATTERN:
             _guarded(_meet, fleet, rule, owner)
     with fleet.engine.begin() as conn:
-        last, met = rounds.last_of(conn, ROUND), places.all_repositories(conn)
+        last, met, busy = rounds.last_of(conn, ROUND), places.all_repositories(conn), tasks.busy_repositories(conn)
     named = [(rule["forge"], rule["name"]) for rule in rules if not set(rule["name"]) & PATTERN]
     fitting = [
-        (row["forge"], row["full_name"]) for row in met if places.first_rule(rules, row["forge"], row["full_name"])
-    ]
+        (row["forge"], row["full_name"]) for row in met
+        if (row["forge"], row["id"]) in busy or places.first_rule(rules, row["forge"], row["full_name"])
+    ]  # fmt: skip
     found = dict.fromkeys([*named, *fitting])
     return sorted(found, key=lambda one: last[_round(*one)].timestamp() if _round(*one) in last else 0)
 
@@ -62,15 +64,13 @@ def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
     with fleet.engine.begin() as conn:
         if not rounds.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
             return
-        known = {row["full_name"] for row in places.all_repositories(conn) if row["forge"] == rule["forge"]}
-    forge = fleet.forges(rule["forge"])
-    for name in forge.repositories_of(owner):
+        met = [row for row in places.all_repositories(conn) if row["forge"] == rule["forge"]]
+    known = {(row["id"], row["full_name"]) for row in met}
+    for repository in fleet.forges(rule["forge"]).repositories_of(owner):
         with fleet.engine.begin() as conn:
-            is_new = name not in known and places.rule_for(conn, rule["forge"], name) == rule
-        repository = forge.repository(name) if is_new else None
-        if repository:
-            with fleet.engine.begin() as conn:
-                places.remember_repository(conn, rule["forge"], vars(repository))
+            is_ours = places.rule_for(conn, rule["forge"], repository.full_name) == rule
+        if is_ours and (repository.id, repository.full_name) not in known:
+            moved.remember(fleet, rule["forge"], repository)
 
 
 def _round(forge_name: str, full_name: str) -> str:
@@ -103,34 +103,49 @@ def _look(fleet: Fleet, forge_name: str, full_name: str) -> int:
     repository = forge.repository(full_name)
     if repository is None:
         return 0
+    moved.remember(fleet, forge_name, repository)
     with fleet.engine.begin() as conn:
-        places.remember_repository(conn, forge_name, vars(repository))
         open_tasks = tasks.unfinished(conn, forge_name, repository.id)
-    wanted = _wanted(fleet, forge, repository) | {task.issue_number for task in open_tasks if task.issue_number}
+    found, pulls = _changed(fleet, forge, repository)
+    wanted = found | {task.issue_number for task in open_tasks if task.issue_number}
     for number in sorted(wanted):
-        _guarded(issues.look_at_issue, fleet, forge_name, full_name, repository.id, number)
+        _guarded(issues.look_at_issue, fleet, forge_name, repository.full_name, repository.id, number)
     for task in open_tasks:
         if task.branch and task.run:
-            _guarded(review.look_at_pull, fleet, task, full_name, task.pr_number)
+            _guarded(review.look_at_pull, fleet, task, repository.full_name, task.pr_number)
+    if any(task.branch and not task.run for task in open_tasks):
+        for number in sorted(pulls - {task.pr_number for task in open_tasks}):
+            _guarded(_look_at_pull_of_others, fleet, forge, repository, number)
     _guarded(_commands, fleet, forge, repository)
     return len(wanted) + len(open_tasks)
 
 
-def _wanted(fleet: Fleet, forge: Forge, repository: Repository) -> set[int]:
-    """The issues that may have become wanted: those that changed since the last round, now and then all of them."""
+def _look_at_pull_of_others(fleet: Fleet, forge: Forge, repository: Repository, number: int) -> None:
+    """Somebody may have done a task's work before anybody of ours began."""
+    pull = forge.pull(repository.full_name, number)
+    if pull and pull.branch:
+        with fleet.engine.begin() as conn:
+            task = tasks.of_branch(conn, forge.name, repository.id, pull.branch, None)
+        if task:
+            review.look_at_pull(fleet, task, repository.full_name, number)
+
+
+def _changed(fleet: Fleet, forge: Forge, repository: Repository) -> tuple[set[int], set[int]]:
+    """The issues that may have become wanted, and the pull requests: those that changed since the last round; now and
+    then all issues that are wanted."""
     now = forge.moment(OVERLAP)
     with fleet.engine.begin() as conn:
         since = heard.since(conn, forge.name, repository.id, ISSUES)
     turn, _, moment = (since or f"{EVERYTHING_EVERY} ").partition(" ")
     if not moment or int(turn) >= EVERYTHING_EVERY:
-        turn, found = "0", forge.wanted_issues(repository.full_name, matching.PREFIX)
+        turn, found, changed = "0", forge.wanted_issues(repository.full_name, matching.PREFIX), []
     else:
         changed = forge.changed_issues(repository.full_name, moment)
         found = [number for number, is_pull in changed if not is_pull]
     if now:
         with fleet.engine.begin() as conn:
             heard.read_up_to(conn, forge.name, repository.id, ISSUES, f"{int(turn) + 1} {now}")
-    return set(found)
+    return set(found), {number for number, is_pull in changed if is_pull}
 
 
 def _commands(fleet: Fleet, forge: Forge, repository: Repository) -> None:

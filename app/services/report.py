@@ -83,6 +83,7 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -
         now, task = runs.with_task(conn, run["task_pk"], run["number"])
         outcome = _stopped(now, result, outcome)
         session = {"session": outcome.session_id} if outcome.session_id else {}
+        masked |= _version(conn, run)
         kept = fleet.mask.json(outcome.kept())
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
@@ -111,6 +112,13 @@ def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
         runs.ended(conn, run["id"], fleet.clock(), spent.reason)
         _record(conn, fleet, run, Fact(What.LIMIT_REACHED, detail, run=run["number"]))
     fleet.nudge.soon()
+
+
+def _version(conn: Any, run: Row) -> dict[str, Any]:
+    """The version of the CLI, as the last look at its host showed it; an agent says so itself, if anybody."""
+    host = places.host(conn, run["host_id"]) if run["host_id"] else None
+    found = ((host["probe"] if host else None) or {}).get("clis", {}).get(run["agent_type"])
+    return {"cli_version": found} if found else {}
 
 
 def _stopped(now: Row | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:

@@ -1,7 +1,9 @@
 """Follows a pull request: opened, talked about, merged, closed. The forge is asked; the answer becomes facts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import Any
 
 from app.domain import people
@@ -9,7 +11,8 @@ from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.prompt import clean, read_conflict
 from app.domain.task import WORKING, State, Task
-from app.ports import Fleet, Forge, Pull, Review
+from app.ports import Fleet, Forge, Note, Pull, Review
+from app.services import rights
 from app.store import heard, places, tasks, views
 from app.store.tables import Row
 
@@ -27,7 +30,7 @@ def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -
     TooEarly while a review may not be finished yet."""
     forge = fleet.forges(task.forge or "")
     pull = forge.pull(full_name, number) if number else _by_branch(fleet, forge, task, full_name)
-    if pull is None or not _is_of(task, pull):
+    if pull is None or not is_of(task, pull, forge.bot().id):
         return f"{task.task_id} has no such pull request on the forge"
     for fact in _facts(task, pull):
         task = hear(fleet, task, fact)
@@ -58,10 +61,12 @@ def _by_branch(fleet: Fleet, forge: Forge, task: Task, full_name: str) -> Pull |
     return find(full_name, task.branch or "", repository["default_branch"])
 
 
-def _is_of(task: Task, pull: Pull) -> bool:
+def is_of(task: Task, pull: Pull, bot: int) -> bool:
     """Whether the pull request comes from the task's own branch: a fork may have one of the same name. One that was
-    pushed to `refs/for/` bears the pusher's name before it."""
-    topic = bool(pull.flow) and pull.branch.endswith(f"/{task.branch}")
+    pushed to `refs/for/` bears the pusher's name before it; whoever may read can push one, so only our own count."""
+    if pull.repository_id and pull.repository_id != task.repository_id:
+        return False
+    topic = bool(pull.flow) and pull.author.id == bot and pull.branch.endswith(f"/{task.branch}")
     return pull.branch == task.branch or pull.number == task.pr_number or topic
 
 
@@ -86,17 +91,18 @@ def _listen(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) 
     """What reviewers, checks and the base say. Each review that asks for changes is one round; several that come
     shortly after each other are one together."""
     with fleet.engine.begin() as conn:
-        told = views.event_list(conn, task.id)
+        asked = views.events_of(conn, task.id, (What.CHANGES_REQUESTED, What.CONFLICTED))
         row = places.forge(conn, forge.name)
-    reviews = [one for one in forge.reviews(full_name, pull.number) if _counts(one, forge, row)]
-    asking = _unanswered(reviews, told)
+    said = [one for one in forge.reviews(full_name, pull.number) if _counts(one, forge, row)]
+    reviews = with_rights(forge, full_name, said)
+    asking = _unanswered(reviews, asked)
     conflicts = _conflicts(fleet, task, pull)
-    rounds = sum(event["fact"] == What.CONFLICTED for event in told)
+    rounds = sum(event["fact"] == What.CONFLICTED for event in asked)
     news = {
         "approved_by": _approvals(reviews), "ci": forge.ci(full_name, pull.head), "head": pull.head,
         "conflict": conflicts and rounds >= MOST_CONFLICTS,
     }  # fmt: skip
-    if news != _last_news(task, told):
+    if news != _last_news(fleet, task):
         task = hear(fleet, task, Fact(What.PULL_NEWS, news))
     if asking:
         _let_it_be_finished(fleet, task, f"review {asking[-1].id}")
@@ -107,15 +113,24 @@ def _listen(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) 
     return task
 
 
+def with_rights(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list[Review]:
+    """The reviews, each official if its author may write. The forge's own mark says less: a rule of a protected branch
+    may name others, and some forges call nobody's review official where there is no such rule."""
+    may = cache(partial(rights.may_write, forge, full_name))
+    return [
+        one if one.official or one.state == "COMMENT" else replace(one, official=may(one.by.login)) for one in reviews
+    ]
+
+
 def _counts(review: Review, forge: Forge, row: Row | None) -> bool:
     who = review.by
     return people.is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
 
 
-def _unanswered(reviews: Sequence[Review], told: Iterable[Mapping[str, Any]]) -> list[Review]:
+def _unanswered(reviews: Sequence[Review], asked: Iterable[Mapping[str, Any]]) -> list[Review]:
     """Reviews by people who may write that ask for changes, were not answered by a round and not followed by the same
     person's approval; with the remarks that those people made beside them."""
-    answered = _answered(told)
+    answered = _answered(asked)
     approved = {one.by.id: one.id for one in reviews if one.state == "APPROVED"}
     open_ = [one for one in reviews if one.state == "REQUEST_CHANGES" and one.official and one.id not in answered]
     asking = [one for one in open_ if one.id > approved.get(one.by.id, 0)]
@@ -135,15 +150,15 @@ def _approvals(reviews: Iterable[Review]) -> list[str]:
     return sorted(login for login, one in last.items() if one.state == "APPROVED" and not one.stale)
 
 
-def _last_news(task: Task, told: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    nothing: dict[str, Any] = {"approved_by": [], "ci": "", "head": task.head, "conflict": False}
-    heads = (What.PULL_OPENED, What.PULL_REOPENED)
-    for event in told:
-        if event["fact"] == What.PULL_NEWS:
-            nothing = event["detail"]
-        elif event["fact"] in heads:
-            nothing = {**nothing, "head": event["detail"].get("head")}
-    return nothing
+def _last_news(fleet: Fleet, task: Task) -> Mapping[str, Any]:
+    """What was said last of the pull request; a run that offered another commit since then has said that alone."""
+    with fleet.engine.begin() as conn:
+        news = views.newest_event(conn, task.id, (What.PULL_NEWS,))
+        offer = views.newest_event(conn, task.id, (What.PULL_OPENED, What.PULL_REOPENED))
+    known = news["detail"] if news else {"approved_by": [], "ci": "", "head": task.head, "conflict": False}
+    if offer and (news is None or offer["seq"] > news["seq"]):
+        known = {**known, "head": offer["detail"].get("head")}
+    return known
 
 
 def _let_it_be_finished(fleet: Fleet, task: Task, key: str) -> None:
@@ -159,20 +174,29 @@ def _let_it_be_finished(fleet: Fleet, task: Task, key: str) -> None:
 
 def _round(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int, asking: Sequence[Review]) -> Fact:
     """One round for these reviews, by the newest one's id, however often it is heard of."""
-    notes = [
-        note for one in asking if one.notes for note in forge.review_notes(full_name, number, one.id)
-    ][:MOST_NOTES]  # fmt: skip
+    notes = _notes(forge, full_name, number, asking)[:MOST_NOTES]
     texts = [clean(one.text).strip() for one in asking if one.text.strip()]
     detail = {
         "review": asking[-1].id,
         "reviews": [one.id for one in asking],
         "by": ", ".join(dict.fromkeys(one.by.login for one in asking)),
         "text": "\n\n".join(texts)[:LONGEST_REVIEW],
-        "comments": [[path, line, text[:LONGEST_REVIEW]] for path, line, text, _ in notes],
-        "hunks": [hunk[-LONGEST_REVIEW:] for _, _, _, hunk in notes],
+        "comments": [[note.path, note.line, note.text[:LONGEST_REVIEW]] for note in notes],
+        "hunks": [note.hunk[-LONGEST_REVIEW:] for note in notes],
         "until": _confirm_by(fleet, task).isoformat(),
     }
     return Fact(What.CHANGES_REQUESTED, detail, key=f"review {asking[-1].id}")
+
+
+def _notes(forge: Forge, full_name: str, number: int, asking: Sequence[Review]) -> list[Note]:
+    """The notes of these reviews, with what other people who may write answered to them. Anybody may answer, and what
+    others say is not told to an agent."""
+    found = [note for one in asking if one.notes for note in forge.review_notes(full_name, number, one.id)]
+    speakers = {one.by.id: True for one in asking} | {forge.bot().id: False}
+    for note in found:
+        if note.by.id not in speakers:
+            speakers[note.by.id] = rights.may_write(forge, full_name, note.by.login)
+    return [note for note in found if speakers[note.by.id]]
 
 
 def _conflicts(fleet: Fleet, task: Task, pull: Pull) -> bool:

@@ -24,9 +24,12 @@ def may_ask(fleet: Fleet, forge: Forge, full_name: str, issue: Issue, asker: Ask
 
 
 def may_command(forge: Forge, row: Row) -> bool:
-    """The forge says with a comment whether its author may write. Where it did not, we ask; and where our token may not
-    ask that, whether the forge would give its author issues to work on, which takes the same right."""
-    if row["may"]:
-        return True
-    may = forge.may_write(row["full_name"], row["author"])
-    return bool(forge.is_assignable(row["full_name"], row["author"]) if may is None else may)
+    """The forge says with a comment whether its author may write. Where it did not, we ask."""
+    return bool(row["may"]) or may_write(forge, row["full_name"], row["author"])
+
+
+def may_write(forge: Forge, full_name: str, login: str) -> bool:
+    """Whether somebody may write; where our token may not ask that, whether the forge would give them issues to work
+    on, which takes the same right."""
+    may = forge.may_write(full_name, login)
+    return bool(forge.is_assignable(full_name, login) if may is None else may)

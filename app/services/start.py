@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection
@@ -20,6 +19,7 @@ from app.store.tables import Row
 GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 GIT_USER = "fleet"
 ROUNDS = (What.CHANGES_REQUESTED, What.CONFLICTED)
+TOLD_TO_IT = (*ROUNDS, What.FINISHED, What.FAILED)  # what the next run's prompt is made from
 MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
@@ -94,7 +94,7 @@ def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[st
     if session is None:
         return None, fresh, fresh
     _, text = prompt_of(conn, task, brief, session=session)
-    return session, text if _asked(_since_the_review(views.event_list(conn, task.id))) else f"{GO_ON}{text}", fresh
+    return session, text if review_to_answer(conn, task) else f"{GO_ON}{text}", fresh
 
 
 def _hooks(rule: Row | None, brief: Row) -> dict[str, list[str]]:
@@ -126,8 +126,8 @@ def prompt_of(
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
     if task.run <= 1:
         return None, text
-    told = views.event_list(conn, task.id)
-    since = _since_the_review(told)
+    told = views.events_of(conn, task.id, TOLD_TO_IT)
+    since = _since_the_review(conn, task, told)
     why = next((event["detail"].get("why") for event in since if event["fact"] == What.FAILED), "") or ""
     asked = _asked(since)
     if asked is None:
@@ -159,16 +159,29 @@ def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, A
 
 def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
     """The review that asked for changes and was not answered yet: by, text, comments."""
-    return _asked(_since_the_review(views.event_list(conn, task.id)))
+    return _asked(_since_the_review(conn, task, views.events_of(conn, task.id, ROUNDS)))
 
 
-def _since_the_review(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What happened after the task was last ready for review, newest first."""
-    return list(takewhile(lambda event: event["to"] != State.REVIEW_PENDING, reversed(told)))
+def _since_the_review(conn: Connection, task: Task, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of this, what happened after the task was last ready for review, newest first."""
+    ready = views.last_in_state(conn, task.id, State.REVIEW_PENDING)
+    return [event for event in reversed(told) if event["seq"] > ready]
 
 
 def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
+
+
+def push_of(task: Task, row: Row | dict[str, Any]) -> dict[str, Any] | None:
+    """Whither an agent pushes its commits (`ref`), with which push options, and from where it fetches what was pushed
+    before, if not from its branch. None without a repository."""
+    repository = row["repository"]
+    if not repository or not task.branch:
+        return None
+    if (row["settings"] or {}).get("flow") != "agit":
+        return {"ref": f"refs/heads/{task.branch}", "options": [], "fetch": None}
+    how = _agit(task, row, repository["default_branch"], task.branch)
+    return {"ref": how["push_to"], "options": how["push_options"], "fetch": how.get("fetch_from")}
 
 
 def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
@@ -177,7 +190,7 @@ def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
     return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
 
 
-def _agit(task: Task, brief: Row, base: str, branch: str) -> dict[str, Any]:
+def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> dict[str, Any]:
     """A push that makes a pull request by itself, or moves the one that it made: whoever may read may do that. What the
     forge shall say of it goes along encoded, since it has lines."""
     body = base64.b64encode(speech.pull_body(task, None).encode()).decode()

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.domain import receipt, speech
 from app.domain.errors import Unavailable
+from app.domain.lifecycle import What
 from app.domain.task import State, Task
 from app.ports import Fleet
-from app.services import seal
+from app.services import review, seal
 from app.services.offer import repository_of
-from app.store import places, posts, views
+from app.store import agents, places, posts, views
 from app.store.tables import Row
 
 
@@ -18,8 +21,10 @@ def comment(fleet: Fleet, task: Task, _: Row) -> None:
     if task.issue_number is None:
         return
     with fleet.engine.begin() as conn:
-        told, brief = views.event_list(conn, task.id), views.brief(conn, task.id)
-    _post(fleet, task, "status", speech.status(task, told, _noted(brief)))
+        brief = views.brief(conn, task.id)
+        news = views.newest_event(conn, task.id, (What.PULL_NEWS,))
+        why = views.newest_why(conn, task.id, speech.why_name(task))
+    _post(fleet, task, "status", speech.status(task, (news or {}).get("detail"), why, _noted(brief)))
 
 
 def note(fleet: Fleet, task: Task, _: Row) -> None:
@@ -31,9 +36,9 @@ def note(fleet: Fleet, task: Task, _: Row) -> None:
 def answer(fleet: Fleet, task: Task, debt: Row) -> None:
     """Give a reviewer the agent's reason for changing nothing."""
     with fleet.engine.begin() as conn:
-        told = [event for event in views.event_list(conn, task.id) if event["seq"] == debt["seq"]]
+        told = views.event(conn, task.id, debt["seq"])
     if task.pr_number is not None and told:
-        words = speech.answer(task, str(told[0]["detail"].get("summary") or ""))
+        words = speech.answer(task, str(told["detail"].get("summary") or ""))
         _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
 
 
@@ -60,13 +65,22 @@ def write_receipt(fleet: Fleet, task: Task, _: Row) -> None:
         return
     merged = _merged(fleet, task)
     with fleet.engine.begin() as conn:
-        brief, runs, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
+        brief, ours, told = views.brief(conn, task.id), views.run_list(conn, task.id), views.event_list(conn, task.id)
+        runs = [{**run, "cli_version": run["cli_version"] or _registered(conn, run)} for run in ours]
     body = fleet.mask.json(receipt.write(task, {**brief}, runs, merged, told, fleet.instance()))
     proof = seal.sign(fleet, body)
     with fleet.engine.begin() as conn:
         posts.keep_receipt(conn, task.id, proof, fleet.clock())
     if task.issue_number is not None:
         _post(fleet, task, "receipt", speech.receipt(proof, proof["signature"]["key"]))
+
+
+def _registered(conn: Connection, run: Mapping[str, Any]) -> str | None:
+    """The version of its CLI that an agent registered with: `metadata.clis` by the kind of CLI."""
+    agent = agents.get(conn, run["agent_id"]) if run["agent_id"] else None
+    clis = (agent["metadata"] if agent else {}).get("clis")
+    found = clis.get(run["cli"]) if isinstance(clis, dict) else None
+    return found[:200] if isinstance(found, str) else None
 
 
 def _noted(brief: Row) -> list[str]:
@@ -88,7 +102,8 @@ def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
     pull = forge.pull(name, task.pr_number)
     if pull is None or not pull.merged:
         raise Unavailable(f"{task.task_id}: pull request {task.pr_number} is not merged on the forge (yet).")
-    approved = sorted({one.by.login for one in forge.reviews(name, task.pr_number) if one.state == "APPROVED"})
+    said = review.with_rights(forge, name, forge.reviews(name, task.pr_number))
+    approved = sorted({one.by.login for one in said if one.state == "APPROVED" and one.official})
     return {
         "number": pull.number,
         "url": pull.url,

@@ -110,7 +110,7 @@ def _note(fleet: Fleet, forge: Forge, full_name: str, task: Task, sha: str) -> N
 
 def _notes(conn: Connection, task: Task) -> list[dict[str, Any]]:
     """The edits of which it was said that they do not count yet."""
-    return [event for event in views.event_list(conn, task.id) if event["fact"] == What.ISSUE_EDITED]
+    return views.events_of(conn, task.id, (What.ISSUE_EDITED,))
 
 
 def _known(conn: Connection, forge: Forge, task: Task, full_name: str) -> Repository | None:

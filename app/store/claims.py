@@ -114,7 +114,7 @@ RETURNING agent_id, agent_type, capabilities, max_concurrency
 """
 _TEXTS = """
 SELECT p.*, b.source, b.task_type, b.title, b.requirements, b.labels, b.prompt, b.issue, b.timeout_secs, b.validation,
-       coalesce(to_jsonb(r) - 'forge' - 'id', b.repository) AS repository
+       b.settings, coalesce(to_jsonb(r) - 'forge' - 'id', b.repository) AS repository
 FROM {picked} JOIN briefs b ON b.task_pk = p.id
 LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
 """

@@ -22,17 +22,17 @@ def keep(conn: Connection, forge: str, comment_id: int, values: Mapping[str, Any
 
 
 def take(conn: Connection, at: datetime, most: int = 10) -> list[Row]:
-    """Commands that are not answered yet, oldest first, ours for HOLD."""
+    """Commands that are not answered yet, in the order in which they were written, ours for HOLD."""
     free = sa.or_(commands.c.held_until.is_(None), commands.c.held_until <= at)
     chosen = (
         sa.select(commands.c.id)
         .where(commands.c.answered_at.is_(None), commands.c.due_at <= at, free)
-        .order_by(commands.c.id)
+        .order_by(commands.c.comment_id)
         .limit(most)
         .with_for_update(skip_locked=True)
     )
     hold = sa.update(commands).where(commands.c.id.in_(chosen)).values(held_until=at + HOLD, tries=commands.c.tries + 1)
-    return sorted(conn.execute(hold.returning(commands)).mappings(), key=lambda row: int(row["id"]))
+    return sorted(conn.execute(hold.returning(commands)).mappings(), key=lambda row: int(row["comment_id"]))
 
 
 def is_open(conn: Connection, id_: int) -> bool:

@@ -1,11 +1,13 @@
 """The inbox: webhook requests as they came in, stored before they are answered, applied later."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.store.engine import together
 from app.store.tables import Row, deliveries
 
 HOLD = timedelta(seconds=30)
@@ -27,36 +29,60 @@ def keep(conn: Connection, forge: str, delivery_id: str, event: str, body: bytes
     return made.first() is not None
 
 
-def take(conn: Connection, at: datetime, most: int = 20) -> list[Row]:
-    """Deliveries to apply, oldest first, ours for HOLD."""
-    free = sa.or_(deliveries.c.held_until.is_(None), deliveries.c.held_until <= at)
-    chosen = (
-        sa.select(deliveries.c.id)
-        .where(deliveries.c.applied_at.is_(None), deliveries.c.due_at <= at, free)
-        .order_by(deliveries.c.id)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    hold = (
-        sa.update(deliveries)
-        .where(deliveries.c.id.in_(chosen))
-        .values(held_until=at + HOLD, tries=deliveries.c.tries + 1)
-    )
-    return sorted(conn.execute(hold.returning(deliveries)).mappings(), key=lambda row: int(row["id"]))
+def unread(conn: Connection, most: int = 50) -> list[Row]:
+    """Deliveries of which nobody has seen yet what they are about, oldest first, ours for this transaction."""
+    new = (deliveries.c.applied_at.is_(None), deliveries.c.about.is_(None))
+    query = sa.select(deliveries).where(*new).order_by(deliveries.c.id).limit(most)
+    return list(conn.execute(query.with_for_update(skip_locked=True)).mappings())
 
 
-def applied(conn: Connection, id_: int, at: datetime, result: str, why: str) -> None:
+def sort(conn: Connection, about: Mapping[int, str]) -> None:
+    """Note what deliveries (by their number) are about: those of one thing wait together."""
+    together(conn, (_SORT, {"ids": list(about), "about": list(about.values())}))
+
+
+_SORT = """
+UPDATE deliveries d SET about = n.about FROM unnest(%(ids)s::bigint[], %(about)s::text[]) AS n (id, about)
+WHERE d.id = n.id RETURNING d.id
+"""
+
+
+def take(conn: Connection, at: datetime, most: int = 50) -> list[Row]:
+    """All that waits about one thing, oldest first, ours for HOLD: the thing whose oldest delivery is due for longest,
+    and that nobody else is looking into."""
+    given = {"at": at, "until": at + HOLD, "most": most}
+    return sorted(together(conn, (_TAKE, given))[0], key=lambda row: int(row["id"]))
+
+
+_TAKE = """
+WITH first AS (
+    SELECT d.forge, d.about FROM deliveries d
+    WHERE d.applied_at IS NULL AND d.about IS NOT NULL AND d.due_at <= %(at)s
+        AND (d.held_until IS NULL OR d.held_until <= %(at)s)
+        AND NOT EXISTS (
+            SELECT FROM deliveries h WHERE h.forge = d.forge AND h.about = d.about AND h.applied_at IS NULL
+                AND h.about IS NOT NULL AND h.held_until > %(at)s)
+    ORDER BY d.due_at, d.id LIMIT 1 FOR UPDATE OF d SKIP LOCKED
+), those AS (
+    SELECT d.id FROM first f JOIN deliveries d ON d.forge = f.forge AND d.about = f.about
+    WHERE d.applied_at IS NULL AND d.about IS NOT NULL
+    ORDER BY d.id LIMIT %(most)s FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE deliveries d SET held_until = %(until)s, tries = d.tries + 1 FROM those t WHERE d.id = t.id RETURNING d.*
+"""
+
+
+def applied(conn: Connection, ids: Iterable[int], at: datetime, result: str, why: str) -> None:
     values = {"applied_at": at, "held_until": None, "result": result, "why": why[:1000]}
-    conn.execute(sa.update(deliveries).where(deliveries.c.id == id_).values(**values))
+    conn.execute(sa.update(deliveries).where(deliveries.c.id.in_(list(ids))).values(**values))
 
 
-def postpone(conn: Connection, delivery: Row, at: datetime, why: str, wait: float | None = None) -> None:
-    """The forge did not answer: look at this delivery again later."""
-    pause = (
-        timedelta(seconds=wait) if wait else min(timedelta(seconds=1) * 2 ** min(delivery["tries"], 8), LONGEST_WAIT)
-    )
+def postpone(conn: Connection, those: list[Row], at: datetime, why: str, wait: float | None = None) -> None:
+    """The forge did not answer: look at these deliveries again later."""
+    tries = max(delivery["tries"] for delivery in those)
+    pause = timedelta(seconds=wait) if wait else min(timedelta(seconds=1) * 2 ** min(tries, 8), LONGEST_WAIT)
     values = {"due_at": at + pause, "held_until": None, "why": why[:1000]}
-    conn.execute(sa.update(deliveries).where(deliveries.c.id == delivery["id"]).values(**values))
+    conn.execute(sa.update(deliveries).where(deliveries.c.id.in_([row["id"] for row in those])).values(**values))
 
 
 def listed(conn: Connection, status: str | None = None, limit: int = 50) -> list[Row]:

@@ -184,8 +184,22 @@ def repository(conn: Connection, forge: str, id_: int) -> Row | None:
     return conn.execute(sa.select(repositories).where(*where)).mappings().first()
 
 
+def namesakes(conn: Connection, forge: str, full_name: str, but: int) -> list[int]:
+    """The ids of other repositories that had this name when we last looked."""
+    where = (repositories.c.forge == forge, repositories.c.full_name == full_name, repositories.c.id != but)
+    return list(conn.execute(sa.select(repositories.c.id).where(*where)).scalars())
+
+
+def forget_name(conn: Connection, forge: str, id_: int) -> None:
+    """A repository is gone; nobody calls it anything."""
+    where = (repositories.c.forge == forge, repositories.c.id == id_)
+    conn.execute(sa.update(repositories).where(*where).values(full_name=""))
+
+
 def all_repositories(conn: Connection) -> list[Row]:
-    return list(conn.execute(sa.select(repositories).order_by(repositories.c.full_name)).mappings())
+    """Every repository that has a name."""
+    query = sa.select(repositories).where(repositories.c.full_name != "").order_by(repositories.c.full_name)
+    return list(conn.execute(query).mappings())
 
 
 def keeps_lfs(conn: Connection, forge: str | None, id_: int | None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.lifecycle import ENDS
 from app.domain.task import Task
@@ -164,6 +165,13 @@ def wait_no_longer(conn: Connection, run_id: int, deadline: datetime) -> None:
 def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) -> bool:
     """Write down the end of a run (`result`, `outcome`, `session` in `rest`); False when it had ended before."""
     return _update(conn, run_id, ended_at=at, end=end, deadline=None, **rest)
+
+
+def checked(conn: Connection, run_id: int, checks: list[Any]) -> None:
+    """How the checks of a run ended, told after its end; what was told before stands."""
+    untold = (runs.c.id == run_id, sa.func.jsonb_array_length(runs.c.result["checks"]) == 0)
+    told = runs.c.result.op("||")(sa.cast({"checks": checks, "validation": checks}, JSONB))
+    conn.execute(sa.update(runs).where(*untold).values(result=told))
 
 
 def keep_session(conn: Connection, run_id: int, session: str | None) -> None:

@@ -212,9 +212,13 @@ deliveries = sa.Table(
     sa.Column("result", sa.Text),
     sa.Column("why", sa.Text),
     sa.Column("applied_at", MOMENT),
+    sa.Column("about", sa.Text),
     sa.UniqueConstraint("forge", "delivery_id"),
 )
-sa.Index("deliveries_open_idx", deliveries.c.due_at, postgresql_where=deliveries.c.applied_at.is_(None))
+_WAITS = sa.text("applied_at IS NULL AND about IS NOT NULL")
+sa.Index("deliveries_unread_idx", deliveries.c.id, postgresql_where=sa.text("applied_at IS NULL AND about IS NULL"))
+sa.Index("deliveries_open_idx", deliveries.c.due_at, deliveries.c.id, postgresql_where=_WAITS)
+sa.Index("deliveries_about_idx", deliveries.c.forge, deliveries.c.about, postgresql_where=_WAITS)
 
 forges = sa.Table(
     "forges",

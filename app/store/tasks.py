@@ -84,6 +84,11 @@ def known(rows: Sequence[Json], or_else: str) -> Task:
     return task_of(rows[0])
 
 
+def exists(conn: Connection, task_id: str) -> bool:
+    """Whether any task is called so."""
+    return bool(conn.execute(sa.select(sa.exists().where(tasks.c.task_id == task_id))).scalar())
+
+
 def of_issue(conn: Connection, forge: str, repository_id: int, number: int) -> Task | None:
     """The task of an issue, if one was ever made."""
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, tasks.c.issue_number == number)
@@ -126,6 +131,13 @@ def unfinished(conn: Connection, forge: str, repository_id: int, most: int = 100
     open_ = sa.or_(tasks.c.state.in_(LIVE), sa.and_(tasks.c.state != State.COMPLETED, recent))
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, open_)
     return [task_of(row) for row in conn.execute(sa.select(tasks).where(*where).limit(most)).mappings()]
+
+
+def busy_repositories(conn: Connection) -> set[tuple[str, int]]:
+    """The repositories, by forge and number, that have tasks which have not ended."""
+    live = (tasks.c.state.in_(LIVE), tasks.c.repository_id.is_not(None))
+    rows = conn.execute(sa.select(tasks.c.forge, tasks.c.repository_id).where(*live).distinct())
+    return {(row.forge, row.repository_id) for row in rows}
 
 
 def capset(conn: Connection, names: tuple[str, ...], cli: str | None = None) -> int:

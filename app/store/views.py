@@ -88,6 +88,41 @@ def event_list(conn: Connection, task_pk: int) -> list[Json]:
     return [_event_shown(row) for row in rows]
 
 
+def events_of(conn: Connection, task_pk: int, facts: Iterable[str]) -> list[Json]:
+    """The events of a task that are such facts, in their order."""
+    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.what.in_(list(facts)))
+    return [_event_shown(row) for row in conn.execute(query.order_by(events.c.seq)).mappings()]
+
+
+def newest_event(conn: Connection, task_pk: int, facts: Iterable[str]) -> Json | None:
+    """The newest event of a task that is such a fact."""
+    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.what.in_(list(facts)))
+    row = conn.execute(query.order_by(events.c.seq.desc()).limit(1)).mappings().first()
+    return _event_shown(row) if row else None
+
+
+def last_in_state(conn: Connection, task_pk: int, state: State) -> int:
+    """The number of the newest event that left the task in this state; 0 where none did."""
+    query = sa.select(events.c.seq).where(events.c.task_pk == task_pk, events.c.to_state == state)
+    return int(conn.execute(query.order_by(events.c.seq.desc()).limit(1)).scalar() or 0)
+
+
+def newest_why(conn: Connection, task_pk: int, name: str | None) -> str | None:
+    """What the newest event that says anything by this name says; None for no name."""
+    if name is None:
+        return None
+    said = events.c.detail[name].astext
+    query = sa.select(said).where(events.c.task_pk == task_pk, said != "").order_by(events.c.seq.desc())
+    return conn.execute(query.limit(1)).scalar()
+
+
+def event(conn: Connection, task_pk: int, seq: int) -> Json | None:
+    """One event of a task."""
+    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.seq == seq)
+    row = conn.execute(query).mappings().first()
+    return _event_shown(row) if row else None
+
+
 def all_events(conn: Connection) -> Iterable[Row]:
     """Every event of every task, in order, for replay. A server-side cursor: read them as they come."""
     query = sa.select(events).order_by(events.c.task_pk, events.c.seq)
@@ -166,6 +201,7 @@ def _run_shown(row: Row) -> Json:
             for name in ("number", "name", "host_id", "agent_id", "session", "end", "message", "progress")
         },
         "cli": row["agent_type"],
+        "cli_version": result.get("cli_version"),
         **{name: moment(row[name]) for name in ("assigned_at", "started_at", "seen_at", "ended_at", "deadline")},
         "exit_code": result.get("exit_code"),
         "commits": result.get("commits") or [],

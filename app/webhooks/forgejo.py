@@ -1,15 +1,17 @@
 """Takes Forgejo's deliveries: the signature decides whose they are, the raw body is stored before the answer."""
 
 import hashlib
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from sqlalchemy import Connection
 
 from app import wiring
 from app.domain.errors import Kind, Refused
+from app.forgejo import payloads
 from app.forgejo.signature import is_signed
 from app.ports import Fleet
-from app.store import deliveries
+from app.store import deliveries, places
 from app.webhooks.doorbell import Doorbell
 
 blueprint = Blueprint("webhooks", __name__)
@@ -40,15 +42,31 @@ def receive() -> tuple[Response, int]:
 
 
 def _signed_by(fleet: Fleet, conn: Connection, body: bytes) -> str:
-    """The forge one of whose secrets signed the body."""
+    """The forge one of whose secrets signed the body. Forges that share a secret are told apart by the address of the
+    repository that it speaks of: what one says must never be heard as the other's."""
     signature = _header(SIGNATURES)
-    for forge, secrets in wiring.webhook_secrets(fleet, conn).items():
-        if any(is_signed(secret, body, signature) for secret in secrets):
-            return forge
-    raise Refused(
-        Kind.UNAUTHORIZED,
-        "The signature is missing or wrong: give the hook the secret that this fleet knows.",
-    )
+    known = wiring.webhook_secrets(fleet, conn).items()
+    signed = [forge for forge, secrets in known if any(is_signed(secret, body, signature) for secret in secrets)]
+    if not signed:
+        raise Refused(
+            Kind.UNAUTHORIZED,
+            "The signature is missing or wrong: give the hook the secret that this fleet knows.",
+        )
+    if len(signed) == 1:
+        return signed[0]
+    home = payloads.home(body)
+    at_home = [row["name"] for row in places.all_forges(conn) if row["name"] in signed and _host(row["url"]) == home]
+    if len(at_home) != 1:
+        raise Refused(
+            Kind.UNAUTHORIZED,
+            f"The forges {', '.join(signed)} share this secret, and the delivery does not say which of them sent it: "
+            "give each a secret of its own (webhook_secret_env in fleet.toml).",
+        )
+    return str(at_home[0])
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.lower()
 
 
 def _header(names: tuple[str, ...]) -> str | None:

@@ -18,7 +18,7 @@ from app.forgejo.wire import Wire
 from app.services import doctor
 from app.store import places
 from tests import builders, servers
-from tests.workshop import SECRET, WIDGETS, Workshop
+from tests.workshop import SECRET, WIDGETS, Workshop, signed
 
 Call = Callable[..., Result]
 
@@ -52,6 +52,9 @@ def test_the_inbox_is_listed_shown_and_replayed(workshop: Workshop, call: Call) 
     assert len(workshop.tasks()) == 1
     assert isinstance(call("deliveries", "show", "no-such").exception, Refused)
     assert "acme" in call("deliveries", "list").stdout
+    raw = f'{{"secret": "{SECRET}"}}'.encode()
+    workshop.client.post("/webhooks/forgejo", data=raw, headers=signed(raw, "push", "old"))
+    assert SECRET not in call("deliveries", "show", "old").stdout
 
 
 def test_the_prompt_is_what_the_next_run_is_told(workshop: Workshop, call: Call) -> None:
@@ -134,9 +137,27 @@ def test_the_doctor_finds_each_thing_that_is_wrong(workshop: Workshop, monkeypat
     url = f"{workshop.fleet.config.public_url}{hooks.PATH}"
     workshop.forge.add_hook(WIDGETS, workshop.forge.add_user("alice"), url, SECRET, events=["push"])
     assert "it does not send" in wrong(workshop)[f"{WIDGETS}: hook"]
+    workshop.forge.rename(WIDGETS, "acme/gadgets")
+    assert "it is called acme/gadgets now" in wrong(workshop)[WIDGETS]
     workshop.forge.stop()
     assert "did not answer" in wrong(workshop)["main: reached"]
     workshop.forge.start()
+
+
+def test_the_doctor_sees_two_forges_with_one_secret(workshop: Workshop) -> None:
+    main = builders.declared(workshop.forge.url)["forges"]["main"]
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forges={"main": main, "other": main})
+    [found] = doctor._secrets(workshop.fleet, _forges(workshop))
+    assert (found.about, found.said) == ("other: webhook secret", "main has the same one")
+
+
+def test_an_organisations_hook_is_tested_by_hand(
+    workshop: Workshop, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_SETUP_TOKEN", workshop.forge.add_user("alice"))
+    assert call("forge", "add", "acme").exit_code == 0
+    assert "press 'Test delivery'" in str(call("forge", "test", "acme").exception)
 
 
 def test_the_doctor_sees_an_address_that_the_forge_cannot_call(workshop: Workshop) -> None:

@@ -79,24 +79,23 @@ class TestLabels:
 class TestStatus:
     @pytest.mark.parametrize("state", list(State))
     def test_every_state_has_a_sentence(self, state: State) -> None:
-        said = speech.status(a_task(state=state, host_id="host-1", run=2, pr_number=13, reason="no_delivery"), [])
+        said = speech.status(a_task(state=state, host_id="host-1", run=2, pr_number=13, reason="no_delivery"))
         assert said.startswith("**agent-fleet** · ") and said.endswith(".") and "{" not in said
 
     def test_a_failure_shows_its_reason_and_the_last_lines(self) -> None:
-        told: list[dict[str, Any]] = [{"detail": {"why": "first"}}, {"detail": {"why": "2 failed"}}, {"detail": {}}]
-        said = speech.status(a_task(state=State.FAILED, reason="validation_failed"), told)
+        said = speech.status(a_task(state=State.FAILED, reason="validation_failed"), None, "2 failed")
         assert "Failed: validation failed." in said and "```text\n2 failed\n```" in said
 
     @pytest.mark.parametrize("state", sorted(set(State) - {State.FAILED, State.AGENT_LOST, State.PARKED}))
     def test_what_is_over_and_well_shows_no_old_failure(self, state: State) -> None:
-        assert "2 failed" not in speech.status(a_task(state=state), [{"detail": {"why": "2 failed"}}])
+        assert speech.why_name(a_task(state=state)) is None
 
     def test_braces_in_a_reason_are_only_braces(self) -> None:
-        assert "Cancelled: {run} {0}." in speech.status(a_task(state=State.CANCELLED, reason="{run} {0}"), [])
+        assert "Cancelled: {run} {0}." in speech.status(a_task(state=State.CANCELLED, reason="{run} {0}"))
 
     def test_who_had_it_is_named(self) -> None:
         assert "`agent-1` fell silent in run 3" in speech.status(
-            a_task(state=State.AGENT_LOST, agent_id="agent-1", run=3), []
+            a_task(state=State.AGENT_LOST, agent_id="agent-1", run=3)
         )
 
 

@@ -1,11 +1,13 @@
 """The wire to a forge: paced, patient, heeding its wish to be left alone."""
 
+import httpx
 import pytest
 
 from app.domain.errors import Refused, Unavailable
+from app.forgejo import wire as wires
 from app.forgejo.client import Forgejo
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge
+from tests.fakes.forge import FakeForge, api
 
 
 @pytest.fixture
@@ -73,3 +75,62 @@ def test_our_own_status_is_no_check(wire: Forgejo, forge: FakeForge) -> None:
     assert len(forge.repository("acme/widgets").statuses[sha]) == 1
     forge.run_ci("acme/widgets", sha, "success")
     assert wire.ci("acme/widgets", sha) == "success"
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"),
+    [
+        ("30", 30),
+        ("99999999", 3600),
+        ("Wed, 25 Nov 2026 03:02:00 GMT", 120),
+        ("Wed, 25 Nov 2020 03:02:00 GMT", 0),
+        ("9" * 400, None),
+        ("²", None),
+        ("-5", None),
+        ("soon", None),
+    ],
+)
+def test_however_it_is_put_when_to_come_again_is_a_time_in_reason(said: str, waits: float | None) -> None:
+    headers = {b"Retry-After": said.encode("latin-1"), b"Date": b"Wed, 25 Nov 2026 03:00:00 GMT"}
+    assert wires._retry_after(httpx.Response(429, headers=headers)) == waits
+
+
+def test_a_list_is_read_to_its_end_though_the_forge_gives_less_than_was_asked_for(
+    wire: Forgejo, forge: FakeForge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An admin may have set MAX_RESPONSE_ITEMS; what we may not see is missing from the pages; an empty one is null."""
+    forge.collaborate("acme/widgets", "fleet", "write")
+    forge.add_organisation("hidden", [])
+    monkeypatch.setattr(api, "LARGEST_PAGE", 20)
+    for number in range(45):
+        forge.add_label("acme/widgets", f"label-{number:02}")
+    assert len(wire.pages("/repos/acme/widgets/labels")) == 45
+    issue = wire.send("POST", "/repos/acme/widgets/issues", {"title": "Many"}).json()["number"]
+    assert wire.who_labelled("acme/widgets", issue, "agent:") is None
+    first = forge.add_label("acme/widgets", "agent:python").id
+    for _ in range(21):
+        for labels in ([first], []):
+            wire.send("PUT", f"/repos/acme/widgets/issues/{issue}/labels", {"labels": labels})
+    asker = wire.who_labelled("acme/widgets", issue, "agent:")
+    newest = [line for line in forge.repository("acme/widgets").issues[issue].timeline if line.body == "1"][-1]
+    assert asker and asker.entry == newest.id
+
+
+def test_a_new_name_is_followed_for_every_kind_of_call_and_nowhere_else(wire: Forgejo, forge: FakeForge) -> None:
+    forge.collaborate("acme/widgets", "fleet", "write")
+    forge.rename("acme/widgets", "acme/gadgets")
+    found = wire.repository("acme/widgets")
+    assert found and found.full_name == "acme/gadgets" and wire.repository_by_id(found.id) == found
+    made = wire.send("POST", "/repos/acme/widgets/issues", {"title": "Here"}).json()
+    assert made["html_url"].endswith("/acme/gadgets/issues/1") and len(forge.repository("acme/gadgets").issues) == 1
+    forge.faults.next("GET", "/user$", 307)
+    with pytest.raises(Refused, match="answered 307"):
+        wire.bot()
+
+
+def test_a_commit_is_in_what_comes_after_it_and_in_nothing_else(wire: Forgejo, forge: FakeForge) -> None:
+    forge.collaborate("acme/widgets", "fleet", "write")
+    first = forge.commit("acme/widgets", "fleet", "main", {"a": "1"}, "One")
+    second = forge.commit("acme/widgets", "fleet", "main", {"a": "2"}, "Two")
+    assert wire.contains("acme/widgets", second, first) and wire.contains("acme/widgets", first, first)
+    assert not wire.contains("acme/widgets", first, second) and not wire.contains("acme/widgets", second, "f" * 40)

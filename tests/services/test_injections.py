@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,8 +41,11 @@ def test_in_a_review_it_stays_there_too(text: str) -> None:
 @TEXTS
 def test_in_what_we_say_it_closes_links_and_mentions_nothing(text: str) -> None:
     task = a_task(state=State.FAILED, reason=text)
-    told: list[dict[str, Any]] = [{"fact": "failed", "detail": {"why": text}}]
-    said = [speech.status(task, told, [text]), speech.pull_body(task, text), speech.answer(task, text)]
+    said = [
+        speech.status(task, {"approved_by": [text]}, text, [text]),
+        speech.pull_body(task, text),
+        speech.answer(task, text),
+    ]
     for words in said:
         outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", words, flags=re.DOTALL | re.MULTILINE)
         assert not re.search(r"@\w|<script|<img|\]\(|closes #(?!12\b)", outside, re.IGNORECASE)

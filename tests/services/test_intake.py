@@ -231,7 +231,7 @@ def test_while_the_forge_is_away_a_delivery_waits_and_is_applied_later(
 ) -> None:
     number = workshop.open_issue()
     workshop.carry()
-    workshop.forge.faults.next("GET", rf"/issues/{number}$", fault, times=len(workshop.inbox()))
+    workshop.forge.faults.next("GET", rf"/issues/{number}$", fault)
     intake.apply_deliveries(workshop.fleet)
     assert workshop.tasks() == [] and {row["applied_at"] for row in workshop.inbox()} == {None}
     assert intake.apply_deliveries(workshop.fleet) == 0, "it is not its turn yet"

@@ -5,14 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from app.domain import receipt, seal
 from app.domain.errors import Refused
 from app.domain.lifecycle import Fact, What
+from app.domain.place import Fitness
 from app.domain.task import State
 from app.services import intake, settle
-from app.store import debts, tasks, views
+from app.store import debts, places, tasks, views
 from tests import builders
 from tests.conftest import FakeClock
 from tests.workshop import REPO, WIDGETS, Workshop
@@ -384,12 +386,27 @@ def test_the_receipt_is_signed_and_proves_the_history(workshop: Workshop) -> Non
     assert seal.verify(inside.encode()) == proof
 
 
-def test_a_receipt_has_the_shape_that_is_promised(workshop: Workshop) -> None:
+def test_a_receipt_has_the_shape_that_is_promised(workshop: Workshop, clock: FakeClock) -> None:
+    """By the schema in the docs, in which every key stands; with the version that the host's last look showed."""
+    seen = {"clock_offset": 0.0, "round_trip": 0.1, "clis": {"coder": "coder 1.2.3"}, "missing": []}
+    with workshop.fleet.engine.begin() as conn:
+        places.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen)
     number, pull = workshop.in_review()
+    with workshop.fleet.engine.begin() as conn:
+        places.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen | {"clis": {"coder": "coder 2"}})
+    workshop.review(pull)
+    workshop.hear()
+    workshop.start(number)
+    workshop.finish(number, "2")
+    workshop.hear()
     workshop.merge(pull)
     workshop.hear()
     schema = json.loads((Path(__file__).parents[2] / "docs" / "receipt.schema.json").read_text())
     proof = receipt_of(workshop, number) or {}
+    jsonschema_rs.validator_for(schema).validate(proof)
+    assert [run["cli_version"] for run in proof["runs"]] == ["coder 1.2.3", "coder 2"]
     assert set(proof) == set(schema["properties"]) == set(schema["required"])
     assert set(proof["runs"][0]) == set(schema["properties"]["runs"]["items"]["properties"])
     assert set(proof["pull_request"]) == set(schema["properties"]["pull_request"]["properties"])
+    for wrong in ({"version": 1}, {"runs": [{"cli_version": 3}]}, {"prompt_sha256": "no hash"}):
+        assert not jsonschema_rs.validator_for(schema).is_valid(proof | wrong)

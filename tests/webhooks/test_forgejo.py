@@ -276,18 +276,45 @@ def test_it_only_takes_what_is_posted(client: FlaskClient, method: str) -> None:
     assert (answer.status_code, answer.get_json()["code"]) == (405, "invalid")
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=[sample["file"] for sample in SAMPLES])
-def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(
-    workshop: Workshop, sample: dict[str, str]
-) -> None:
+def as_forgejo(sample: dict[str, str]) -> dict[str, str]:
+    return {"X-Forgejo-Event-Type": sample["x_forgejo_event_type"], "X-Forgejo-Event": sample["x_forgejo_event"]}
+
+
+def as_gitea(sample: dict[str, str]) -> dict[str, str]:
+    return {"X-Gitea-Event-Type": sample["x_forgejo_event_type"], "X-Gitea-Event": sample["x_forgejo_event"]}
+
+
+def as_old_gitea(sample: dict[str, str]) -> dict[str, str]:
+    """It had the coarse name alone, which means two things by `pull_request_comment`."""
+    return {"X-Gitea-Event": sample["x_forgejo_event"]}
+
+
+@pytest.mark.parametrize("brand", [as_forgejo, as_gitea, as_old_gitea])
+def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(workshop: Workshop, brand: Any) -> None:
     """The samples speak of issue 12 and pull request 13, which this forge does not have."""
     number = workshop.running()
     before = workshop.task(number)
-    body = (PAYLOADS / sample["file"]).read_bytes()
-    assert (
-        workshop.client.post(ADDRESS, data=body, headers=signed(body, sample["x_forgejo_event_type"])).status_code
-        == 202
-    )
+    for sample in SAMPLES:
+        body = (PAYLOADS / sample["file"]).read_bytes()
+        headers = brand(sample) | {"X-Gitea-Signature": sign(SECRET, body), "X-Gitea-Delivery": sample["file"]}
+        assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202, sample
+        workshop.hear()
+        assert workshop.inbox()[-1]["result"] in ("applied", "ignored"), sample
+        assert workshop.tasks() == [before], sample
+
+
+def test_what_gitea_sends_that_forgejo_does_not_is_kept_and_has_no_wrong_effect(workshop: Workshop) -> None:
+    """Its comments on pull requests come without the pull request; its events of checks and jobs say nothing to us."""
+    number, pull = workshop.in_review()
+    workshop.comment(pull, "/cancel")
+    workshop.forge.settle()
+    said = next(one for one in reversed(workshop.forge.deliveries) if one.event_type == "pull_request_comment")
+    body = json.dumps({name: value for name, value in said.body.items() if name != "pull_request"}).encode()
+    for kind in ("status", "workflow_run", "workflow_job", "pull_request_comment"):
+        headers = {"X-Gitea-Event-Type": kind, "X-Gitea-Signature": sign(SECRET, body), "X-Gitea-Delivery": kind}
+        assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202
     workshop.hear()
-    assert workshop.inbox()[-1]["result"] in ("applied", "ignored")
-    assert workshop.tasks() == [before]
+    assert workshop.task(number).state is State.CANCELLED
+    assert [
+        row["result"] for row in workshop.inbox() if row["event"] in ("status", "workflow_run", "workflow_job")
+    ] == ["ignored"] * 3

@@ -1,6 +1,7 @@
 """A run's end becomes a receipt that the server takes, and that says no more than what is so."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from app.api.schemas import Receipt
 from app.domain.run import Outcome, Usage, Verdict
 from workers.agent import receipt
 from workers.agent.hold import Hold
+from workers.agent.machine import Machine
 
 SHA = "a" * 40
 
@@ -31,6 +33,17 @@ def told(outcome: Outcome, hold: Hold | None = None, **result: Any) -> dict[str,
 
 
 DONE = Outcome(Verdict.SUCCEEDED, "Done.", "s-1", Usage(1200, 200, 90))
+
+
+def test_where_there_is_no_branch_none_is_claimed() -> None:
+    """A push to `refs/for/` leaves no branch behind, and the server is told so by the commit alone."""
+    push = {"ref": "refs/for/main", "options": ["topic=task/12-fix"], "fetch": "refs/pull/13/head"}
+    hold = a_hold(push=push, repository={"clone_url": "https://x/y.git", "default_branch": "main"})
+    assert told(DONE, hold)["artifacts"] == [{"type": "commit", "sha": SHA}]
+    asked = Machine(Path("/nowhere"), "a1", {}, None)._of(hold)["repository"]
+    assert (asked["push_to"], asked["push_options"], asked["fetch_from"]) == tuple(push.values())
+    plain = a_hold(repository={"clone_url": "https://x/y.git", "default_branch": "main"}, push={"ref": "refs/heads/t"})
+    assert "push_to" not in Machine(Path("/nowhere"), "a1", {}, None)._of(plain)["repository"]
 
 
 def test_a_run_that_was_pushed_is_completed_with_its_branch_and_commits() -> None:

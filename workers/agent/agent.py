@@ -52,8 +52,9 @@ class Agent:
         self._settings, self._agent_id = settings, folder.agent_id(settings.agent_id)
         self._told_to_stop, self._why = 0, ""
         self._holds = Holds(folder)
-        self._server = Server(settings.server, folder, self._about(), settings.enrol_token)
         machine = Machine(folder.work, slug(self._agent_id), settings.template, settings.forge_token)
+        about = self._about(machine.version(settings.cli))
+        self._server = Server(settings.server, folder, about, settings.enrol_token)
         self._lookout = Lookout(self._holds, machine, self._server, settings.look_secs)
         self._pulse = Pulse(self._holds, self._server, self._end)
         self._us = Household(
@@ -141,12 +142,12 @@ class Agent:
     def _mask(self) -> Mask:
         return Mask([*self._server.secrets(), self._settings.forge_token])
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self, version: str | None) -> dict[str, Any]:
         settings = self._settings
         return {
             "agent_id": self._agent_id, "agent_type": settings.cli, "hostname": settings.hostname,
             "capabilities": list(settings.capabilities), "max_concurrency": settings.slots,
-            "metadata": {"program": "fleet agent"},
+            "metadata": {"program": "fleet agent", "clis": {settings.cli: version}},
         }  # fmt: skip
 
     @staticmethod

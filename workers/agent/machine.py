@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from app.domain import prompt
+from app.domain.errors import Refused
 from app.store.tables import Row
 from workers import command, reach
 from workers.agent.hold import Hold
+from workers.away import Unreachable
 
 Json = dict[str, Any]
 HERE = cast(Row, {"host_id": "this machine", "hostname": "localhost"})
 PIECE = 1 << 18
 GIT_USER = "fleet"
+FOR = "refs/for/"  # a push there makes a pull request, and no branch
 CUT_OFF = "It was ended halfway, since this machine could not reach the control plane. What it did so far is here."
 LOG_MB = 128  # of a run's output that stay on this machine
 TIMEOUT_SECS = 3600  # of a fleet that does not say
@@ -35,6 +38,15 @@ class Machine:
         signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
         delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
         self._ask("start", self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery})
+
+    def version(self, name: str) -> str | None:
+        """What the CLI says its version is. None where it does not say."""
+        asked = {"clis": {name: list(self._template.get("version") or [self._template["argv"][0], "--version"])}}
+        try:
+            found = self._ask("probe", self._about | asked).get("clis", {}).get(name)
+        except (Unreachable, Refused):
+            return None
+        return str(found)[:200] if found else None
 
     def poll(self, holds: Iterable[Hold]) -> dict[str, Json]:
         """What each run is at, and what its logs have grown by. Raises Unreachable."""
@@ -67,6 +79,7 @@ class Machine:
         if work["repository"]:
             known = work["repository"]
             repository = {"url": known["clone_url"], "base": known["default_branch"], "branch": work["branch_name"]}
+            repository |= _push(work.get("push") or {})
         credentials = self._credentials if repository else None
         return self._about | {
             "run": hold.run, "task": hold.task, "repository": repository, "credentials": credentials,
@@ -75,6 +88,14 @@ class Machine:
     @staticmethod
     def _ask(verb: str, request: Json) -> Json:
         return reach.ask(HERE, verb, request)
+
+
+def _push(told: Json) -> Json:
+    """How to push where that is not to a branch."""
+    if not str(told.get("ref") or "").startswith(FOR):
+        return {}
+    fetch = {"fetch_from": told["fetch"]} if told.get("fetch") else {}
+    return {"push_to": told["ref"], "push_options": list(told.get("options") or ()), **fetch}
 
 
 def data_of(piece: Json | None) -> bytes:

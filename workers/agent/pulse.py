@@ -83,9 +83,10 @@ class Pulse:
 
     def _next_round(self, hold: Hold, news: Json) -> None:
         """Changes were asked for: a new lease, the same worktree and session."""
-        log.info("a review", task=hold.task_id, lease=news["lease"], by=news["feedback"]["by"])
+        asked = news["feedback"]
+        log.info("a review", task=hold.task_id, lease=news["lease"], by=asked["by"])
         self._holds.change(
-            hold, lease=news["lease"], prompt=news["feedback"]["prompt"], step=Step.TAKEN, stop=None, cut=False,
-            base=no_bytes(), offsets=no_bytes(),
+            hold, lease=news["lease"], prompt=asked["prompt"], step=Step.TAKEN, stop=None, cut=False, base=no_bytes(),
+            offsets=no_bytes(), work=hold.work | ({"push": asked["push"]} if asked.get("push") else {}),
         )  # fmt: skip
         self.begin(hold)

@@ -54,8 +54,9 @@ def _is_unreadable(hold: Hold, detail: Any) -> bool:
 def _artifacts(hold: Hold, result: Json) -> list[Json]:
     if not result.get("pushed"):
         return []
-    commits = [{"type": "commit", "sha": sha} for sha in result.get("commits") or []]
-    return [{"type": "branch", "ref": hold.work["branch_name"]}, *commits[-MOST_COMMITS:]]
+    commits = [{"type": "commit", "sha": sha} for sha in result.get("commits") or []][-MOST_COMMITS:]
+    ref = str((hold.work.get("push") or {}).get("ref") or "refs/heads/")
+    return ([{"type": "branch", "ref": hold.work["branch_name"]}] if ref.startswith("refs/heads/") else []) + commits
 
 
 def _check(one: Json) -> Json:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from flask import Blueprint, Flask, Response, g, jsonify, request
 
 from .merging import NotNow
 from .plumbing import Refused
@@ -60,7 +60,7 @@ def nothing(status: int = 204) -> Response:
 
 
 def world() -> World:
-    return cast(World, current_app.config["WORLD"])
+    return cast(World, request.environ["forge.world"])
 
 
 def repository() -> Repository:
@@ -78,14 +78,23 @@ def me() -> User:
     return user
 
 
-def know_who_asks() -> None:
+def know_who_asks() -> Response | None:
     request.get_data()  # read to the end whatever comes of it, or the next request on this connection breaks
     token = credentials()
     g.asker = world().tokens.get(token) if token else None
     if token and g.asker is None:
         raise Problem(401, "user does not exist or token is wrong")
     if request.blueprint and request.blueprint != "git" and "repository" in g:
+        if g.repository is None and (now := world().renamed.get(g.asked_for.lower())):
+            return Response(status=307, headers={"Location": moved_to(now)})
         check_door(g.repository)
+    return None
+
+
+def moved_to(repo: Repository) -> str:
+    """The address that was asked for, with the repository's present name in it."""
+    address = request.environ["REQUEST_URI"]
+    return str(address[address.index("/api/v1") :].replace(g.asked_for, repo.full_name, 1))
 
 
 def credentials() -> str:
@@ -115,7 +124,7 @@ def decode_slashes(endpoint: str | None, values: dict[str, Any] | None) -> None:
 def find_repository(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if values is None or "owner" not in values or "repo" not in values:
         return
-    full_name = f"{values.pop('owner')}/{values.pop('repo')}"
+    full_name = g.asked_for = f"{values.pop('owner')}/{values.pop('repo')}"
     g.repository = world().repositories.get(full_name.lower().removesuffix(".git"))
 
 

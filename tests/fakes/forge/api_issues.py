@@ -146,8 +146,13 @@ def delete_comment(number: int) -> Response:
 
 @routes.get("/issues/<int:number>/timeline")
 def timeline(number: int) -> Response:
+    """A page says how many entries it has itself, not how many there are; one without any is `null`."""
     one = issue_of(number)
-    return paged(in_time(one.timeline), lambda line: talk.timeline(world(), repository(), one, line))
+    made = paged(in_time(one.timeline), lambda line: talk.timeline(world(), repository(), one, line))
+    entries = made.get_json()
+    made = answer(entries or None)
+    made.headers["X-Total-Count"] = str(len(entries))
+    return made
 
 
 @routes.route("/issues/comments/<int:number>/reactions", methods=["GET", "POST", "DELETE"])

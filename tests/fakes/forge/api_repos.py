@@ -48,6 +48,14 @@ def who_am_i() -> Response:
     return answer(objects.user(world(), me()))
 
 
+@site.get("/repositories/<int:number>")
+def by_number(number: int) -> Response:
+    repo = next((one for one in world().repositories.values() if one.id == number), None)
+    if repo is None or not world().may(asker(), "read", repo):
+        raise Problem(404)
+    return answer(objects.repository(world(), repo, asker()))
+
+
 @routes.get("")
 def get_repository() -> Response:
     return answer(objects.repository(world(), repository(), asker()))

@@ -86,7 +86,7 @@ def submit(number: int, review_id: int) -> Response:
         raise Problem(422, "only a pending review of your own can be submitted")
     this.state, this.body = state_of(one, order), order.get("body") or this.body
     this.submitted = world().touch(repository(), one)
-    this.official = this.state != "COMMENT" and world().may(me(), "write", repository())
+    this.official = pulls.is_official(world(), repository(), me(), this.state)
     pulls.announce_review(world(), repository(), one, this)
     return answer(shown(one, this))
 
@@ -106,6 +106,15 @@ def list_notes(number: int, review_id: int) -> Response:
     one, pull = pull_of(number)
     this = review_of(pull, review_id)
     return answer([note_shown(one, this, note) for note in this.comments])
+
+
+@routes.post("/pulls/<int:number>/reviews/<int:review_id>/comments")
+def answer_to(number: int, review_id: int) -> Response:
+    one, pull = pull_of(number)
+    this, order = review_of(pull, review_id), asked()
+    line = int(order.get("new_position") or 0)
+    note = pulls.answer_note(world(), pull, this, me(), order.get("path") or "", line, order.get("body") or "")
+    return answer(note_shown(one, this, note))
 
 
 @routes.post("/pulls/<int:number>/reviews/<int:review_id>/dismissals")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -29,50 +30,60 @@ PARTS = (
     api_hooks.organisations,
     git.routes,
 )
-_addresses: list[tuple[Any, Any, Any]] = []
 
 
 class ForgeApp(Flask):
-    """Everything that is not a push or fetch runs under the world's lock; faults strike outside it."""
+    """Everything that is not a push or fetch runs under the lock of the world that it is about."""
 
-    def __init__(self, world: World, faults: Faults, contract: Contract | None) -> None:
+    def __init__(self) -> None:
         super().__init__("fake-forge", static_folder=None)
-        self.config.update(WORLD=world, MAX_CONTENT_LENGTH=LARGEST_BODY)
+        self.config.update(MAX_CONTENT_LENGTH=LARGEST_BODY)
         self.json.sort_keys = False  # type: ignore[attr-defined]
-        self.faults, self.world = faults, world
-        self._take_addresses()
-        api.install(self)
-        if contract:
-            self.after_request(contract.after_request)
-
-    def _take_addresses(self) -> None:
-        """The addresses are worked out by the first forge of a process, a tenth of a second, and shared by all."""
-        if _addresses:
-            self.url_map, self.view_functions, self.blueprints = _addresses[0]
-            return
         for part in PARTS:
             self.register_blueprint(part)
-        _addresses.append((self.url_map, self.view_functions, self.blueprints))
+        api.install(self)
+        self.after_request(held_to_the_contract)
 
     def dispatch_request(self) -> Any:
         if request.blueprint == "git":
             return super().dispatch_request()
-        with self.world.lock:
+        with api.world().lock:
             return super().dispatch_request()
 
-    def wsgi_app(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+
+@cache
+def the_app() -> ForgeApp:
+    """One for all forges of this process: to make its routes takes longer than most tests."""
+    return ForgeApp()
+
+
+def held_to_the_contract(response: Response) -> Response:
+    contract: Contract | None = request.environ["forge.contract"]
+    return contract.after_request(response) if contract else response
+
+
+class Door:
+    """The forge as a WSGI application: its own world on the one application; faults strike outside it."""
+
+    def __init__(self, world: World, faults: Faults, contract: Contract | None) -> None:
+        self.faults, self.world, self.contract = faults, world, contract
+        self.calls: list[str] = []
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ["forge.world"], environ["forge.contract"] = self.world, self.contract
         path = environ.get("REQUEST_URI", environ["PATH_INFO"]).split("?")[0]
         environ["PATH_INFO"] = "/".join(
             unquote_to_bytes(part).decode("latin-1").replace("/", api.SLASH) for part in path.split("/")
         )
+        self.calls.append(f"{environ['REQUEST_METHOD']} {path.removeprefix('/api/v1')}")
         fault = self.faults.take(environ["REQUEST_METHOD"], path)
         if fault is None:
-            return super().wsgi_app(environ, start_response)
+            return the_app().wsgi_app(environ, start_response)
         return self.go_wrong(fault, environ, start_response)
 
     def go_wrong(self, fault: Fault, environ: Any, start_response: Any) -> Iterable[bytes]:
         if fault.after_doing:
-            list(super().wsgi_app(environ, lambda *_: lambda data: None))
+            list(the_app().wsgi_app(environ, lambda *_: lambda data: None))
         else:
             Request(environ).get_data()
         what = str(fault.what).removesuffix("-after-doing")

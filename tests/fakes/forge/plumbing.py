@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from tempfile import mkdtemp
 
 ZERO = "0" * 40
 QUIET = {
@@ -47,9 +49,22 @@ CONFIG = """
 [uploadpack]
 	allowFilter = true
 """
+_made: dict[tuple[tuple[str, str], ...], Path] = {}  # by its files, a repository that has just been made
 
 
 def create(path: Path, files: dict[str, str], name: str, email: str) -> None:
+    """A bare repository with these files. Most tests begin with the same ones: those are made once, in the folder of the
+    session, and copied."""
+    home, key = os.environ.get("FLEET_TEST_HOME"), tuple(sorted(files.items()))
+    if home is None:
+        return make(path, files, name, email)
+    if key not in _made or not _made[key].exists():
+        _made[key] = Path(mkdtemp(prefix="repository-", dir=home)) / "git"
+        make(_made[key], files, name, email)
+    shutil.copytree(_made[key], path)
+
+
+def make(path: Path, files: dict[str, str], name: str, email: str) -> None:
     path.mkdir(parents=True)
     run(path, "init", "--quiet", "--bare", "--initial-branch=main", "--template=")
     with (path / "config").open("a") as config:

@@ -81,7 +81,7 @@ def review(
         body,
         commit_id or pull.head_sha,
         now,
-        official=state in ("APPROVED", "REQUEST_CHANGES") and world.may(doer, "write", repo),
+        official=is_official(world, repo, doer, state),
     )
     this.comments = [inline(world, pull, this, note) for note in notes]
     pull.reviews = [old for old in pull.reviews if not (old.state == "REQUEST_REVIEW" and old.user is doer)]
@@ -90,6 +90,18 @@ def review(
     if state != "PENDING":
         announce_review(world, repo, one, this)
     return this
+
+
+def is_official(world: World, repo: Repository, doer: User, state: str) -> bool:
+    return state != "COMMENT" and not world.nobody_is_official and world.may(doer, "write", repo)
+
+
+def answer_note(world: World, pull: Pull, this: Review, doer: User, path: str, line: int, body: str) -> ReviewComment:
+    """Whoever may read may answer; the answer belongs to the review, whoever wrote that."""
+    note = inline(world, pull, this, {"path": path, "new_position": line, "body": body})
+    note.user = doer
+    this.comments.append(note)
+    return note
 
 
 def announce_review(world: World, repo: Repository, one: Issue, this: Review) -> None:

@@ -13,7 +13,7 @@ import httpx
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from . import branches, payloads
-from .app import ForgeApp
+from .app import Door
 from .contract import Contract
 from .deliveries import Delivery, Post
 from .faults import Faults
@@ -43,7 +43,7 @@ class FakeForge:
         self.post = Post(self.faults)
         self.world = World(Path(root), self.post, clock)
         self.contract = Contract() if check else None
-        self.app = ForgeApp(self.world, self.faults, self.contract)
+        self.door = Door(self.world, self.faults, self.contract)
         self.port = port
         self.server: BaseWSGIServer | None = None
         self.open_sockets: set[socket.socket] = set()
@@ -53,7 +53,9 @@ class FakeForge:
         handler = type("Handler", (KeepAlive,), {"open_sockets": self.open_sockets})
         with listen(self.port) as door:
             self.port = door.getsockname()[1]
-            self.server = make_server("127.0.0.1", self.port, self.app, True, request_handler=handler, fd=door.fileno())
+            self.server = make_server(
+                "127.0.0.1", self.port, self.door, True, request_handler=handler, fd=door.fileno()
+            )
         self.world.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True, name="forge").start()
         return self
@@ -80,6 +82,11 @@ class FakeForge:
         return self.world.url
 
     @property
+    def calls(self) -> list[str]:
+        """Every call so far, as `GET /repos/...`."""
+        return self.door.calls
+
+    @property
     def violations(self) -> list[str]:
         """Where a call or an answer was not as Forgejo's own API description says."""
         return self.contract.violations if self.contract else []
@@ -95,6 +102,10 @@ class FakeForge:
     def add_repository(self, full_name: str, files: dict[str, str] | None = None, private: bool = False) -> Repository:
         with self.world.lock:
             return self.world.add_repository(full_name, files or {"README.md": f"# {full_name}\n"}, private)
+
+    def rename(self, full_name: str, new_name: str) -> None:
+        with self.world.lock:
+            self.world.rename(full_name, new_name)
 
     def collaborate(self, full_name: str, login: str, permission: str) -> None:
         with self.world.lock:

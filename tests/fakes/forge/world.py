@@ -28,8 +28,10 @@ class World:
         self.users: dict[str, User] = {}
         self.tokens: dict[str, User] = {}
         self.repositories: dict[str, Repository] = {}
+        self.renamed: dict[str, Repository] = {}
         self.hooks: dict[int, Hook] = {}
         self.anyone_may_ask_permissions = False
+        self.nobody_is_official = False  # as with older Gitea where no rule protects the branch
         self.user_ids, self.repository_ids, self.issue_ids = count(1), count(42), count(901)
         self.pull_ids, self.comment_ids, self.review_ids = count(501), count(7001), count(301)
         self.label_ids, self.hook_ids, self.status_ids, self.run_ids = (
@@ -65,10 +67,21 @@ class World:
         owner_name, name = full_name.split("/")
         owner = self.users.get(owner_name.lower()) or self.add_organisation(owner_name, [])
         path = self.root / f"{full_name}.git"
+        if path.exists():  # somebody had the name before
+            path = self.root / f"{full_name}-{len(self.repositories)}.git"
         plumbing.create(path, files, owner.full_name, self.email(owner))
         now = self.now()
         repo = Repository(next(self.repository_ids), owner, name, path, now, now, private=private)
         self.repositories[full_name.lower()] = repo
+        return repo
+
+    def rename(self, full_name: str, new_name: str) -> Repository:
+        """Without a word to anybody; the old name leads to the new one until somebody else takes it."""
+        repo = self.repositories.pop(full_name.lower())
+        owner, repo.name = new_name.split("/")
+        repo.owner = self.users.get(owner.lower()) or self.add_organisation(owner, [])
+        self.repositories[new_name.lower()] = repo
+        self.renamed[full_name.lower()] = repo
         return repo
 
     def add_label(self, repo: Repository, name: str, color: str = "0e8a16", exclusive: bool = False) -> Label:
