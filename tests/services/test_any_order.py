@@ -25,7 +25,7 @@ from tests.workshop import Workshop
 
 pytestmark = pytest.mark.timeout(900)  # a story is long, and other tests run beside it
 few = settings(
-    max_examples=int(os.environ.get("FLEET_TEST_STORIES", "4")), deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+    max_examples=int(os.environ.get("FLEET_TEST_STORIES", "3")), deadline=None, database=None, derandomize=True, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 IN_ORDER = None
