@@ -117,8 +117,7 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
     if outcome.warning:
         quota.warn(conn, name, outcome.warning, at)
     if outcome.verdict is Verdict.SUCCEEDED:
-        for good in (name, login_on(name, run["host_id"] or "")):
-            quota.open_(conn, good, since=run["assigned_at"])
+        quota.open_(conn, [name, login_on(name, run["host_id"] or "")], since=run["assigned_at"])
     reason = fact.detail.get("reason")
     refused = fact.what is What.FAILED and reason in REFUSALS and bool(run["host_id"])
     if not refused and not (fact.what is What.LIMIT_REACHED and reason == "limit"):
@@ -204,7 +203,7 @@ def reopen(fleet: Fleet, name: str) -> bool:
     with fleet.engine.begin() as conn:
         names = [row["name"] for row in quota.all_credentials(conn)]
         mine = [one for one in names if one == name or (not host_id and one.startswith(f"{name}@"))]
-        opened = [one for one in mine if quota.open_(conn, one)]
+        opened = quota.open_(conn, mine)
         for task in quota.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
             with suppress(Refused):  # others have moved it meanwhile
                 tasks.record(conn, task, Fact(What.DUE), fleet.clock())

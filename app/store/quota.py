@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.domain.quota import FIRST_PAUSE, REFUSED_PAUSE, UNITS, Amount, opens_at, today
 from app.domain.task import State, Task
 from app.domain.taxonomy import REFUSALS
+from app.store.engine import together
 from app.store.tables import Row, allowances, credentials, rules, runs, tasks
 
 
@@ -30,15 +31,18 @@ def close(
     return until
 
 
-def open_(conn: Connection, name: str, since: datetime | None = None) -> bool:
-    """A run that began at `since` got through, or a person says so; False when it was open. What began before the
-    limit was to be over says nothing about it."""
-    was_closed = [credentials.c.name == name, credentials.c.closed_until.is_not(None)]
-    if since is not None:
-        was_closed.append(credentials.c.closed_until <= since)
-    open_now = {"closed_until": None, "why": None, "tries": 0, "refused": False}
-    change = sa.update(credentials).where(*was_closed).values(**open_now)
-    return conn.execute(change).rowcount == 1
+def open_(conn: Connection, names: Sequence[str], since: datetime | None = None) -> list[str]:
+    """A run that began at `since` got through with these, or a person says so; the names of those that were closed.
+    What began before the limit was to be over says nothing about it."""
+    return [row["name"] for row in together(conn, (_OPEN, {"names": list(names), "since": since}))[0]]
+
+
+_OPEN = """
+UPDATE credentials SET closed_until = NULL, why = NULL, tries = 0, refused = false
+WHERE name = ANY(CAST(%(names)s AS text[])) AND closed_until IS NOT NULL
+  AND (CAST(%(since)s AS timestamptz) IS NULL OR closed_until <= %(since)s)
+RETURNING name
+"""
 
 
 def warn(conn: Connection, name: str, warning: str, at: datetime) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.domain.lifecycle import ENDS
 from app.domain.task import Task
 from app.store import tasks as tasks_
-from app.store.engine import only, together
+from app.store.engine import as_jsonb, only, together
 from app.store.tables import Row, looks, runs, tasks
 
 _ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
@@ -162,9 +162,22 @@ def wait_no_longer(conn: Connection, run_id: int, deadline: datetime) -> None:
     conn.execute(sa.update(runs).where(*not_begun).values(deadline=deadline))
 
 
-def ended(conn: Connection, run_id: int, at: datetime, end: str, **rest: Any) -> bool:
-    """Write down the end of a run (`result`, `outcome`, `session` in `rest`); False when it had ended before."""
-    return _update(conn, run_id, ended_at=at, end=end, deadline=None, **rest)
+def ended(
+    conn: Connection, run_id: int, at: datetime, end: str,
+    result: Any = None, outcome: Any = None, session: str | None = None,
+) -> bool:  # fmt: skip
+    """Write down the end of a run and what came of it; False when it had ended before."""
+    given = {"id": run_id, "at": at, "end": end, "session": session}
+    told = {"result": result and as_jsonb(result), "outcome": outcome and as_jsonb(outcome)}
+    return bool(together(conn, (_END, given | told))[0])
+
+
+_END = """
+UPDATE runs SET ended_at = %(at)s, "end" = %(end)s, deadline = NULL,
+    result = coalesce(CAST(%(result)s AS jsonb), result), outcome = coalesce(CAST(%(outcome)s AS jsonb), outcome),
+    session = coalesce(%(session)s, session)
+WHERE id = %(id)s AND ended_at IS NULL RETURNING id
+"""
 
 
 def checked(conn: Connection, run_id: int, checks: list[Any]) -> None:
