@@ -170,11 +170,13 @@ def _look_now(set_: Stage) -> dict[str, float]:
 
 
 def _black_hole(set_: Stage, given: argparse.Namespace, hole: Wire) -> None:
-    """How late the other hosts are looked at while the last one swallows everything, beside how late before."""
+    """How late the other hosts are looked at after the first one of a round while the last one swallows everything,
+    beside how late before."""
     dead = f"host-{given.hosts}"
 
     def lateness() -> list[float]:
-        return [late for _ in range(given.secs) for name, late in _look_now(set_).items() if name != dead]
+        rounds = [_look_now(set_) for _ in range(given.secs)]
+        return [late - min(looks.values()) for looks in rounds for name, late in looks.items() if name != dead]
 
     before = lateness()
     hole.silent = True
