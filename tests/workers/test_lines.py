@@ -186,7 +186,7 @@ def until_serving(sshd: Sshd, count: int) -> set[int]:
 
 def serves(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()[-1:] == ["serve"]
+        return bool(process.cmdline()[-1:] == ["serve"])
     except psutil.Error:  # it ended a moment ago
         return False
 
