@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from workers.away import Unreachable
 
@@ -43,4 +44,8 @@ class Room:
                 left = until - time.monotonic()
                 if alone > MOST_ALONE or left <= 0:
                     return
-                self._news.wait(min(left, 0.02 * 2 ** min(number, 5)))
+                # Others that were refused are no news: woken by them, all of us would be refused again at once.
+                self._news.wait_for(partial(self._has_ended_since, seen), min(left, 0.02 * 2 ** min(number, 5)))
+
+    def _has_ended_since(self, count: int) -> bool:
+        return self.ended != count
