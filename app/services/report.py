@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Debt, Fact, What
 from app.domain.quota import Spent
 from app.domain.run import Outcome, Verdict, judge
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services import quota
-from app.store import logs, looks, places, runs, tasks
+from app.store import debts, logs, looks, places, runs, tasks
 from app.store.logs import Piece
 from app.store.looks import Answered
 from app.store.tables import Row
@@ -25,6 +25,8 @@ def started(fleet: Fleet, run: Row) -> None:
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         runs.started(conn, run["id"], at, at + _lease(fleet, run))
+        if run["host_id"]:  # whoever asked for the start may have died before it heard
+            debts.carried_out(conn, run["task_pk"], run["number"], Debt.START, at)
     _tell(fleet, run, Fact(What.STARTED, run=run["number"]))
 
 

@@ -39,6 +39,12 @@ def paid(conn: Connection, id_: int, at: datetime) -> None:
     conn.execute(sa.update(debts).where(debts.c.id == id_).values(paid_at=at, held_until=None, error=None))
 
 
+def carried_out(conn: Connection, task_pk: int, run: int, kind: Debt, at: datetime) -> None:
+    """What was owed for a run is seen to be done, by whomever: nobody need wait until its payer lets it go."""
+    owed = (debts.c.task_pk == task_pk, debts.c.run == run, debts.c.kind == kind, debts.c.paid_at.is_(None))
+    conn.execute(sa.update(debts).where(*owed).values(paid_at=at, held_until=None, error=None))
+
+
 def postpone(conn: Connection, debt: Row, at: datetime, why: str, wait: float | None = None) -> None:
     """Try again later: after `wait` seconds where the other side said so, else ever more rarely."""
     pause = timedelta(seconds=wait) if wait else min(FIRST_WAIT * 2 ** min(debt["tries"], TRIES), LONGEST_WAIT)

@@ -53,14 +53,15 @@ def record_locked(conn: Connection, moves: Sequence[tuple[Task, Fact]], at: date
 
 def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | None = None) -> Task:
     """Create a task from the REQUESTED fact `asked` (names of Task's fields; in a NUMBERED one `{n}` stands for its
-    number). A task id that exists already is returned as it is."""
+    number). The task of that id, or of that issue, is returned as it is where there is one already."""
     id_ = conn.execute(sa.select(sa.func.nextval(sa.func.pg_get_serial_sequence("tasks", "id")))).scalar_one()
     if asked["task_id"] == NUMBERED:
         asked = asked | {name: asked[name] and asked[name].replace("{n}", str(id_)) for name in ("task_id", "branch")}
     task = begin(id_, asked, at)
     made = conn.execute(insert(tasks).values(**row_of(task)).on_conflict_do_nothing().returning(tasks.c.id)).first()
-    if made is None:
-        return find(conn, task.task_id)
+    if made is None:  # an issue may have got its task meanwhile, under the name that was free then
+        of_it = of_issue(conn, task.forge, task.repository_id or 0, task.issue_number or 0) if task.forge else None
+        return of_it or find(conn, task.task_id)
     line = _event(task, None, Fact(What.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
     _tell(conn, task, line)

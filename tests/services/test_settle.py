@@ -10,7 +10,7 @@ import pytest
 
 from app.domain import receipt, seal
 from app.domain.errors import Refused
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Debt, Fact, What
 from app.domain.place import Fitness
 from app.domain.task import State
 from app.services import intake, settle
@@ -42,6 +42,18 @@ def test_a_pull_request_whose_answer_was_lost_is_one_pull_request(
     workshop.hear()
     task = workshop.task(number)
     assert (workshop.pulls(), task.state, task.pr_number) == ([task.pr_number], State.REVIEW_PENDING, task.pr_number)
+
+
+def test_a_start_whose_asker_died_is_no_debt_once_the_run_is_seen(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.placed()
+    with workshop.fleet.engine.begin() as conn:
+        (taken,) = debts.take(conn, [Debt.START], clock())  # and whoever took it was killed
+    assert [one["kind"] for one in workshop.shown(number)["debts"]] == ["start"]
+    workshop.start(number)
+    workshop.hear()
+    assert workshop.shown(number)["debts"] == []
+    with workshop.fleet.engine.begin() as conn:
+        debts.paid(conn, taken["id"], clock())  # it was alive after all
 
 
 @pytest.mark.parametrize("fault", DONE_UNHEARD)
