@@ -47,8 +47,8 @@ class Kept:
         Raises Unreachable, Distrusted, and LeftAlone where the host failed just before."""
         try:
             return self._ask(verb, request)
-        except NotAsked:  # the connection had died since it was used last
-            pass
+        except NotAsked:  # the connection or the session had died since it was used last, and perhaps others with it
+            self.hang_up(0)
         try:
             return self._ask(verb, request)
         except NotAsked as why:
