@@ -14,6 +14,6 @@ TOP = Path(__file__).parents[2]
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
 def test(pytest_arguments: tuple[str, ...]) -> None:
     """Run every test (or what the pytest arguments say)."""
-    processes = str(min(4, (os.cpu_count() or 1) + 1))
+    processes = str(min(6, (os.cpu_count() or 1) + 2))  # journeys wait more than they work
     argv = [sys.executable, "-m", "pytest", *(pytest_arguments or ("-n", processes, "-q"))]
     sys.exit(subprocess.run(argv, cwd=TOP, check=False).returncode)
