@@ -1,7 +1,9 @@
 """gunicorn's settings: one process, since Postgres does the work, with threads for those who wait for theirs."""
 
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 bind = f"{os.environ.get('FLEET_BIND', '127.0.0.1')}:{os.environ.get('PORT', '9090')}"
 worker_class = "gthread"
@@ -14,3 +16,16 @@ accesslog = None
 loglevel = "warning"
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, not disk: a heartbeat
+
+
+def post_worker_init(worker: Any) -> None:
+    """Told to end, answer those who wait for work at once: otherwise every restart takes `graceful_timeout`, and they
+    find the line cut."""
+    end = signal.getsignal(signal.SIGTERM)
+
+    def answer_and_end(number: int, frame: Any) -> None:
+        worker.wsgi.extensions["waiting"].close()
+        if callable(end):
+            end(number, frame)
+
+    signal.signal(signal.SIGTERM, answer_and_end)

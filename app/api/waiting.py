@@ -19,10 +19,16 @@ class Waiting:
     def __init__(self, fleet: Fleet, seats: int) -> None:
         self._ear = Ear(fleet.engine, lambda: rescue.pulse(fleet), rescue.PULSE_SECS)
         self._seats = threading.BoundedSemaphore(seats)
+        self._is_closed = False
 
     def open(self) -> None:
         """Begin to listen and to be seen alive."""
         self._ear.listen()
+
+    def close(self) -> None:
+        """This process is about to end: nobody waits any longer, and whoever does is answered now."""
+        self._is_closed = True
+        self._ear.wake()
 
     def until(self, look: Callable[[bool], T | None], seconds: float) -> T | None:
         """Call `look` now and after each ring until it gives something or `seconds` have passed; the last call is told
@@ -38,7 +44,7 @@ class Waiting:
 
     def _wait(self, look: Callable[[bool], T | None], end: float) -> T | None:
         while True:
-            rings, left = self._ear.rings, end - time.monotonic()
+            rings, left = self._ear.rings, 0 if self._is_closed else end - time.monotonic()
             found = look(left <= 0)
             if found is not None or left <= 0:
                 return found

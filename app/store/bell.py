@@ -73,12 +73,18 @@ class Ear:
         with self._rung:
             return self._rung.wait_for(lambda: self._rings != since, seconds)
 
+    def wake(self) -> None:
+        """Have all who wait here look."""
+        with self._rung:
+            self._rings += 1
+            self._rung.notify_all()
+
     def _listen_on(self) -> None:
         while True:
             try:
                 with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as conn:
                     conn.execute(f"LISTEN {CHANNEL}")
-                    self._wake()  # what came while nobody listened
+                    self.wake()  # what came while nobody listened
                     self._hear(conn)
             except psycopg.Error as error:
                 log.warning("cannot listen for work; looking now and then instead", why=str(error).splitlines()[0])
@@ -87,13 +93,8 @@ class Ear:
     def _hear(self, conn: psycopg.Connection) -> None:
         while True:
             for _ in conn.notifies(timeout=self._every, stop_after=1):
-                self._wake()
+                self.wake()
             if time.monotonic() - self._pulsed >= self._every:
                 self._pulsed = time.monotonic()
                 with suppress(DBAPIError, TimeoutError):
                     self._pulse()
-
-    def _wake(self) -> None:
-        with self._rung:
-            self._rings += 1
-            self._rung.notify_all()

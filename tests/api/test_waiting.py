@@ -163,6 +163,14 @@ def test_when_every_seat_is_taken_who_comes_hears_when_to_come_again(
             web.call("POST", "/agents/deregister", waiter.token, agent_id=waiter.agent)
 
 
+def test_a_web_process_that_is_told_to_end_answers_those_who_wait(web: Web, crowd: list[Waiter]) -> None:
+    web.stop()
+    for waiter in crowd:
+        waiter.join(35)
+    web.start()
+    assert {waiter.status for waiter in crowd} == {204}
+
+
 def test_a_burst_of_work_rings_few_times(house: Fleet) -> None:
     address = house.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address, autocommit=True) as ear:

@@ -14,13 +14,14 @@ from workers import answers
 
 SUPERVISOR = Path(__file__).parents[2] / "workers" / "supervisor.py"
 Json = answers.Json
+PYENV = "versions/3.8*/bin/python3.8"
 
 
 @cache
 def oldest() -> str | None:
     """A real Python 3.8: on PATH, or one of pyenv's."""
     homes = [os.environ.get("PYENV_ROOT"), _said("pyenv", "root"), str(Path.home() / ".pyenv")]
-    of_pyenv = [path for home in homes if home for path in sorted(Path(home).glob("versions/3.8*/bin/python3.8"))]
+    of_pyenv = [path for home in homes if home and os.access(home, os.X_OK) for path in sorted(Path(home).glob(PYENV))]
     found = [shutil.which("python3.8"), *map(str, of_pyenv)]
     return next((path for path in found if path and (_said(path, "--version") or "").startswith("Python 3.8")), None)
 
