@@ -32,7 +32,7 @@ CHECKS = [
     response_headers_conformance,
 ]
 BOUNDED = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     stateful_step_count=8,
     phases=[Phase.explicit, Phase.generate],

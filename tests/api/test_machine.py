@@ -41,7 +41,7 @@ RECEIPTS = {
     "partial": {"status": "partial", "summary": "Half."}, "limit": {"status": "failed", "failure": "limit"},
 }  # fmt: skip
 BOUNDED = settings(
-    max_examples=int(os.environ.get("FLEET_MACHINE_EXAMPLES", "15")), stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=int(os.environ.get("FLEET_MACHINE_EXAMPLES", "10")), stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 

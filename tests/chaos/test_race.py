@@ -26,7 +26,7 @@ from tests.chaos.racing import Clock, Hosts, Issuer, Killer, Player, Puller, Rac
 from tests.conftest import CountingNudge
 from tests.serving import Web, web_process
 
-TASKS = int(os.environ.get("FLEET_RACE_TASKS", "400"))
+TASKS = int(os.environ.get("FLEET_RACE_TASKS", "300"))
 AGENTS, PATIENCE_SECS = 40, 150
 SETS = [
     (),
