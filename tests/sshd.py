@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -236,7 +236,7 @@ class Sshd:
         while self.children:
             self.children.pop().stop()
         for process in left:
-            if process.is_running():
+            with suppress(psutil.NoSuchProcess):  # it ended by itself
                 process.kill()
         psutil.wait_procs(left, timeout=0.3)
 
@@ -251,8 +251,9 @@ class Sshd:
             self.stop()
             return self.start()
         for process in self.processes():
-            if process.is_running() and process.name().startswith("sshd"):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                if process.name().startswith("sshd"):
+                    process.kill()
 
     def answers(self, address: str) -> bool:
         try:
