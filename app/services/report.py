@@ -90,7 +90,6 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
         if result.get("lfs") and run["host_id"]:
-            task = tasks.load(conn, run["task_pk"])
             places.keeps_lfs(conn, task.forge, task.repository_id)
         fact = quota.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
         _record(conn, fleet, run, fact, task)

@@ -29,7 +29,7 @@ def get(conn: Connection, task_pk: int, number: int) -> Row | None:
 def with_task(conn: Connection, task_pk: int, number: int) -> tuple[Row | None, Task]:
     """A run and its task as they are now, in one trip. Raises Refused(unknown)."""
     given = {"task": task_pk, "number": number}
-    found, of = together(conn, (_ONE, given), ("SELECT * FROM tasks WHERE id = %(task)s", given))
+    found, of = together(conn, (_ONE, given), (tasks_.BY_KEY, {"id": task_pk}))
     return next(iter(found), None), tasks_.known(of, f"There is no task {task_pk}.")
 
 

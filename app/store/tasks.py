@@ -19,6 +19,7 @@ from app.store.tables import Row, capsets, events, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
 NUMBERED = "api#{n}"
+BY_KEY = "SELECT * FROM tasks WHERE id = %(id)s"
 BY_ITS_ID = "SELECT * FROM tasks WHERE task_id = %(id)s"
 NONE_SUCH = "There is no task {!r}; `fleet task list` shows those there are."
 COLUMNS = tuple(field.name for field in fields(Task))
@@ -70,7 +71,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
 
 def load(conn: Connection, id_: int) -> Task:
     """The task with the key `id_`. Raises Refused(unknown)."""
-    return known(together(conn, ("SELECT * FROM tasks WHERE id = %(id)s", {"id": id_}))[0], f"There is no task {id_}.")
+    return known(together(conn, (BY_KEY, {"id": id_}))[0], f"There is no task {id_}.")
 
 
 def find(conn: Connection, task_id: str) -> Task:
