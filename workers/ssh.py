@@ -112,7 +112,7 @@ class Line:
         had_waited, session.is_fit = session.is_fit, False
         try:
             session.channel.sendall(said)
-        except OSError as why:
+        except (OSError, EOFError) as why:  # the latter where the connection dies under it
             if isinstance(why, TimeoutError):
                 raise
             if had_waited:

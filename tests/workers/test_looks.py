@@ -16,7 +16,7 @@ from app.services import inspect, rescue
 from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
-from workers import looks, payers, reach
+from workers import local, looks, payers
 from workers.crew import EACH, Crew
 from workers.runs import finish
 
@@ -113,9 +113,10 @@ class BlackHole:
     """Makes every call of a host hang: its supervisor is a pipe that nobody writes to."""
 
     def __init__(self, home: Path) -> None:
-        self.path = reach._copied(str(home))
+        self.path = local.copied(str(home))
         self.path.unlink()
         os.mkfifo(self.path)
+        local.forget()
 
     def end(self) -> None:
         """Whoever waits is told that there is nothing, and whoever comes back that it is gone."""
@@ -176,8 +177,9 @@ def test_an_unreachable_host_is_unknown_for_a_grace_then_its_run_is_lost_and_hea
     here = host(f"echo before; until [ -e {tmp_path}/go ]; do sleep 0.02; done; seq 1 3000")
     task = here.task()
     here.until(lambda: here.log(task) == b"before\n", "its first word")
-    path = reach._copied(str(here.place / "h0"))
+    path = local.copied(str(here.place / "h0"))
     path.rename(path.with_suffix(".away"))
+    local.forget()
     here.rescue(290)
     assert here.state(task).state is State.RUNNING
     here.rescue(40)

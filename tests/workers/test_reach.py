@@ -1,11 +1,17 @@
-"""The supervisor's copy on this machine: whole for whoever comes first, and for all who come at the same time."""
+"""The supervisor on this machine: its copy is whole for all who come at the same time, and it stays to be asked."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-from workers import reach
+import pytest
+
+from workers import local
+from workers.away import Unreachable
 
 THREADS = 12
 
@@ -15,7 +21,7 @@ def test_many_who_need_it_at_the_same_time_all_get_it_whole(tmp_path: Path) -> N
 
     def copy() -> None:
         together.wait()
-        found.append(reach._copied(str(tmp_path)))
+        found.append(local.copied(str(tmp_path)))
 
     threads = [threading.Thread(target=copy) for _ in range(THREADS)]
     for thread in threads:
@@ -27,3 +33,40 @@ def test_many_who_need_it_at_the_same_time_all_get_it_whole(tmp_path: Path) -> N
         [sys.executable, "-I", "-S", found[0], "nothing"], capture_output=True, check=False, stdin=subprocess.DEVNULL
     )
     assert b"is not a verb" in done.stdout
+
+
+def test_a_supervisor_that_stays_answers_again_and_one_that_died_meanwhile_is_missed_by_nobody(tmp_path: Path) -> None:
+    asked = {"home": str(tmp_path), "instance": "i1", "runs": []}
+    try:
+        assert local.ask("poll", asked)["boot_id"]
+        (first,) = serving(tmp_path)
+        assert local.ask("probe", asked)["git"]
+        assert serving(tmp_path) == {first}
+        os.kill(first, signal.SIGKILL)
+        assert local.ask("poll", asked)["boot_id"]
+        assert serving(tmp_path).isdisjoint({first})
+    finally:
+        local.forget()
+    assert not serving(tmp_path)
+
+
+def test_one_that_does_not_answer_in_time_is_ended_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SECONDS", 0.3)
+    path = local.copied(str(tmp_path))
+    path.unlink()
+    path.with_suffix("").with_suffix(".py").unlink()
+    os.mkfifo(path)
+    with pytest.raises(Unreachable, match="in time"):
+        local.ask("poll", {"home": str(tmp_path), "instance": "i1", "runs": []})
+    assert not serving(tmp_path)
+
+
+def serving(home: Path) -> set[int]:
+    """The supervisors that wait for requests about a folder."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            argv = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"serve" in argv and any(word.startswith(os.fsencode(home)) for word in argv):
+                found.add(int(entry.name))
+    return found
