@@ -85,7 +85,7 @@ def database() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def shared_engine(database: str) -> Iterator[Engine]:
-    engine = connect(database, 20)
+    engine = connect(database, 20, ping=False)
     yield engine
     engine.dispose()
 
