@@ -186,4 +186,4 @@ def until(happened: Any, what: str, secs: float = 30.0) -> None:
     end = time.monotonic() + secs
     while not happened():
         assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.03)
+        time.sleep(0.1)

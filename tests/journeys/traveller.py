@@ -39,7 +39,7 @@ class Journey:
         while not self._is_so(happened):
             self.stage.keeper.look()
             assert time.monotonic() < until, f"never: {what}\n{self.logs()}"
-            time.sleep(0.03)
+            time.sleep(0.1)
 
     @staticmethod
     def _is_so(happened: Callable[[], object]) -> bool:
