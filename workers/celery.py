@@ -48,7 +48,7 @@ def _make() -> Celery:
         task_default_queue=wiring.QUEUE,
         task_create_missing_queues=True,
         beat_schedule=schedule(config),
-        beat_scheduler="celery.beat:Scheduler",
+        beat_scheduler="workers.ticks:Ticks",
         beat_max_loop_interval=5,
         enable_utc=True,
     )

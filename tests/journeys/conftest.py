@@ -10,7 +10,7 @@ import pytest
 
 from tests.journeys.traveller import Journey, journey
 
-QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20"}
+QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20", "FLEET_LOOK_SECS": "5"}  # no host to look at
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""The clock of the rounds: it wakes when one is due, and not again and again shortly before."""
+
+import time
+
+from celery import Celery
+
+from workers.ticks import Ticks
+
+
+def test_it_wakes_a_few_times_for_each_round_and_forgets_none() -> None:
+    app = Celery("ticks", broker="memory://")
+    app.conf.beat_schedule = {f"every {secs}": {"task": "round", "schedule": secs} for secs in (0.1, 0.15)}
+    ticks, sent, woken = Ticks(app=app), list[str](), 0
+    ticks.apply_entry = lambda entry, producer=None: sent.append(entry.name)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        time.sleep(max(0, ticks.tick()))
+        woken += 1
+    assert sent.count("every 0.1") >= 5
+    assert sent.count("every 0.15") >= 3
+    assert woken <= 6 * len(sent)
