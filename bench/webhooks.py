@@ -41,7 +41,7 @@ BODY = (TOP / "tests" / "fixtures" / "forgejo" / "payloads" / "issues-label_upda
 
 def main() -> None:
     asked = _arguments()
-    with _servers() as fleet, FakeForge(fleet.config.home / "forge", check=False) as forge:
+    with servers() as fleet, FakeForge(fleet.config.home / "forge", check=False) as forge:
         _furnish(fleet, forge, asked.issues)
         with _web(fleet) as port:
             waits, statuses = _send(port, _deliveries(forge, asked.deliveries, asked.issues))
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 @contextmanager
-def _servers() -> Iterator[Fleet]:
+def servers() -> Iterator[Fleet]:
     """An embedded Postgres as a fleet has it, in a folder that goes with it; nothing listens where Redis should."""
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, Keeper() as keeper:
         home = Path(folder)

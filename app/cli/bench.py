@@ -14,7 +14,7 @@ TOP = Path(__file__).parents[2]
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[NAMES]... [OPTIONS]...")
 def bench(words: tuple[str, ...]) -> None:
     """Run the benchmarks NAMES (all of them without any): cold, dequeue, idle, journey,
-    repository, ssh, webhooks.
+    reconcile, repository, ssh, webhooks.
 
     OPTIONS are for the benchmark itself: `fleet bench ssh --hosts 50 --runs 500`.
     """

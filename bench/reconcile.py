@@ -1,0 +1,89 @@
+"""reconcile: rounds over many repositories in which nothing has changed, beside rounds over few.
+
+python -m bench.reconcile [--few 20] [--many 1000]
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from app.ports import Fleet
+from app.services import reconcile
+from app.store import places, rounds
+from bench.figures import figure
+from bench.webhooks import servers
+from tests import builders
+from tests.fakes.forge import FakeForge
+
+ROUNDS = 3
+
+
+def main() -> None:
+    asked = _arguments()
+    with servers() as fleet, FakeForge(fleet.config.home / "forge", check=False) as forge:
+        names = list(_furnished(fleet, forge, asked.many))
+        few, many = (_measured(fleet, forge, those) for those in (names[: asked.few], names))
+    figure("reconcile: a repository of many", many.ms, "ms", few.ms, ROUNDS)
+    figure("reconcile: asked of the forge, a repository of many", many.calls, "calls", few.calls, ROUNDS)
+    figure("reconcile: looked at in one round of many", many.seen, "repositories", asked.many, ROUNDS)
+
+
+class Measured(NamedTuple):
+    """Of each repository in a round: milliseconds and calls of the forge; and how many the round has seen."""
+
+    ms: float
+    calls: float
+    seen: float
+
+
+def _furnished(fleet: Fleet, forge: FakeForge, count: int) -> Iterator[str]:
+    token, owner = forge.add_user("fleet"), forge.add_user("alice")
+    (fleet.config.home / "token").write_text(token)
+    forge.add_organisation("acme", owners=["alice"])
+    alice = forge.client(owner)
+    for number in range(count):
+        name = f"acme/widgets-{number}"
+        forge.add_repository(name)
+        forge.collaborate(name, "fleet", "write")
+        alice.post(f"/repos/{name}/issues", json={"title": "Nobody asked us for this"}).raise_for_status()
+        yield name
+
+
+def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
+    rules = [{**builders.declared()["repositories"][0], "name": name} for name in names]
+    with fleet.engine.begin() as conn:
+        main = builders.declared(forge.url)["forges"]["main"] | {"token_file": str(fleet.config.home / "token")}
+        builders.apply(conn, forges={"main": main}, repositories=rules, hosts=[])
+    while set(names) - _known(fleet):  # the first look at one reads everything
+        reconcile.reconcile(fleet)
+    took, seen = list[float](), 0
+    forge.calls.clear()
+    for _ in range(ROUNDS):
+        before, begun = fleet.clock(), time.perf_counter()
+        reconcile.reconcile(fleet)
+        took.append(time.perf_counter() - begun)
+        seen += _looked_at(fleet, before)
+    return Measured(sum(took) / seen * 1000, len(forge.calls) / seen, seen / ROUNDS)
+
+
+def _known(fleet: Fleet) -> set[str]:
+    with fleet.engine.begin() as conn:
+        return {row["full_name"] for row in places.all_repositories(conn)}
+
+
+def _looked_at(fleet: Fleet, since: datetime) -> int:
+    with fleet.engine.begin() as conn:
+        return sum(at >= since for at in rounds.last_of(conn, reconcile.ROUND).values())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--few", type=int, default=20)
+    parser.add_argument("--many", type=int, default=1000)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
