@@ -155,11 +155,14 @@ _NEAR = {
     False: _HEADS.format(near=NEAR, texts=_PICKED),
     True: _HEADS.format(near=f"{NEAR} + {FAR} * %(most)s", texts=_PICKED),
 }
+# `BETWEEN` a set and itself: where `=` is asked for, the order within one set is any index's order, and the planner may
+# walk the whole queue, or all tasks, for the one that waits at its end. Only the sets' own index has this order.
 _FROM_SETS = """
 WITH picked AS MATERIALIZED (
     SELECT t.*, c.names AS required FROM capsets c CROSS JOIN LATERAL (
         SELECT ctid AS place, priority, id FROM tasks
-        WHERE ready AND mode <> '{not_for}' AND capset_id = c.id {more}ORDER BY priority DESC, id LIMIT %(deep)s
+        WHERE ready AND mode <> '{not_for}' AND capset_id BETWEEN c.id AND c.id {more}
+        ORDER BY capset_id, priority DESC, id LIMIT %(deep)s
     ) head
     JOIN tasks t ON t.ctid = head.place
     WHERE c.id = ANY(CAST(%(sets)s AS int[])) AND t.ready AND NOT t.id = ANY(CAST(%(held)s AS bigint[]))
@@ -181,7 +184,8 @@ _OF_RUNS = f"{_TEXTS.format(picked=_RUNS)} ORDER BY p.of_run"
 _ANY = """
 SELECT EXISTS (
     SELECT FROM unnest(CAST(%(sets)s AS int[])) AS set_(id) CROSS JOIN LATERAL (
-        SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND capset_id = set_.id LIMIT 1
+        SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND capset_id BETWEEN set_.id AND set_.id
+        ORDER BY capset_id, priority DESC, id LIMIT 1
     ) head
 ) AS waits
 """
