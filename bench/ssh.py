@@ -261,7 +261,7 @@ def _stored(set_: Stage) -> float:
         have = _stored_of(set_, task_id)
     began, first = time.monotonic(), have
     while have < size:
-        time.sleep(0.01)
+        time.sleep(0.03)
         have = _stored_of(set_, task_id)
     return (time.monotonic() - began) * 1000 * size / (size - first)
 

@@ -14,6 +14,7 @@ from app.domain.run import Outcome, Usage, Verdict
 from app.ports import Fleet
 from app.services import quota as limits
 from app.store import logs, places, quota, runs
+from app.store.engine import unhurried
 from app.store.logs import Piece
 from app.store.tables import Row
 from workers import command, reach
@@ -152,11 +153,14 @@ def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
     if told == ear.kept:
         return
     session = command.session_of(told["session_id"])
+    is_new, is_warned = session != ear.kept.get("session_id"), told["warning"] != ear.kept.get("warning")
     with fleet.engine.begin() as conn:
+        if not (is_new or is_warned):  # there is more to come
+            unhurried(conn)
         runs.noted(conn, run["id"], told["message"], told)
-        if session and session != ear.kept.get("session_id"):
+        if session and is_new:
             runs.keep_session(conn, run["id"], session)
-        if told["warning"] and told["warning"] != ear.kept.get("warning"):
+        if told["warning"] and is_warned:
             quota.warn(conn, limits.credential_of(conn, run), told["warning"], fleet.clock())
     ear.kept = told
 

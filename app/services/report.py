@@ -68,13 +68,16 @@ def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: boo
     stored now.
 
     While there is `more` to come, what may be the beginning of a secret is not taken yet: it comes again with its rest.
-    `gap` says that what lies before `offset` was left out on the host.
+    `gap` says that what lies before `offset` was left out on the host, which keeps all of it until the run is released
+    and is asked again for what the database has not.
     """
     masked = fleet.mask.bytes(data)
     cut = fleet.mask.cut(data) if more else 0
     whole = masked[: len(masked) - cut] if cut else masked
     with fleet.engine.begin() as conn:
-        return logs.append(conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, gap)
+        return logs.append(
+            conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, gap, comes_again=gap
+        )
 
 
 def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -> bool:

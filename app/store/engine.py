@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 Announce = Callable[[dict[str, Any]], None]
 Json = dict[str, Any]
 Statement = tuple[str, dict[str, Any]]  # SQL as psycopg takes it, and what goes in
+UNHURRIED: Statement = ("SELECT set_config('synchronous_commit', 'off', true)", {})  # this transaction alone
 _DIALECT: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _PENDING = "announcements"
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -50,11 +51,17 @@ def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
     try:
         with driver.pipeline() if len(statements) > 1 else nullcontext():
             cursors = [_on(driver).execute(sql, given) for sql, given in statements]
-        return [cursor.fetchall() for cursor in cursors]
+        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
     except psycopg.Error as error:
         if driver.closed:
             conn.invalidate(error)
         raise _as_ours(error) from error
+
+
+def unhurried(conn: Connection) -> None:
+    """Do not wait for this transaction to be on the disk: if the database dies within the next moment, all of it is as
+    if it had never been. What is committed after it makes sure of it too."""
+    together(conn, UNHURRIED)
 
 
 def only(conn: Connection, sql: str, **given: Any) -> Json | None:
