@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.connection import Connection as Link
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine
 
@@ -60,6 +61,16 @@ def now() -> datetime:
 def broker_options() -> dict[str, Any]:
     """How Celery and the nudge talk to Redis: quick to give up, since a message is only a hint."""
     return {"socket_timeout": 5, "socket_connect_timeout": 1, "visibility_timeout": 3600}
+
+
+def broker_answers(redis_url: str) -> bool:
+    """Whether there is a broker."""
+    try:
+        with Link(redis_url, transport_options=broker_options()) as link:  # type: ignore[no-untyped-call]
+            link.ensure_connection(max_retries=1, timeout=1)
+            return True
+    except Exception:  # whatever stands in the way, the answer is that it is away
+        return False
 
 
 class Nudge:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.cli.settings import _without_password
 from app.config import SECRETS, Config, Wrong, default_home, read, read_toml, secret_path
 
 EXAMPLE = Path(__file__).parent / "fixtures" / "fleet.example.toml"
@@ -29,18 +30,24 @@ def faults(home: Path, **environ: str) -> list[str]:
 class TestEnvironment:
     def test_nothing_given_is_enough(self) -> None:
         ready = read({"FLEET_HOME": "/srv/fleet"})
-        assert ready.embedded and ready.port == 9090 and ready.public_url == "http://127.0.0.1:9090"
+        assert (
+            ready.own_database
+            and ready.own_broker
+            and ready.port == 9090
+            and ready.public_url == "http://127.0.0.1:9090"
+        )
         assert ready.database_url == "postgresql+psycopg://fleet@/fleet?host=/srv/fleet/run"
         assert ready.redis_url == "redis+socket:///srv/fleet/run/valkey.sock"
 
     @pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
     def test_one_server_of_ones_own_leaves_the_other_embedded(self, missing: str) -> None:
-        assert read({"FLEET_HOME": "/srv/fleet", "DATABASE_URL": DATABASE, "REDIS_URL": REDIS} | {missing: ""}).embedded
+        ready = read({"FLEET_HOME": "/srv/fleet", "DATABASE_URL": DATABASE, "REDIS_URL": REDIS} | {missing: ""})
+        assert (ready.own_database, ready.own_broker) == (missing == "DATABASE_URL", missing == "REDIS_URL")
 
     @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
     def test_any_name_of_postgres_will_do(self, tmp_path: Path, scheme: str) -> None:
         ready = config(tmp_path, DATABASE_URL=f"{scheme}://fleet@db/fleet")
-        assert ready.database_url == "postgresql+psycopg://fleet@db/fleet" and not ready.embedded
+        assert ready.database_url == "postgresql+psycopg://fleet@db/fleet" and not ready.own_database
 
     def test_the_public_address_ends_without_a_slash(self, tmp_path: Path) -> None:
         assert config(tmp_path, FLEET_PUBLIC_URL="https://fleet.example.org/").public_url == "https://fleet.example.org"
@@ -313,3 +320,11 @@ class TestClisAndBudgets:
     )  # fmt: skip
     def test_what_cannot_hold_is_said(self, tmp_path: Path, toml: str, fault: str) -> None:
         assert any(fault in said for said in faults_of(tmp_path, toml))
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:hush-hush@db/fleet", "postgresql://db/fleet?user=me&password=hush-hush"]
+)
+def test_a_password_within_an_address_is_not_shown(url: str) -> None:
+    assert "hush-hush" not in _without_password(url)
+    assert _without_password("postgresql://db/fleet?user=me") == "postgresql://db/fleet?user=me"

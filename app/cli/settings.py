@@ -1,6 +1,7 @@
 """`fleet config`, `fleet apply`, `fleet migrate`: what is in force, and bringing the database up to it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +60,5 @@ def _without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
     login, at, where = rest.rpartition("@")
     user, colon, _ = login.partition(":")
+    where = re.sub(r"(?i)(password=)[^&]*", rf"\1{MASK}", where)
     return f"{scheme}://{user}{f':{MASK}' if colon else ''}{at}{where}"

@@ -16,7 +16,7 @@ from app import wiring
 from app.cli.leftovers import end_local_runs
 from app.cli.people import Person
 from app.cli.processes import Broken, Child, Keeper, last_lines
-from app.cli.system import TOP, running
+from app.cli.system import TOP, check_git, running
 from app.config import Config, Wrong
 from app.ports import Fleet
 
@@ -68,7 +68,11 @@ def stage(
     and its `users` with their tokens). The demo's CLI thinks for so many seconds, on `hosts` as fleet.toml declares
     them, {work} being the folder where those of this machine work. Raises Wrong.
     """
-    home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+    check_git()
+    try:
+        home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+    except OSError as error:
+        raise Wrong([f"There is no room for the demo ({error}): set TMPDIR to a folder that can be used."]) from error
     home.chmod(0o755)
     try:
         with Keeper() as keeper:

@@ -10,6 +10,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from urllib.request import urlopen
 
+import sqlalchemy as sa
 from honcho.environ import parse_procfile
 
 from app import config as settings
@@ -18,6 +19,7 @@ from app.cli import embedded
 from app.cli.processes import Broken, Child, Keeper, last_lines
 from app.config import Config, Wrong
 from app.store import places
+from app.store.engine import connect
 from app.store.migrate import migrate
 
 TOP = Path(__file__).parents[2]
@@ -39,10 +41,15 @@ def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Co
             raise Wrong([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
 
 
-def check(config: Config) -> None:
-    """What must be so before anything is started. Raises Wrong with all that is not."""
+def check_git() -> None:
+    """Raises Wrong where there is none."""
     if subprocess.run(["/bin/sh", "-c", "command -v git"], capture_output=True, check=False).returncode:
         raise Wrong(["git is missing: install it; the fleet works on repositories with it."])
+
+
+def check(config: Config) -> None:
+    """What must be so before anything is started. Raises Wrong with the first that is not."""
+    check_git()
     if config.fleet_toml:
         settings.read_toml(config.fleet_toml)
     embedded.prepare_home(config.home)
@@ -52,13 +59,34 @@ def check(config: Config) -> None:
             probe.bind((config.bind, config.port))
         except OSError as error:
             raise Wrong([f"Port {config.port} cannot be used ({error.strerror}): set PORT to a free one."]) from error
+    if faults := [*_no_database(config), *_no_broker(config)]:
+        raise Wrong(faults)
+
+
+def _no_database(config: Config) -> Iterator[str]:
+    """Why the database that was named cannot be used, if it was."""
+    if not config.own_database:
+        engine = connect(config.database_url, size=1)
+        try:
+            engine.connect().close()
+        except sa.exc.DBAPIError as error:
+            why = str(error.orig).strip().splitlines()[0]
+            yield f"The database of DATABASE_URL cannot be used ({why}): start it, or put the address right."
+        finally:
+            engine.dispose()
+
+
+def _no_broker(config: Config) -> Iterator[str]:
+    """The same of the broker."""
+    if not config.own_broker and not wiring.broker_answers(config.redis_url):
+        yield "Nothing answers at REDIS_URL: start a Redis or Valkey there, or put the address right."
 
 
 def _start(keeper: Keeper, config: Config, environ: dict[str, str], quiet: bool) -> None:
-    if not environ.get("DATABASE_URL"):
+    if config.own_database:
         keeper.add(embedded.postgres(config.home))
         embedded.create_database(config.database_url)
-    if not environ.get("REDIS_URL"):
+    if config.own_broker:
         keeper.add(embedded.valkey(config.home))
     _release(config, environ)
     lines = parse_procfile((TOP / "Procfile").read_text()).processes

@@ -78,9 +78,10 @@ def test_a_home_that_cannot_be_made_is_named(folder: Path) -> None:
     assert_refused(fleet("up", FLEET_HOME=str(folder / "file" / "home"), PORT=str(free_port())), "FLEET_HOME")
 
 
-def test_a_machine_without_git_is_told_so(home: Path, folder: Path) -> None:
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_machine_without_git_is_told_so(home: Path, folder: Path, command: str) -> None:
     (folder / "bin").mkdir()
-    done = fleet("up", FLEET_HOME=str(home), PORT=str(free_port()), PATH=str(folder / "bin"))
+    done = fleet(command, FLEET_HOME=str(home), PORT=str(free_port()), PATH=str(folder / "bin"))
     assert_refused(done, "git is missing")
 
 
@@ -145,9 +146,21 @@ def servers_of_ones_own() -> Iterator[dict[str, str]]:
     servers.drop(name)
 
 
-def test_with_servers_of_ones_own_none_is_embedded(home: Path, servers_of_ones_own: dict[str, str]) -> None:
-    port = free_port()
-    with started([sys.executable, "-m", "app.cli", "up"], home, port, **servers_of_ones_own):
+def test_servers_of_ones_own_that_do_not_answer_are_named(home: Path) -> None:
+    nobody = {"DATABASE_URL": "postgresql://fleet:hush-hush@127.0.0.1:9/fleet", "REDIS_URL": "redis://127.0.0.1:9/0"}
+    done = fleet("up", FLEET_HOME=str(home), PORT=str(free_port()), **nobody)
+    assert_refused(done, "DATABASE_URL", "REDIS_URL")
+    assert "hush-hush" not in done.stderr
+
+
+def test_with_servers_of_ones_own_named_in_files_none_is_embedded(
+    home: Path, folder: Path, servers_of_ones_own: dict[str, str]
+) -> None:
+    port, named = free_port(), {}
+    for name, address in servers_of_ones_own.items():
+        (folder / name).write_text(f"{address}\n")
+        named[f"{name}_FILE"] = str(folder / name)
+    with started([sys.executable, "-m", "app.cli", "up"], home, port, **named):
         assert not (home / "postgres").exists()
         assert not (home / "run" / "valkey.sock").exists()
 

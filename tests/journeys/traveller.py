@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,12 @@ class Journey:
         asked = {"state": "all", "limit": "50"}
         found = self.forge.client(self.stage.alice.token).get(f"/repos/{REPOSITORY}/pulls", params=asked).json()
         return [one for one in found if task is None or one["head"]["ref"] == task["branch_name"]]
+
+    def commit_message(self, task: dict[str, Any]) -> str:
+        """The message of the newest commit on a task's branch, as the forge has it."""
+        path = self.forge.repository(REPOSITORY).path
+        words = ["git", "-C", str(path), "log", "-1", "--format=%B", task["branch_name"]]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
     def comment_kinds(self, task_id: str) -> list[str]:
         """The kinds of our comments on an issue, the status first: which of two that are owed is paid first is chance."""
