@@ -1728,8 +1728,9 @@ class Worktree:
     def _update_modules(self) -> None:
         assert self.mirror
         allow = ("-c", "protocol.file.allow=always") if self.mirror.url.startswith("file:") else ()
+        beside = ("-c", f"remote.origin.url={self.mirror.url}")  # `../lib.git` is beside the repository on the forge
         words = ("submodule", "--quiet", "update", "--init", "--recursive")
-        self.mirror.git(*words, where=(*allow, "-C", self.path), secret=True)
+        self.mirror.git(*words, where=(*allow, *beside, "-C", self.path), secret=True)
 
     def _is_whole(self) -> bool:
         """The index is the last thing a checkout writes. Where there is none, nobody has worked yet."""
@@ -1815,6 +1816,7 @@ class Worktree:
         there = known or f"refs/remotes/origin/{self.base}"
         if not self._git("rev-list", "--max-count=1", head, "^" + there):
             return known is not None
+        self._check_modules(there, head)
         self._push_large_files()
         try:
             self.mirror.push(head, self.branch)
@@ -1822,6 +1824,26 @@ class Worktree:
             if not self.mirror.forge_has(head, self.branch):
                 raise
         return True
+
+    def _check_modules(self, there: str, head: str) -> None:
+        """We push to one repository: a commit that points at work which only lies here is none. Ended where it does."""
+        if not os.path.exists(self.path + "/.gitmodules"):
+            return
+        dirty = self._git("status", "--porcelain", "--ignore-submodules=untracked").splitlines()
+        lost = [line[3:] for line in dirty]
+        for line in self._git("diff", "--raw", "--no-abbrev", "--no-renames", there, head).splitlines():
+            (_, mode, _, sha, _), path = line.split(" ", 4)[:5], line.partition("\t")[2]
+            if mode == "160000" and not self._is_fetched(sha):
+                lost.append(path)
+        if lost:
+            why = f"the agent changed the submodule {lost[0]}, which is not pushed from here: have it changed by itself"
+            raise Ended("failed", why, "submodule_changed")
+
+    def _is_fetched(self, sha: str) -> bool:
+        """Whether a commit of a submodule came from that one's own forge."""
+        assert self.mirror
+        asked = f"git for-each-ref --count=1 --contains={sha} refs/remotes 2>/dev/null || :"
+        return bool(self.mirror.git("submodule", "--quiet", "foreach", asked, where=("-C", self.path)))
 
     def _push_large_files(self) -> None:
         """Before the commits that point at them."""

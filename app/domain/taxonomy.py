@@ -72,6 +72,7 @@ TAXONOMY: Mapping[str, Failure] = {
     "cannot_start": Failure(False, _T, "its host cannot be asked as declared", "Read the reason; check fleet.toml."),
     "disk_full": Failure(True, _H, "its disk is full", "Make room on the host; `fleet hosts list` shows how much."),
     "prepare_failed": Failure(True, _H, "the worktree could not be made ready", "Read the reason: disk, git, forge."),
+    "submodule_changed": Failure(False, _A, "it changed a submodule; none is pushed", "Have that changed by itself."),
     "lfs_missing": Failure(True, _H, "its files are in Git LFS, and its host has none", "Install git-lfs there."),
     "hook_failed": Failure(False, _T, "a hook of .fleet.toml failed", "Mend the hook on the default branch."),
     "push_refused": Failure(True, _F, "the branch could not be pushed", "Check the bot's rights on the forge."),

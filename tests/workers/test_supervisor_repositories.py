@@ -49,18 +49,43 @@ class TestHooks:
 
 
 class TestSubmodules:
-    def test_are_there_when_the_agent_begins(self, host: Host) -> None:
+    @pytest.fixture(params=["absolute", "relative"])
+    def lib(self, host: Host, request: pytest.FixtureRequest) -> Path:
+        """The module's own repository, beside the forge's; its address in .gitmodules is absolute, or `../lib.git`."""
         host.make_forge()
-        seed, lib = host.place / "seed", host.place / "lib"
+        seed, lib = host.place / "seed", host.forge.parent / "lib.git"
         git("init", "--quiet", "--initial-branch=main", str(lib))
         (lib / "lib.txt").write_text("of the module\n")
         commit(lib, "lib")
         git("-C", str(seed), "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"file://{lib}", "lib")
+        if request.param == "relative":
+            git("-C", str(seed), "config", "--file", ".gitmodules", "submodule.lib.url", "../lib.git")
         commit(seed, "with a module")
         git("-C", str(seed), "push", "--quiet", f"file://{host.forge}", "main")
+        return lib
+
+    def test_are_there_when_the_agent_begins(self, host: Host, lib: Path) -> None:
+        assert lib.exists()
         assert host.finished("cp lib/lib.txt copy.txt")["pushed"]
         assert host.forge_git("show", "task/12-fix:copy.txt") == "of the module"
-        assert host.finished("cat lib/lib.txt > again.txt", fence=2)["pushed"]
+        assert host.finished("cat lib/lib.txt > again.txt; echo built > lib/build.log", fence=2)["pushed"]
+
+    def test_moved_on_to_what_others_pushed_are_delivered(self, host: Host, lib: Path) -> None:
+        (lib / "lib.txt").write_text("newer\n")
+        commit(lib, "newer")
+        script = "cd lib && git -c protocol.file.allow=always fetch --quiet origin && git checkout --quiet origin/main"
+        assert host.finished(script)["pushed"]
+        assert host.forge_git("rev-parse", "task/12-fix:lib") == git("-C", str(lib), "rev-parse", "main").strip()
+
+    @pytest.mark.parametrize(
+        "more", ["", " && git add . && git -c user.name=a -c user.email=a@b commit --quiet -m mine"]
+    )
+    def test_that_the_agent_changed_itself_are_not_offered(self, host: Host, lib: Path, more: str) -> None:
+        assert lib.exists()
+        host.on_forge(f"echo mine > new.txt; cd lib && echo mine > lib.txt{more}")
+        result = host.result()
+        assert (result["end"], result["failure"], result["pushed"]) == ("failed", "submodule_changed", False)
+        assert "submodule lib" in result["reason"]
 
 
 class TestALargeRepository:
