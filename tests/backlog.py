@@ -69,14 +69,14 @@ def asking(agent_id: str = ALL, most: int = 1) -> claims.Asking:
 
 def statements(conn: psycopg.Connection[Any], case: str, sets: int, most: int = 1) -> list[tuple[str, dict[str, Any]]]:
     """The statements by which the agent of a case looks for work: those that it needs, as it comes to them."""
-    near = (claims._NEAR[most > 1], asking(case, most)._asdict())
+    near = (claims._NEAR[most > 1, False], asking(case, most)._asdict())
     found = conn.execute(*near).fetchall()
-    if found and found[0][3] is not None:
+    if found and found[0][4] is not None:
         return [near]
     row = conn.execute("SELECT array_agg(id) FROM capsets WHERE names <@ %s::text[]", (can(case, sets),)).fetchone()
     met = (row and row[0]) or []
     far = {"sets": met, "deep": max(claims.DEEP[0], most), "most": most, "held": []}
-    return [near, *([(claims._OF_SETS["ssh_cli"], far), (claims._ANY, far)] if met else [])]
+    return [near, *([(claims._OF_SETS["ssh_cli", False], far), (claims._ANY[False], far)] if met else [])]
 
 
 def explained(conn: psycopg.Connection[Any], statement: tuple[str, dict[str, Any]]) -> dict[str, Any]:

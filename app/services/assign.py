@@ -147,7 +147,7 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
     """An operator gives a waiting task to a host. Raises Refused with the host's own reason."""
     with fleet.engine.begin() as conn:
         claims.hold_the_slots(conn)
-        task = tasks.find(conn, task_id)
+        task = _switched_on(conn, task_id)
         names, cli = views.needs(conn, task.capset_id)
         hosts = quota.doors(conn, fleet.clock()).on(places.all_hosts(conn))
         host = inspect.find(hosts, host_id)
@@ -169,7 +169,7 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
         agent = agents.hold(conn, agent_id)
         if agent is None or agent["gone_at"] or agent["revoked_at"]:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
-        task = tasks.find(conn, task_id)
+        task = _switched_on(conn, task_id)
         lacks = set(views.needs(conn, task.capset_id)[0]) - set(agent["capabilities"])
         if lacks:
             raise Refused(Kind.INVALID, f"{agent_id} lacks {', '.join(sorted(lacks))}.")
@@ -178,6 +178,14 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
         until = at + timedelta(seconds=fleet.config.offline_after_secs)
         detail = {"agent_id": agent_id, "agent_type": agent["agent_type"], "until": until.isoformat(), "handed": False}
         return tasks.record(conn, task.id, Fact(What.CLAIMED, detail), at)
+
+
+def _switched_on(conn: Connection, task_id: str) -> Task:
+    """The task, if its repository is not switched off. Raises Refused."""
+    task = tasks.find(conn, task_id)
+    if why := quota.off(conn, task):
+        raise Refused(Kind.INVALID, f"{task_id}: {why}")
+    return task
 
 
 def _place(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) -> Task:

@@ -1,6 +1,6 @@
 """The right to work on a task: taken by an agent, confirmed, renewed by beating, told to stop, given back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from app.domain.lifecycle import Fact, What
 from app.domain.run import run_name
 from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
-from app.services import start
+from app.services import quota, start
 from app.store import agents, claims, runs, tasks, views
 from app.store.tables import Row
 
@@ -65,7 +65,10 @@ def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
             raise Stranger(wish.agent_id)
         if found.answer is not None:
             return found.answer
-        answer = _unheard(conn, found, wish) or _taken(conn, fleet, found, asking)
+        off = quota.switched_off(conn) if found.some_are_off else []
+        if off:
+            found = claims.ask(conn, asking, off)
+        answer = _unheard(conn, found, wish) or _taken(conn, fleet, found, asking, off)
         if wish.key and (answer or last):
             agents.keep_answer(conn, wish.agent_id, wish.key, answer, at)
     return answer or (None if not last else [])
@@ -131,14 +134,16 @@ def _unheard(conn: Connection, found: claims.Found, wish: Wish) -> list[Json]:
     return [_handed_over(conn, row, tasks.task_of(row), row["deadline"]) for row in rows]
 
 
-def _taken(conn: Connection, fleet: Fleet, found: claims.Found, asking: claims.Asking) -> list[Json]:
+def _taken(
+    conn: Connection, fleet: Fleet, found: claims.Found, asking: claims.Asking, off: Sequence[str]
+) -> list[Json]:
     """The head of its queue, made its own."""
     agent = found.agent or {}
     can = _capabilities(agent["capabilities"], asking.words)
     room = min(asking.most, agent["max_concurrency"] - found.open)
     rows = list(found.heads)
     if len(rows) < room:
-        rows += claims.further(conn, can, room - len(rows), [row["id"] for row in rows])
+        rows += claims.further(conn, can, room - len(rows), [row["id"] for row in rows], off)
     at = fleet.clock()  # after the open runs were counted: whoever reads the history sees no slot used twice
     until = at + timedelta(seconds=fleet.config.confirm_secs)
     detail = {"agent_id": agent["agent_id"], "agent_type": agent["agent_type"], "until": until.isoformat()}

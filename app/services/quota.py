@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from app.domain.errors import Refused
+from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
 from app.domain.quota import Amount, Spent, spent_out
@@ -152,9 +152,12 @@ def credential_of(conn: Connection, run: Row) -> str:
 
 
 def held_back(fleet: Fleet, run: Row) -> Spent | None:
-    """Why a run that is about to be started is not: its credential was closed meanwhile, or its budget is used up."""
+    """Why a run that is about to be started is not: its credential was closed meanwhile, or its budget is used up.
+    Raises Unavailable where its repository was switched off: the task waits until it is on again."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
+        if why := off(conn, tasks.load(conn, run["task_pk"])):
+            raise Unavailable(why)
         name = credential_of(conn, run)
         mine = (name, login_on(name, run["host_id"] or ""))
         shut = [row for row in quota.all_credentials(conn) if row["name"] in mine and (row["closed_until"] or at) > at]
@@ -219,12 +222,11 @@ def _clis_of(conn: Connection, credential: str) -> list[str]:
 
 def switched_off(conn: Connection) -> list[str]:
     """The repositories whose rule says `enabled = false`, as `forge id`."""
-    found = []
-    for row in places.all_repositories(conn):
-        rule = places.rule_for(conn, row["forge"], row["full_name"])
-        if rule and not rule["enabled"]:
-            found.append(f"{row['forge']} {row['id']}")
-    return found
+    rules = places.all_rules(conn)
+    if all(rule["enabled"] for rule in rules):
+        return []
+    found = [(row, places.first_rule(rules, row["forge"], row["full_name"])) for row in places.all_repositories(conn)]
+    return [f"{row['forge']} {row['id']}" for row, rule in found if rule and not rule["enabled"]]
 
 
 def off(conn: Connection, task: Task) -> str | None:

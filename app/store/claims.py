@@ -4,7 +4,7 @@ Distinct sets of requirements are interned, so whoever comes looks at the sets i
 do. docs/dequeue.md has the statements, their plans and what they cost.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[st
     """Ready tasks of these sets that may go to a host: highest priority first, then oldest. Locked; those that another
     transaction holds are passed over, and so are those of repositories that are switched `off` (`forge id`)."""
     given = {"sets": list(sets), "deep": most, "most": most, "held": [], "off": list(off)}
-    return [task_of(row) for row in together(conn, (_OF_SETS["http_pull"], given))[0]]
+    return [task_of(row) for row in together(conn, (_OF_SETS["http_pull", True], given))[0]]
 
 
 # --- agents ----------------------------------------------------------------------------------------------
@@ -60,36 +60,38 @@ class Asking(NamedTuple):
 class Found(NamedTuple):
     """What an agent's question came upon. `agent` is None for one who may not ask, and then there is nothing else.
     `answer` is what it was told under that key, `open` how many tasks it holds, `unheard` the runs that an operator
-    gave it, `heads` the tasks at the head of its queue, locked, with their texts."""
+    gave it, `heads` the tasks at the head of its queue, locked, with their texts. `some_are_off`: some rule switches
+    its repositories off, so that it may have to be asked again without their tasks."""
 
     agent: Json | None
     answer: list[Json] | None
     open: int
     unheard: list[int]
     heads: list[Json]
+    some_are_off: bool
 
 
-def ask(conn: Connection, asking: Asking) -> Found:
+def ask(conn: Connection, asking: Asking, off: Sequence[str] = ()) -> Found:
     """Let an agent in, hold it, note that it was seen, and look for work at the near end of the whole queue, where most
     find what they can do: all in one trip. Each statement sees what was committed before it, so that whoever holds the
-    agent is alone with its slots."""
-    given = asking._asdict()
-    seen, looked = together(conn, (_SEEN, given), (_NEAR[asking.most > 1], given))
+    agent is alone with its slots. Tasks of repositories that are switched `off` (`forge id`) are passed over."""
+    given = asking._asdict() | {"off": list(off)}
+    seen, looked = together(conn, (_SEEN, given), (_NEAR[asking.most > 1, bool(off)], given))
     if not seen:
-        return Found(None, None, 0, [], [])
-    told = looked[0]
-    return Found(
-        seen[0], told["answer"], told["open"], told["unheard"] or [], [row for row in looked if row["id"] is not None]
-    )
+        return Found(None, None, 0, [], [], False)
+    told, heads = looked[0], [row for row in looked if row["id"] is not None]
+    return Found(seen[0], told["answer"], told["open"], told["unheard"] or [], heads, told["some_are_off"])
 
 
-def further(conn: Connection, capabilities: list[str], most: int, held: list[int]) -> list[Json]:
+def further(
+    conn: Connection, capabilities: list[str], most: int, held: list[int], off: Sequence[str] = ()
+) -> list[Json]:
     """Up to `most` more tasks from the queues of all sets that these capabilities meet: the cost is the same however
-    many tasks wait that nobody here can do. Locked, and none of those `held`."""
+    many tasks wait that nobody here can do. Locked, none of those `held`, and none of repositories that are `off`."""
     sets = _sets_met_by(conn, capabilities)
     for deep in DEEP if sets else ():
-        given = {"sets": sets, "deep": max(deep, most), "most": most, "held": held}
-        more, waits = together(conn, (_OF_SETS["ssh_cli"], given), (_ANY, given))
+        given = {"sets": sets, "deep": max(deep, most), "most": most, "held": held, "off": list(off)}
+        more, waits = together(conn, (_OF_SETS["ssh_cli", bool(off)], given), (_ANY[bool(off)], given))
         if more or not waits[0]["waits"]:
             return more
     return []
@@ -124,7 +126,8 @@ LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
 _HEADS = """
 WITH asker AS MATERIALIZED (
     SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
-        (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer
+        (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer,
+        EXISTS (SELECT FROM rules WHERE NOT enabled) AS some_are_off
     FROM agents a CROSS JOIN LATERAL (
         SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed AND EXISTS (
             SELECT FROM tasks WHERE tasks.id = runs.task_pk AND tasks.run = runs.number AND state = 'assigned'
@@ -136,7 +139,7 @@ WITH asker AS MATERIALIZED (
 ), picked AS MATERIALIZED (
     SELECT t.*, fits.names AS required FROM (
         SELECT ctid AS place, capset_id, priority, id FROM tasks
-        WHERE ready AND mode <> 'ssh_cli' ORDER BY priority DESC, id LIMIT {near}
+        WHERE ready AND mode <> 'ssh_cli' {more}ORDER BY priority DESC, id LIMIT {near}
     ) head CROSS JOIN LATERAL (
         SELECT names FROM capsets WHERE id = head.capset_id AND names <@ (SELECT can FROM asker) OFFSET 0
     ) fits
@@ -147,13 +150,16 @@ WITH asker AS MATERIALIZED (
     ), 0)
     FOR UPDATE OF t SKIP LOCKED
 )
-SELECT asker.open, asker.unheard, asker.answer, found.* FROM asker LEFT JOIN ({texts}) found ON true
+SELECT asker.open, asker.unheard, asker.answer, asker.some_are_off, found.* FROM asker LEFT JOIN ({texts}) found ON true
 ORDER BY found.priority DESC, found.id
 """
 _PICKED = _TEXTS.format(picked="picked p")
+_NOT_OFF = "AND (repository_id IS NULL OR NOT concat(forge, ' ', repository_id) = ANY(CAST(%(off)s AS text[]))) "
+_MORE = {False: "", True: _NOT_OFF}
 _NEAR = {
-    False: _HEADS.format(near=NEAR, texts=_PICKED),
-    True: _HEADS.format(near=f"{NEAR} + {FAR} * %(most)s", texts=_PICKED),
+    (several, off): _HEADS.format(near=f"{NEAR} + {FAR} * %(most)s" if several else NEAR, more=more, texts=_PICKED)
+    for several in (False, True)
+    for off, more in _MORE.items()
 }
 # `BETWEEN` a set and itself: where `=` is asked for, the order within one set is any index's order, and the planner may
 # walk the whole queue, or all tasks, for the one that waits at its end. Only the sets' own index has this order.
@@ -170,10 +176,10 @@ WITH picked AS MATERIALIZED (
     LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED
 )
 """
-_NOT_OFF = "AND (repository_id IS NULL OR NOT concat(forge, ' ', repository_id) = ANY(CAST(%(off)s AS text[]))) "
 _OF_SETS = {
-    mode: f"{_FROM_SETS.format(not_for=mode, more=more)}{_PICKED} ORDER BY p.priority DESC, p.id"
-    for mode, more in (("ssh_cli", ""), ("http_pull", _NOT_OFF))
+    (mode, off): f"{_FROM_SETS.format(not_for=mode, more=more)}{_PICKED} ORDER BY p.priority DESC, p.id"
+    for mode in ("ssh_cli", "http_pull")
+    for off, more in _MORE.items()
 }
 _RUNS = """(
     SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline
@@ -181,11 +187,12 @@ _RUNS = """(
     WHERE runs.id = ANY(CAST(%(runs)s AS bigint[]))
 ) p"""
 _OF_RUNS = f"{_TEXTS.format(picked=_RUNS)} ORDER BY p.of_run"
-_ANY = """
+_WAITS = """
 SELECT EXISTS (
     SELECT FROM unnest(CAST(%(sets)s AS int[])) AS set_(id) CROSS JOIN LATERAL (
-        SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND capset_id BETWEEN set_.id AND set_.id
+        SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND capset_id BETWEEN set_.id AND set_.id {more}
         ORDER BY capset_id, priority DESC, id LIMIT 1
     ) head
 ) AS waits
 """
+_ANY = {off: _WAITS.format(more=more) for off, more in _MORE.items()}

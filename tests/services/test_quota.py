@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Fitness
 from app.domain.quota import Amount
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.task import State, Task
 from app.ports import Fleet
-from app.services import assign, quota, report, rescue, start
-from app.store import places, runs, tasks, views
+from app.services import assign, lease, quota, report, rescue, start
+from app.store import agents, places, runs, tasks, views
 from app.store import quota as rows
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
@@ -272,25 +273,45 @@ class TestAFailover:
 
 
 class TestASwitchedOffRepository:
+    RULE: ClassVar[dict[str, Any]] = {
+        "forge": "main", "name": "acme/widgets", "cli": None, "max_retries": 2, "task_timeout_secs": 60, "validation": [],
+        "enabled": False,
+    }  # fmt: skip
+
     def test_gets_no_runs_and_holds_up_nobody(self, fleet: Fleet, clock: FakeClock) -> None:
-        rules: list[dict[str, Any]] = [
-            {
-                "forge": "main",
-                "name": "acme/widgets",
-                "cli": None,
-                "max_retries": 2,
-                "task_timeout_secs": 60,
-                "validation": [],
-                "enabled": False,
-            }
-        ]
-        off, *_ = begin(fleet, 5, repositories=rules, hosts=[a_host(slots=1)])
+        off, *_ = begin(fleet, 5, repositories=[self.RULE], hosts=[a_host(slots=1)])
         with fleet.engine.begin() as conn:
             other = a_stored_task(conn, "acme/gears#9", repository_id=43)
         assert assign.place_waiting(fleet) == 1
         assert newest(fleet, other)[0].state is State.ASSIGNED
         with fleet.engine.begin() as conn:
             assert "enabled = false" in str(assign.why(conn, tasks.load(conn, off.id), clock())["reason"])
+
+    def test_is_nothing_for_agents_either(self, fleet: Fleet) -> None:
+        off, *_ = begin(fleet, 70, repositories=[self.RULE], hosts=[])
+        with fleet.engine.begin() as conn:
+            other = a_stored_task(conn, "acme/gears#9", repository_id=43)
+        agent = {
+            "agent_id": "a1", "agent_type": "coder", "hostname": "h", "capabilities": ["python"], "max_concurrency": 9,
+            "metadata": {},
+        }  # fmt: skip
+        with fleet.engine.begin() as conn:
+            agents.register(conn, agent, b"its token's hash", fleet.clock())
+        wish = lease.Wish("a1", b"its token's hash", most=5)
+        found = lease.claim(fleet, wish)
+        assert found is not None
+        assert [one["task_id"] for one in found] == [other.task_id]
+        assert lease.claim(fleet, wish) == []
+        with pytest.raises(Refused, match="enabled = false"):
+            assign.to_agent(fleet, off.task_id, "a1")
+
+    def test_starts_nothing_that_was_placed_before(self, fleet: Fleet) -> None:
+        task, *_ = begin(fleet, 1, repositories=[self.RULE | {"enabled": True}], hosts=[a_host(slots=1)])
+        assert assign.place_waiting(fleet) == 1
+        with fleet.engine.begin() as conn:
+            apply(conn, repositories=[self.RULE], hosts=[a_host(slots=1)])
+        with pytest.raises(Unavailable, match="enabled = false"):
+            quota.held_back(fleet, newest(fleet, task)[1])
 
 
 def test_a_switched_off_repository_takes_no_issue_in(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> None:
