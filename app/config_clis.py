@@ -179,10 +179,13 @@ def faults(declared: Mapping[str, Any]) -> list[str]:
 
 
 def _clis_of(rule: Mapping[str, Any], declared: Mapping[str, Any]) -> set[str]:
-    """Every CLI that may work for a repository."""
-    if not rule["cli"]:
-        return {slots["agent_type"] for host in declared["hosts"] for slots in host["agents"]}
-    return {rule["cli"], *(declared["clis"].get(rule["cli"], {}).get("failover") or [])}
+    """Every CLI that may work for a repository: its own or all there are, and all that may take over for these."""
+    slots = {slots["agent_type"] for host in declared["hosts"] for slots in host["agents"]}
+    found, new = set[str](), {rule["cli"]} if rule["cli"] else slots or set(declared["clis"])
+    while new:
+        found |= new
+        new = {other for name in new for other in declared["clis"].get(name, {}).get("failover") or []} - found
+    return found
 
 
 def _is_priced(name: str, cli: Mapping[str, Any]) -> bool:

@@ -295,6 +295,17 @@ class TestClisAndBudgets:
             assert declared(tmp_path, toml + '[clis.mine]\nargv = ["x"]\n' + known)
         assert declared(tmp_path, toml + '[clis.mine]\npreset = "claude"\n')
 
+    def test_a_budget_in_dollars_needs_the_price_of_whoever_takes_over_at_last(self, tmp_path: Path) -> None:
+        chain = "".join(
+            f'[clis.{name}]\npreset = "claude"\nfailover = ["{other}"]\n'
+            for name, other in (("mine", "two"), ("two", "three"))
+        )
+        toml = self.RULE + "budget = { task = { dollars = 5.0 } }\n" + chain + '[clis.three]\nargv = ["x"]\n'
+        (said,) = faults_of(tmp_path, toml)
+        assert "[clis.three]" in said
+        (said,) = faults_of(tmp_path, toml.replace('cli = "mine"\n', ""))
+        assert "[clis.three]" in said
+
     def test_a_price_goes_with_its_day(self, tmp_path: Path) -> None:
         clis = declared(
             tmp_path,

@@ -997,6 +997,8 @@ def become(argv: list[str], env: dict[str, str], cwd: str, files: list[int], gat
         for number in OURS:
             signal.signal(number, signal.SIG_DFL)
         os.chdir(cwd)
+        free = len(files)  # what we still need must not lie where a file is to be
+        gate, trouble, *files = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, free) for fd in (gate, trouble, *files))
         for place, fd in enumerate(files):
             os.dup2(fd, place)
         if os.read(gate, 1):
@@ -1364,7 +1366,9 @@ case "$1" in
 esac
 case "$1" in
 Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
-*) printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
+*)
+    [ -n "$FLEET_GIT_PASSWORD" ] || IFS= read -r FLEET_GIT_PASSWORD </dev/fd/3
+    printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
 esac
 """
 # The agent may write to the mirror, its home and its worktree. None of that may decide what git does for us. Of many
@@ -1482,7 +1486,12 @@ class Mirror:
         (out, out_end), (trouble, trouble_end) = os.pipe(), os.pipe()
         files = [os.open(os.devnull, os.O_RDONLY), out_end, trouble_end]
         argv = [*GIT, *(where or ("--git-dir=" + self.path,)), *words]
-        child = Child(argv, {**self.environment(secret), **(env or {})}, self.path, files)
+        given = self.environment(secret)
+        whispered = whisper(given["FLEET_GIT_PASSWORD"] + "\n") if "FLEET_GIT_PASSWORD" in given else None
+        if whispered is not None:
+            del given["FLEET_GIT_PASSWORD"]
+            files.append(whispered)
+        child = Child(argv, {**given, **(env or {})}, self.path, files)
         try:
             child.go()
         except OSError as why:
@@ -1525,6 +1534,16 @@ class Mirror:
         put_right(self.path + "/config", MIRROR_CONFIG + (LFS_CONFIG if is_here("git-lfs") else b""))
         if os.path.lexists(self.path + "/commondir"):  # it would name another folder whose config counts
             os.unlink(self.path + "/commondir")
+
+
+def whisper(text: str) -> int | None:
+    """A file in memory alone, for one program to be given: what stands in an environment is shown by `ps e` to all
+    programs of the same user. None where there are no such files."""
+    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+        return None
+    fd = os.memfd_create("fleet")
+    os.write(fd, text.encode("utf-8", "replace"))
+    return fd
 
 
 GIT_ENDS = {"cancelled": "the run was cancelled", "failed": "it was still running after {git_secs} s"}

@@ -653,6 +653,17 @@ def test_the_askpass_script_answers_from_the_environment(host: Host) -> None:
     assert asked == [b"fleet\n", b"p'$(id) w\\n\n"]
 
 
+def test_the_password_is_in_no_environment_while_git_works(host: Host) -> None:
+    host.make_forge()
+    look = host.forge / "hooks" / "pre-receive"
+    look.write_text(f"#!/bin/sh\ncat /proc/[0-9]*/environ > {host.place}/seen 2>/dev/null; exit 0\n")
+    look.chmod(0o755)
+    host.on_forge("echo one > file", credentials={"username": "fleet", "password": "s3cret-word"})
+    assert host.result()["pushed"]
+    seen = (host.place / "seen").read_bytes()
+    assert b"FLEET_GIT_USERNAME=fleet" in seen and b"s3cret-word" not in seen
+
+
 def test_the_password_is_masked_in_what_git_says(host: Host) -> None:
     host.make_forge()
     refuse = host.forge / "hooks" / "pre-receive"
