@@ -63,7 +63,7 @@ def main() -> None:
                 ports = {given.hosts - 1: {"ssh_port": hole.port}}
                 hosts = "".join(sshd.toml(at, agents=agents, **ports.get(at, {})) for at in range(given.hosts))
                 hosts += CLIS.format(big=sshd.folder / "big")
-                with stage(hosts=hosts, FLEET_LOOK_SECS="1", FLEET_SCAN_SECS="5") as set_:
+                with stage(hosts=hosts, FLEET_LOOK_SECS="1", FLEET_SCAN_SECS="5", FLEET_RECONCILE_SECS="60") as set_:
                     try:
                         _measure(set_, sshd, given, hole)
                     finally:
