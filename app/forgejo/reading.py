@@ -85,6 +85,12 @@ class Reading(Wire):
             return None
         return Asker(answers.account(ours[-1]["user"]), int(ours[-1]["id"]))
 
+    def who_reopened(self, repository: str, number: int) -> Asker | None:
+        """Who opened an issue again last, by its timeline."""
+        timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline", gaps=True)
+        again = [entry for entry in timeline if entry.get("user") and entry.get("type") == "reopen"]
+        return Asker(answers.account(again[-1]["user"]), int(again[-1]["id"])) if again else None
+
     def _is_about_us(self, entry: Json) -> bool:
         return entry.get("type") == "assignees" and (entry.get("assignee") or {}).get("id") == self.bot().id
 

@@ -68,10 +68,20 @@ def _gone(fleet: Fleet, forge: Forge, full_name: str, task: Task | None) -> str 
 
 
 def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
-    """Whoever wants it again, wants it as it reads now."""
+    """Whoever wants it again, wants it as it reads now: who put the label there anew, else who opened it again. Its
+    author may do that without any right to write, and change it before."""
     asker = _asker(forge, full_name, issue)
-    if not rights.may_ask(fleet, forge, full_name, issue, asker):
-        return f"{task.task_id}: whoever labelled it may not write to {full_name}"
+    with fleet.engine.begin() as conn:
+        accepted = views.brief(conn, task.id)["accepted_entry"] or 0
+    if asker and asker.entry > accepted:
+        may = rights.may_ask(fleet, forge, full_name, issue, asker)
+    else:
+        asker = forge.who_reopened(full_name, issue.number)
+        may = bool(
+            asker and rights.is_heard(fleet, forge, asker.who) and rights.may_write(forge, full_name, asker.who.login)
+        )
+    if not may:
+        return f"{task.task_id}: whoever wants it again may not write to {full_name}"
     heard = review.hear(fleet, task, Fact(What.ISSUE_WANTED))
     if heard.state is State.CREATED and heard.version > task.version:
         texts.take(fleet, forge, full_name, task, issue, asker)

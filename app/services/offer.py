@@ -130,6 +130,14 @@ def _put_title_right(forge: Forge, name: str, pull: Pull, checked: bool) -> None
         forge.retitle(name, pull.number, wanted)
 
 
+def keep_off(fleet: Fleet, task: Task, pull: Pull) -> None:
+    """Raises Refused where a pull request that an agent opened touches what `.fleet.toml` wants left as it is."""
+    forge, name, _base = repository_of(fleet, task)
+    with fleet.engine.begin() as conn:
+        settings = views.brief(conn, task.id)["settings"] or {}
+    _keep_off(forge, name, pull, settings.get("forbidden_paths") or ())
+
+
 def _keep_off(forge: Forge, name: str, pull: Pull, forbidden: Iterable[str]) -> None:
     """Raises Refused, and leaves the pull request marked as it is, where it touches what must stay as it is."""
     patterns = list(forbidden)

@@ -62,6 +62,15 @@ class TestCompleted:
         assert shop.task(number).state is State.COMPLETED
         assert any("receipt" in said for said in shop.comments(number))
 
+    def test_its_own_pull_request_keeps_off_what_the_repository_forbids(self, shop: Workshop, agent: Agent) -> None:
+        shop.forge.commit(WIDGETS, "alice", "main", {".fleet.toml": 'forbidden_paths = ["total.*"]'}, "Say how")
+        number, task = taken(shop, agent)
+        shop.push(number)
+        made = [{"type": "pr", "url": pull_url(shop, shop.open_pull(number))}]
+        answer = agent.say(task, "complete", status="completed", artifacts=made)
+        assert_error(answer, 400, "invalid", "total.")
+        assert shop.task(number).state is State.RUNNING
+
     def test_with_a_branch_alone_the_pull_request_is_opened_for_it(self, shop: Workshop, agent: Agent) -> None:
         number, task = taken(shop, agent)
         sha = shop.push(number)
