@@ -76,7 +76,7 @@ class Forgejo(Reading):
         self.send("POST", path, {"content": content}, ok={403, 404})
 
     def assign(self, repository: str, number: int) -> None:
-        """Have us among the assignees of an issue; the others stay. A token that may not ask who we are cannot say it."""
+        """Have us among the assignees of an issue; the others stay. Not where our token may not ask our name."""
         if not self.bot().login:
             return
         found = self.find(f"/repos/{repository}/issues/{number}")
