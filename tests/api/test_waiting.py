@@ -79,9 +79,10 @@ def crowd(web: Web) -> Iterator[list[Waiter]]:
     """40 agents who wait."""
     empty_the_queue(web)
     waiters = [Waiter(web, f"w{number}") for number in range(WAITERS)]
+    begun = datetime.now(UTC)
     for waiter in waiters:
         waiter.start()
-    until(lambda: sleeping(web) >= WAITERS)
+    until(lambda: sleeping(web, begun) >= WAITERS)
     yield waiters
     for waiter in waiters:
         if waiter.is_alive():
@@ -91,12 +92,11 @@ def crowd(web: Web) -> Iterator[list[Waiter]]:
         waiter.join(35)
 
 
-def sleeping(web: Web) -> int:
-    """How many of the web process's agents have asked: each is seen when it asks."""
+def sleeping(web: Web, since: datetime) -> int:
+    """How many of the web process's agents have asked since then: each is seen when it asks."""
+    asked = "SELECT count(*) FROM agents WHERE seen_at >= %s AND agent_id LIKE 'w%%'"
     with psycopg.connect(web.database.replace("+psycopg", "")) as conn:
-        row = conn.execute(
-            "SELECT count(*) FROM agents WHERE seen_at > registered_at AND agent_id LIKE 'w%'"
-        ).fetchone()
+        row = conn.execute(asked, (since,)).fetchone()
         return int(row[0]) if row else 0
 
 
