@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,18 @@ def ask(verb: str, request: Mapping[str, Any]) -> Json:
     said = frame(verb, json.dumps(request).encode())
     key = str(copied(request["home"])), tuple((name, os.environ[name]) for name in PASSED_ON if name in os.environ)
     while session := _waiting(key):
-        answer, was_heard = session.ask(said)
-        if answer.is_whole or (was_heard and verb == "start"):
-            return _told(key, session, answer)
-        session.end()  # it had ended while nobody looked
-    session = Session(*key)
-    return _told(key, session, session.ask(said)[0])
+        try:
+            return _told(key, session, session.ask(said, harmless=verb != "start"))
+        except Gone:
+            session.end()
+    session, answer = Session(*key), Answer(MOST)
+    with suppress(Gone):
+        answer = session.ask(said)
+    return _told(key, session, answer)
+
+
+class Gone(Exception):
+    """It had ended while nobody looked: nothing was done, or nothing that it would do harm to do again."""
 
 
 class Session:
@@ -52,26 +59,29 @@ class Session:
         except OSError as error:
             raise Unreachable(f"it cannot be started: {error}") from error
 
-    def ask(self, said: bytes) -> tuple[Answer, bool]:
-        """Its answer as far as it came within the time, and whether it may have heard us. Raises Unreachable."""
+    def ask(self, said: bytes, harmless: bool = False) -> Answer:
+        """Its answer, as far as it came within the time. Raises Unreachable, and Gone where it surely did not hear all
+        of it, or ended without a word and to say it again would be `harmless`."""
         answer, stdin, stdout = Answer(MOST), self._process.stdin, self._process.stdout
         assert stdin is not None  # noqa: S101 - both are pipes
         assert stdout is not None  # noqa: S101
-        with deadlines.watch.within(SECONDS, self._process.kill):
+        with deadlines.watch.within(SECONDS, self._process.kill) as step:
             try:
                 rest = memoryview(said)
                 while rest:
                     rest = rest[stdin.write(rest) or 0 :]
-            except OSError:
-                return answer, False  # whoever has not heard all of it does nothing of it
-            try:
                 while not answer.is_whole and (data := os.read(stdout.fileno(), PIECE)):
                     answer.feed(data)
+            except OSError as why:
+                if not step.is_late:
+                    raise Gone from why
             except Unreachable:
                 self.end()
                 raise
+        if harmless and not step.is_late and not answer.said:
+            raise Gone
         self.used_at = time.monotonic()
-        return answer, True
+        return answer
 
     def end(self) -> str:
         """Its last words."""

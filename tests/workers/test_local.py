@@ -61,6 +61,19 @@ def test_one_that_does_not_answer_in_time_is_ended_and_says_so(tmp_path: Path, m
     assert not serving(tmp_path)
 
 
+def test_one_that_waited_and_does_not_answer_in_time_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"home": str(tmp_path), "instance": "i1", "runs": []}
+    assert local.ask("poll", asked)["boot_id"]
+    (waiting,) = serving(tmp_path)
+    os.kill(waiting, signal.SIGSTOP)
+    monkeypatch.setattr(local, "SECONDS", 0.3)
+    with pytest.raises(Unreachable, match="in time"):
+        local.ask("poll", asked)
+    assert not serving(tmp_path)
+
+
 def serving(home: Path) -> set[int]:
     """The supervisors of ours that wait for requests about a folder, without the children by which they answer."""
     ours = [(child.pid, child.cmdline()) for child in psutil.Process().children()]
