@@ -64,7 +64,7 @@ def _start(fleet: Fleet, debt: Row) -> None:
 
 def _carry_out(fleet: Fleet, order: start.Order) -> None:
     """Ask the host; a host that knows the run already says so, and the same process is adopted."""
-    spent = quota.held_back(fleet, order.run)  # raises Unavailable where its repository is switched off
+    spent = quota.held_back(fleet, order.run)
     if spent:
         return report.parked(fleet, order.run, spent)
     answer = reach.ask(order.host, "start", command.spec(fleet, order))

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from app.domain.errors import Refused, Unavailable
+from app.domain.errors import Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
 from app.domain.quota import Amount, Spent, spent_out
@@ -152,12 +152,9 @@ def credential_of(conn: Connection, run: Row) -> str:
 
 
 def held_back(fleet: Fleet, run: Row) -> Spent | None:
-    """Why a run that is about to be started is not: its credential was closed meanwhile, or its budget is used up.
-    Raises Unavailable where its repository was switched off: the task waits until it is on again."""
+    """Why a run that is about to be started is not: its credential was closed meanwhile, or its budget is used up."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        if why := off(conn, tasks.load(conn, run["task_pk"])):
-            raise Unavailable(why)
         name = credential_of(conn, run)
         mine = (name, login_on(name, run["host_id"] or ""))
         shut = [row for row in quota.all_credentials(conn) if row["name"] in mine and (row["closed_until"] or at) > at]

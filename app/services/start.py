@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.domain import handover, prompt, speech
-from app.domain.errors import Kind, Refused
+from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import What
 from app.domain.run import slug
 from app.domain.task import WORKING, State, Task
 from app.ports import Fleet
+from app.services import quota
 from app.store import places, runs, tasks, views
 from app.store.tables import Row
 
@@ -47,12 +48,15 @@ class Order:
 
 
 def order(fleet: Fleet, debt: Row) -> Order | None:
-    """The order that a START debt stands for; None when the task has gone on without it. Raises Refused."""
+    """The order that a START debt stands for; None when the task has gone on without it. Raises Refused; Unavailable
+    where its repository was switched off meanwhile: no host is asked, and the run is not confirmed in time."""
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, debt["task_pk"])
         run = runs.get(conn, task.id, debt["run"])
         if run is None or run["ended_at"] or task.run != debt["run"] or task.state not in WORKING:
             return None
+        if why := quota.off(conn, task):
+            raise Unavailable(why)
         host = places.host(conn, run["host_id"])
         if host is None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")

@@ -305,13 +305,18 @@ class TestASwitchedOffRepository:
         with pytest.raises(Refused, match="enabled = false"):
             assign.to_agent(fleet, off.task_id, "a1")
 
-    def test_starts_nothing_that_was_placed_before(self, fleet: Fleet) -> None:
+    def test_starts_nothing_that_was_placed_before_and_it_waits_again(self, fleet: Fleet, clock: FakeClock) -> None:
         task, *_ = begin(fleet, 1, repositories=[self.RULE | {"enabled": True}], hosts=[a_host(slots=1)])
         assert assign.place_waiting(fleet) == 1
         with fleet.engine.begin() as conn:
             apply(conn, repositories=[self.RULE], hosts=[a_host(slots=1)])
         with pytest.raises(Unavailable, match="enabled = false"):
-            quota.held_back(fleet, newest(fleet, task)[1])
+            start.order(fleet, {"task_pk": task.id, "run": 1})
+        clock.pass_(fleet.config.confirm_secs + 1)
+        rescue.rescue(fleet)
+        assert assign.place_waiting(fleet) == 0
+        now, _ = newest(fleet, task)
+        assert (now.state, now.retry_count) == (State.CREATED, 0)
 
 
 def test_a_switched_off_repository_takes_no_issue_in(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> None:
