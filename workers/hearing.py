@@ -155,7 +155,7 @@ def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
     session = command.session_of(told["session_id"])
     is_new, is_warned = session != ear.kept.get("session_id"), told["warning"] != ear.kept.get("warning")
     with fleet.engine.begin() as conn:
-        if not (is_new or is_warned):  # there is more to come
+        if not (is_new or is_warned):  # lost, it is told again with the run's next word, or with its end
             unhurried(conn)
         runs.noted(conn, run["id"], told["message"], told)
         if session and is_new:

@@ -213,7 +213,7 @@ def _take_log(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str
         piece = told[stream]
         if piece["data"] or piece["offset"] > offsets[stream]:
             more = not _is_last(told, stream)
-            new[stream] = report.log(fleet, run, stream, piece["offset"], piece["data"], more=more, gap=True)
+            new[stream] = report.log(fleet, run, stream, piece["offset"], piece["data"], more=more, from_host=True)
             offsets[stream], seen.news = new[stream].end, True
     return new
 

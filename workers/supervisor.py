@@ -1851,8 +1851,8 @@ class Worktree:
         dirty = self._git("status", "--porcelain", "--ignore-submodules=untracked").splitlines()
         lost = [line[3:] for line in dirty]
         for line in self._git("diff", "--raw", "--no-abbrev", "--no-renames", there, head).splitlines():
-            (_, mode, _, sha, _), path = line.split(" ", 4)[:5], line.partition("\t")[2]
-            if mode == "160000" and not self._is_fetched(sha):
+            facts, _, path = line.partition("\t")  # ":160000 160000 <sha> <sha> M" of a submodule that moved on
+            if facts.split()[1] == "160000" and not self._is_fetched(facts.split()[3]):
                 lost.append(path)
         if lost:
             why = f"the agent changed the submodule {lost[0]}, which is not pushed from here: have it changed by itself"

@@ -67,7 +67,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     claims.commits = [one["sha"] for one in receipt.get("artifacts") or [] if one["type"] == "commit"]
     artifacts = [claims.check(one) for one in receipt.get("artifacts") or []]
     head = claims.head() if receipt["status"] == "completed" else None
-    if claims.pull:
+    if claims.pull and head is not None:
         offer.keep_off(fleet, held.task, claims.pull)
     if claims.pull and head not in (None, held.task.head):
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}

@@ -63,21 +63,21 @@ def did_not_start(fleet: Fleet, run: Row) -> None:
         runs.wait_no_longer(conn, run["id"], run["deadline"] or confirm)
 
 
-def log(fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, gap: bool = False) -> Piece:
+def log(
+    fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, from_host: bool = False
+) -> Piece:
     """Bytes of the run's output from `offset`, secrets masked; returns what of them is new, up to the end of what is
     stored now.
 
     While there is `more` to come, what may be the beginning of a secret is not taken yet: it comes again with its rest.
-    `gap` says that what lies before `offset` was left out on the host, which keeps all of it until the run is released
-    and is asked again for what the database has not.
+    What comes `from_host` is kept there until the run is released: what lies before `offset` and is not here was left
+    out on the host.
     """
     masked = fleet.mask.bytes(data)
     cut = fleet.mask.cut(data) if more else 0
     whole = masked[: len(masked) - cut] if cut else masked
     with fleet.engine.begin() as conn:
-        return logs.append(
-            conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, gap, comes_again=gap
-        )
+        return logs.append(conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, from_host)
 
 
 def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -> bool:

@@ -30,23 +30,21 @@ def append(
     offset: int,
     data: bytes,
     keep: int | None = None,
-    gap: bool = False,
-    comes_again: bool = False,
+    from_host: bool = False,
 ) -> Piece:
     """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns what is new: it
     ends where the stream ends now.
 
-    A piece that would leave a gap is not stored, unless the `gap` was left out already where it was printed. Of
-    a stream longer than `keep` bytes the first and the last half stay; offsets stay true. What `comes_again` if the
-    database loses its last moment, size and bytes together, is not waited for until it is on the disk.
+    A piece that would leave a gap is not stored, unless it comes `from_host`: what is missing was left out there, and
+    what the database loses of it, size and bytes together, is asked for again, so that nobody waits for the disk. Of a
+    stream longer than `keep` bytes the first and the last half stay; offsets stay true.
     """
-    size = int(together(conn, *([UNHURRIED] if comes_again else ()), (_SIZE[stream], {"run": run_id}))[-1][0]["size"])
-    begin = max(size, offset) if gap else size
+    size = int(together(conn, *([UNHURRIED] if from_host else ()), (_SIZE[stream], {"run": run_id}))[-1][0]["size"])
+    begin = max(size, offset) if from_host else size
     news = data[begin - offset :] if offset <= begin else b""
     if begin + len(news) > size:
-        together(
-            conn, (_GROWN[stream], {"run": run_id, "size": begin + len(news)}), *_rows(run_id, stream, begin, news)
-        )
+        grown = _GROWN[stream], {"run": run_id, "size": begin + len(news)}
+        together(conn, grown, *_rows(run_id, stream, begin, news))
         if keep and begin + len(news) > keep:
             _leave_out(conn, run_id, stream, keep // 2, begin + len(news) - keep // 2)
     return Piece(begin, news)
@@ -60,14 +58,9 @@ def _rows(run_id: int, stream: str, begin: int, data: bytes) -> Iterator[Stateme
 
 
 _ROW = 'INSERT INTO logs (run_id, stream, "offset", data) VALUES (%(run)s, %(stream)s, %(offset)s, %(data)b)'
-_GROWN = {
-    "stdout": "UPDATE runs SET stdout_size = %(size)s WHERE id = %(run)s",
-    "stderr": "UPDATE runs SET stderr_size = %(size)s WHERE id = %(run)s",
-}
-_SIZE = {
-    "stdout": "SELECT stdout_size AS size FROM runs WHERE id = %(run)s FOR UPDATE",
-    "stderr": "SELECT stderr_size AS size FROM runs WHERE id = %(run)s FOR UPDATE",
-}
+_STREAMS = "stdout", "stderr"
+_GROWN = {name: f"UPDATE runs SET {name}_size = %(size)s WHERE id = %(run)s" for name in _STREAMS}  # noqa: S608
+_SIZE = {name: f"SELECT {name}_size AS size FROM runs WHERE id = %(run)s FOR UPDATE" for name in _STREAMS}  # noqa: S608
 
 
 def _leave_out(conn: Connection, run_id: int, stream: str, since: int, until: int) -> None:

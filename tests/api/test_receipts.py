@@ -70,6 +70,7 @@ class TestCompleted:
         answer = agent.say(task, "complete", status="completed", artifacts=made)
         assert_error(answer, 400, "invalid", "total.")
         assert shop.task(number).state is State.RUNNING
+        assert agent.say(task, "complete", status="partial", artifacts=made, error="Not done.").status_code == 200
 
     def test_with_a_branch_alone_the_pull_request_is_opened_for_it(self, shop: Workshop, agent: Agent) -> None:
         number, task = taken(shop, agent)

@@ -79,7 +79,7 @@ def test_for_programs_each_piece_has_its_offset(
     fleet: Fleet, run: Row, command: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     report.log(fleet, run, "stdout", 0, b"head")
-    report.log(fleet, run, "stdout", 1004, b"tail", gap=True)
+    report.log(fleet, run, "stdout", 1004, b"tail", from_host=True)
     lines = [json.loads(line) for line in command("--json", "acme/widgets#12").communicate()[0].splitlines()]
     assert [(one["offset"], one["left_out"], base64.b64decode(one["data"])) for one in lines] == [
         (0, 0, b"head"), (1004, 1000, b"tail")]  # fmt: skip

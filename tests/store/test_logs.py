@@ -34,17 +34,25 @@ def test_pieces_in_any_order_and_overlap_make_one_log(conn: Connection, run_id: 
     assert logs.piece(conn, run_id, "stdout", len(whole)).data == b""
 
 
+def test_a_piece_of_many_rows_reads_as_one(conn: Connection, run_id: int) -> None:
+    whole = random.Random(3).randbytes(3 * logs.ROW + 77)
+    assert logs.append(conn, run_id, "stdout", 0, whole[:1000], from_host=True).end == 1000
+    assert logs.append(conn, run_id, "stdout", 500, whole[500:], from_host=True) == (1000, whole[1000:])
+    assert logs.read(conn, run_id, "stdout") == whole
+    assert b"".join(data for _, data in logs.pieces(conn, run_id, "stdout", 7)) == whole[7:]
+
+
 def test_a_gap_is_taken_only_where_the_bytes_are_gone(conn: Connection, run_id: int) -> None:
     assert logs.append(conn, run_id, "stdout", 0, b"head").end == 4
     assert logs.append(conn, run_id, "stdout", 1004, b"tail").end == 4
-    assert logs.append(conn, run_id, "stdout", 1004, b"tail", gap=True).end == 1008
+    assert logs.append(conn, run_id, "stdout", 1004, b"tail", from_host=True).end == 1008
     assert logs.piece(conn, run_id, "stdout", 4) == (1004, b"tail")
     assert logs.read(conn, run_id, "stdout") == b"head\n[... 1,000 bytes left out ...]\ntail"
 
 
 def test_a_gap_at_the_end_counts(conn: Connection, run_id: int) -> None:
     logs.append(conn, run_id, "stdout", 0, b"head")
-    assert logs.append(conn, run_id, "stdout", 900, b"", gap=True).end == 900
+    assert logs.append(conn, run_id, "stdout", 900, b"", from_host=True).end == 900
 
 
 def test_of_a_log_without_end_only_so_much_is_kept(conn: Connection, run_id: int) -> None:
