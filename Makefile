@@ -14,9 +14,9 @@ docs: .venv/installed-requirements-dev.lock ## write the pages that are made fro
 	PYTHONPATH=. $(PY) -m app.cli docs
 lock:            ## resolve the requirements anew, with hashes
 	$(PY) -m pip install --quiet 'uv>=0.9'
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
 	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
-	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
 	  --custom-compile-command 'make lock' --extra dev --output-file requirements-dev.lock pyproject.toml
 .venv/installed-requirements-dev.lock: requirements-dev.lock
 	./fleet test --version >/dev/null

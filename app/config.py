@@ -42,8 +42,8 @@ class Config:
     port: int
     database_url: str = field(repr=False)  # may hold a password
     redis_url: str = field(repr=False)
-    own_database: bool  # an embedded one, since none was named
-    own_broker: bool
+    embedded_database: bool  # ours, since none was named
+    embedded_broker: bool
     fleet_toml: Path | None
     public_url: str
     heartbeat_secs: int
@@ -91,8 +91,8 @@ def read(environ: Mapping[str, str]) -> Config:
         port=port,
         database_url=look.database_url(database) if database else embedded_database_url(home),
         redis_url=redis or f"redis+socket://{home}/run/valkey.sock",
-        own_database=not database,
-        own_broker=not redis,
+        embedded_database=not database,
+        embedded_broker=not redis,
         fleet_toml=look.file("FLEET_CONFIG"),
         public_url=look.text("FLEET_PUBLIC_URL", f"http://127.0.0.1:{port}").rstrip("/"),
         heartbeat_secs=look.number("FLEET_HEARTBEAT_SECS", 60, int, 1, 3600),

@@ -30,24 +30,20 @@ def faults(home: Path, **environ: str) -> list[str]:
 class TestEnvironment:
     def test_nothing_given_is_enough(self) -> None:
         ready = read({"FLEET_HOME": "/srv/fleet"})
-        assert (
-            ready.own_database
-            and ready.own_broker
-            and ready.port == 9090
-            and ready.public_url == "http://127.0.0.1:9090"
-        )
+        assert ready.embedded_database and ready.embedded_broker
+        assert (ready.port, ready.public_url) == (9090, "http://127.0.0.1:9090")
         assert ready.database_url == "postgresql+psycopg://fleet@/fleet?host=/srv/fleet/run"
         assert ready.redis_url == "redis+socket:///srv/fleet/run/valkey.sock"
 
     @pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
     def test_one_server_of_ones_own_leaves_the_other_embedded(self, missing: str) -> None:
         ready = read({"FLEET_HOME": "/srv/fleet", "DATABASE_URL": DATABASE, "REDIS_URL": REDIS} | {missing: ""})
-        assert (ready.own_database, ready.own_broker) == (missing == "DATABASE_URL", missing == "REDIS_URL")
+        assert (ready.embedded_database, ready.embedded_broker) == (missing == "DATABASE_URL", missing == "REDIS_URL")
 
     @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
     def test_any_name_of_postgres_will_do(self, tmp_path: Path, scheme: str) -> None:
         ready = config(tmp_path, DATABASE_URL=f"{scheme}://fleet@db/fleet")
-        assert ready.database_url == "postgresql+psycopg://fleet@db/fleet" and not ready.own_database
+        assert ready.database_url == "postgresql+psycopg://fleet@db/fleet" and not ready.embedded_database
 
     def test_the_public_address_ends_without_a_slash(self, tmp_path: Path) -> None:
         assert config(tmp_path, FLEET_PUBLIC_URL="https://fleet.example.org/").public_url == "https://fleet.example.org"

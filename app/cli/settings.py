@@ -41,7 +41,7 @@ def migrate() -> None:
 @click.command()
 @click.option("--json", "json_", is_flag=True, help="For programs.")
 def config(json_: bool) -> None:
-    """Show the settings in force; secrets masked."""
+    """Show the settings in force, and what fleet.toml declares; secrets masked."""
     found = settings.read(os.environ)
     shown: dict[str, Any] = {
         name: str(getattr(found, name)) for name in found.__dataclass_fields__ if name != "secrets"
@@ -51,9 +51,30 @@ def config(json_: bool) -> None:
         "redis_url": _without_password(found.redis_url),
     }
     shown |= {name: MASK if found.secret(name) else None for name in settings.SECRETS}
+    shown |= _declared(found)
     if json_:
         return as_json(shown)
-    table(("setting", "value"), [(name, "not set" if value is None else value) for name, value in shown.items()])
+    table(("setting", "value"), [(name, _in_words(value)) for name, value in shown.items()])
+
+
+def _in_words(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else "not set" if value is None else str(value)
+
+
+def _declared(found: settings.Config) -> dict[str, Any]:
+    """What there is by fleet.toml, by name; of each forge whether its token and its webhook secret are given."""
+    declared = settings.read_toml(found.fleet_toml) if found.fleet_toml else settings.FleetTomlSchema().load({})
+    shown: dict[str, Any] = {}
+    for name, forge in declared["forges"].items():
+        shown[f"forge {name}"] = forge["url"]
+        for what in ("token", "webhook_secret"):
+            given = found.secret(forge[f"{what}_env"], forge[f"{what}_file"])
+            shown[f"forge {name} {what}"] = MASK if given else None
+    return shown | {
+        "repositories": [f"{one['forge']} {one['name']}" for one in declared["repositories"]],
+        "hosts": [one["host_id"] for one in declared["hosts"]],
+        "clis": sorted(declared["clis"]),
+    }
 
 
 def _without_password(url: str) -> str:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -29,7 +30,7 @@ TOP = Path(__file__).parents[2]
 def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Config]:
     """The system, ready to serve, until `keeper` ends its processes. `quiet` sends every process's output to its log
     in FLEET_HOME. Raises Wrong, before anything is started where that can be known."""
-    config = settings.read(environ)
+    config = _read(environ)
     check(config)
     with _only_one(config.home):
         config = _keep_secrets(environ, config)
@@ -41,6 +42,19 @@ def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Co
             raise Wrong([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
 
 
+def _read(environ: Mapping[str, str]) -> Config:
+    """The settings. Raises Wrong with all that is wrong with them and with fleet.toml."""
+    toml, faults = Path(environ.get("FLEET_CONFIG") or "").expanduser(), list[str]()
+    for look in (partial(settings.read, environ), partial(settings.read_toml, toml) if toml.is_file() else dict):
+        try:
+            look()
+        except Wrong as wrong:
+            faults += wrong.faults
+    if faults:
+        raise Wrong(faults)
+    return settings.read(environ)
+
+
 def check_git() -> None:
     """Raises Wrong where there is none."""
     if subprocess.run(["/bin/sh", "-c", "command -v git"], capture_output=True, check=False).returncode:
@@ -50,8 +64,6 @@ def check_git() -> None:
 def check(config: Config) -> None:
     """What must be so before anything is started. Raises Wrong with the first that is not."""
     check_git()
-    if config.fleet_toml:
-        settings.read_toml(config.fleet_toml)
     embedded.prepare_home(config.home)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,7 +77,7 @@ def check(config: Config) -> None:
 
 def _no_database(config: Config) -> Iterator[str]:
     """Why the database that was named cannot be used, if it was."""
-    if not config.own_database:
+    if not config.embedded_database:
         engine = connect(config.database_url, size=1)
         try:
             engine.connect().close()
@@ -78,15 +90,15 @@ def _no_database(config: Config) -> Iterator[str]:
 
 def _no_broker(config: Config) -> Iterator[str]:
     """The same of the broker."""
-    if not config.own_broker and not wiring.broker_answers(config.redis_url):
+    if not config.embedded_broker and not wiring.broker_answers(config.redis_url):
         yield "Nothing answers at REDIS_URL: start a Redis or Valkey there, or put the address right."
 
 
 def _start(keeper: Keeper, config: Config, environ: dict[str, str], quiet: bool) -> None:
-    if config.own_database:
+    if config.embedded_database:
         keeper.add(embedded.postgres(config.home))
         embedded.create_database(config.database_url)
-    if config.own_broker:
+    if config.embedded_broker:
         keeper.add(embedded.valkey(config.home))
     _release(config, environ)
     lines = parse_procfile((TOP / "Procfile").read_text()).processes

@@ -51,9 +51,11 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert all(line.startswith("fleet: ") for line in done.stderr.strip().splitlines()), done.stderr
 
 
-def test_all_that_is_wrong_with_the_settings_is_said_at_once(home: Path) -> None:
-    done = fleet("up", FLEET_HOME=str(home), PORT="http", FLEET_SCAN_SECS="-3", DATABASE_URL="mysql://x/y")
-    assert_refused(done, "PORT", "FLEET_SCAN_SECS", "DATABASE_URL")
+def test_all_that_is_wrong_with_the_settings_is_said_at_once(home: Path, folder: Path) -> None:
+    wrong = {"PORT": "http", "FLEET_SCAN_SECS": "-3", "DATABASE_URL": "mysql://x/y"}
+    (folder / "fleet.toml").write_text('colour = "red"\n')
+    done = fleet("up", FLEET_HOME=str(home), FLEET_CONFIG=str(folder / "fleet.toml"), **wrong)
+    assert_refused(done, *wrong, "colour")
     assert not home.exists()
 
 
