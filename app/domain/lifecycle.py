@@ -201,6 +201,12 @@ def is_news_of_a_pull(task: Task, fact: Fact) -> bool:
     return task.pr_number is None or fact.run == task.run
 
 
+def is_opened_while_a_host_works(task: Task, fact: Fact) -> bool:
+    """A run on a host ends by its result, and what it pushed is offered after that was looked at. Somebody else was
+    quicker; an agent may open its own, and be done by that."""
+    return task.host_id is not None and task.pr_number is None and fact.run is None
+
+
 def has_reviews_left(task: Task, _: Fact) -> bool:
     return task.review_count < task.max_retries
 
@@ -286,14 +292,21 @@ def keep_session(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
     return {"session": fact.detail.get("session") or task.session}
 
 
-def know_pull(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+def know_pull(task: Task, fact: Fact, at: datetime) -> dict[str, Any]:
+    return {**know_of_pull(task, fact, at), **know_head(task, fact, at)}
+
+
+def know_of_pull(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
     told = fact.detail
     return {
         "pr_number": told.get("number", task.pr_number),
         "pr_title": told.get("title", task.pr_title),
         "pr_url": told.get("url", task.pr_url),
-        "head": told.get("head", task.head),
     }
+
+
+def know_head(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+    return {"head": fact.detail.get("head", task.head)}
 
 
 def count_review(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
@@ -334,7 +347,9 @@ _ENDED = frozenset({State.FAILED, State.AGENT_LOST, State.CANCELLED})
 _ALL, _WAITING = frozenset(State), frozenset({State.CREATED, State.PARKED})
 _BEGIN = (Debt.LABEL, Debt.ASSIGN)
 _TELL = (Debt.COMMENT, Debt.LABEL, Debt.STATUS)
-_PROVE = (Debt.STOP, Debt.RECEIPT, Debt.COMMENT, Debt.LABEL)
+_PROVE = (Debt.STOP, Debt.RECEIPT, *_TELL)
+
+OWED_AT_FIRST = (Debt.COMMENT, Debt.LABEL)  # whoever asked sees at once that it was heard, though no place is free
 
 MOVES: tuple[Move, ...] = (
     Move(_CREATED, What.PLACED, State.ASSIGNED, None, (Debt.START, *_BEGIN), (next_run, on_the_host)),
@@ -345,11 +360,12 @@ MOVES: tuple[Move, ...] = (
     Move(WORKING, What.BEAT, None, quiet=True),
     Move(_ASSIGNED, What.EXPIRED, State.FAILED, was_never_confirmed_too_often,
          (Debt.STOP, *_TELL), (because("never_confirmed"),)),
-    Move(_ASSIGNED, What.EXPIRED, State.CREATED, None, (Debt.STOP,), (count_unconfirmed, ready)),
-    Move(WORKING, What.GIVEN_BACK, State.CREATED, None, (Debt.LABEL,), (ready, without_reason)),
+    Move(_ASSIGNED, What.EXPIRED, State.CREATED, None, (Debt.STOP, *_TELL), (count_unconfirmed, ready)),
+    Move(WORKING, What.GIVEN_BACK, State.CREATED, None, _TELL, (ready, without_reason)),
     Move(_RUNNING, What.EXPIRED, State.AGENT_LOST, None, (Debt.STOP,), (because("silent"), due_at_once)),
-    Move(_LOST, What.DUE, State.CREATED, has_retries_left, (), (count_retry, ready)),
+    Move(_LOST, What.DUE, State.CREATED, has_retries_left, _TELL, (count_retry, ready)),
     Move(_LOST, What.DUE, State.FAILED, None, _TELL, ()),
+    Move(WORKING, What.PULL_OPENED, None, is_opened_while_a_host_works, (), (know_of_pull, as_it_was)),
     Move(WORKING, What.PULL_OPENED, State.REVIEW_PENDING, is_news_of_a_pull,
          (*_TELL, Debt.ASK_REVIEW), (know_pull,)),
     Move(_REVIEW, What.PULL_OPENED, State.REVIEW_PENDING, quiet=True),
@@ -363,17 +379,19 @@ MOVES: tuple[Move, ...] = (
          _TELL, (keep_session, because("nothing_to_change"))),
     Move(WORKING, What.FINISHED, State.FAILED, None, _TELL, (keep_session, because("no_delivery"))),
     Move(_REVIEW, What.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
-    Move(WORKING, What.FAILED, State.CREATED, may_try_again, (), (keep_session, count_retry, after_back_off)),
+    Move(WORKING, What.FAILED, State.CREATED, may_try_again,
+         _TELL, (keep_session, count_retry, after_back_off)),
     Move(WORKING, What.FAILED, State.FAILED, None, _TELL, (keep_session, because("failed"))),
     Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, _TELL, (keep_session, because("limit"), due_at_reset)),
-    Move(_PARKED, What.DUE, State.CREATED, also=(ready, without_reason)),
+    Move(_PARKED, What.DUE, State.CREATED, None, _TELL, (ready, without_reason)),
     Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, is_on_a_host,
          (Debt.START, *_TELL), (next_run, count_review)),
     Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, has_reviews_left, _TELL, (next_run, count_review)),
-    Move(_REVIEW, What.CHANGES_REQUESTED, State.FAILED, None, _TELL, (because("review_loop_limit"),)),
+    Move(_REVIEW, What.CHANGES_REQUESTED, State.FAILED, None,
+         (Debt.ANSWER, *_TELL), (because("review_loop_limit"),)),
     Move(_REVIEW, What.CONFLICTED, State.RUNNING, belongs_to_a_host, (Debt.START, *_TELL), (next_run,)),
     Move(_REVIEW, What.CONFLICTED, State.RUNNING, None, _TELL, (next_run,)),
-    Move(_REVIEW, What.PULL_NEWS, None, None, (Debt.COMMENT,)),
+    Move(_REVIEW, What.PULL_NEWS, None, None, (Debt.COMMENT, Debt.STATUS), (know_head,)),
     Move(_COMPLETED, What.PULL_MERGED, State.COMPLETED, quiet=True),
     Move(_ALL, What.PULL_MERGED, State.COMPLETED, None, _PROVE, (know_pull, without_reason)),
     Move(LIVE, What.PULL_CLOSED, State.CANCELLED, has_a_pull, (Debt.STOP, *_TELL), (because("pull_closed"),)),
@@ -386,11 +404,11 @@ MOVES: tuple[Move, ...] = (
     Move(_ALL - _COMPLETED, What.TEXT_ACCEPTED, None, None, (Debt.COMMENT,), (as_it_was,)),
     Move(_WAITING, What.REROUTED, None, None, (), (by_its_labels, as_it_was)),
     Move(_CANCELLED, What.ISSUE_WANTED, State.CREATED, was_ended_by_the_forge,
-         (Debt.STOP, Debt.LABEL), (afresh, ready)),
-    Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, Debt.LABEL), (afresh, ready)),
+         (Debt.STOP, *_TELL), (afresh, ready)),
+    Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, *_TELL), (afresh, ready)),
     Move(_CREATED, What.RETRY, State.CREATED, waits_for_the_clock, (), (ready,)),
-    Move(_PARKED, What.RETRY, State.CREATED, None, (Debt.LABEL,), (ready, without_reason)),
-    Move(_PARKED, What.RAISED, State.CREATED, waits_for_its_budget, (Debt.LABEL,), (ready, without_reason)),
+    Move(_PARKED, What.RETRY, State.CREATED, None, _TELL, (ready, without_reason)),
+    Move(_PARKED, What.RAISED, State.CREATED, waits_for_its_budget, _TELL, (ready, without_reason)),
     Move(_ALL, What.RAISED, None, quiet=True),
 )  # fmt: skip
 

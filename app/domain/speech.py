@@ -82,6 +82,8 @@ def sentence(task: Task) -> str:
     """Where a task is, in one sentence."""
     place = task.host_id or task.agent_id or "nobody"
     reason = _plain((task.reason or "no reason given").replace("_", " "))
+    if task.state is State.CREATED and task.run and task.reason:
+        return f"Run {task.run} did not succeed: {reason}. It is tried again."
     return _SENTENCE[task.state].format(place=place, run=task.run, pr=task.pr_number, reason=reason)
 
 
@@ -121,6 +123,16 @@ def edit_noted() -> str:
         "**agent-fleet** · The text of this issue was edited after it was taken. Work goes on with the text as it was. "
         "Somebody who may write can have the new text worked on: say `/retry`, or take the `agent:` label off and put "
         "it on again."
+    )
+
+
+def too_many_rounds(task: Task, by: str) -> str:
+    """What we say on a pull request whose reviews would go on for ever."""
+    rounds = f"{task.review_count} round{'s' * (task.review_count != 1)}"
+    return (
+        f"**agent-fleet** · {_plain(by)} asked for changes again, and {rounds} of review are all that this task may "
+        "have (`max_retries`). No agent works on it any more. What is missing can be done by hand on this branch; or "
+        "somebody who may write says `/retry`, and it begins anew with as many rounds."
     )
 
 

@@ -71,6 +71,11 @@ class Reading(Wire):
         found = self.pages(f"/repos/{repository}/issues/comments", since=since)
         return [comment for one in found if (comment := answers.comment(one))]
 
+    def comments(self, repository: str, number: int) -> list[Comment]:
+        """What is said under an issue or a pull request, oldest first."""
+        found = self.whole(f"/repos/{repository}/issues/{number}/comments")
+        return [comment for one in found if (comment := answers.comment(one))]
+
     def who_labelled(self, repository: str, number: int, prefix: str) -> Asker | None:
         """Who put the newest label that starts with `prefix` on an issue, by its timeline."""
         timeline = self.pages(f"/repos/{repository}/issues/{number}/timeline", gaps=True)

@@ -13,7 +13,7 @@ from app.domain.run import FAILURES, Outcome, Usage, Verdict
 from app.domain.task import Task
 from app.domain.taxonomy import LIMITS
 from app.ports import Fleet, Forge, Pull
-from app.services import lease, offer, report, review
+from app.services import forbidden, lease, offer, report, review
 from app.services.lease import Held
 from app.store import places, runs, views
 from app.store.engine import reading
@@ -68,7 +68,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     artifacts = [claims.check(one) for one in receipt.get("artifacts") or []]
     head = claims.head() if receipt["status"] == "completed" else None
     if claims.pull and head is not None:
-        offer.keep_off(fleet, held.task, claims.pull)
+        claims.keep_off(claims.pull)
     if claims.pull and head not in (None, held.task.head):
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
         review.hear(fleet, held.task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
@@ -156,6 +156,11 @@ class _Claims:
             topic = self._topic(self._forge)
             return topic.head if topic else None
         return head if head != self._forge.branch_head(self._name, self._base) else None
+
+    def keep_off(self, pull: Pull) -> None:
+        """Raises Refused where the pull request touches what `.fleet.toml` wants left as it is."""
+        if self._forge is not None:
+            forbidden.keep_off(self._fleet, self._forge, self._name, self.task, pull)
 
     def _topic(self, forge: Forge) -> Pull | None:
         with self._fleet.engine.begin() as conn:

@@ -1,7 +1,5 @@
 """Offers finished work for review: the pull request, its title, who is asked to look at it, the commit's status."""
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote
 
@@ -10,7 +8,7 @@ from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State, Task
 from app.ports import Fleet, Forge, Pull
-from app.services import review
+from app.services import forbidden, review
 from app.store import debts, places, views
 from app.store.tables import Row
 
@@ -27,7 +25,7 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     pushed = finished["detail"].get("head") if finished else None
     topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
     pull, head = topic or _branch_pull(fleet, forge, task, name, base, debt, checked, pushed)
-    _keep_off(forge, name, pull, settings.get("forbidden_paths") or ())
+    forbidden.keep_off(fleet, forge, name, task, pull)
     _put_title_right(forge, name, pull, checked)
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
     review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
@@ -45,15 +43,20 @@ def checked(fleet: Fleet, task: Task) -> None:
 
 
 def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
-    """Ask the people that the repository names to look at the pull request."""
-    with fleet.engine.begin() as conn:
-        reviewers = (views.brief(conn, task.id)["settings"] or {}).get("reviewers") or []
-    if not reviewers or task.pr_number is None or task.state is not State.REVIEW_PENDING:
+    """Ask the people that the repository names to look at the pull request. One that an agent opened is marked as work
+    in progress first, where nobody has told how its validation ended."""
+    if task.pr_number is None or task.state is not State.REVIEW_PENDING:
         return
+    with fleet.engine.begin() as conn:
+        brief, runs = views.brief(conn, task.id), views.run_list(conn, task.id)
     forge, name, _base = repository_of(fleet, task)
     pull = forge.pull(name, task.pr_number)
-    others = [login for login in reviewers if pull and login.lower() != pull.author.login.lower()]
-    if pull and pull.open and others:
+    if pull is None or not pull.open:
+        return
+    _put_title_right(forge, name, pull, is_checked(brief, runs))
+    reviewers = (brief["settings"] or {}).get("reviewers") or []
+    others = [login for login in reviewers if login.lower() != pull.author.login.lower()]
+    if others:
         forge.ask_review(name, task.pr_number, others)
 
 
@@ -111,7 +114,7 @@ def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked:
         brief = views.brief(conn, task.id)
         summary = next((run["summary"] for run in reversed(views.run_list(conn, task.id)) if run["summary"]), None)
     body = fleet.mask.text(speech.pull_body(task, summary, unchecked=not checked))
-    guarded = bool((brief["settings"] or {}).get("forbidden_paths"))
+    guarded = bool(forbidden.paths(fleet, task))
     return forge.open_pull(
         name, task.branch or "", base, speech.pull_title(brief["title"], checked and not guarded), body
     )
@@ -126,31 +129,5 @@ def is_checked(brief: Row, runs: list[dict[str, Any]]) -> bool:
 def _put_title_right(forge: Forge, name: str, pull: Pull, checked: bool) -> None:
     """A pull request of ours is work in progress until its validation passed. What others call theirs is theirs."""
     wanted = speech.pull_title(pull.title, checked)
-    if pull.author.id == forge.bot().id and checked and pull.draft and wanted != pull.title:
+    if pull.author.id == forge.bot().id and checked == pull.draft and wanted != pull.title:
         forge.retitle(name, pull.number, wanted)
-
-
-def keep_off(fleet: Fleet, task: Task, pull: Pull) -> None:
-    """Raises Refused where a pull request that an agent opened touches what `.fleet.toml` wants left as it is."""
-    forge, name, _base = repository_of(fleet, task)
-    with fleet.engine.begin() as conn:
-        settings = views.brief(conn, task.id)["settings"] or {}
-    _keep_off(forge, name, pull, settings.get("forbidden_paths") or ())
-
-
-def _keep_off(forge: Forge, name: str, pull: Pull, forbidden: Iterable[str]) -> None:
-    """Raises Refused, and leaves the pull request marked as it is, where it touches what must stay as it is."""
-    patterns = list(forbidden)
-    touched = forge.pull_files(name, pull.number) if patterns else []
-    hit = sorted(path for path in touched if any(_fits(path, pattern) for pattern in patterns))
-    if hit:
-        raise Refused(
-            Kind.INVALID, f"Pull request #{pull.number} changes what .fleet.toml forbids: {', '.join(hit[:10])}."
-        )
-
-
-def _fits(path: str, pattern: str) -> bool:
-    """`docs/` and `docs` mean everything below, `*.pem` any such file anywhere, `**` any depth."""
-    bare = pattern.rstrip("/")
-    anywhere = "/" not in bare and fnmatchcase(path.rsplit("/", 1)[-1], bare)
-    return anywhere or fnmatchcase(path, bare) or path.startswith(f"{bare}/")

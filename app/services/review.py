@@ -1,24 +1,26 @@
 """Follows a pull request: opened, talked about, merged, closed. The forge is asked; the answer becomes facts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-from app.domain import people
+from app.domain import command, people
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.prompt import clean, read_conflict
 from app.domain.task import WORKING, State, Task
-from app.ports import Fleet, Forge, Note, Pull, Review
-from app.services import rights
-from app.store import heard, places, tasks, views
+from app.ports import Account, Comment, Fleet, Forge, Note, Pull, Review
+from app.services import forbidden, rights
+from app.store import briefs, heard, places, tasks, views
 from app.store.tables import Row
 
 LONGEST_REVIEW = 20_000
 MOST_NOTES = 100
 MOST_CONFLICTS = 3  # rounds that do nothing but resolve conflicts, for one task
+
+Event = Mapping[str, Any]
 
 
 class TooEarly(Unavailable):
@@ -27,12 +29,15 @@ class TooEarly(Unavailable):
 
 def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> str:
     """Bring a task in line with its pull request (by `number`, else by its branch); returns what was found. Raises
-    TooEarly while a review may not be finished yet."""
+    TooEarly while a review may not be finished yet, Refused for one that an agent may not offer."""
     forge = fleet.forges(task.forge or "")
     pull = forge.pull(full_name, number) if number else _by_branch(fleet, forge, task, full_name)
     if pull is None or not is_of(task, pull, forge.bot().id):
         return f"{task.task_id} has no such pull request on the forge"
-    for fact in _facts(task, pull):
+    facts = _facts(task, pull)
+    if task.agent_id and any(fact.what is What.PULL_OPENED for fact in facts):
+        forbidden.keep_off(fleet, forge, full_name, task, pull)
+    for fact in facts:
         task = hear(fleet, task, fact)
     if pull.open and task.state is State.REVIEW_PENDING and task.pr_number == pull.number:
         task = _listen(fleet, forge, task, full_name, pull)
@@ -102,11 +107,17 @@ def _listen(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) 
         "approved_by": _approvals(reviews), "ci": forge.ci(full_name, pull.head), "head": pull.head,
         "conflict": conflicts and rounds >= MOST_CONFLICTS,
     }  # fmt: skip
-    if news != _last_news(fleet, task):
+    before = _last_news(fleet, task)
+    if news != before:
         task = hear(fleet, task, Fact(What.PULL_NEWS, news))
+    if news["head"] != before["head"]:
+        with fleet.engine.begin() as conn:
+            briefs.active(conn, task.id, fleet.clock())
     if asking:
         _let_it_be_finished(fleet, task, f"review {asking[-1].id}")
-        return hear(fleet, task, _round(fleet, forge, task, full_name, pull.number, asking))
+        beside = _beside(forge, full_name, reviews, asking, asked)
+        talk = _said_since(forge, row, full_name, pull.number, asked)
+        return hear(fleet, task, _round(fleet, forge, task, full_name, pull.number, [*asking, *beside], talk))
     if conflicts and rounds < MOST_CONFLICTS:
         _let_it_be_finished(fleet, task, _conflict(pull))
         return hear(fleet, task, _conflict_round(fleet, task, pull))
@@ -127,21 +138,49 @@ def _counts(review: Review, forge: Forge, row: Row | None) -> bool:
     return people.is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
 
 
-def _unanswered(reviews: Sequence[Review], asked: Iterable[Mapping[str, Any]]) -> list[Review]:
+def _unanswered(reviews: Sequence[Review], asked: Iterable[Event]) -> list[Review]:
     """Reviews by people who may write that ask for changes, were not answered by a round and not followed by the same
-    person's approval; with the remarks that those people made beside them."""
-    answered = _answered(asked)
+    person's approval, oldest first."""
+    answered = _told(asked, "reviews")
     approved = {one.by.id: one.id for one in reviews if one.state == "APPROVED"}
     open_ = [one for one in reviews if one.state == "REQUEST_CHANGES" and one.official and one.id not in answered]
-    asking = [one for one in open_ if one.id > approved.get(one.by.id, 0)]
-    theirs = {one.by.id for one in asking}
-    remarks = [one for one in reviews if one.state == "COMMENT" and one.by.id in theirs and one.id not in answered]
-    return sorted([*asking, *remarks], key=lambda one: one.id)
+    return sorted((one for one in open_ if one.id > approved.get(one.by.id, 0)), key=lambda one: one.id)
 
 
-def _answered(told: Iterable[Mapping[str, Any]]) -> set[int]:
-    rounds = [event["detail"] for event in told if event["fact"] == What.CHANGES_REQUESTED]
-    return {id_ for detail in rounds for id_ in (detail.get("review"), *detail.get("reviews", ()))}
+def _beside(
+    forge: Forge, full_name: str, reviews: Iterable[Review], asking: Iterable[Review], asked: Iterable[Event]
+) -> list[Review]:
+    """The reviews that only remark on something, by people who may write, and that no round was told of."""
+    told, may = _told(asked, "reviews"), _writers(forge, full_name, asking)
+    return [one for one in reviews if one.state == "COMMENT" and one.id not in told and may(one.by)]
+
+
+def _said_since(forge: Forge, row: Row | None, full_name: str, number: int, asked: Iterable[Event]) -> list[Comment]:
+    """What people who may write said under the pull request, commands apart, and that no round was told of."""
+    told, may, bots = _told(asked, "remarks"), _writers(forge, full_name), row["bots"] if row else ()
+    return [
+        one for one in forge.comments(full_name, number)
+        if one.id not in told and command.read(one.body) is None
+        and people.is_heard(one.author.login, one.author.id, one.author.full_name, forge.bot().id, bots)
+        and may(one.author)
+    ]  # fmt: skip
+
+
+def _told(asked: Iterable[Event], what: str) -> set[int]:
+    """The ids of the reviews, or of the remarks, that rounds were told of."""
+    return {id_ for event in asked for id_ in event["detail"].get(what, ())}
+
+
+def _writers(forge: Forge, full_name: str, known: Iterable[Review] = ()) -> Callable[[Account], bool]:
+    """Whether somebody may write; the forge is asked once for each."""
+    may = {one.by.id: True for one in known}
+
+    def is_writer(who: Account) -> bool:
+        if who.id not in may:
+            may[who.id] = rights.may_write(forge, full_name, who.login)
+        return may[who.id]
+
+    return is_writer
 
 
 def _approvals(reviews: Iterable[Review]) -> list[str]:
@@ -172,14 +211,20 @@ def _let_it_be_finished(fleet: Fleet, task: Task, key: str) -> None:
         )
 
 
-def _round(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int, asking: Sequence[Review]) -> Fact:
-    """One round for these reviews, by the newest one's id, however often it is heard of."""
+def _round(
+    fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int, reviews: list[Review], said: Sequence[Comment]
+) -> Fact:
+    """One round for these reviews, by the newest one's id, however often it is heard of; with what was `said` beside
+    them."""
+    asking = sorted(reviews, key=lambda one: one.id)
     notes = _notes(forge, full_name, number, asking)[:MOST_NOTES]
     texts = [clean(one.text).strip() for one in asking if one.text.strip()]
+    texts += [f"{one.author.login} said under the pull request: {clean(one.body).strip()}" for one in said]
     detail = {
         "review": asking[-1].id,
         "reviews": [one.id for one in asking],
-        "by": ", ".join(dict.fromkeys(one.by.login for one in asking)),
+        "remarks": [one.id for one in said],
+        "by": ", ".join(dict.fromkeys(one.by.login for one in asking if one.state != "COMMENT")),
         "text": "\n\n".join(texts)[:LONGEST_REVIEW],
         "comments": [[note.path, note.line, note.text[:LONGEST_REVIEW]] for note in notes],
         "hunks": [note.hunk[-LONGEST_REVIEW:] for note in notes],
@@ -192,11 +237,8 @@ def _notes(forge: Forge, full_name: str, number: int, asking: Sequence[Review]) 
     """The notes of these reviews, with what other people who may write answered to them. Anybody may answer, and what
     others say is not told to an agent."""
     found = [note for one in asking if one.notes for note in forge.review_notes(full_name, number, one.id)]
-    speakers = {one.by.id: True for one in asking} | {forge.bot().id: False}
-    for note in found:
-        if note.by.id not in speakers:
-            speakers[note.by.id] = rights.may_write(forge, full_name, note.by.login)
-    return [note for note in found if speakers[note.by.id]]
+    may = _writers(forge, full_name, asking)
+    return [note for note in found if note.by.id != forge.bot().id and may(note.by)]
 
 
 def _conflicts(fleet: Fleet, task: Task, pull: Pull) -> bool:

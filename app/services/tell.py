@@ -34,12 +34,16 @@ def note(fleet: Fleet, task: Task, _: Row) -> None:
 
 
 def answer(fleet: Fleet, task: Task, debt: Row) -> None:
-    """Give a reviewer the agent's reason for changing nothing."""
+    """Give a reviewer the agent's reason for changing nothing, or ours for not asking one again."""
     with fleet.engine.begin() as conn:
         told = views.event(conn, task.id, debt["seq"])
-    if task.pr_number is not None and told:
-        words = speech.answer(task, str(told["detail"].get("summary") or ""))
-        _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
+    if task.pr_number is None or told is None:
+        return
+    if told["fact"] == What.CHANGES_REQUESTED:
+        words = speech.too_many_rounds(task, str(told["detail"].get("by") or "A reviewer"))
+        return _post(fleet, task, f"limit-{debt['run']}", words, task.pr_number)
+    words = speech.answer(task, str(told["detail"].get("summary") or ""))
+    _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
 
 
 def label(fleet: Fleet, task: Task, _: Row) -> None:

@@ -10,12 +10,12 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Debt, Decision, Fact, What, begin, decide
+from app.domain.lifecycle import OWED_AT_FIRST, Debt, Decision, Fact, What, begin, decide
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
 from app.store.engine import Json, as_jsonb, together
-from app.store.tables import Row, capsets, events, runs, tasks
+from app.store.tables import Row, capsets, debts, events, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
 NUMBERED = "api#{n}"
@@ -65,6 +65,8 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
         return of_it or find(conn, task.task_id)
     line = _event(task, None, Fact(What.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
+    if task.issue_number is not None:
+        conn.execute(sa.insert(debts), [_debt(task, kind, at) for kind in OWED_AT_FIRST])
     _tell(conn, task, line)
     return task
 
@@ -128,11 +130,12 @@ def due(conn: Connection, at: datetime, most: int = 200) -> list[Task]:
 
 def unfinished(conn: Connection, forge: str, repository_id: int, most: int = 1000) -> list[Task]:
     """The tasks of a repository that the forge may still move: live ones, and those that ended without a merge
-    in the last week."""
+    in the last week; live ones first, and those that moved last."""
     recent = tasks.c.moved_at > sa.func.now() - sa.text("interval '7 days'")
     open_ = sa.or_(tasks.c.state.in_(LIVE), sa.and_(tasks.c.state != State.COMPLETED, recent))
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, open_)
-    return [task_of(row) for row in conn.execute(sa.select(tasks).where(*where).limit(most)).mappings()]
+    query = sa.select(tasks).where(*where).order_by(tasks.c.state.not_in(LIVE), tasks.c.moved_at.desc(), tasks.c.id)
+    return [task_of(row) for row in conn.execute(query.limit(most)).mappings()]
 
 
 def busy_repositories(conn: Connection) -> set[tuple[str, int]]:

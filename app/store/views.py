@@ -9,12 +9,14 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
+from app.domain.lifecycle import What
 from app.domain.task import Priority, State
 from app.store.engine import together
 from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
 
 Json = dict[str, Any]
 
+_BEGIN_A_RUN = (What.PLACED, What.CLAIMED, What.CHANGES_REQUESTED, What.CONFLICTED)
 _LATEST_SIGN = (
     sa.select(sa.func.max(runs.c.seen_at)).where(runs.c.task_pk == tasks.c.id).correlate(tasks).scalar_subquery()
 )
@@ -108,12 +110,13 @@ def last_in_state(conn: Connection, task_pk: int, state: State) -> int:
 
 
 def newest_why(conn: Connection, task_pk: int, name: str | None) -> str | None:
-    """What the newest event that says anything by this name says; None for no name."""
+    """What the newest event of the newest run that says anything by this name says; None for no name."""
     if name is None:
         return None
+    begun = sa.select(sa.func.max(events.c.seq)).where(events.c.task_pk == task_pk, events.c.what.in_(_BEGIN_A_RUN))
     said = events.c.detail[name].astext
-    query = sa.select(said).where(events.c.task_pk == task_pk, said != "").order_by(events.c.seq.desc())
-    return conn.execute(query.limit(1)).scalar()
+    those = (events.c.task_pk == task_pk, events.c.seq >= sa.func.coalesce(begun.scalar_subquery(), 0), said != "")
+    return conn.execute(sa.select(said).where(*those).order_by(events.c.seq.desc()).limit(1)).scalar()
 
 
 def event(conn: Connection, task_pk: int, seq: int) -> Json | None:

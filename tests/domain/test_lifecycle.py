@@ -48,7 +48,7 @@ finished            .    RDFV RDFV V    .    .    .    .    .
 failed              .    CF   CF   .    .    .    .    .    .
 limit_reached       .    P    P    .    .    .    .    .    .
 due                 C    .    .    .    C    .    .    CF   .
-pull_opened         .    V.   V.   V    .    .    .    .    .
+pull_opened         .    VA.  VR.  V    .    .    .    .    .
 pull_reopened       .    .    .    .    .    .    .    .    V.
 pull_merged         D    D    D    D    D    D    D    D    D
 pull_closed         X.   X.   X.   X.   X.   .    F.   .    X.
@@ -253,7 +253,7 @@ class TestAssigned:
         decision = the(a_task_in(State.ASSIGNED), What.EXPIRED)
         task = decision.task
         assert (task.state, task.ready, task.retry_count, task.unconfirmed) == (State.CREATED, True, 0, 1)
-        assert decision.owes == (Debt.STOP,)
+        assert set(decision.owes) == {Debt.STOP, *TELL}
 
     def test_never_confirmed_too_often_it_fails(self) -> None:
         task, rounds = a_task_in(State.ASSIGNED), 0
@@ -279,6 +279,15 @@ class TestRunning:
         task = decision.task
         assert (task.state, task.pr_number, task.pr_title, task.head) == (State.REVIEW_PENDING, 13, "Fix", "new")
         assert set(decision.owes) == {Debt.ASK_REVIEW, *TELL}
+
+    @pytest.mark.parametrize("state", [State.ASSIGNED, State.RUNNING])
+    def test_a_pull_request_that_others_open_while_a_host_works_is_known_and_ends_nothing(self, state: State) -> None:
+        opened = a_fact(What.PULL_OPENED, number=13, title="Fix", url="https://forge.example.org/13", head="new")
+        task = decide(a_task_in(state), opened, LATER).task
+        assert (task.state, task.pr_number, task.head) == (state, 13, None)
+        done = the(task, What.FINISHED, pushed=True, head="new")
+        assert (done.task.state, done.owes) == (State.RUNNING, (Debt.OPEN_PULL,)), "what was pushed is looked at first"
+        assert decide(a_task_in(state, host_id=None, agent_id="a"), opened, LATER).task.state is State.REVIEW_PENDING
 
     def test_the_pull_request_of_an_earlier_run_does_not_end_this_one(self) -> None:
         with pytest.raises(Refused):
@@ -331,7 +340,7 @@ class TestRunning:
         decision = the(a_task_in(State.RUNNING), What.FAILED, transient=True, reason="timed_out")
         task = decision.task
         assert (task.state, task.ready, task.retry_count, task.reason) == (State.CREATED, False, 1, "timed_out")
-        assert (task.due_at, decision.owes) == (LATER + FIRST_BACK_OFF, ())
+        assert (task.due_at, set(decision.owes)) == (LATER + FIRST_BACK_OFF, TELL)
 
     def test_the_back_off_doubles_up_to_its_longest(self) -> None:
         waits = [
@@ -413,7 +422,11 @@ class TestReview:
     def test_a_review_loop_has_an_end(self, place: dict[str, Any]) -> None:
         decision = the(a_task_in(State.REVIEW_PENDING, review_count=2, **place), What.CHANGES_REQUESTED)
         assert (decision.task.state, decision.task.reason) == (State.FAILED, "review_loop_limit")
-        assert Debt.START not in decision.owes
+        assert Debt.START not in decision.owes and Debt.ANSWER in decision.owes
+
+    def test_a_push_by_others_is_the_newest_commit(self) -> None:
+        decision = decide(a_task_in(State.REVIEW_PENDING, head="old"), a_fact(What.PULL_NEWS, head="new"), LATER)
+        assert (decision.task.head, Debt.STATUS in decision.owes) == ("new", True)
 
     def test_a_run_that_finishes_after_its_pull_request_was_heard_of_keeps_its_session(self) -> None:
         task = the(a_task_in(State.REVIEW_PENDING), What.FINISHED, session="s-1").task
@@ -423,7 +436,7 @@ class TestReview:
     def test_a_merge_completes_any_live_task_and_stops_what_still_runs(self, state: State) -> None:
         decision = decide(a_task_in(state, reason="limit"), a_fact(What.PULL_MERGED, number=13), LATER)
         assert (decision.task.state, decision.task.completed_at, decision.task.reason) == (State.COMPLETED, LATER, None)
-        assert set(decision.owes) == {Debt.STOP, Debt.RECEIPT, Debt.COMMENT, Debt.LABEL}
+        assert set(decision.owes) == {Debt.STOP, Debt.RECEIPT, *TELL}
 
     @pytest.mark.parametrize("state", [State.FAILED, State.AGENT_LOST, State.CANCELLED])
     def test_what_was_given_up_here_and_merged_there_is_done(self, state: State) -> None:

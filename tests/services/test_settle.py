@@ -179,11 +179,10 @@ def test_a_pull_request_that_is_refused_fails_the_task_where_all_can_see_it(work
 
 
 def test_a_comment_that_is_refused_is_given_up_and_the_work_goes_on(workshop: Workshop) -> None:
-    number = workshop.placed()
     workshop.forge.faults.next("POST", r"/comments$", 403)
+    number = workshop.placed()
     workshop.start(number)
-    workshop.hear()
-    assert [debt["given_up"] for debt in workshop.shown(number)["debts"] if debt["kind"] == "comment"] == [True]
+    assert any(debt["given_up"] for debt in workshop.shown(number)["debts"] if debt["kind"] == "comment")
     workshop.finish(number)
     workshop.hear()
     assert workshop.task(number).state is State.REVIEW_PENDING
