@@ -1,14 +1,15 @@
 """`fleet forge`, `fleet doctor`: set up what lies between us and a forge, try it out, and find what is wrong."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from app import wiring
-from app.cli.shown import as_json, table
-from app.domain.errors import Kind, Refused
+from app.cli.shown import as_json, passages, table
+from app.domain.errors import Kind, Refused, Unavailable
 from app.forgejo import hooks
 from app.forgejo.wire import Wire
 from app.ports import Fleet
@@ -30,20 +31,28 @@ def forge() -> None:
 @forge.command()
 @click.argument("where")
 @forge_option
-def add(where: str, name: str | None) -> None:
-    """Make the hook of WHERE, a repository (owner/name) or an organisation. That takes an admin's token:
-    FLEET_SETUP_TOKEN if set, else the bot's; without one that may, it prints what to enter by hand."""
+@click.option("--anew", is_flag=True, help="Replace the hook that is there: it gets the secret in force now.")
+@click.option("--test/--no-test", "try_it", default=True, help="Whether the forge is asked for a test delivery.")
+def add(where: str, name: str | None, anew: bool, try_it: bool) -> None:
+    """Make the hook of WHERE, a repository (owner/name) or an organisation, then look whether it can reach us and have
+    it tested. That takes an admin's token: FLEET_SETUP_TOKEN if set, else the bot's; without one that may, it prints
+    what to enter by hand."""
     fleet = wiring.fleet(connections=1)
     row = _row(fleet, name)
     url, secret = f"{fleet.config.public_url}{hooks.PATH}", _newest_secret(fleet, row)
     try:
-        hook, is_new = hooks.ensure(_wire(fleet, row), where, url, secret)
+        hook, is_new = hooks.ensure(_wire(fleet, row), where, url, secret, anew)
     except Refused as no:
         if no.kind not in (Kind.FORBIDDEN, Kind.UNAUTHORIZED, Kind.UNKNOWN):
             raise
         click.echo(f"fleet: {no}", err=True)
-        return _by_hand(row, where, url)
+        _by_hand(row, where, url)
+        return _looked_at(fleet, row, where)
     click.echo(f"{where}: hook {hook.id} {'was made' if is_new else 'was there'} and brings everything to {hook.url}")
+    _looked_at(fleet, row, where)
+    if try_it and "/" in where:
+        _have_tested(fleet, row, where, hook)
+        click.echo(f"{where}: a test delivery arrived")
 
 
 @forge.command()
@@ -54,22 +63,20 @@ def test(where: str, name: str | None, json_: bool) -> None:
     """Have the forge send a test delivery to the hook of WHERE, and wait until it is here."""
     fleet = wiring.fleet(connections=1)
     row = _row(fleet, name)
-    wire, url = _wire(fleet, row), f"{fleet.config.public_url}{hooks.PATH}"
-    hook = next((one for one in hooks.of(wire, where) or () if one.url == url), None)
+    url = f"{fleet.config.public_url}{hooks.PATH}"
+    hook = next((one for one in hooks.of(_wire(fleet, row), where) or () if one.url == url), None)
     if hook is None:
         raise Refused(Kind.UNKNOWN, f"{where} has no hook to {url} that this token can see: `fleet forge add {where}`.")
-    begun = fleet.clock()
-    hooks.try_out(wire, where, hook)
-    arrived = _wait(fleet, row["name"], begun)
+    said = {"hook": hook.id, "url": hook.url, "faults": hook.faults()}
+    try:
+        _have_tested(fleet, row, where, hook)
+    except Unavailable:
+        if json_:
+            as_json(said | {"arrived": False})
+        raise
     if json_:
-        as_json({"hook": hook.id, "url": hook.url, "faults": hook.faults(), "arrived": arrived})
-    if not arrived:
-        raise Refused(
-            Kind.UNAVAILABLE,
-            f"The test delivery did not arrive at {url} within {PATIENCE_SECS:.0f} s. Look at the hook's recent "
-            "deliveries on the forge; most often [webhook] ALLOWED_HOST_LIST does not name this machine.",
-        )
-    if not json_:
+        as_json(said | {"arrived": True})
+    else:
         click.echo(f"{where}: the test delivery arrived{''.join(f'; but {fault}' for fault in hook.faults())}")
 
 
@@ -82,7 +89,7 @@ def doctor(json_: bool) -> None:
     if json_:
         as_json([asdict(one) for one in found])
     else:
-        table(("", "", "", "what to do"), [(one.about, one.state, one.said, one.mend) for one in found])
+        _show(found)
     wrong = sum(one.state == examination.WRONG for one in found)
     if wrong:
         raise Refused(Kind.INVALID, f"{wrong} of {len(found)} things are wrong.")
@@ -112,6 +119,30 @@ def _newest_secret(fleet: Fleet, row: Row) -> str:
     if not secret:
         raise Refused(Kind.INVALID, f"There is no webhook secret: set {row['webhook_secret_env']}.")
     return (wiring.secrets_in(secret) or (secret,))[0]
+
+
+def _looked_at(fleet: Fleet, row: Row, where: str) -> None:
+    """Show what would keep the hook from being of use, by the bot's own token."""
+    found = examination.check(fleet, row, _wire(fleet, row, bot=True), where)
+    _show([one for one in found if one.state != examination.GOOD and not one.about.endswith(": hook")])
+
+
+def _show(found: Iterable[examination.Finding]) -> None:
+    """One finding below the other, what to do under each; as wide as the terminal, and no word of it left out."""
+    rows = [(one.state, f"{one.about}: {one.said}" + (f"\n-> {one.mend}" if one.mend else "")) for one in found]
+    passages(rows)
+
+
+def _have_tested(fleet: Fleet, row: Row, where: str, hook: hooks.Hook) -> None:
+    """Raises Unavailable where the test delivery that the forge is asked for does not arrive."""
+    begun = fleet.clock()
+    hooks.try_out(_wire(fleet, row), where, hook)
+    if not _wait(fleet, row["name"], begun):
+        raise Unavailable(
+            f"The test delivery did not arrive at {hook.url} within {PATIENCE_SECS:.0f} s. If `fleet up` is running, "
+            "look at the hook's recent deliveries on the forge: most often [webhook] ALLOWED_HOST_LIST does not name "
+            "this machine, or the hook was made with another secret (`fleet forge add --anew`)."
+        )
 
 
 def _by_hand(row: Row, where: str, url: str) -> None:

@@ -46,6 +46,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str | Non
     Console().print(grid)
 
 
+def passages(rows: Iterable[tuple[str, str]]) -> None:
+    """A word, and beside it lines of text that are folded at the terminal's width; text of others is cleaned."""
+    grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold", ratio=1)
+    for word, lines in rows:
+        grid.add_row(_cell(word), Text("\n".join(one_line(line, 1000) for line in lines.split("\n"))))
+    Console().print(grid)
+
+
 def ago(moment: str, now: datetime) -> str:
     """How long ago an RFC 3339 moment was, in the largest unit that fits: `42 s`, `7 min`, `3 h`, `12 d`."""
     seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))

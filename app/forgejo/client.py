@@ -6,10 +6,11 @@ import httpx
 
 from app.domain.errors import Kind, Refused, Unavailable
 from app.forgejo import answers
-from app.forgejo.reading import OUR_STATUS, Reading
+from app.forgejo.reading import NONE_SUCH, OUR_STATUS, Reading
 from app.ports import Pull
 
 LABEL_COLOURS = "1d76db"
+NOT_HIM = frozenset({403, 404, 422})  # unknown, without the right, or the one who opened it
 
 
 class Forgejo(Reading):
@@ -32,15 +33,19 @@ class Forgejo(Reading):
         self.send("PATCH", f"/repos/{repository}/pulls/{number}", {"title": title})
 
     def ask_review(self, repository: str, number: int, logins: Sequence[str]) -> None:
-        """Ask for reviews; asking somebody who is asked already changes nothing."""
-        self.send("POST", f"/repos/{repository}/pulls/{number}/requested_reviewers", {"reviewers": list(logins)})
+        """Ask for reviews; asking somebody who is asked already changes nothing. Where the forge takes not all of them
+        at once they are asked one by one, and Refused names those that it will not have."""
+        path = f"/repos/{repository}/pulls/{number}/requested_reviewers"
+        if self.send("POST", path, {"reviewers": list(logins)}, ok=NOT_HIM).is_success:
+            return
+        refused = [one for one in logins if not self.send("POST", path, {"reviewers": [one]}, ok=NOT_HIM).is_success]
+        if refused:
+            raise Refused(Kind.INVALID, f"The forge {self.name} lets {', '.join(refused)} review nothing here.")
 
     def set_status(self, repository: str, sha: str, state: str, target: str, description: str) -> None:
         """Have our commit status say this; one that says it already is not written again. The newest wins."""
-        found = self.find(f"/repos/{repository}/commits/{sha}/status") or {}
-        ours: Mapping[str, str] = next(
-            (one for one in found.get("statuses") or () if one.get("context") == OUR_STATUS), {}
-        )
+        known = self.statuses(repository, sha)
+        ours: Mapping[str, str] = next((one for one in known if one.get("context") == OUR_STATUS), {})
         if (ours.get("status"), ours.get("description")) == (state, description):
             return
         body = {"state": state, "context": OUR_STATUS, "target_url": target, "description": description}
@@ -108,8 +113,7 @@ class Forgejo(Reading):
         for label in self.pages(f"/repos/{repository}/labels"):
             if label["name"] == name:
                 return int(label["id"])
-        shared = self.send("GET", f"/orgs/{owner}/labels", query={"limit": 50}, ok={403, 404})
-        for label in shared.json() if shared.is_success else ():
+        for label in self.pages(f"/orgs/{owner}/labels", ok=NONE_SUCH):
             if label["name"] == name:
                 return int(label["id"])
         new = {"name": name, "color": f"#{LABEL_COLOURS}", "description": description, "exclusive": "/" in name}

@@ -20,19 +20,21 @@ PATH = "/api/v1/webhooks/forgejo"
 
 @dataclass(frozen=True)
 class Hook:
-    """A hook as the forge lists it."""
+    """A hook as the forge lists it. `branches` is a pattern: of others it tells no push and no end."""
 
     id: int
     url: str
     active: bool
     content_type: str
     events: frozenset[str]
+    branches: str = ""
 
     def faults(self) -> list[str]:
         """What keeps it from telling us everything, as sentences."""
         missing = sorted(NEEDED - self.events)
         said = [] if self.active else ["it is not active"]
         said += [] if self.content_type == "json" else [f"it sends {self.content_type}, not JSON"]
+        said += [] if self.branches in ("", "*", "**") else [f"its branch filter leaves out all but {self.branches}"]
         return said + ([f"it does not send {', '.join(missing)}"] if missing else [])
 
 
@@ -42,14 +44,15 @@ def of(wire: Wire, where: str) -> list[Hook] | None:
     return [_hook(one) for one in answer.json()] if answer.is_success else None
 
 
-def ensure(wire: Wire, where: str, url: str, secret: str) -> tuple[Hook, bool]:
-    """A hook that brings everything to `url`, and whether it was made now. One that is there and good is left alone;
-    a faulty one is replaced, since a patch would lose its secret or its events. Raises Refused."""
+def ensure(wire: Wire, where: str, url: str, secret: str, anew: bool = False) -> tuple[Hook, bool]:
+    """A hook that brings everything to `url`, and whether it was made now. One that is there and good is left alone,
+    unless it shall be made `anew` for another secret, which nobody can see; a faulty one is replaced, since a patch
+    would lose its secret or its events. Raises Refused."""
     found = of(wire, where)
     if found is None:
         raise Refused(Kind.FORBIDDEN, f"This token may not see the hooks of {where}.")
     ours = [hook for hook in found if hook.url == url]
-    good = next((hook for hook in ours if not hook.faults()), None)
+    good = next((hook for hook in ours if not hook.faults() and not anew), None)
     if good:
         return good, False
     config = {"url": url, "content_type": "json", "secret": secret}
@@ -83,4 +86,5 @@ def _hook(found: Json) -> Hook:
         active=bool(found.get("active")),
         content_type=str(config.get("content_type") or found.get("content_type") or ""),
         events=frozenset(found.get("events") or ()),
+        branches=str(found.get("branch_filter") or ""),
     )

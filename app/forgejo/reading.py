@@ -13,6 +13,7 @@ from app.ports import Account, Asker, Comment, Issue, Note, Pull, Repository, Re
 
 WRITERS = frozenset({"write", "admin", "owner"})
 LARGEST_FILE = 256 * 1024
+NONE_SUCH = frozenset({403, 404})
 OUR_STATUS = "agent-fleet/task"
 
 
@@ -150,9 +151,12 @@ class Reading(Wire):
 
     def ci(self, repository: str, sha: str) -> str:
         """How the checks of a commit stand together, ours left out: success, pending, failure, or "" without any."""
-        found = self.find(f"/repos/{repository}/commits/{sha}/status") or {}
-        states = {one["status"] for one in found.get("statuses") or () if one.get("context") != OUR_STATUS}
+        states = {one["status"] for one in self.statuses(repository, sha) if one.get("context") != OUR_STATUS}
         return next((name for name, those in _TOGETHER if states & those), "")
+
+    def statuses(self, repository: str, sha: str) -> list[Json]:
+        """The newest status of each context of a commit; none where there is no such commit."""
+        return self.pages(f"/repos/{repository}/commits/{sha}/status", within="statuses", ok=NONE_SUCH)
 
     # --- pull requests
 

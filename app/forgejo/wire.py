@@ -62,14 +62,18 @@ class Wire:
         answer = self.send("GET", path, ok={404}, query=query)
         return None if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
 
-    def pages(self, path: str, gaps: bool = False, **query: Any) -> list[Json]:
-        """Every entry of a paginated list, bounded. A page may be short though more follow: the forge takes out what we
+    def pages(
+        self, path: str, gaps: bool = False, within: str = "", ok: frozenset[int] = frozenset(), **query: Any
+    ) -> list[Json]:
+        """Every entry of a paginated list, bounded; it may stand `within` an object, and is empty where the answer is
+        one of the refusals that are `ok`. A page may be short though more follow: the forge takes out what we
         may not see, and gives fewer than were asked for where it is set up so. Its headers say so, but for a list with
         `gaps`, which is read until hardly anything comes."""
         entries: list[Json] = []
         for page in range(1, MOST_PAGES + 1):
-            answer = self.send("GET", path, query={"page": page, "limit": PAGE, **query})
-            got = answer.json() or ()
+            answer = self.send("GET", path, ok=ok, query={"page": page, "limit": PAGE, **query})
+            told = answer.json() if answer.is_success else None
+            got = ((told or {}).get(within) if within else told) or ()
             entries += got
             if not _goes_on(answer, len(entries), len(got), FEW if gaps else PAGE):
                 break

@@ -1,6 +1,7 @@
 """Finds what is set up wrong between us and the forges, and says how to mend it."""
 
 import ipaddress
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,10 +12,11 @@ from app.forgejo import hooks
 from app.forgejo.wire import Wire
 from app.ports import Fleet
 from app.services import seal
-from app.store import debts, deliveries, places
+from app.store import debts, deliveries, places, rounds
 from app.store.tables import Row
 
-QUIET = timedelta(days=2)
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+QUIET, LATELY = timedelta(days=2), timedelta(hours=1)
 GOOD, WRONG, UNSURE = "good", "wrong", "unsure"
 
 
@@ -38,6 +40,12 @@ def examine(fleet: Fleet, wire: Callable[[str], Wire]) -> list[Finding]:
     return [*_ourselves(fleet, forges), *_secrets(fleet, forges), *found, *_inbox(fleet, forges)]
 
 
+def check(fleet: Fleet, row: Row, wire: Wire, where: str) -> list[Finding]:
+    """What keeps the hook of one repository or organisation from bringing us anything, and our token from answering."""
+    found = [*_ourselves(fleet, [row]), *_token(row, wire)]
+    return [*found, *(_repository(fleet, wire, where) if "/" in where else ())]
+
+
 # --- on our side -----------------------------------------------------------------------------------------
 
 
@@ -56,12 +64,7 @@ def _ourselves(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("FLEET_PUBLIC_URL", GOOD, fleet.config.public_url)
-    if _is_private(ours.hostname or ""):
-        yield Finding(
-            "ALLOWED_HOST_LIST", UNSURE, f"{ours.hostname} is not a public address, and Forgejo calls only those",
-            f"On the forge: [webhook] ALLOWED_HOST_LIST = external,{ours.hostname} "
-            "(in a container FORGEJO__webhook__ALLOWED_HOST_LIST), then restart it.",
-        )  # fmt: skip
+    yield from _called(ours.hostname or "")
     try:
         yield Finding("receipt key", GOOD, seal.public_key(fleet))
     except (Refused, OSError) as wrong:
@@ -81,19 +84,37 @@ def _secrets(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or _address(host, "is_loopback")
+def _called(host: str) -> Iterator[Finding]:
+    """Whether the forge will call this name: it asks the name service as we do, and calls public addresses alone."""
+    addresses = _addresses(host)
+    if not addresses:
+        yield Finding(
+            "FLEET_PUBLIC_URL", UNSURE, f"{host} is a name that nobody knows here",
+            "Make sure that the forge knows it, or set FLEET_PUBLIC_URL to an address.",
+        )  # fmt: skip
+    private = next((one for one in addresses if not one.is_global), None)
+    if private:
+        means = host if host == str(private) else f"{host} ({private})"
+        yield Finding(
+            "ALLOWED_HOST_LIST", UNSURE, f"{means} is not a public address, and Forgejo calls only those",
+            f"On the forge: [webhook] ALLOWED_HOST_LIST = external,{host} "
+            "(in a container FORGEJO__webhook__ALLOWED_HOST_LIST), then restart it.",
+        )  # fmt: skip
 
 
-def _is_private(host: str) -> bool:
-    return host == "localhost" or "." not in host or _address(host, "is_private")
-
-
-def _address(host: str, what: str) -> bool:
+def _addresses(host: str) -> list[Address]:
     try:
-        return bool(getattr(ipaddress.ip_address(host), what))
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [ipaddress.ip_address(str(one[4][0]).partition("%")[0]) for one in found]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False
+        return host == "localhost"
 
 
 # --- a forge ---------------------------------------------------------------------------------------------
@@ -210,7 +231,15 @@ def _inbox(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
     with fleet.engine.begin() as conn:
         heard = deliveries.last_heard(conn)
         stuck = [row for row in deliveries.listed(conn, deliveries.WAITING) if row["tries"] > 3]
-        given_up = debts.count_given_up(conn)
+        given_up, refused = debts.count_given_up(conn), rounds.last(conn, deliveries.REFUSED)
+    newest = max((at for at in heard.values() if at), default=None)
+    if refused and (newest is None or refused > newest or fleet.clock() - refused < LATELY):
+        nothing_since = newest is None or refused > newest
+        yield Finding(
+            "webhook secret", WRONG if nothing_since else UNSURE,
+            f"a delivery with another secret than ours was refused at {refused:%Y-%m-%d %H:%M:%S} UTC",
+            "`fleet forge add REPOSITORY --anew` gives its hook our secret.",
+        )  # fmt: skip
     for row in forges:
         last = heard.get(row["name"])
         if last is None or fleet.clock() - last > QUIET:

@@ -12,6 +12,7 @@ from app.store.tables import Row, deliveries
 
 HOLD = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=2)
+REFUSED = "a delivery was refused"  # the round that says when one with a wrong signature came last
 WAITING = "waiting"
 
 

@@ -1,6 +1,9 @@
 """Takes Forgejo's deliveries: the signature decides whose they are, the raw body is stored before the answer."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -11,7 +14,7 @@ from app.domain.errors import Kind, Refused
 from app.forgejo import payloads
 from app.forgejo.signature import is_signed
 from app.ports import Fleet
-from app.store import deliveries, places
+from app.store import deliveries, places, rounds
 from app.webhooks.doorbell import Doorbell
 
 blueprint = Blueprint("webhooks", __name__)
@@ -20,6 +23,7 @@ SIGNATURES = ("X-Forgejo-Signature", "X-Gitea-Signature", "X-Hub-Signature-256")
 EVENT_TYPES = ("X-Forgejo-Event-Type", "X-Gitea-Event-Type", "X-Forgejo-Event", "X-Gitea-Event")
 DELIVERIES = ("X-Forgejo-Delivery", "X-Gitea-Delivery")
 LONGEST_NAME = 200
+NOTED_EVERY = timedelta(minutes=1)
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -32,13 +36,25 @@ def receive() -> tuple[Response, int]:
     body = request.get_data(cache=True)
     event = _header(EVENT_TYPES) or "unknown"
     delivery = _header(DELIVERIES) or f"sha256:{hashlib.sha256(body).hexdigest()}"
-    with fleet.engine.begin() as conn:
+    with _refusals_noted(fleet), fleet.engine.begin() as conn:
         forge = _signed_by(fleet, conn, body)
         new = deliveries.keep(conn, forge, delivery, event, body, fleet.clock())
     if new:
         bell: Doorbell = current_app.extensions["doorbell"]
         bell.ring()
     return jsonify({"result": "accepted" if new else "duplicate", "delivery": delivery}), 202
+
+
+@contextmanager
+def _refusals_noted(fleet: Fleet) -> Iterator[None]:
+    """A signature that is not ours is remembered, at most once a minute: it is how a wrong secret shows."""
+    try:
+        yield
+    except Refused as no:
+        if no.kind is Kind.UNAUTHORIZED and _header(EVENT_TYPES):
+            with fleet.engine.begin() as conn:
+                rounds.is_due(conn, deliveries.REFUSED, fleet.clock(), NOTED_EVERY)
+        raise
 
 
 def _signed_by(fleet: Fleet, conn: Connection, body: bytes) -> str:

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
 from app import wiring
+from app.cli import forge as forge_commands
 from app.cli.__main__ import fleet as commands
 from app.domain.errors import Refused
 from app.forgejo import hooks
 from app.forgejo.wire import Wire
 from app.services import doctor
-from app.store import places
+from app.store import places, tables
 from tests import builders, servers
+from tests.conftest import FakeClock
 from tests.workshop import SECRET, WIDGETS, Workshop, signed
 
 Call = Callable[..., Result]
@@ -84,13 +87,21 @@ def test_a_hook_is_made_once_and_one_that_is_faulty_is_replaced(
     owner = workshop.forge.add_user("alice")
     monkeypatch.setenv("FLEET_SETUP_TOKEN", owner)
     before = len(workshop.forge.world.hooks)
-    assert "was made" in call("forge", "add", WIDGETS).stdout
-    assert "was there" in call("forge", "add", WIDGETS).stdout
+
+    def add(*more: str) -> Result:
+        return call("forge", "add", WIDGETS, "--no-test", *more)
+
+    assert "was made" in add().stdout
+    assert "was there" in add().stdout
     made = list(workshop.forge.world.hooks.values())[-1]
     assert len(workshop.forge.world.hooks) == before + 1 and made.secret == SECRET and made.wants >= hooks.NEEDED
     made.wants = {"push"}
-    assert "was made" in call("forge", "add", WIDGETS).stdout
+    assert "was made" in add().stdout
     assert len(workshop.forge.world.hooks) == before + 1 and made.id not in workshop.forge.world.hooks
+    monkeypatch.setenv("FLEET_WEBHOOK_SECRET", "another-secret-of-the-hook")
+    assert "was there" in add().stdout and "was made" in add("--anew").stdout
+    [newest] = [hook for hook in workshop.forge.world.hooks.values() if hook.url == made.url]
+    assert newest.secret == "another-secret-of-the-hook"
 
 
 def test_without_a_token_that_may_it_says_what_to_enter_by_hand(workshop: Workshop, call: Call) -> None:
@@ -137,11 +148,62 @@ def test_the_doctor_finds_each_thing_that_is_wrong(workshop: Workshop, monkeypat
     url = f"{workshop.fleet.config.public_url}{hooks.PATH}"
     workshop.forge.add_hook(WIDGETS, workshop.forge.add_user("alice"), url, SECRET, events=["push"])
     assert "it does not send" in wrong(workshop)[f"{WIDGETS}: hook"]
+    made = list(workshop.forge.world.hooks.values())[-1]
+    made.wants, made.branch_filter = set(hooks.NEEDED), "main"
+    assert wrong(workshop)[f"{WIDGETS}: hook"] == "its branch filter leaves out all but main"
+    made.active, made.content_type = False, "form"
+    assert "it is not active; it sends form, not JSON" in wrong(workshop)[f"{WIDGETS}: hook"]
+    made.url = f"http://another.example.org{hooks.PATH}"
+    assert "FLEET_PUBLIC_URL says" in wrong(workshop)[f"{WIDGETS}: hook"]
     workshop.forge.rename(WIDGETS, "acme/gadgets")
     assert "it is called acme/gadgets now" in wrong(workshop)[WIDGETS]
     workshop.forge.stop()
     assert "did not answer" in wrong(workshop)["main: reached"]
     workshop.forge.start()
+
+
+def test_the_doctor_names_the_scopes_that_a_token_lacks(workshop: Workshop) -> None:
+    declare(workshop)
+    token = workshop.fleet.config.secret("FLEET_FORGE_TOKEN") or ""
+    workshop.forge.limit(token, "read:user", "read:issue", "write:repository")
+    assert wrong(workshop)[WIDGETS] == "the token lacks the scope write:issue"
+    workshop.forge.limit(token, "write:issue", "read:repository")
+    assert wrong(workshop)[WIDGETS] == "the token lacks the scope write:repository"
+    assert "may not ask who it belongs to" in wrong(workshop)["main: token"]
+    declare(workshop, bot_id=workshop.forge.world.users["fleet"].id)
+    assert "main: token" not in wrong(workshop)
+    workshop.forge.limit(token, "read:user", "write:issue", "write:repository")
+    assert wrong(workshop) == {}
+    del workshop.forge.world.tokens[token]
+    assert "401" in wrong(workshop)["main: token"]
+
+
+def test_the_doctor_sees_that_a_hook_has_another_secret(workshop: Workshop, clock: FakeClock) -> None:
+    declare(workshop)
+    workshop.placed()
+    raw = b'{"ref": "refs/heads/main"}'
+    headers = signed(raw, "push", "d-9", "some-other-secret")
+    clock.pass_(60)
+    assert workshop.client.post("/webhooks/forgejo", data=raw, headers=headers).status_code == 401
+    assert "a delivery with another secret than ours was refused" in wrong(workshop)["webhook secret"]
+    clock.pass_(60)
+    workshop.placed()
+    assert wrong(workshop) == {}
+
+
+def test_the_doctor_sees_debts_that_were_refused_and_deliveries_that_are_stuck(workshop: Workshop) -> None:
+    declare(workshop)
+    workshop.forge.faults.next("POST", r"/comments$", 403)
+    workshop.placed()
+    workshop.forge.faults.next("GET", r"/issues/\d+$", 500, times=9)
+    workshop.open_issue("Another")
+    for _ in range(6):
+        workshop.carry()
+        workshop.work()
+        with workshop.fleet.engine.begin() as conn:
+            conn.execute(sa.update(tables.deliveries).values(due_at=workshop.fleet.clock()))
+    found = {one.about: one.said for one in doctor.examine(workshop.fleet, wire_of(workshop))}
+    assert "1 were refused by a forge" in found["debts"] and "tried again and again" in found["inbox"]
 
 
 def test_the_doctor_sees_two_forges_with_one_secret(workshop: Workshop) -> None:
@@ -167,6 +229,15 @@ def test_the_doctor_sees_an_address_that_the_forge_cannot_call(workshop: Worksho
     assert "ALLOWED_HOST_LIST" in found
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("localhost", "ALLOWED_HOST_LIST"), ("10.1.2.3", "ALLOWED_HOST_LIST"), ("1.1.1.1", None),
+     ("no-such-host.invalid", "FLEET_PUBLIC_URL")],
+)  # fmt: skip
+def test_the_doctor_asks_the_name_service_what_the_forge_will_see(host: str, expected: str | None) -> None:
+    assert [one.about for one in doctor._called(host)] == ([expected] if expected else [])
+
+
 def _forges(workshop: Workshop) -> Any:
 
     with workshop.fleet.engine.begin() as conn:
@@ -174,9 +245,8 @@ def _forges(workshop: Workshop) -> Any:
 
 
 def test_the_forge_brings_a_test_delivery_that_is_waited_for(
-    workshop: Workshop, call: Call, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, call: Call, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
-
     server = make_server("127.0.0.1", 0, workshop.client.application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -184,8 +254,15 @@ def test_the_forge_brings_a_test_delivery_that_is_waited_for(
     monkeypatch.setenv("FLEET_SETUP_TOKEN", workshop.forge.add_user("alice"))
     monkeypatch.setattr(wiring, "now", workshop.fleet.clock)
     try:
-        assert call("forge", "add", WIDGETS).exit_code == 0
+        added = call("forge", "add", WIDGETS)
+        assert added.exit_code == 0 and "a test delivery arrived" in added.stdout
+        assert "ALLOWED_HOST_LIST" in added.stdout, "127.0.0.1 is not called by a forge that was not told so"
         assert "arrived" in call("forge", "test", WIDGETS).stdout
+        monkeypatch.setattr(forge_commands, "PATIENCE_SECS", 0.3)
+        clock.pass_(1)
+        list(workshop.forge.world.hooks.values())[-1].secret = "another"
+        failed = call("forge", "test", WIDGETS, "--json")
+        assert json.loads(failed.stdout)["arrived"] is False and "--anew" in str(failed.exception)
     finally:
         server.shutdown()
         thread.join()

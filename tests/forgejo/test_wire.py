@@ -134,3 +134,27 @@ def test_a_commit_is_in_what_comes_after_it_and_in_nothing_else(wire: Forgejo, f
     second = forge.commit("acme/widgets", "fleet", "main", {"a": "2"}, "Two")
     assert wire.contains("acme/widgets", second, first) and wire.contains("acme/widgets", first, first)
     assert not wire.contains("acme/widgets", first, second) and not wire.contains("acme/widgets", second, "f" * 40)
+
+
+def test_the_checks_beyond_the_first_page_count(wire: Forgejo, forge: FakeForge) -> None:
+    head = forge.commit("acme/widgets", "fleet", "main", {"a": "1"}, "Write")
+    client = forge.client(forge.add_user("owner", is_admin=True))
+    for number in range(60):
+        state = "failure" if number == 59 else "success"
+        body = {"state": state, "context": f"check {number}"}
+        client.post(f"/repos/acme/widgets/statuses/{head}", json=body).raise_for_status()
+    assert wire.ci("acme/widgets", head) == "failure"
+    assert wire.ci("acme/widgets", "0" * 40) == ""
+
+
+def test_one_who_may_review_nothing_keeps_no_other_from_it(wire: Forgejo, forge: FakeForge) -> None:
+    owner = forge.client(forge.add_user("owner", is_admin=True))
+    forge.add_user("reviewer")
+    forge.collaborate("acme/widgets", "fleet", "write")
+    forge.collaborate("acme/widgets", "reviewer", "write")
+    forge.commit("acme/widgets", "fleet", "task/1", {"a": "1"}, "Write")
+    number = wire.open_pull("acme/widgets", "task/1", "main", "Write", "").number
+    with pytest.raises(Refused, match="lets nobody review nothing"):
+        wire.ask_review("acme/widgets", number, ["nobody", "reviewer"])
+    asked = owner.get(f"/repos/acme/widgets/pulls/{number}").json()["requested_reviewers"]
+    assert [one["login"] for one in asked] == ["reviewer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, cast
@@ -17,6 +18,7 @@ from .state import Comment, Issue, Json, Pull, Repository, Review, User
 from .world import World
 
 DEFAULT_PAGE, LARGEST_PAGE = 30, 50
+SCOPES = (("user", "/user"), ("organization", "/orgs/"), ("issue", "/repos/[^/]+/[^/]+/(issues|labels|milestones)"))
 SLASH = "\x1f"  # stands for an encoded slash between the raw path and the routes
 
 
@@ -84,11 +86,23 @@ def know_who_asks() -> Response | None:
     g.asker = world().tokens.get(token) if token else None
     if token and g.asker is None:
         raise Problem(401, "user does not exist or token is wrong")
+    check_scope(token)
     if request.blueprint and request.blueprint != "git" and "repository" in g:
         if g.repository is None and (now := world().renamed.get(g.asked_for.lower())):
             return Response(status=307, headers={"Location": moved_to(now)})
         check_door(g.repository)
     return None
+
+
+def check_scope(token: str) -> None:
+    """What is asked of a token's scopes goes by the path alone, before anything is looked for; writing allows reading."""
+    has, path = world().scopes.get(token), request.path.removeprefix("/api/v1")
+    if has is None or not request.path.startswith("/api/v1/") or path == "/version":
+        return
+    kind = next((kind for kind, start in SCOPES if re.match(start, path)), "repository")
+    wanted = {f"write:{kind}"} | ({f"read:{kind}"} if request.method == "GET" else set())
+    if not wanted & has:
+        raise Problem(403, f"token does not have at least one of required scope(s): [{min(wanted)}]")
 
 
 def moved_to(repo: Repository) -> str:

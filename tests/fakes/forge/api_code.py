@@ -145,7 +145,7 @@ def list_statuses(ref: str) -> Response:
 
 @routes.get("/commits/<path:ref>/status")
 def combined(ref: str) -> Response:
-    """The latest of each context; together as bad as the worst."""
+    """The latest of each context, one page of them; together as bad as the worst."""
     sha = sha_of(ref)
     latest = {one.context: one for one in repository().statuses.get(sha, [])}
     order = ["error", "failure", "warning", "pending", "success", "skipped"]
@@ -156,7 +156,7 @@ def combined(ref: str) -> Response:
             "state": worst,
             "sha": sha,
             "total_count": len(latest),
-            "statuses": [objects.status(world(), repository(), sha, one) for one in latest.values()],
+            "statuses": paged(list(latest.values()), lambda one: objects.status(world(), repository(), sha, one)).json,
             "repository": objects.repository(world(), repository(), asker()),
             "commit_url": api,
             "url": f"{api}/status",

@@ -95,6 +95,11 @@ class FakeForge:
         with self.world.lock:
             return self.world.add_user(login, full_name, is_admin)
 
+    def limit(self, token: str, *scopes: str) -> None:
+        """Have the token allow nothing but this: `write:issue`, `read:user` and so on."""
+        with self.world.lock:
+            self.world.scopes[token] = set(scopes)
+
     def add_organisation(self, login: str, owners: list[str]) -> None:
         with self.world.lock:
             self.world.add_organisation(login, owners)

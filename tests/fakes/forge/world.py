@@ -27,6 +27,7 @@ class World:
         self.lock = threading.RLock()
         self.users: dict[str, User] = {}
         self.tokens: dict[str, User] = {}
+        self.scopes: dict[str, set[str]] = {}  # of the tokens that may not do everything
         self.repositories: dict[str, Repository] = {}
         self.renamed: dict[str, Repository] = {}
         self.hooks: dict[int, Hook] = {}
