@@ -13,8 +13,16 @@ LONGEST_BODY = 200_000
 LONGEST_RULES = 20_000
 LONGEST_HUNK = 2000
 
-_HIDDEN_HTML = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_BEFORE_BLOCKS = re.compile(
+    r"[ \t>*+\-\d.)]{0,40}"
+)  # what may stand in a line before a block of HTML: lists, quotations
+_RAW_HTML = re.compile(rf"^{_BEFORE_BLOCKS.pattern}<[a-zA-Z/?!](?!--)", re.MULTILINE)
 _DIRECTION = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+_BLANK = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"  # letters and marks that show nothing
+    + "".join(map(chr, (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))))  # variants, but those of emoji
+)
 
 _HONEST = (
     "If nothing needs to be changed, change nothing, and let the last line of your answer begin with "
@@ -51,7 +59,7 @@ class Prompt:
 def clean(text: str) -> str:
     """Text without what a reader of the issue would not see: NUL and other control characters, zero-width and
     direction characters, HTML comments. Line ends become \\n."""
-    return printable(_HIDDEN_HTML.sub("", text))
+    return printable(_without_comments(text)[0])
 
 
 def printable(text: str) -> str:
@@ -61,8 +69,8 @@ def printable(text: str) -> str:
 
 def hidden(text: str) -> tuple[str, ...]:
     """What `clean` leaves out of a text, counted: ("2 HTML comments", "1 direction character")."""
-    comments = len(_HIDDEN_HTML.findall(text))
-    gone = [c for c in _unix(_HIDDEN_HTML.sub("", text)) if _is_hidden(c)]
+    without, comments = _without_comments(text)
+    gone = [c for c in _unix(without) if _is_hidden(c)]
     direction = sum(c in _DIRECTION for c in gone)
     counts = (
         ("HTML comment", comments),
@@ -187,5 +195,25 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _without_comments(text: str) -> tuple[str, int]:
+    """A text without its HTML comments, and how many there were. One that is not closed reaches to the end where its
+    line begins with it, and everywhere within other HTML; elsewhere readers see it as it stands, and so does the agent.
+    """
+    text, kept, at, count = _unix(text), [], 0, 0
+    last_end, in_html = text.rfind("-->"), bool(_RAW_HTML.search(text))
+    while (begin := text.find("<!--", at)) >= 0:
+        if last_end >= begin + 4:
+            end = text.index("-->", begin + 4) + 3
+        elif in_html or _BEFORE_BLOCKS.fullmatch(text, text.rfind("\n", 0, begin) + 1, begin):
+            end = len(text)
+        else:
+            kept.append(text[at : begin + 4])
+            at = begin + 4
+            continue
+        kept.append(text[at:begin])
+        at, count = end, count + 1
+    return "".join([*kept, text[at:]]), count
+
+
 def _is_hidden(c: str) -> bool:
-    return c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co")
+    return c in _BLANK or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co"))

@@ -166,6 +166,12 @@ def pull_body(task: Task, summary: str | None, unchecked: bool = False) -> str:
     return f"{closes}{said}{open_}Made by a coding agent through agent-fleet, run {task.run}.\n\n{marker(task, 'pull')}"
 
 
+def pushed(task: Task) -> str:
+    """What a push to `refs/for/` says of itself, on one line."""
+    closes = f"Closes #{task.issue_number}. " if task.issue_number else ""
+    return f"{closes}Made by a coding agent through agent-fleet, run {task.run}."
+
+
 def commit_message(title: str, issue_number: int | None, run: str, trailers: Sequence[str] = ()) -> str:
     """The message of the commit with what a CLI left uncommitted."""
     refers = f"\n\nRefs #{issue_number}" if issue_number else ""

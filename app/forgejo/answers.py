@@ -51,6 +51,7 @@ def pull(found: Json, branch: str | None = None) -> Pull:
         base=str(found["base"].get("ref") or ""),
         flow=int(found.get("flow") or 0),
         repository_id=int(found["base"].get("repo_id") or 0),
+        body=found.get("body") or "",
     )
 
 

@@ -32,6 +32,9 @@ class Forgejo(Reading):
     def retitle(self, repository: str, number: int, title: str) -> None:
         self.send("PATCH", f"/repos/{repository}/pulls/{number}", {"title": title})
 
+    def describe(self, repository: str, number: int, body: str) -> None:
+        self.send("PATCH", f"/repos/{repository}/pulls/{number}", {"body": body})
+
     def ask_review(self, repository: str, number: int, logins: Sequence[str]) -> None:
         """Ask for reviews; asking somebody who is asked already changes nothing. Where the forge takes not all of them
         at once they are asked one by one, and Refused names those that it will not have."""

@@ -1,5 +1,6 @@
 """Applies deliveries: each is a hint where to look, those about one thing need one look, the forge says what is so."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,12 +16,14 @@ from app.forgejo import payloads
 from app.forgejo.payloads import Hint
 from app.ports import Fleet
 from app.services import issues, moved, obey, review, rights
-from app.store import briefs, deliveries, tasks
+from app.store import briefs, deliveries, places, tasks
 from app.store.tables import Row
 
 LONGEST_TURN = timedelta(seconds=20)  # a forge that is slow leaves the rest to the next turn
 AT_ONCE = 20  # issues and branches that are looked into before commands are obeyed
 MOST_SORTED = 40  # times 50: deliveries whose subject is seen before the first is looked into
+MATCHED_WITHIN = timedelta(minutes=10)  # how long what was done on a branch waits for the branch's task
+OUR_BRANCH = re.compile(r"task/[0-9]{1,18}(-[a-z0-9-]*)?")
 log = structlog.get_logger()
 
 
@@ -161,11 +164,21 @@ def _hear(
         task = _task_of(fleet, forge_name, hint, alike[-1]["received_at"])
         if task is None:
             about = f"pull request {hint.number}" if hint.number else hint.branch or hint.sha or "a tag"
+            if _may_come(fleet, hint, alike[-1]):
+                raise Unavailable(f"no task works on {about} yet", MATCHED_WITHIN.total_seconds() / 3)
             return "ignored", f"no task works on {about}"
         what = ("pull", task.id, hint.number or task.pr_number)
         at = partial(_look_at_pull, fleet, task.id, full_name, hint.number)
     looks[what] = _Look(at, [*(looks[what].those if what in looks else ()), *alike])
     return None
+
+
+def _may_come(fleet: Fleet, hint: Hint, newest: Row) -> bool:
+    """Whether the task of a branch may only be on its way: what made it may be heard after what was done with it."""
+    is_ours = bool(hint.branch and OUR_BRANCH.fullmatch(hint.branch))
+    with fleet.engine.begin() as conn:
+        rule = places.rule_for(conn, newest["forge"], hint.full_name) if is_ours else None
+    return rule is not None and fleet.clock() - newest["received_at"] < MATCHED_WITHIN
 
 
 def _look_at_pull(fleet: Fleet, task_pk: int, full_name: str, number: int | None) -> str:

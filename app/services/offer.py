@@ -27,6 +27,8 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     pull, head = topic or _branch_pull(fleet, forge, task, name, base, debt, checked, pushed)
     forbidden.keep_off(fleet, forge, name, task, pull)
     _put_title_right(forge, name, pull, checked)
+    if topic and pull.author.id == forge.bot().id and speech.marker(task, "pull") not in pull.body:
+        forge.describe(name, pull.number, _body(fleet, task, checked))
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
     review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
     fleet.nudge.soon()
@@ -112,12 +114,14 @@ def _missing(sentence: str, debt: Row) -> Refused:
 def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked: bool) -> Pull:
     with fleet.engine.begin() as conn:
         brief = views.brief(conn, task.id)
+    title = speech.pull_title(brief["title"], checked and not forbidden.paths(fleet, task))
+    return forge.open_pull(name, task.branch or "", base, title, _body(fleet, task, checked))
+
+
+def _body(fleet: Fleet, task: Task, checked: bool) -> str:
+    with fleet.engine.begin() as conn:
         summary = next((run["summary"] for run in reversed(views.run_list(conn, task.id)) if run["summary"]), None)
-    body = fleet.mask.text(speech.pull_body(task, summary, unchecked=not checked))
-    guarded = bool(forbidden.paths(fleet, task))
-    return forge.open_pull(
-        name, task.branch or "", base, speech.pull_title(brief["title"], checked and not guarded), body
-    )
+    return fleet.mask.text(speech.pull_body(task, summary, unchecked=not checked))
 
 
 def is_checked(brief: Row, runs: list[dict[str, Any]]) -> bool:

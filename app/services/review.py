@@ -9,7 +9,7 @@ from typing import Any
 from app.domain import command, people
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
-from app.domain.prompt import clean, read_conflict
+from app.domain.prompt import clean, hidden, read_conflict
 from app.domain.task import WORKING, State, Task
 from app.ports import Account, Comment, Fleet, Forge, Note, Pull, Review
 from app.services import forbidden, rights
@@ -227,6 +227,11 @@ def _round(
         "by": ", ".join(dict.fromkeys(one.by.login for one in asking if one.state != "COMMENT")),
         "text": "\n\n".join(texts)[:LONGEST_REVIEW],
         "comments": [[note.path, note.line, note.text[:LONGEST_REVIEW]] for note in notes],
+        "hidden": list(
+            hidden(
+                "\n".join([*(one.text for one in asking), *(one.body for one in said), *(one.text for one in notes)])
+            )
+        ),
         "hunks": [note.hunk[-LONGEST_REVIEW:] for note in notes],
         "until": _confirm_by(fleet, task).isoformat(),
     }

@@ -24,7 +24,9 @@ def comment(fleet: Fleet, task: Task, _: Row) -> None:
         brief = views.brief(conn, task.id)
         news = views.newest_event(conn, task.id, (What.PULL_NEWS,))
         why = views.newest_why(conn, task.id, speech.why_name(task))
-    _post(fleet, task, "status", speech.status(task, (news or {}).get("detail"), why, _noted(brief)))
+        asked = views.newest_event(conn, task.id, (What.CHANGES_REQUESTED,)) if task.review_count else None
+    noted = _noted(brief, (asked or {}).get("detail") or {})
+    _post(fleet, task, "status", speech.status(task, (news or {}).get("detail"), why, noted))
 
 
 def note(fleet: Fleet, task: Task, _: Row) -> None:
@@ -87,9 +89,11 @@ def _registered(conn: Connection, run: Mapping[str, Any]) -> str | None:
     return found[:200] if isinstance(found, str) else None
 
 
-def _noted(brief: Row) -> list[str]:
-    hidden = brief["prompt"].get("hidden") or []
-    left_out = [f"{', '.join(hidden)} in the text were left out of the prompt"] if hidden else []
+def _noted(brief: Row, review: Mapping[str, Any]) -> list[str]:
+    """What no reader of the issue and of the newest review can see, and the agent was not told either; and what is
+    wrong with the repository's `.fleet.toml`."""
+    hidden = (("the text", brief["prompt"].get("hidden")), ("the newest review", review.get("hidden")))
+    left_out = [f"{', '.join(those)} in {where} were left out of the prompt" for where, those in hidden if those]
     return left_out + list((brief["settings"] or {}).get("faults") or ())
 
 

@@ -167,7 +167,13 @@ class TestHostileText:
         ("text", "seen"),
         [
             ("a<!-- hidden -->b", "ab"),
-            ("a<!-- hidden\nand more", "a"),
+            ("<!-- hidden\nand more", ""),
+            ("> - <!-- hidden\nand more", "> - "),
+            ("Write `<!--` there.\nAnd more.", "Write `<!--` there.\nAnd more."),
+            ("<p>a <!-- hidden\nand more", "<p>a "),
+            ("a\r<!-- hidden", "a\n"),
+            ("blank\u3164\u2800\u115f\ufe01\U000e0101s", "blanks"),
+            ("\u2705\ufe0f", "\u2705\ufe0f"),
             ("a<!-- 1 -->b<!-- 2 -->c", "abc"),
             ("a\r\nb\rc", "a\nb\nc"),
             ("a\x00b\u200bc\u202ed\ud800e", "abcde"),
@@ -190,8 +196,11 @@ class TestHostileText:
             "- " + " " * 199_000,
             "1" * 199_000,
             "`" * 199_000,
+            "a<!--" * 40_000,
+            "<!--" * 50_000,
+            "> " * 100_000,
         ],
-        ids=["spaces", "hashes", "half comments", "an item", "digits", "backticks"],
+        ids=["spaces", "hashes", "half comments", "an item", "digits", "backticks", "in lines", "open", "quotations"],
     )
     def test_no_body_takes_long_to_read(self, body: str) -> None:
         began = time.process_time()

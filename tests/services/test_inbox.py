@@ -10,7 +10,7 @@ from app.domain.task import State
 from app.services import inbox
 from app.store import deliveries
 from tests.conftest import FakeClock
-from tests.workshop import Workshop, signed
+from tests.workshop import WIDGETS, Workshop, signed
 
 
 def looks(workshop: Workshop, at: str) -> int:
@@ -137,3 +137,36 @@ def test_whatever_a_branch_is_called_it_can_wait(workshop: Workshop, branch: str
     assert workshop.client.post("/webhooks/forgejo", data=raw, headers=signed(raw, "push")).status_code == 202
     inbox.apply_deliveries(workshop.fleet)
     assert [row["result"] for row in workshop.inbox()] == ["ignored"]
+
+
+def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.open_issue()
+    workshop.forge.settle()
+    branch = f"task/{number}-fix-the-total"
+    workshop.forge.commit(WIDGETS, "alice", branch, {"new.py": "1"}, "Write")
+    pull = int(workshop.say("POST", "/pulls", "reviewer", head=branch, base="main", title="By hand")["number"])
+    workshop.merge(pull)
+    workshop.forge.settle()
+    made = next(at for at, sent in enumerate(workshop.forge.deliveries) if sent.event == "push")
+    for delivery in workshop.forge.deliveries[made:]:
+        assert workshop.bring(delivery) == 202
+    inbox.apply_deliveries(workshop.fleet)
+    waits = {row["why"] for row in workshop.inbox() if row["applied_at"] is None}
+    assert waits and all(why.startswith("no task works on") and why.endswith("yet") for why in waits)
+    for delivery in workshop.forge.deliveries[:made]:
+        assert workshop.bring(delivery) == 202
+    workshop.work()
+    clock.pass_(201)
+    workshop.work()
+    assert workshop.task(number).state is State.COMPLETED
+    assert [row for row in workshop.inbox() if row["applied_at"] is None] == []
+
+
+def test_and_not_for_ever(workshop: Workshop, clock: FakeClock) -> None:
+    workshop.forge.commit(WIDGETS, "alice", "task/99-of-somebody-else", {"total.py": "1"}, "Write")
+    workshop.carry()
+    for _ in range(4):
+        inbox.apply_deliveries(workshop.fleet)
+        clock.pass_(201)
+    assert {row["result"] for row in workshop.inbox() if row["event"] == "push"} == {"ignored"}
+    assert max(row["tries"] for row in workshop.inbox()) <= 4

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.domain import speech
 from app.domain.task import State
 from tests import builders
 from tests.conftest import FakeClock
@@ -45,6 +46,7 @@ def test_a_push_makes_the_pull_request_and_a_round_moves_it(agit: Workshop, cloc
     pull = agit.people["alice"].get(f"{REPO}/pulls/{task.pr_number}").json()
     assert (task.state, pull["flow"], pull["head"]["label"]) == (State.REVIEW_PENDING, 1, f"fleet/{task.branch}")
     assert pull["title"] == "Fix the total" and pull["body"].startswith(f"Closes #{number}\n")
+    assert speech.marker(task, "pull") in pull["body"], "the forge knew one line of it, we put the whole there"
     assert [one["name"] for one in agit.people["alice"].get(f"{REPO}/branches").json()] == ["main"]
     agit.review(task.pr_number or 0)
     agit.hear()
