@@ -26,9 +26,7 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
     pull, head = topic or _branch_pull(fleet, forge, task, name, base, debt, checked, pushed)
     forbidden.keep_off(fleet, forge, name, task, pull)
-    _put_title_right(forge, name, pull, checked)
-    if topic and pull.author.id == forge.bot().id and speech.marker(task, "pull") not in pull.body:
-        forge.describe(name, pull.number, _body(fleet, task, checked))
+    _put_right(fleet, forge, name, task, pull, checked)
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
     review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
     fleet.nudge.soon()
@@ -41,7 +39,7 @@ def checked(fleet: Fleet, task: Task) -> None:
     forge, name, _base = repository_of(fleet, task)
     pull = forge.pull(name, task.pr_number)
     if pull and pull.open:
-        _put_title_right(forge, name, pull, True)
+        _put_right(fleet, forge, name, task, pull, True)
 
 
 def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
@@ -55,7 +53,7 @@ def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
     pull = forge.pull(name, task.pr_number)
     if pull is None or not pull.open:
         return
-    _put_title_right(forge, name, pull, is_checked(brief, runs))
+    _put_right(fleet, forge, name, task, pull, is_checked(brief, runs))
     reviewers = (brief["settings"] or {}).get("reviewers") or []
     others = [login for login in reviewers if login.lower() != pull.author.login.lower()]
     if others:
@@ -130,8 +128,13 @@ def is_checked(brief: Row, runs: list[dict[str, Any]]) -> bool:
     return not brief["validation"] or bool(newest.get("validation") or newest.get("checks"))
 
 
-def _put_title_right(forge: Forge, name: str, pull: Pull, checked: bool) -> None:
-    """A pull request of ours is work in progress until its validation passed. What others call theirs is theirs."""
+def _put_right(fleet: Fleet, forge: Forge, name: str, task: Task, pull: Pull, checked: bool) -> None:
+    """A pull request of ours is work in progress until its validation passed, and one that a push made has said of
+    itself what fits on a line. What others call theirs is theirs."""
+    if pull.author.id != forge.bot().id:
+        return
     wanted = speech.pull_title(pull.title, checked)
-    if pull.author.id == forge.bot().id and checked == pull.draft and wanted != pull.title:
+    if checked == pull.draft and wanted != pull.title:
         forge.retitle(name, pull.number, wanted)
+    if pull.flow and speech.marker(task, "pull") not in pull.body:
+        forge.describe(name, pull.number, _body(fleet, task, checked))

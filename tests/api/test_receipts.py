@@ -363,7 +363,8 @@ class TestPushedForReview:
         done = agit.task(number)
         assert (done.state, done.pr_number, done.head) == (State.REVIEW_PENDING, pull, sha)
         body = agit.people["alice"].get(f"/repos/{WIDGETS}/pulls/{pull}").json()["body"]
-        assert body.startswith(f"Closes #{number}\n")
+        assert body.startswith(f"Closes #{number}")
+        assert ("kind=pull" in body) == (by == "fleet"), "the words of others stay as they are"
         agit.merge(pull)
         agit.hear()
         assert agit.task(number).state is State.COMPLETED

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.forgejo.payloads import Hint, Unreadable, read
+from tests.conftest import FakeClock
 from tests.workshop import Workshop, signed
 
 PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"
@@ -96,15 +97,17 @@ def test_whatever_is_made_of_it_is_a_hint_or_a_sentence(name: str) -> None:
             assert found is not None and 0 < found.repository_id < 2**63
 
 
-def test_brought_to_the_door_it_is_never_an_error_and_never_has_an_effect(workshop: Workshop) -> None:
+def test_brought_to_the_door_it_is_never_an_error_and_never_has_an_effect(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.running()
     before = workshop.task(number)
     for at, name in enumerate(sorted(SAMPLES) * 2):
         for body in mutations(f"{name}", 1 + at // len(SAMPLES)):
             headers = signed(body, SAMPLES[name], f"mutated-{at}-{hash(body)}")
             assert workshop.client.post("/webhooks/forgejo", data=body, headers=headers).status_code == 202
-    while workshop.work():
-        pass
+    for _ in range(4):
+        while workshop.work():
+            pass
+        clock.pass_(300)
     assert {row["result"] for row in workshop.inbox()} <= {"applied", "ignored", "refused"}
     assert not any("broke" in (row["why"] or "") for row in workshop.inbox())
     assert workshop.tasks() == [before]

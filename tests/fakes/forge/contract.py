@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .state import Json
 
 DESCRIPTION = Path(__file__).parents[2] / "fixtures" / "forgejo" / "swagger-subset.json"
 ANYWHERE = {307, 401, 403, 404, 422, 423}  # every call may be refused, or sent to a new name, described or not
+EVERYWHERE = {"token"}  # in the query of every call
 NOT_DESCRIBED = {"User": {"username"}}  # Forgejo adds it when it writes the JSON
 
 
@@ -26,15 +28,18 @@ class Contract:
         path = request.path.removeprefix("/api/v1").replace("\x1f", "%2F")
         if request.path.startswith("/api/v1/"):
             body = response.get_json(silent=True) if response.is_json else None
-            self.check(request.method, path, request.get_json(silent=True), response.status_code, body)
+            self.check(request.method, path, request.get_json(silent=True), response.status_code, body, request.args)
         return response
 
-    def check(self, method: str, path: str, asked: Any, status: int, answered: Any) -> None:
+    def check(self, method: str, path: str, asked: Any, status: int, answered: Any, query: Iterable[str] = ()) -> None:
         call = self.find(method.lower(), path)
         here = f"{method} {path}"
         if call is None:
             self.violations.append(f"{here}: Forgejo has no such call, or it is not in the description kept here")
             return
+        known = {one["name"] for one in call.get("parameters", []) if one["in"] == "query"}
+        for name in set(query) - known - EVERYWHERE:
+            self.violations.append(f"{here} asks: no parameter {name}")
         for parameter in call.get("parameters", []):
             if parameter["in"] == "body" and asked is not None:
                 self.compare(parameter["schema"], asked, f"{here} asks")
