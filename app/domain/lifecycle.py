@@ -342,7 +342,7 @@ _CREATED, _ASSIGNED = frozenset({State.CREATED}), frozenset({State.ASSIGNED})
 _RUNNING, _REVIEW = frozenset({State.RUNNING}), frozenset({State.REVIEW_PENDING})
 _PARKED, _LOST = frozenset({State.PARKED}), frozenset({State.AGENT_LOST})
 _CANCELLED, _COMPLETED = frozenset({State.CANCELLED}), frozenset({State.COMPLETED})
-_FAILED_OR_CANCELLED = frozenset({State.FAILED, State.CANCELLED})
+_FAILED, _FAILED_OR_CANCELLED = frozenset({State.FAILED}), frozenset({State.FAILED, State.CANCELLED})
 _ENDED = frozenset({State.FAILED, State.AGENT_LOST, State.CANCELLED})
 _ALL, _WAITING = frozenset(State), frozenset({State.CREATED, State.PARKED})
 _BEGIN = (Debt.LABEL, Debt.ASSIGN)
@@ -403,6 +403,7 @@ MOVES: tuple[Move, ...] = (
     Move(_ALL - _COMPLETED, What.ISSUE_EDITED, None, None, (Debt.NOTE,), (as_it_was,)),
     Move(_ALL - _COMPLETED, What.TEXT_ACCEPTED, None, None, (Debt.COMMENT,), (as_it_was,)),
     Move(_WAITING, What.REROUTED, None, None, (), (by_its_labels, as_it_was)),
+    Move(_FAILED, What.ISSUE_WANTED, State.CREATED, None, (Debt.STOP, *_TELL), (afresh, ready)),
     Move(_CANCELLED, What.ISSUE_WANTED, State.CREATED, was_ended_by_the_forge,
          (Debt.STOP, *_TELL), (afresh, ready)),
     Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, *_TELL), (afresh, ready)),

@@ -48,8 +48,10 @@ def _look_elsewhere(fleet: Fleet, forge: Forge, full_name: str, repository_id: i
 def _follow(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
     """Hear what became of the issue. A merge is looked for first, since it closes the issue too."""
     if issue.open and _is_wanted(forge, full_name, issue):
-        if task.state is State.CANCELLED:
-            return _bring_back(fleet, forge, full_name, task, issue)
+        if task.state in (State.CANCELLED, State.FAILED) and (
+            said := _bring_back(fleet, forge, full_name, task, issue)
+        ):
+            return said
         _reroute(fleet, forge, full_name, task, issue)
         return texts.heed_edit(fleet, forge, full_name, task, issue)
     if task.branch:
@@ -67,14 +69,16 @@ def _gone(fleet: Fleet, forge: Forge, full_name: str, task: Task | None) -> str 
     return _hear(fleet, task, Fact(What.ISSUE_CLOSED, {"deleted": True}))
 
 
-def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
+def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str | None:
     """Whoever wants it again, wants it as it reads now: who put the label there anew, else who opened it again. Its
-    author may do that without any right to write, and change it before."""
+    author may do that without any right to write, and change it before. None where nobody wants again what failed."""
     asker = _asker(forge, full_name, issue)
     with fleet.engine.begin() as conn:
         accepted = views.brief(conn, task.id)["accepted_entry"] or 0
     if asker and asker.entry > accepted:
         may = rights.may_ask(fleet, forge, full_name, issue, asker)
+    elif task.state is State.FAILED:
+        return None
     else:
         asker = forge.who_reopened(full_name, issue.number)
         may = bool(
@@ -82,7 +86,8 @@ def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: I
         )
     if not may:
         return f"{task.task_id}: whoever wants it again may not write to {full_name}"
-    heard = review.hear(fleet, task, Fact(What.ISSUE_WANTED))
+    once = f"wanted {asker.entry}" if asker and task.state is State.FAILED else None
+    heard = review.hear(fleet, task, Fact(What.ISSUE_WANTED, key=once))
     if heard.state is State.CREATED and heard.version > task.version:
         texts.take(fleet, forge, full_name, task, issue, asker)
     fleet.nudge.soon()

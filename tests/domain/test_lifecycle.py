@@ -58,7 +58,7 @@ conflicted          .    .    .    R    .    .    .    .    .
 issue_edited        C    A    R    V    P    .    F    L    X
 text_accepted       C    A    R    V    P    .    F    L    X
 rerouted            C    .    .    .    P    .    .    .    .
-issue_wanted        .    .    .    .    .    .    .    .    C.
+issue_wanted        .    .    .    .    .    .    C    .    C.
 issue_closed        X    X    X    X    X    .    .    X    .
 label_removed       X    X    X    X    X    .    .    X    .
 cancel              X    X    X    X    X    .    .    X    .

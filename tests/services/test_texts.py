@@ -184,3 +184,24 @@ def test_an_allowed_change_beside_forbidden_paths_is_offered_without_the_mark(wo
     workshop.forge.commit(WIDGETS, "alice", "main", {".fleet.toml": 'forbidden_paths = ["docs"]'}, "Say how")
     _, pull = workshop.in_review()
     assert workshop.people["alice"].get(f"/repos/{WIDGETS}/pulls/{pull}").json()["title"] == "Fix the total"
+
+
+def test_what_failed_comes_back_when_it_is_labelled_again_and_by_nothing_else(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.finish(number, None, "I did nothing.")
+    workshop.hear()
+    workshop.reconcile()
+    assert workshop.task(number).state is State.FAILED
+    workshop.label(number, "status:blocked")
+    workshop.hear()
+    assert workshop.task(number).state is State.FAILED
+    workshop.edit(number, body="It is off by two.")
+    workshop.label(number, "status:blocked", "agent:python")
+    workshop.hear()
+    task = workshop.task(number)
+    assert (task.state, task.run, workshop.shown(number)["requirements"]) == (State.ASSIGNED, 2, "It is off by two.")
+    workshop.start(number)
+    workshop.finish(number, None, "And nothing again.")
+    workshop.hear()
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.FAILED, 2), "once for each label"
