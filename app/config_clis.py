@@ -154,28 +154,63 @@ def price_file() -> Mapping[str, Any]:
 
 
 def price_the_clis(declared: Mapping[str, Any]) -> None:
-    """Give each CLI that names a model the model's price, where one is known: fleet.toml's, else the dated table's."""
+    """Give each CLI that names a model the model's price, and so each change of one by a repository or a host:
+    fleet.toml's, else the dated table's. Where none is known, an empty one takes the place of the other model's."""
     known = price_file()["models"] | declared["prices"]
-    for cli in declared["clis"].values():
-        price = known.get(cli.get("model"))
-        if price:
-            cli["price"] = {"cached": price["input"], **price, "as_of": str(price.get("as_of", "fleet.toml"))}
+    changes = [cli for place in (*declared["repositories"], *declared["hosts"]) for cli in place["clis"].values()]
+    for cli in (*declared["clis"].values(), *changes):
+        if cli.get("model"):
+            cli["price"] = whole_price(known.get(cli["model"]))
+
+
+def whole_price(price: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A price with all that it leaves open; empty where there is none."""
+    return {"cached": price["input"], **price, "as_of": str(price.get("as_of", "fleet.toml"))} if price else {}
 
 
 def faults(declared: Mapping[str, Any]) -> list[str]:
     """What cannot hold: a cap in dollars on a CLI whose dollars nobody knows, a chain that leads back to itself."""
     return [
-        f"repositories: {rule['name']} has a budget in dollars, and nobody knows what the CLI {cli!r} costs: name its "
-        f"model in [clis.{cli}] and the model's price in [prices], or set reports_cost where it tells dollars itself"
+        f"repositories: {rule['name']} {fault}"
         for rule in declared["repositories"]
-        if any("dollars" in amount for amount in (rule.get("budget") or {}).values())
+        if caps_dollars(rule["budget"])
         for cli in sorted(_clis_of(rule, declared))
-        if not _is_priced(cli, declared["clis"].get(cli, {}))
+        for fault in _unpriced(cli, rule, declared)
     ] + [
         f"clis: the failover of {name!r} names {name!r} itself"
         for name, cli in declared["clis"].items()
         if name in (cli.get("failover") or [])
     ]
+
+
+def caps_dollars(budget: Mapping[str, Any] | None) -> bool:
+    return any("dollars" in amount for amount in (budget or {}).values())
+
+
+def no_price(name: str, *said: Mapping[str, Any] | None) -> str | None:
+    """Why a cap in dollars cannot be kept on a CLI of which this is `said`, by its declaration first, by a rule and a
+    host after it; None where its dollars are known."""
+    told: dict[str, Any] = {key: value for one in said for key, value in (one or {}).items()}
+    base, model = (said[0] or {}) if said else {}, told.get("model")
+    preset = base.get("preset") or ("" if base.get("argv") else name)
+    if told.get("price") or told.get("reports_cost") or preset in price_file()["reports"]:
+        return None
+    named = f"what the model {model!r} of the CLI {name!r} costs" if model else f"what the CLI {name!r} costs"
+    mend = f'give its price in [prices."{model}"]' if model else (
+        f"name its model in [clis.{name}] and the model's price in [prices]"
+    )  # fmt: skip
+    return (
+        f"has a budget in dollars, and nobody knows {named}: {mend}, or set reports_cost in [clis.{name}] where it "
+        "tells dollars itself"
+    )
+
+
+def _unpriced(cli: str, rule: Mapping[str, Any], declared: Mapping[str, Any]) -> list[str]:
+    """Why the rule's dollars cannot be kept with a CLI, on each host that may run it, each reason once."""
+    said = (declared["clis"].get(cli), rule["clis"].get(cli))
+    hosts = [host for host in declared["hosts"] if cli in {slots["agent_type"] for slots in host["agents"]}]
+    changes = [host["clis"].get(cli) for host in hosts] or [None]
+    return list(dict.fromkeys(why for change in changes if (why := no_price(cli, *said, change))))
 
 
 def _clis_of(rule: Mapping[str, Any], declared: Mapping[str, Any]) -> set[str]:
@@ -186,8 +221,3 @@ def _clis_of(rule: Mapping[str, Any], declared: Mapping[str, Any]) -> set[str]:
         found |= new
         new = {other for name in new for other in declared["clis"].get(name, {}).get("failover") or []} - found
     return found
-
-
-def _is_priced(name: str, cli: Mapping[str, Any]) -> bool:
-    base = cli.get("preset") or ("" if cli.get("argv") else name)
-    return bool(cli.get("price") or cli.get("reports_cost") or base in price_file()["reports"])

@@ -302,6 +302,28 @@ class TestClisAndBudgets:
         (said,) = faults_of(tmp_path, toml.replace('cli = "mine"\n', ""))
         assert "[clis.three]" in said
 
+    def test_a_budget_in_dollars_needs_the_price_of_each_model_that_a_repository_or_a_host_chooses(
+        self, tmp_path: Path
+    ) -> None:
+        toml = self.RULE + 'budget = { task = { dollars = 5.0 } }\nclis = { mine = { model = "m" } }\n'
+        toml += '[clis.mine]\npreset = "codex"\nmodel = "gpt-5"\n'
+        (said,) = faults_of(tmp_path, toml)
+        assert "the model 'm' of the CLI 'mine'" in said and '[prices."m"]' in said
+        host = HOST.replace('"codex"', '"mine"') + 'clis = { mine = { model = "h" } }\n'
+        (said,) = faults_of(tmp_path, toml + host)
+        assert "the model 'h'" in said, "what the host says counts last"
+        assert declared(tmp_path, toml + host + "[prices.h]\ninput = 1.0\noutput = 2.0\n")
+        (said,) = faults_of(tmp_path, toml.replace('preset = "codex"', 'argv = ["x"]') + host.replace('"h"', '"x/y"'))
+        assert "'x/y'" in said
+        assert declared(tmp_path, toml.replace('"codex"', '"claude"') + host), "it tells its dollars itself"
+
+    def test_a_model_that_is_chosen_for_a_repository_or_a_host_has_its_own_price(self, tmp_path: Path) -> None:
+        toml = self.RULE + 'clis = { mine = { model = "gpt-5-mini" }, codex = { model = "m" } }\n' + HOST
+        fleet = declared(tmp_path, toml + 'clis = { codex = { model = "gpt-5" }, mine = { timeout_secs = 9 } }\n[clis.mine]\nargv = ["x"]\n')  # fmt: skip
+        (rule,), (host,) = fleet["repositories"], fleet["hosts"]
+        assert (rule["clis"]["mine"]["price"]["input"], rule["clis"]["codex"]["price"]) == (0.25, {})
+        assert host["clis"]["codex"]["price"]["input"] == 1.25 and "price" not in host["clis"]["mine"]
+
     def test_a_price_goes_with_its_day(self, tmp_path: Path) -> None:
         clis = declared(
             tmp_path,

@@ -12,6 +12,7 @@ import structlog
 
 from app.domain.run import Outcome, Usage, Verdict
 from app.ports import Fleet
+from app.services import budgets
 from app.services import quota as limits
 from app.store import logs, places, quota, runs
 from app.store.engine import unhurried
@@ -91,12 +92,12 @@ def forget(run_id: int) -> None:
 
 def _keep_to_budget(fleet: Fleet, run: Row) -> None:
     """TERM, and KILL what is left a moment later: so soon that a look a second keeps to 5 s in all."""
-    spent = limits.over_budget(fleet, run)
+    spent = budgets.over_budget(fleet, run)
     if spent is None:
         return
     with fleet.engine.begin() as conn:
         host = places.host(conn, run["host_id"])
-    limits.shall_end(fleet, run, spent)
+    budgets.shall_end(fleet, run, spent)
     if host is not None:
         request = command.about(fleet, host, run["name"]) | {"grace_secs": BUDGET_GRACE_SECS}
         answer = reach.ask(host, "cancel", request)
@@ -120,9 +121,9 @@ def _ear(fleet: Fleet, run: Row) -> _Ear:
 def _new_ear(fleet: Fleet, run: Row) -> _Ear:
     cli = run["agent_type"] or ""
     with fleet.engine.begin() as conn:
-        declared, before = places.cli(conn, cli), quota.session_usage(conn, run)
+        (declared, changes), before = budgets.said_of(conn, run), quota.session_usage(conn, run)
     known = (declared or {}).get("argv") or (declared or {}).get("preset") or shelf.preset(cli)
-    template = shelf.template_of(cli, declared) if known else shelf.DEFAULTS
+    template = shelf.template_of(cli, declared, changes) if known else shelf.DEFAULTS
     used = Usage(**before) if before else Usage()
     setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
     return _Ear(shelf.reader(template["parser"], setting), template)

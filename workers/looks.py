@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from app.ports import Fleet
-from app.services import quota, report
+from app.services import budgets, report
 from app.store import looks, places, runs
 from app.store.logs import Piece
 from app.store.looks import Answered
@@ -74,7 +74,7 @@ def _taken(fleet: Fleet, crew: Crew) -> list[Visit]:
         if not taken:
             return []
         hosts, ours = places.hosts_named(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at)
-        budgeted = quota.budgets_there_are(conn)
+        budgeted = budgets.there_are(conn)
     return [Visit(name, hosts.get(name), ours[name], failing, budgeted) for name, failing in taken.items()]
 
 

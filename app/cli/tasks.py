@@ -11,7 +11,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.domain.quota import Amount
 from app.ports import Fleet
-from app.services import ask, assign, intake, quota
+from app.services import ask, assign, budgets, intake
 from app.services.replay import differences
 from app.store import tasks, views
 
@@ -128,7 +128,7 @@ def raise_(task_id: str, tokens: float, dollars: float, minutes: float, json_: b
     more = Amount(tokens, dollars, minutes)
     if more == Amount():
         raise Refused(Kind.INVALID, "Say how much more: --tokens, --dollars or --minutes.")
-    _answer(quota.raise_budget(_fleet(), task_id, more).task_id, json_)
+    _answer(budgets.raise_budget(_fleet(), task_id, more).task_id, json_)
 
 
 @click.command()

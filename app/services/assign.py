@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain import matching
+from app.domain import matching, speech
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
@@ -107,11 +107,12 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
 
 
 def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
-    """For a task that is not waiting for a place: where it is, and why it was placed there."""
+    """For a task that is not waiting for a place: where it is, why it was placed there, and why it does not go on."""
     placed = views.newest_event(conn, task.id, (What.PLACED,)) if task.host_id else None
     chosen: dict[str, Any] = placed["detail"] if placed else {}
     return {
         "reason": task.reason,
+        "why": views.newest_why(conn, task.id, speech.why_name(task)),
         "host": task.host_id,
         "waits_until": views.moment(task.due_at),
         "sentence": chosen.get("because") and f"on {task.host_id}: {chosen['because']}",

@@ -1,4 +1,4 @@
-"""Keeps to limits: a credential that met one, or was refused, is closed for every task; and to budgets of ours."""
+"""Keeps to limits of others: a credential that met one, or was refused, is closed for every task."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,11 +12,12 @@ from sqlalchemy import Connection
 from app.domain.errors import Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Host, Slots
-from app.domain.quota import Amount, Spent, spent_out
+from app.domain.quota import Spent
 from app.domain.run import Outcome, Verdict
 from app.domain.task import Task
 from app.domain.taxonomy import REFUSALS
 from app.ports import Fleet
+from app.services import budgets
 from app.store import places, quota, runs, tasks, views
 from app.store.tables import Row
 
@@ -152,7 +153,8 @@ def credential_of(conn: Connection, run: Row) -> str:
 
 
 def held_back(fleet: Fleet, run: Row) -> Spent | None:
-    """Why a run that is about to be started is not: its credential was closed meanwhile, or its budget is used up."""
+    """Why a run that is about to be started is not: its credential was closed meanwhile, its budget is used up, or
+    nobody could tell when that will be."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         name = credential_of(conn, run)
@@ -160,40 +162,7 @@ def held_back(fleet: Fleet, run: Row) -> Spent | None:
         shut = [row for row in quota.all_credentials(conn) if row["name"] in mine and (row["closed_until"] or at) > at]
     for row in shut:
         return Spent(_why(row), row["closed_until"], "auth" if row["refused"] else "limit")
-    return over_budget(fleet, run)
-
-
-def over_budget(fleet: Fleet, run: Row) -> Spent | None:
-    """The budget that a run, its task or its repository has used up, or None."""
-    at = fleet.clock()
-    with fleet.engine.begin() as conn:
-        task = tasks.load(conn, run["task_pk"])
-        rule = _rule(conn, task)
-        if not rule or not rule["budget"]:
-            return None
-        extra = quota.allowance(conn, task.id)
-        return spent_out(rule["budget"], quota.used(conn, task, run["id"], at), extra, at)
-
-
-def budgets_there_are(conn: Connection) -> bool:
-    return quota.any_budget(conn)
-
-
-def shall_end(fleet: Fleet, run: Row, spent: Spent) -> None:
-    """Write down why a run is about to be ended, so that its end is understood whoever hears of it."""
-    why = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
-    with fleet.engine.begin() as conn:
-        quota.stop_for(conn, run["id"], why)
-
-
-def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:
-    """A person allows a task to use more; one that is parked for its budget goes on. Raises Refused."""
-    with fleet.engine.begin() as conn:
-        task = tasks.find(conn, task_id)
-        quota.allow(conn, task.id, more)
-        task = tasks.record(conn, task.id, Fact(What.RAISED, vars(more)), fleet.clock())
-    fleet.nudge.soon()
-    return task
+    return budgets.over_budget(fleet, run) or budgets.unpriced(fleet, run)
 
 
 def reopen(fleet: Fleet, name: str) -> bool:
@@ -228,13 +197,8 @@ def switched_off(conn: Connection) -> list[str]:
 
 def off(conn: Connection, task: Task) -> str | None:
     """Why no run of a task is started though there is room, if its repository is switched off."""
-    rule = _rule(conn, task)
+    rule = places.rule_of(conn, task.forge, task.repository_id)
     return "its repository is switched off: enabled = false in fleet.toml" if rule and not rule["enabled"] else None
-
-
-def _rule(conn: Connection, task: Task) -> Row | None:
-    row = places.repository(conn, task.forge, task.repository_id) if task.forge and task.repository_id else None
-    return places.rule_for(conn, task.forge or "", row["full_name"]) if row else None
 
 
 def limits(conn: Connection) -> list[dict[str, Any]]:

@@ -60,9 +60,9 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         if host is None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
         brief, cli = views.brief(conn, task.id), run["agent_type"]
-        template = places.cli(conn, cli)
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
         rule = places.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
+        template, overrides = places.said_of(conn, cli, rule, host)
         session, text, fresh = _what_to_say(conn, task, run, brief)
         runs.keep_session(conn, run["id"], session)
     return Order(
@@ -80,7 +80,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         delivery=_delivery(task, run, brief, rule) if repository else None,
         fresh_prompt=fresh,
         hooks=_hooks(rule, brief),
-        overrides=tuple(places.overrides(cli, rule, host)),
+        overrides=tuple(overrides),
     )
 
 

@@ -141,6 +141,12 @@ def rule_for(conn: Connection, forge: str, full_name: str) -> Row | None:
     return first_rule(found, forge, full_name)
 
 
+def rule_of(conn: Connection, forge: str | None, repository_id: int | None) -> Row | None:
+    """The rule for a repository under the name that it has now."""
+    row = repository(conn, forge, repository_id) if forge and repository_id else None
+    return rule_for(conn, forge or "", row["full_name"]) if row else None
+
+
 def first_rule(found: Iterable[Row], forge: str, full_name: str) -> Row | None:
     """Of these rules, in their order, the first that fits the repository."""
     fits = (rule for rule in found if rule["forge"] == forge and fnmatchcase(full_name.lower(), rule["name"].lower()))
@@ -165,6 +171,13 @@ def clis_on(conn: Connection, host_id: str) -> dict[str, dict[str, Any] | None]:
 def all_clis(conn: Connection) -> list[Row]:
     """Every CLI that a user declared, with its template."""
     return list(conn.execute(sa.select(clis).order_by(clis.c.name)).mappings())
+
+
+def said_of(
+    conn: Connection, cli_name: str, rule: Row | None, host_row: Row | None
+) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
+    """How a CLI is declared, and what is changed about that where it runs: from these the template of a run is made."""
+    return cli(conn, cli_name), overrides(cli_name, rule, host_row)
 
 
 def overrides(cli_name: str, rule: Row | None, host_row: Row | None) -> list[Mapping[str, Any]]:

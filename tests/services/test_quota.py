@@ -9,11 +9,11 @@ import pytest
 from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.place import Fitness
-from app.domain.quota import Amount
+from app.domain.quota import Amount, Spent
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.task import State, Task
 from app.ports import Fleet
-from app.services import assign, lease, quota, report, rescue, start
+from app.services import assign, budgets, lease, quota, report, rescue, start
 from app.store import agents, places, runs, tasks, views
 from app.store import quota as rows
 from app.store.tables import Row
@@ -363,38 +363,38 @@ class TestABudget:
     def test_in_tokens_is_judged_while_the_run_goes(self, fleet: Fleet, going: Any) -> None:
         _, run = going(run={"tokens": 1000})
         self.use(fleet, run, input_tokens=900, output_tokens=99, cost_usd=None)
-        assert quota.over_budget(fleet, run) is None
+        assert budgets.over_budget(fleet, run) is None
         self.use(fleet, run, input_tokens=900, output_tokens=100)
-        assert "1,000 tokens" in (quota.over_budget(fleet, run) or pytest.fail("not spent")).why
+        assert "1,000 tokens" in (budgets.over_budget(fleet, run) or pytest.fail("not spent")).why
 
     @pytest.mark.parametrize("told", ["many", {"usage": 5}, {"usage": {"input_tokens": "9999"}}, [1]])
     def test_counts_no_nonsense(self, fleet: Fleet, going: Any, told: Any) -> None:
         _, run = going(run={"tokens": 1000})
         with fleet.engine.begin() as conn:
             runs.noted(conn, run["id"], None, told)
-        assert quota.over_budget(fleet, run) is None
+        assert budgets.over_budget(fleet, run) is None
 
     def test_in_minutes_needs_no_word_of_the_cli(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
         _, run = going(task={"minutes": 10})
         clock.pass_(599)
-        assert quota.over_budget(fleet, run) is None
+        assert budgets.over_budget(fleet, run) is None
         clock.pass_(1)
-        assert quota.over_budget(fleet, run) is not None
+        assert budgets.over_budget(fleet, run) is not None
 
     def test_that_is_used_up_parks_the_task_until_it_is_raised(self, fleet: Fleet, going: Any) -> None:
         task, run = going(run={"dollars": 1.0})
         self.use(fleet, run, cost_usd=1.5)
-        spent = quota.over_budget(fleet, run)
+        spent = budgets.over_budget(fleet, run)
         assert spent
-        quota.shall_end(fleet, run, spent)
+        budgets.shall_end(fleet, run, spent)
         killed = Outcome(Verdict.KILLED, session_id="s-1", failure="killed", usage=Usage(cost_usd=1.5))
         report.ended(fleet, run, {"end": "cancelled", "step": "agent", "exit_code": 143}, killed)
         parked, _ = newest(fleet, task)
         assert (parked.state, parked.reason, parked.due_at, parked.retry_count) == (State.PARKED, "budget", None, 0)
-        raised = quota.raise_budget(fleet, task.task_id, Amount(dollars=2))
+        raised = budgets.raise_budget(fleet, task.task_id, Amount(dollars=2))
         assert (raised.state, raised.ready) == (State.CREATED, True)
         assert assign.place_waiting(fleet) == 1
-        assert quota.over_budget(fleet, newest(fleet, task)[1]) is None
+        assert budgets.over_budget(fleet, newest(fleet, task)[1]) is None
 
     def test_of_a_task_counts_its_runs_together(self, fleet: Fleet, going: Any) -> None:
         task, run = going(task={"tokens": 1000})
@@ -408,7 +408,7 @@ class TestABudget:
             tasks.record(conn, task.id, Fact(What.RETRY), fleet.clock())
         assign.place_waiting(fleet)
         again = newest(fleet, task)[1]
-        spent = quota.over_budget(fleet, again)
+        spent = budgets.over_budget(fleet, again)
         assert spent and "the task's budget" in spent.why
         report.parked(fleet, again, spent)
         assert newest(fleet, task)[0].reason == "budget"
@@ -416,29 +416,62 @@ class TestABudget:
     def test_of_a_day_lets_the_task_go_on_tomorrow(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
         task, run = going(day={"tokens": 1000})
         self.use(fleet, run, input_tokens=2000)
-        spent = quota.over_budget(fleet, run)
+        spent = budgets.over_budget(fleet, run)
         assert spent and spent.until
-        quota.shall_end(fleet, run, spent)
+        budgets.shall_end(fleet, run, spent)
         report.ended(fleet, run, {"end": "cancelled", "step": "agent"}, Outcome(Verdict.KILLED, usage=Usage(2000)))
         assert newest(fleet, task)[0].due_at == spent.until
         clock.pass_(86400)
         rescue.rescue(fleet)
         assign.place_waiting(fleet)
-        assert quota.over_budget(fleet, newest(fleet, task)[1]) is None
+        assert budgets.over_budget(fleet, newest(fleet, task)[1]) is None
 
     def test_that_ran_out_at_the_very_end_takes_nothing_back(self, fleet: Fleet, going: Any) -> None:
         task, run = going(run={"tokens": 10})
         self.use(fleet, run, input_tokens=20)
-        quota.shall_end(fleet, run, quota.over_budget(fleet, run) or pytest.fail("not spent"))
+        budgets.shall_end(fleet, run, budgets.over_budget(fleet, run) or pytest.fail("not spent"))
         report.ended(fleet, run, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
         assert newest(fleet, task)[0].state is State.RUNNING
 
     def test_what_was_raised_adds_up(self, fleet: Fleet, going: Any) -> None:
         task, _ = going(run={"tokens": 10})
         for _ in range(2):
-            quota.raise_budget(fleet, task.task_id, Amount(tokens=5, minutes=1))
+            budgets.raise_budget(fleet, task.task_id, Amount(tokens=5, minutes=1))
         with fleet.engine.begin() as conn:
             assert rows.allowance(conn, task.id) == Amount(10, 0, 2)
+
+
+class TestACapInDollars:
+    """What .fleet.toml chose was not known to `fleet apply`."""
+
+    def held(self, fleet: Fleet, **declared: Any) -> tuple[Task, Spent | None]:
+        (task,) = begin(fleet, 1, **with_budget(day={"dollars": 5}) | declared)
+        assign.place_waiting(fleet)
+        _, run = newest(fleet, task)
+        held = quota.held_back(fleet, run)
+        if held:
+            report.parked(fleet, run, held)
+        return newest(fleet, task)[0], held
+
+    def test_parks_what_nobody_knows_the_price_of_before_it_is_started_and_says_so(
+        self, fleet: Fleet, clock: FakeClock
+    ) -> None:
+        task, held = self.held(fleet)
+        assert (task.state, task.reason, task.due_at, task.retry_count) == (State.PARKED, "budget", None, 0)
+        with fleet.engine.begin() as conn:
+            told = assign.why(conn, task, clock())
+        assert held and told["why"] == held.why
+        assert "nobody knows what the CLI 'coder' costs" in held.why and f"retry {task.task_id}" in held.why
+
+    def test_counts_the_model_that_the_host_chose(self, fleet: Fleet) -> None:
+        price = {"input": 1.0, "cached": 1.0, "output": 1.0, "as_of": "today"}
+        clis = {"coder": a_cli(model="cheap", price=price)}
+        assert self.held(fleet, clis=clis)[1] is None
+        _, held = self.held(fleet, clis=clis, hosts=[a_host(clis={"coder": {"model": "dear", "price": {}}})])
+        assert held and "the model 'dear'" in held.why
+
+    def test_is_kept_by_one_that_tells_its_dollars_itself(self, fleet: Fleet) -> None:
+        assert self.held(fleet, clis={"coder": a_cli(reports_cost=True)})[1] is None
 
 
 class TestASession:

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.domain.quota import Amount
 from app.domain.task import State
-from app.services import quota
+from app.services import budgets
 from tests.builders import a_host
 from tests.conftest import FakeClock
 from tests.fakes.forge import FakeForge
@@ -53,7 +53,7 @@ def test_in_tokens_ends_even_one_that_hears_no_term(
     assert 2000 <= said <= 2000 + 7 * EACH * A_SECOND  # within 5 s and what a busy machine takes, by the talker's clock
     assert shop.run(number)["result"]["signal"] == 9
     at.until(lambda: "Paused: budget" in " ".join(shop.comments(number)), "the issue says so")
-    quota.raise_budget(shop.fleet, task.task_id, Amount(tokens=50_000))
+    budgets.raise_budget(shop.fleet, task.task_id, Amount(tokens=50_000))
     second = at.until_state(number, State.REVIEW_PENDING, run=2)
     assert (second["session"], second["verdict"]) == ("s-1", "succeeded")
     assert "done.txt" in at.files(number)

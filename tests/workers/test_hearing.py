@@ -8,9 +8,9 @@ import pytest
 from app.domain.run import Usage, Verdict
 from app.ports import Fleet
 from app.services import assign, report, rescue
-from app.store import runs
+from app.store import places, runs
 from app.store.tables import Row
-from tests.builders import a_host, a_stored_task, apply
+from tests.builders import a_host, a_stored_task, apply, declared
 from tests.conftest import FakeClock
 from workers import hearing
 from workers.clis import shelf
@@ -74,6 +74,27 @@ def test_another_process_catches_up_from_the_log(fleet: Fleet, run: Row) -> None
     outcome = hearing.outcome(fleet, run, ENDED)
     assert outcome.verdict is Verdict.SUCCEEDED and outcome.usage.input_tokens == 1200
     assert outcome.cost_source == "the price of gpt-5, 2025-11-01"
+
+
+def test_dollars_are_those_of_the_model_that_the_repository_and_the_host_chose(fleet: Fleet, run: Row) -> None:
+    dear = {"model": "gpt-6", "price": {**CODEX["price"], "input": 100.0}}  # type: ignore[dict-item]
+    with fleet.engine.begin() as conn:
+        rule = declared()["repositories"][0] | {"clis": {"coder": {"model": "m", "price": {}}}}
+        apply(conn, hosts=[a_host(clis={"coder": dear})], repositories=[rule], clis={"coder": CODEX})
+    print_(fleet, run, sample("codex-say.jsonl"), 0)
+    hearing.listen(fleet, run)
+    assert now(fleet, run)["progress"]["usage"]["cost_usd"] == pytest.approx(0.04082)
+    outcome = hearing.outcome(fleet, run, ENDED)
+    assert outcome.cost_source == "the price of gpt-6, 2025-11-01"
+    with fleet.engine.begin() as conn:
+        places.remember_repository(conn, "main", {
+            "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
+        })  # fmt: skip
+        apply(conn, repositories=[rule], clis={"coder": CODEX})
+    hearing.forget(run["id"])
+    assert hearing.outcome(fleet, run, ENDED).usage.cost_usd is None, (
+        "nobody knows what m costs, and gpt-5 did not work"
+    )
 
 
 def test_the_end_is_read_with_stderr_signal_and_the_hosts_clock(fleet: Fleet, run: Row) -> None:
