@@ -17,6 +17,7 @@ LONGEST_CHAIN = 5
 
 _WORD = validate.Regexp(r"^[^\x00]*$", error="must not hold a NUL")
 _TRAILER = validate.Regexp(r"^[A-Za-z0-9-]+: [^\x00-\x1f]+$", error="must look like Name: value")
+_DAY = re.compile(r"-\d{8}\Z")
 _ONE_LINE = validate.Regexp(r"^[^\x00-\x1f]+$", error="must be one line")
 
 
@@ -156,15 +157,17 @@ def price_file() -> Mapping[str, Any]:
 def price_the_clis(declared: Mapping[str, Any]) -> None:
     """Give each CLI that names a model the model's price, and so each change of one by a repository or a host:
     fleet.toml's, else the dated table's. Where none is known, an empty one takes the place of the other model's."""
-    known = price_file()["models"] | declared["prices"]
     changes = [cli for place in (*declared["repositories"], *declared["hosts"]) for cli in place["clis"].values()]
     for cli in (*declared["clis"].values(), *changes):
         if cli.get("model"):
-            cli["price"] = whole_price(known.get(cli["model"]))
+            cli["price"] = price_of(cli["model"], declared["prices"])
 
 
-def whole_price(price: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A price with all that it leaves open; empty where there is none."""
+def price_of(model: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The price of a model, whole: fleet.toml's `own`, else the dated table's; empty where none is known. CLIs may tell
+    a model's name with the day that it is of."""
+    known = price_file()["models"] | own
+    price = known.get(model) or known.get(_DAY.sub("", model))
     return {"cached": price["input"], **price, "as_of": str(price.get("as_of", "fleet.toml"))} if price else {}
 
 

@@ -62,6 +62,7 @@ def declared(forge_url: str = "https://forge.example.org", **given: Any) -> dict
         "repositories": [{"forge": "main", "name": "acme/*", "cli": None, "max_retries": 2, "task_timeout_secs": 60, "validation": []}],
         "hosts": [a_host()],
         "clis": {},
+        "prices": {},
     } | given  # fmt: skip
 
 

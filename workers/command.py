@@ -1,10 +1,13 @@
 """Makes the supervisor's request out of an order: the CLI's template filled in, no shell anywhere."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
+from types import MappingProxyType
 from typing import Any
 
+from app.config_clis import price_of
 from app.domain.run import Outcome, Usage
 from app.ports import Fleet
 from app.services.start import Order
@@ -16,6 +19,8 @@ from workers.clis.shelf import Template
 
 HEARTBEAT_SECS = 5
 GRACE_SECS = 10
+Prices = Mapping[str, Mapping[str, Any]]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
@@ -96,7 +101,7 @@ def read(
     reader.feed(stdout)
     reader.overhear(noted)
     heard = clean(reader.finish(exit_code))
-    usage, source = priced(heard.usage, template)
+    usage, source = priced(heard.usage, template, reader.progress().by_model)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)
 
 
@@ -132,14 +137,29 @@ def clean_json(value: Any) -> Any:
     )
 
 
-def priced(usage: Usage, template: Template) -> tuple[Usage, str | None]:
-    """With dollars reckoned from the price of the template's model, where the CLI tells none, and who reckoned them."""
-    price, cached = template.get("price"), usage.cached_tokens or 0
-    if usage.cost_usd is not None or not price or usage.input_tokens is None:
+def priced(
+    usage: Usage, template: Template, by_model: Mapping[str, Usage] = NOTHING, own: Prices = NOTHING
+) -> tuple[Usage, str | None]:
+    """With dollars reckoned where the CLI tells none, and who reckoned them: from the prices of the models of which it
+    says that they answered, fleet.toml's `own` first; where one has none or it says nothing, of the template's."""
+    if usage.cost_usd is not None or usage.input_tokens is None:
         return usage, None
-    fresh = max(0, usage.input_tokens - cached)
-    cost = fresh * price["input"] + cached * price["cached"] + (usage.output_tokens or 0) * price["output"]
-    return replace(usage, cost_usd=cost / 1e6), f"the price of {template['model']}, {price['as_of']}"
+    told = {model: price_of(model, own) for model in by_model}
+    if not told or not all(told.values()):
+        told, by_model = {str(template.get("model")): template.get("price") or {}}, {}
+    if not all(told.values()):
+        return usage, None
+    used = by_model if len(told) > 1 else dict.fromkeys(told, usage)
+    cost = sum(_cost(used[model], price) for model, price in told.items())
+    named = " and ".join(f"{model}, {price['as_of']}" for model, price in told.items())
+    return replace(usage, cost_usd=cost / 1e6), f"the price of {named}"
+
+
+def _cost(used: Usage, price: Mapping[str, Any]) -> float:
+    """In millionths of a dollar."""
+    input_, cached = used.input_tokens or 0, used.cached_tokens or 0
+    fresh = max(0, input_ - cached)
+    return float(fresh * price["input"] + cached * price["cached"] + (used.output_tokens or 0) * price["output"])
 
 
 def clean_usage(usage: Usage) -> Usage:

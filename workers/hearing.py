@@ -35,6 +35,7 @@ class _Ear:
 
     parser: Parser
     template: Template
+    prices: command.Prices
     heard: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
     lock: Any = field(default_factory=Lock)
@@ -121,12 +122,13 @@ def _ear(fleet: Fleet, run: Row) -> _Ear:
 def _new_ear(fleet: Fleet, run: Row) -> _Ear:
     cli = run["agent_type"] or ""
     with fleet.engine.begin() as conn:
+        prices = places.prices(conn)
         (declared, changes), before = budgets.said_of(conn, run), quota.session_usage(conn, run)
     known = (declared or {}).get("argv") or (declared or {}).get("preset") or shelf.preset(cli)
     template = shelf.template_of(cli, declared, changes) if known else shelf.DEFAULTS
     used = Usage(**before) if before else Usage()
     setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
-    return _Ear(shelf.reader(template["parser"], setting), template)
+    return _Ear(shelf.reader(template["parser"], setting), template, prices)
 
 
 def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> None:
@@ -146,7 +148,8 @@ def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> N
 
 def _priced(ear: _Ear) -> Progress:
     seen = ear.parser.progress()
-    return replace(seen, usage=command.priced(command.clean_usage(seen.usage), ear.template)[0])
+    used = command.clean_usage(seen.usage)
+    return replace(seen, usage=command.priced(used, ear.template, seen.by_model, ear.prices)[0])
 
 
 def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
@@ -176,7 +179,8 @@ def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> O
     exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
     ear.parser.overhear(result.get("noted"))
     heard = command.clean(ear.parser.finish(exit_code, stderr))
-    usage, source = command.priced(heard.usage, ear.template)
+    spoke = ear.parser.progress().by_model
+    usage, source = command.priced(heard.usage, ear.template, spoke, ear.prices)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)
 
 

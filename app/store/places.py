@@ -1,4 +1,4 @@
-"""What fleet.toml declared, as rows: forges, rules for repositories, hosts with their slots, CLIs."""
+"""What fleet.toml declared, as rows: forges, rules for repositories, hosts with their slots, CLIs, prices."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,6 +14,7 @@ from app.domain.place import Fitness, Host, Origin, Slots
 from app.store import runs
 from app.store.tables import Row, clis, forges, hosts, repositories, rules, slots
 from app.store.tables import instance as instances
+from app.store.tables import prices as price_rows
 
 REACH = ("ssh_user", "ssh_port", "ssh_key_path", "host_key", "proxy_jump")
 UNDECLARED = "no longer declared in fleet.toml"
@@ -28,6 +29,10 @@ def apply(conn: Connection, declared: Mapping[str, Any]) -> None:
     conn.execute(sa.delete(rules))
     _replace(conn, forges, [{"name": name, **forge} for name, forge in declared["forges"].items()])
     _replace(conn, clis, [{"name": name, "template": cli} for name, cli in declared["clis"].items()])
+    own = {
+        model: {**price, "as_of": str(price.get("as_of", "fleet.toml"))} for model, price in declared["prices"].items()
+    }
+    _replace(conn, price_rows, [{"model": model, "price": price} for model, price in own.items()])
     if declared["repositories"]:
         conn.execute(sa.insert(rules), [_rule(at, rule) for at, rule in enumerate(declared["repositories"])])
     _apply_hosts(conn, declared["hosts"])
@@ -171,6 +176,11 @@ def clis_on(conn: Connection, host_id: str) -> dict[str, dict[str, Any] | None]:
 def all_clis(conn: Connection) -> list[Row]:
     """Every CLI that a user declared, with its template."""
     return list(conn.execute(sa.select(clis).order_by(clis.c.name)).mappings())
+
+
+def prices(conn: Connection) -> dict[str, dict[str, Any]]:
+    """What models cost, as fleet.toml says, in dollars for a million tokens."""
+    return {row.model: row.price for row in conn.execute(sa.select(price_rows))}
 
 
 def said_of(

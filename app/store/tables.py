@@ -300,6 +300,13 @@ clis = sa.Table(
     sa.Column("template", JSONB, nullable=False),
 )
 
+prices = sa.Table(
+    "prices",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("price", JSONB, nullable=False),
+)
+
 agents = sa.Table(
     "agents",
     metadata,

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.domain.quota import Amount
 from app.domain.task import State
 from app.services import budgets
@@ -31,19 +33,20 @@ say(type="result", subtype="success", is_error=False, result="Done.", usage={"in
 EACH, A_SECOND = 400, 10  # what the talker says at most
 
 
-def test_in_tokens_ends_even_one_that_hears_no_term(
-    forge: FakeForge, make_fleet: Any, tmp_path: Path, clock: FakeClock
+@pytest.mark.parametrize("most", [{"tokens": 2000}, {"dollars": 0.02}], ids=["in tokens", "in dollars"])
+def test_that_is_crossed_ends_even_one_that_hears_no_term(
+    forge: FakeForge, make_fleet: Any, tmp_path: Path, clock: FakeClock, most: dict[str, float]
 ) -> None:
     clock.now = datetime.now(UTC)
     argv = [sys.executable, "-c", TALKER]
-    cli = {"argv": argv, "resume": [*argv, "--resume", "{session_id}"], "parser": "claude-result"}
+    cli = {"argv": argv, "resume": [*argv, "--resume", "{session_id}"], "parser": "claude-result",
+           "reports_cost": True}  # fmt: skip
     rule: dict[str, Any] = {
         "forge": "main", "name": "acme/*", "cli": None, "max_retries": 0, "task_timeout_secs": 90, "validation": [],
-        "budget": {"run": {"tokens": 2000}},
+        "budget": {"run": most},
     }  # fmt: skip
-    shop = Workshop(
-        forge, make_fleet, hosts=[a_host(work_dir=str(tmp_path / "work"))], clis={"coder": cli}, repositories=[rule]
-    )
+    place, prices = a_host(work_dir=str(tmp_path / "work")), {"m": {"input": 10.0, "output": 10.0}}
+    shop = Workshop(forge, make_fleet, hosts=[place], clis={"coder": cli}, repositories=[rule], prices=prices)
     at = Bench(shop, tmp_path, clock, lambda *_: None)
     number = at.issue("python")
     first = at.until_state(number, State.PARKED)
@@ -53,7 +56,7 @@ def test_in_tokens_ends_even_one_that_hears_no_term(
     assert 2000 <= said <= 2000 + 7 * EACH * A_SECOND  # within 5 s and what a busy machine takes, by the talker's clock
     assert shop.run(number)["result"]["signal"] == 9
     at.until(lambda: "Paused: budget" in " ".join(shop.comments(number)), "the issue says so")
-    budgets.raise_budget(shop.fleet, task.task_id, Amount(tokens=50_000))
+    budgets.raise_budget(shop.fleet, task.task_id, Amount(tokens=50_000, dollars=1))
     second = at.until_state(number, State.REVIEW_PENDING, run=2)
     assert (second["session"], second["verdict"]) == ("s-1", "succeeded")
     assert "done.txt" in at.files(number)

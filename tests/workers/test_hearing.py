@@ -1,18 +1,19 @@
 """A run is listened to while it goes: what its CLI prints is read once, piece by piece, and written down."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from app.domain.run import Usage, Verdict
 from app.ports import Fleet
-from app.services import assign, report, rescue
+from app.services import assign, budgets, report, rescue
 from app.store import places, runs
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply, declared
 from tests.conftest import FakeClock
-from workers import hearing
+from workers import command, hearing
 from workers.clis import shelf
 from workers.clis.reading import Setting
 
@@ -22,6 +23,9 @@ CODEX = {
     "model": "gpt-5",
     "price": {"input": 1.0, "cached": 0.5, "output": 10.0, "as_of": "2025-11-01"},
 }
+WIDGETS = {
+    "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
+}  # fmt: skip
 ENDED = {"end": "finished", "exit_code": 0, "signal": None}
 
 
@@ -87,14 +91,71 @@ def test_dollars_are_those_of_the_model_that_the_repository_and_the_host_chose(f
     outcome = hearing.outcome(fleet, run, ENDED)
     assert outcome.cost_source == "the price of gpt-6, 2025-11-01"
     with fleet.engine.begin() as conn:
-        places.remember_repository(conn, "main", {
-            "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
-        })  # fmt: skip
+        places.remember_repository(conn, "main", WIDGETS)
         apply(conn, repositories=[rule], clis={"coder": CODEX})
     hearing.forget(run["id"])
     assert hearing.outcome(fleet, run, ENDED).usage.cost_usd is None, (
         "nobody knows what m costs, and gpt-5 did not work"
     )
+
+
+class TestClaudesDollars:
+    """It tells them at its end alone."""
+
+    OWN: ClassVar[dict[str, Any]] = {"claude-opus-5-5": {"input": 5.0, "cached": 0.5, "output": 25.0}}
+
+    @pytest.fixture
+    def claude(self, fleet: Fleet) -> Callable[..., Row]:
+        def make(**declared: Any) -> Row:
+            agents = [{"agent_type": "claude", "max_concurrency": 1, "capabilities": ["python"]}]
+            with fleet.engine.begin() as conn:
+                apply(conn, hosts=[a_host(agents=agents)], **declared)
+                places.remember_repository(conn, "main", WIDGETS)
+                task = a_stored_task(conn)
+            assign.place_waiting(fleet)
+            with fleet.engine.begin() as conn:
+                found = runs.get(conn, task.id, 1)
+            assert found is not None
+            return found
+
+        return make
+
+    def says(self, fleet: Fleet, run: Row) -> None:
+        """All of a real output but its result."""
+        whole = sample("claude-write-skip-permissions.jsonl").splitlines(keepends=True)
+        print_(fleet, run, b"".join(whole[:-1]), 0)
+        hearing.listen(fleet, run)
+
+    def test_are_reckoned_while_it_works_by_the_model_that_it_names(self, fleet: Fleet, claude: Any) -> None:
+        run = claude(
+            prices=self.OWN, repositories=[declared()["repositories"][0] | {"budget": {"run": {"dollars": 0.004}}}]
+        )
+        assert budgets.over_budget(fleet, run) is None
+        self.says(fleet, run)
+        assert now(fleet, run)["progress"]["usage"]["cost_usd"] == pytest.approx(0.00485)
+        assert budgets.over_budget(fleet, run), "before its result is there"
+        killed = hearing.outcome(fleet, run, ENDED | {"signal": 15})
+        assert killed.usage.cost_usd == pytest.approx(0.00485)
+        assert killed.cost_source == "the price of claude-opus-5-5, fleet.toml"
+
+    def test_are_its_own_in_the_end(self, fleet: Fleet, claude: Any) -> None:
+        run = claude(prices=self.OWN)
+        print_(fleet, run, sample("claude-write-skip-permissions.jsonl"), 0)
+        ended = hearing.outcome(fleet, run, ENDED)
+        assert (ended.usage.cost_usd, ended.cost_source) == (0.0052, "the CLI")
+
+    def test_are_unknown_until_then_for_a_model_without_a_price(self, fleet: Fleet, claude: Any) -> None:
+        run = claude()
+        self.says(fleet, run)
+        used = now(fleet, run)["progress"]["usage"]
+        assert (used["input_tokens"], used["cost_usd"]) == (2400, None)
+
+
+def test_several_models_are_priced_each_by_its_own_name_with_or_without_its_day() -> None:
+    used = {"claude-sonnet-4-5-20250929": Usage(1_000_000, 0, 0), "claude-haiku-4-5": Usage(0, 0, 1_000_000)}
+    dollars, source = command.priced(Usage(1_000_000, 0, 1_000_000), {}, used)
+    assert dollars.cost_usd == pytest.approx(8.0)
+    assert source == "the price of claude-sonnet-4-5-20250929, 2025-11-01 and claude-haiku-4-5, 2025-11-01"
 
 
 def test_the_end_is_read_with_stderr_signal_and_the_hosts_clock(fleet: Fleet, run: Row) -> None:

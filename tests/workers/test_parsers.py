@@ -256,6 +256,30 @@ class TestClaude:
         seen = parser.progress()
         assert seen.files == ["hello.txt"] and seen.usage.input_tokens == 2400 and seen.session_id
 
+    def test_its_stream_tells_tokens_by_the_model_that_answered_before_it_ends(self) -> None:
+        parser = parser_of("claude-write-skip-permissions.jsonl")
+        *before, result = sample("claude-write-skip-permissions.jsonl").splitlines(keepends=True)
+        parser.feed(b"".join(before))
+        assert b'"result"' in result and parser.progress().usage == Usage(2400, 1600, 2)
+        assert parser.progress().by_model == {"claude-opus-5-5": Usage(2400, 1600, 2)}
+
+    def test_an_answer_in_pieces_counts_once_and_as_it_was_told_last(self) -> None:
+        def piece(id_: str, output: int, model: str = "big") -> dict[str, Any]:
+            used = {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": output}
+            return {"type": "assistant", "message": {"id": id_, "model": model, "content": [], "usage": used}}
+
+        parser = parser_of("claude")
+        parser.feed(lines(piece("a", 1), piece("a", 7), piece("b", 2), piece("c", 3, "small"), piece("b", 4)))
+        assert parser.progress().usage == Usage(45, 15, 14)
+        assert parser.progress().by_model == {"big": Usage(30, 10, 11), "small": Usage(15, 5, 3)}
+        parser.feed(lines(*(piece(str(number), 1) for number in range(6000))))
+        assert parser.progress().usage.output_tokens == 6014, "however many there are"
+
+    def test_told_in_parts_an_answer_has_its_whole_length_at_its_end(self) -> None:
+        parser = parser_of("claude-stream-partial.jsonl")
+        parser.feed(b"".join(sample("claude-stream-partial.jsonl").splitlines(keepends=True)[:-1]))
+        assert parser.progress().usage == Usage(1200, 800, 42)
+
     @pytest.mark.parametrize("wrap", [json.dumps, lambda one: json.dumps([one]), lambda one: json.dumps([one], indent=2),
                                       lambda one: json.dumps(one, indent=2), lambda one: "[\n" + json.dumps(one) + "\n]"])  # fmt: skip
     def test_alone_in_an_array_or_spread_over_lines_it_is_the_same(self, wrap: Any) -> None:

@@ -28,11 +28,13 @@ class Progress:
     commands: int = 0
     files: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    by_model: dict[str, Usage] = field(default_factory=dict)  # which models answered with how much of it, if it says so
     trouble: str | None = None
     warning: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return vars(self) | {"usage": vars(self.usage)}
+        told = vars(self) | {"usage": vars(self.usage)}
+        return {name: value for name, value in told.items() if name != "by_model"}
 
     def touched(self, path: object) -> None:
         if isinstance(path, str) and path and path not in self.files and len(self.files) < MOST_FILES:
@@ -105,7 +107,8 @@ class EventReader:
         for name, value in vars(self).items():
             if isinstance(value, list | dict):
                 setattr(twin, name, copy(value))
-        twin.seen, twin._events = replace(self.seen, files=[*self.seen.files]), self._events.twin()
+        twin.seen = replace(self.seen, files=[*self.seen.files], by_model={**self.seen.by_model})
+        twin._events = self._events.twin()
         return twin
 
     def hear(self, event: Event) -> None:

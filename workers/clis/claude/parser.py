@@ -1,6 +1,7 @@
 """Reads Claude Code's results, alone, in a stream or an array; Qwen Code's, Amp's and Cursor's look alike."""
 
 import re
+from functools import reduce
 from typing import Any
 
 from app.domain.run import Outcome, Usage, Verdict
@@ -24,7 +25,8 @@ _ERRORS = {  # what `subtype`, `error` of an answer and `api_error` say
 }  # fmt: skip
 _WRITES, _COMMANDS = ("file_path", "path", "notebook_path"), ("command", "cmd")
 _NO_TOOLS_THAT_WRITE = ("Read", "Glob", "Grep", "LS", "read_file", "list_directory")
-MOST_MESSAGES = 5000
+NOTHING = Usage()
+MOST_MESSAGES, MOST_MODELS, MOST_AT_ONCE = 5000, 20, 100
 
 
 class Reader(EventReader):
@@ -38,7 +40,8 @@ class Reader(EventReader):
         self.answered: str | None = None  # the kind of error of the latest synthetic answer
         self.limit: Event = {}  # the latest word about the plan's windows
         self.asked: dict[str, str] = {}  # tool calls, as people read them
-        self.counted: dict[str, Usage] = {}
+        self.counted: dict[tuple[str, str], Usage] = {}  # the latest answers, by model and id
+        self.begun: dict[str, Event] = {}  # what each agent in it is answering now, where that is told in parts
 
     def hear(self, event: Event) -> None:
         self.heard += 1
@@ -129,14 +132,31 @@ class Reader(EventReader):
         self.result = event
         self.seen.session_id = text_of(event.get("session_id")) or self.seen.session_id
 
+    def _part(self, event: Event) -> None:
+        """Where it tells answers in parts, the end of each says how long it became; the rest knows its beginning."""
+        told, who = event.get("event"), str(event.get("parent_tool_use_id"))
+        kind, begun = of(told, "type"), self.begun.get(who)
+        if kind == "message_start" and len(self.begun) < MOST_AT_ONCE:
+            self.begun[who] = of(told, "message")
+        elif kind == "message_delta" and begun is not None:
+            self._count({**begun, "usage": {**begun["usage"], **of(told, "usage")}})
+        elif kind == "message_stop":
+            self.begun.pop(who, None)
+
     def _count(self, message: object) -> None:
-        """Tokens so far: each answer counts once, though it comes in pieces."""
-        id_, used = str(of(message, "id")), self._tokens(of(message, "usage"))
-        if used != Usage() and (id_ in self.counted or len(self.counted) < MOST_MESSAGES):
-            self.counted[id_] = used
-        every = list(self.counted.values())
-        names = ("input_tokens", "cached_tokens", "output_tokens")
-        self.seen.usage = Usage(*(total(*(getattr(one, name) for one in every)) for name in names))
+        """Tokens so far, by the model that answered: each answer counts once, though it comes in pieces; what was told
+        of it last is so."""
+        used, models = self._tokens(of(message, "usage")), self.seen.by_model
+        if used == NOTHING:
+            return
+        model = short(of(message, "model")) or ""
+        model = model if model in models or len(models) < MOST_MODELS else ""
+        answer = (model, str(of(message, "id")))
+        models[model] = _plus(models.get(model, NOTHING), used, self.counted.pop(answer, NOTHING))
+        self.seen.usage = reduce(_plus, models.values())
+        self.counted[answer] = used
+        if len(self.counted) > MOST_MESSAGES:
+            del self.counted[next(iter(self.counted))]
 
     # --- what its result says
 
@@ -203,6 +223,7 @@ _HEAR = {
     "user": Reader._user,
     "rate_limit_event": Reader._rate_limit,
     "result": Reader._result,
+    "stream_event": Reader._part,
 }
 
 
@@ -210,6 +231,12 @@ def _is_error(result: Event) -> bool:
     """It calls itself no error by both its words, as far as it has them, and by one at least."""
     flag, subtype = result.get("is_error"), result.get("subtype")
     return not (flag in (False, None) and subtype in ("success", None) and (flag is False or subtype == "success"))
+
+
+def _plus(sum_: Usage, more: Usage, instead_of: Usage = NOTHING) -> Usage:
+    """The sum with `more` in it, which was told as `instead_of` before."""
+    pairs = zip(vars(sum_).values(), vars(more).values(), vars(instead_of).values(), strict=True)
+    return Usage(*(have if new is None else (have or 0) + new - (old or 0) for have, new, old in pairs))
 
 
 def action(tool: str, given: object) -> str:
