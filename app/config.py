@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
-from app import config_clis
+from app import config_clis, config_names
 
 N = TypeVar("N", int, float)
 
@@ -324,7 +324,7 @@ def read_toml(path: Path) -> Declared:
     except ValidationError as error:
         raise Wrong([f"{path}: {where}: {what}" for where, what in flat(error.messages)]) from error
     config_clis.price_the_clis(declared)
-    if faults := _contradictions(declared) + config_clis.faults(declared):
+    if faults := _contradictions(declared) + config_names.faults(declared) + config_clis.faults(declared):
         raise Wrong([f"{path}: {fault}" for fault in faults])
     return declared
 

@@ -126,6 +126,9 @@ def _commands() -> Any:
 class HooksSchema(_Strict):
     """Commands of the repository around the steps of a run: in its worktree, by `sh -c`, without any credential."""
 
+    error_messages = {  # noqa: RUF012 - so it stands in Schema
+        "unknown": "is no moment of a run: there are after_prepare, and before_ and after_ agent, validate, deliver"
+    }
     after_prepare = _commands()
     before_agent = _commands()
     after_agent = _commands()

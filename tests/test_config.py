@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from app import config_names
 from app.cli.settings import _without_password
-from app.config import SECRETS, Config, Wrong, default_home, read, read_toml, secret_path
+from app.config import SECRETS, Config, FleetTomlSchema, Wrong, default_home, read, read_toml, secret_path
+from app.config_names import preset, presets
 
 EXAMPLE = Path(__file__).parent / "fixtures" / "fleet.example.toml"
 DATABASE = "postgresql://fleet:hunter2-database@db/fleet"
@@ -313,13 +315,11 @@ class TestClisAndBudgets:
         (said,) = faults_of(tmp_path, toml + host)
         assert "the model 'h'" in said, "what the host says counts last"
         assert declared(tmp_path, toml + host + "[prices.h]\ninput = 1.0\noutput = 2.0\n")
-        (said,) = faults_of(tmp_path, toml.replace('preset = "codex"', 'argv = ["x"]') + host.replace('"h"', '"x/y"'))
-        assert "'x/y'" in said
         assert declared(tmp_path, toml.replace('"codex"', '"claude"') + host), "it tells its dollars itself"
 
     def test_a_model_that_is_chosen_for_a_repository_or_a_host_has_its_own_price(self, tmp_path: Path) -> None:
         toml = self.RULE + 'clis = { mine = { model = "gpt-5-mini" }, codex = { model = "m" } }\n' + HOST
-        fleet = declared(tmp_path, toml + 'clis = { codex = { model = "gpt-5" }, mine = { timeout_secs = 9 } }\n[clis.mine]\nargv = ["x"]\n')  # fmt: skip
+        fleet = declared(tmp_path, toml + 'clis = { codex = { model = "gpt-5" }, mine = { timeout_secs = 9 } }\n[clis.mine]\nargv = ["x"]\nmodel_flag = ["-m", "{model}"]\n')  # fmt: skip
         (rule,), (host,) = fleet["repositories"], fleet["hosts"]
         assert (rule["clis"]["mine"]["price"]["input"], rule["clis"]["codex"]["price"]) == (0.25, {})
         assert host["clis"]["codex"]["price"]["input"] == 1.25 and "price" not in host["clis"]["mine"]
@@ -349,6 +349,69 @@ class TestClisAndBudgets:
     )  # fmt: skip
     def test_what_cannot_hold_is_said(self, tmp_path: Path, toml: str, fault: str) -> None:
         assert any(fault in said for said in faults_of(tmp_path, toml))
+
+
+class TestNamesThatLeadNowhere:
+    def test_are_said_together_each_with_those_that_there_are(self, tmp_path: Path) -> None:
+        toml = (
+            FORGE
+            + '[[repositories]]\nforge = "main"\nname = "team/app"\ncli = "codx"\nclis = { claud = { timeout_secs = 5 } }\n'
+        )
+        toml += HOST.replace('"codex"', '"min"') + "clis = { claud = { timeout_secs = 5 } }\n"
+        toml += '[clis.mine]\npreset = "kodex"\nfailover = ["claude", "codx"]\n'
+        there = "amp, claude, codex, copilot, cursor, gemini, goose"
+        said = faults_of(tmp_path, toml)
+        assert [fault.partition(", and there is none")[0] for fault in said] == [
+            "clis: 'mine' begins with the preset 'kodex'",
+            "clis: 'mine' fails over to the CLI 'codx'",
+            "repositories: team/app names the CLI 'codx'",
+            "hosts: a has slots for the CLI 'min'",
+            "repositories: team/app changes the CLI 'claud'",
+            "hosts: a changes the CLI 'claud'",
+        ]
+        assert all(there in fault for fault in said) and "mine" not in said[0].partition("there are")[2]
+        assert all("mine" in fault.partition("there are")[2] for fault in said[1:])
+
+    def test_a_parser_and_a_moment_of_a_run_are_among_them(self, tmp_path: Path) -> None:
+        toml = FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_prepare = ["x"] }\n'
+        hook, parser = sorted(faults_of(tmp_path, toml + '[clis.x]\nargv = ["x"]\nparser = "codex"\n'), reverse=True)
+        assert "hooks.before_prepare: is no moment of a run: there are after_prepare, and before_" in hook
+        assert all(name in parser for name in ("codex-jsonl", "claude-result", "json-path", "raw"))
+
+    @pytest.mark.parametrize(
+        ("said", "fault"),
+        [
+            ('argv = ["x", "{workdr}"]', "clis: 'x' has {workdr} in argv, which stands for nothing there: there are {flags}"),
+            ('argv = ["x", "--id={session_id}"]', "{session_id} in argv"),
+            ('argv = ["x"]\nresume = ["x", "{session}"]', "{session} in resume"),
+            ('argv = ["x", "-m", "{model}"]', "{model} in argv"),
+            ('argv = ["x"]\nmodel_flag = ["-m", "{modell}"]', "{modell} in model_flag"),
+            ('argv = ["x"]\nflags = [{ argv = ["{repo}"] }]', "{repo} in flags"),
+            ('argv = ["x"]\nenv = { A = "{hom}/.x" }', "{hom} in env"),
+            ('argv = ["x"]\nflags = [{ since = "2.0", argv = ["-y"] }]', "and no `version` says how"),
+            ('preset = "claude"\nflags = [{ until = "newest", argv = ["-y"] }]', "'newest', which is no number"),
+        ],
+    )  # fmt: skip
+    def test_what_stands_for_nothing_in_a_cli_is_one_too(self, tmp_path: Path, said: str, fault: str) -> None:
+        (told,) = faults_of(tmp_path, f"[clis.x]\n{said}\n")
+        assert fault in told
+
+    def test_what_a_repository_or_a_host_changes_is_looked_at_in_the_same_way(self, tmp_path: Path) -> None:
+        toml = FORGE + '[[repositories]]\nforge = "main"\nname = "team/app"\nclis = { amp = { model = "m" } }\n' + HOST
+        toml += 'clis = { codex = { env = { A = "{x}" }, flags = [{ since = "new", argv = ["-y"] }] } }\n'
+        model, placeholder, version = faults_of(tmp_path, toml)
+        assert model == (
+            "repositories: team/app: its 'amp' names the model 'm', and no `model_flag` says how the CLI is told of it"
+        )
+        assert placeholder.startswith("hosts: a: its 'codex' has {x} in env") and "'new'" in version
+
+    @pytest.mark.parametrize("name", presets())
+    def test_no_preset_has_one(self, name: str) -> None:
+        assert config_names.faults(FleetTomlSchema().load({"clis": {name: preset(name)}})) == []
+
+    @pytest.mark.parametrize("words", ['"{}"', '"{\\"a\\": 1}"', '"{A}"', '"${HOME}"', '"{home}/{run}"'])
+    def test_what_only_looks_like_a_placeholder_is_none(self, tmp_path: Path, words: str) -> None:
+        assert declared(tmp_path, f'[clis.x]\nargv = ["x", {words}]\n')
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,24 @@
 """The CLIs and parsers there are: a folder with a cli.toml, one with a parser.py. No central list."""
 
 import importlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from app.config_names import SHELF, preset, presets
 from app.domain.errors import Kind, Refused
 from workers.clis.reading import Parser, Setting
 
-HERE = Path(__file__).parent
+__all__ = ["DEFAULTS", "Template", "parsers", "preset", "presets", "reader", "template_of"]
 Template = Mapping[str, Any]
 DEFAULTS: Template = {"prompt": "stdin", "parser": "raw", "silence_secs": 600}
 JOINED = ("env",)  # what an override adds to, where it replaces the rest
 
 
-def presets() -> list[str]:
-    return sorted(path.parent.name for path in HERE.glob("*/cli.toml"))
-
-
-@cache
-def preset(name: str) -> Template | None:
-    path = HERE / name / "cli.toml"
-    return tomllib.loads(path.read_text()) if name.replace("-", "").isalnum() and path.is_file() else None
-
-
 @cache
 def parsers() -> Mapping[str, Any]:
     """Every parser's module by the name it gives itself."""
-    modules = [importlib.import_module(f"workers.clis.{path.parent.name}.parser") for path in HERE.glob("*/parser.py")]
+    modules = [importlib.import_module(f"workers.clis.{path.parent.name}.parser") for path in SHELF.glob("*/parser.py")]
     return {module.NAME: module for module in modules}
 
 
