@@ -12,6 +12,7 @@ SHELF = Path(__file__).parents[1] / "workers" / "clis"  # a folder each; no cent
 PLACES = ("workdir", "run", "home", "task", "prompt_file", "flags")
 KNOWS_MORE = {"resume": ("session_id",), "model_flag": ("model",)}
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_SPACE = re.compile(r"\s")
 _VERSION = re.compile(r"\d+(\.\d+)+")
 Table = Mapping[str, Any]
 
@@ -78,7 +79,8 @@ class _Saying:
     def _placeholders(self) -> Iterator[str]:
         for key, words in self._words():
             known = sorted({*PLACES, *KNOWS_MORE.get(key, ())})
-            for name in dict.fromkeys(name for word in words for name in _PLACEHOLDER.findall(word)):
+            single = [word for word in words if not _SPACE.search(word)]  # else a program's text
+            for name in dict.fromkeys(name for word in single for name in _PLACEHOLDER.findall(word)):
                 if name not in known:
                     there = ", ".join(f"{{{one}}}" for one in known)
                     yield f"has {{{name}}} in {key}, which stands for nothing there: there are {there}"

@@ -409,7 +409,9 @@ class TestNamesThatLeadNowhere:
     def test_no_preset_has_one(self, name: str) -> None:
         assert config_names.faults(FleetTomlSchema().load({"clis": {name: preset(name)}})) == []
 
-    @pytest.mark.parametrize("words", ['"{}"', '"{\\"a\\": 1}"', '"{A}"', '"${HOME}"', '"{home}/{run}"'])
+    @pytest.mark.parametrize(
+        "words", ['"{}"', '"{\\"a\\": 1}"', '"{A}"', '"${HOME}"', '"print(f\\"the {number}\\")"', '"{home}/{run}"']
+    )
     def test_what_only_looks_like_a_placeholder_is_none(self, tmp_path: Path, words: str) -> None:
         assert declared(tmp_path, f'[clis.x]\nargv = ["x", {words}]\n')
 

@@ -28,6 +28,12 @@ class Usage:
     output_tokens: int | None = None
     cost_usd: float | None = None
 
+    @classmethod
+    def told(cls, by: object) -> "Usage":
+        """As somebody tells it who may tell anything: what is no count is not known."""
+        counts = by if isinstance(by, Mapping) else {}
+        return cls(**{f.name: counts[f.name] for f in fields(cls) if _is_count(counts.get(f.name))})
+
     @property
     def tokens(self) -> int:
         return (self.input_tokens or 0) + (self.output_tokens or 0)
@@ -77,6 +83,13 @@ CONTRACT = ("verdict", "final_text", "session_id", "usage", "failure", "resets_a
 
 # The names a failed run can bear, and whether trying the same again can help.
 FAILURES: Mapping[str, bool] = {name: failure.transient for name, failure in TAXONOMY.items()}
+
+MOST = 1e12  # of tokens or dollars: beyond that nobody counts
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST
+
 
 _FAILED_STEP = {
     "prepare": "prepare_failed",

@@ -25,15 +25,12 @@ PULL = re.compile(r"/pulls/([0-9]{1,18})/?\Z")
 
 
 def running(fleet: Fleet, agent_id: str, told: Json) -> Held:
-    """The agent works on a task (task_id, lease?, message?, progress?): confirmed, or seen alive again. What has ended
-    meanwhile is left as it is; `lease.stops` says so. Raises Refused."""
-    with fleet.engine.begin() as conn:
+    """The agent works on a task (task_id, lease?, message?, progress?): confirmed, or seen alive again, or ended where
+    its budget is used up. What has ended meanwhile is left as it is; `lease.stops` says so. Raises Refused."""
+    with reading(fleet.engine) as conn:
         held = lease.owned(conn, agent_id, told["task_id"], told.get("lease"))
-        if held.run["ended_at"] is None:
-            message, progress = fleet.mask.text(told.get("message") or "")[:2000] or None, told.get("progress")
-            runs.noted(conn, held.run["id"], message, fleet.mask.json(progress))
     if held.run["ended_at"] is None:
-        (report.beat if held.run["started_at"] else report.started)(fleet, held.run)
+        report.told(fleet, held.run, told.get("message"), told.get("progress"))
     return _again(fleet, held)
 
 

@@ -13,8 +13,9 @@ from app.domain.lifecycle import Fact, What
 from app.domain.run import run_name
 from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
-from app.services import quota, start
+from app.services import budgets, quota, report, start
 from app.store import agents, claims, runs, tasks, views
+from app.store.engine import reading
 from app.store.tables import Row
 
 Json = dict[str, Any]
@@ -75,9 +76,11 @@ def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
 
 
 def beat(fleet: Fleet, agent_id: str, told: Iterable[Mapping[str, Any]] | None) -> list[Json]:
-    """The agent lives: renew what it works on, and tell it of each task of its what has become of it. `told` are the
-    tasks it believes to hold, `{task_id, lease}`; None when it does not say. Raises Refused(unknown)."""
+    """The agent lives: end what has used up its budget, renew what it works on, and tell it of each task of its what
+    has become of it. `told` are the tasks it believes to hold, `{task_id, lease}`; None when it does not say. Raises
+    Refused(unknown)."""
     at, believed = fleet.clock(), None if told is None else {(one["task_id"], one["lease"]) for one in told}
+    spent = _spent(fleet, agent_id)
     with fleet.engine.begin() as conn:
         agent = agents.hold(conn, agent_id)
         if agent is None or agent["gone_at"]:
@@ -86,7 +89,7 @@ def beat(fleet: Fleet, agent_id: str, told: Iterable[Mapping[str, Any]] | None) 
         open_ = [Held(tasks.load(conn, run["task_pk"]), run) for run in runs.open_of_agent(conn, agent_id)]
         news = [_renew(conn, fleet, one, believed, at) for one in open_]
         spoken_of = {(one["task_id"], one["lease"]) for one in news}
-        return news + [_over(conn, agent_id, *one) for one in sorted((believed or set()) - spoken_of)]
+        return news + [_over(conn, agent_id, *one) for one in sorted((spent | (believed or set())) - spoken_of)]
 
 
 def owned(conn: Connection, agent_id: str, task_id: str, lease: int | None) -> Held:
@@ -178,6 +181,17 @@ def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | N
 
 
 # --- beating ---------------------------------------------------------------------------------------------
+
+
+def _spent(fleet: Fleet, agent_id: str) -> set[tuple[str, int]]:
+    """End the agent's runs whose budget is used up: which, by task and lease."""
+    with reading(fleet.engine) as conn:
+        going = runs.open_of_agent(conn, agent_id) if budgets.there_are(conn) else []
+        ours = [Held(tasks.load(conn, run["task_pk"]), run) for run in going if run["started_at"]]
+    spent = [(held, why) for held in ours if (why := budgets.over_budget(fleet, held.run))]
+    for held, why in spent:
+        report.out_of_budget(fleet, held.run, why)
+    return {(held.task.task_id, held.run["number"]) for held, _ in spent}
 
 
 def _renew(conn: Connection, fleet: Fleet, held: Held, believed: set[tuple[str, int]] | None, at: datetime) -> Json:

@@ -8,10 +8,10 @@ from typing import Any
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Debt, Fact, What
 from app.domain.quota import Spent
-from app.domain.run import Outcome, Verdict, judge
+from app.domain.run import Outcome, Usage, Verdict, judge
 from app.domain.task import Task
 from app.ports import Fleet
-from app.services import quota
+from app.services import budgets, quota
 from app.store import debts, logs, looks, places, runs, tasks
 from app.store.logs import Piece
 from app.store.looks import Answered
@@ -116,6 +116,39 @@ def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
         runs.ended(conn, run["id"], fleet.clock(), spent.reason)
         _record(conn, fleet, run, Fact(What.LIMIT_REACHED, detail, run=run["number"]))
     fleet.nudge.soon()
+
+
+def told(fleet: Fleet, run: Row, message: str | None, progress: object) -> None:
+    """An agent says how far it is: it lives, unless what it says that it used has used up its budget."""
+    words = fleet.mask.text(message or "")[:2000] or None
+    with fleet.engine.begin() as conn:
+        runs.noted(conn, run["id"], words, fleet.mask.json(_progress(run["progress"], progress)))
+        are_budgets = budgets.there_are(conn)
+    spent = budgets.over_budget(fleet, run) if are_budgets else None
+    if spent:
+        return out_of_budget(fleet, run, spent)
+    return (beat if run["started_at"] else started)(fleet, run)
+
+
+def _progress(before: object, now: object) -> object:
+    """What is told now; of what was used the last word stands, where nothing is said of it."""
+    used = before.get("usage") if isinstance(before, dict) else None
+    if used is None or (now is not None and not isinstance(now, dict)):
+        return now
+    return {"usage": used, **(now or {})}
+
+
+def out_of_budget(fleet: Fleet, run: Row, spent: Spent) -> None:
+    """An agent's run is over, since its budget is used up: the agent is told to stop. What it said of its use stays."""
+    if run["started_at"] is None:
+        return parked(fleet, run, spent)
+    with fleet.engine.begin() as conn:
+        now = runs.get(conn, run["task_pk"], run["number"]) or run
+    until, progress = spent.until.isoformat() if spent.until else None, now["progress"]
+    used = Usage.told(progress.get("usage") if isinstance(progress, dict) else None)
+    outcome = Outcome(Verdict.KILLED, usage=used, failure="budget", error=spent.why, resets_at=until)
+    ended(fleet, run, {"end": "cancelled", "step": "agent", "reason": spent.why}, outcome)
+    return None
 
 
 def _version(conn: Any, run: Row) -> dict[str, Any]:

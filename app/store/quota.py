@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.quota import FIRST_PAUSE, REFUSED_PAUSE, UNITS, Amount, opens_at, today
+from app.domain.run import MOST
 from app.domain.task import State, Task
 from app.domain.taxonomy import REFUSALS
 from app.store.engine import together
@@ -126,9 +127,10 @@ def _sum(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amou
 
 
 def _counter(name: str) -> sa.ColumnElement[Any]:
-    """A counter of an ended run's outcome, else of a going one's progress; what is no number counts nothing."""
+    """A counter of an ended run's outcome, else of a going one's progress; what is no count counts nothing."""
     ended, going = runs.c.outcome["usage"][name], runs.c.progress["usage"][name]
-    numbers = [
-        sa.case((sa.func.jsonb_typeof(told) == "number", sa.cast(told.astext, sa.Float))) for told in (ended, going)
+    said = [
+        sa.case((sa.func.jsonb_typeof(told) == "number", sa.cast(told.astext, sa.Numeric))) for told in (ended, going)
     ]
+    numbers = [sa.case((number.between(0, MOST), sa.cast(number, sa.Float))) for number in said]
     return sa.func.coalesce(sa.case((runs.c.ended_at.is_not(None), numbers[0]), else_=numbers[1]), 0)

@@ -1,7 +1,9 @@
 """The reference agent on its journeys: issue to receipt with no host, and through everything that breaks."""
 
 import base64
+import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from app.cli.stage import REPOSITORY
+from app.store.tables import rules
 from tests.journeys.puller import Puller, Wire, pulling
 from tests.journeys.traveller import Journey
 
@@ -153,6 +157,45 @@ def test_a_receipt_outlives_an_outage_and_the_agent_itself(stage_of_agents: Jour
         task = stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert [run["end"] for run in task["runs"]] == ["finished"]
         assert log_of(stage_of_agents, task_id, 1).count(b"turn.completed") == 1
+
+
+TALKER = """
+import json, time
+say = lambda **event: print(json.dumps({"session_id": "s-1", **event}), flush=True)
+for number in range(600):
+    used = {"input_tokens": 300, "output_tokens": 100}
+    say(type="assistant", message={"id": f"m{number}", "model": "m", "content": [], "usage": used})
+    time.sleep(0.1)
+"""
+
+
+@contextmanager
+def capped(travel: Journey, **budget: Any) -> Iterator[None]:
+    """The stage's repository has a budget for a while."""
+
+    def have(budget: dict[str, Any]) -> None:
+        with travel.stage.fleet.engine.begin() as conn:
+            conn.execute(sa.update(rules).values(budget=budget))
+
+    have(budget)
+    try:
+        yield
+    finally:
+        have({})
+
+
+def test_a_budget_that_its_cli_crosses_ends_the_run_at_once(stage_of_agents: Journey, tmp_path: Path) -> None:
+    with pulling(stage_of_agents, tmp_path) as puller, capped(stage_of_agents, run={"tokens": 6000}):
+        argv = json.dumps([sys.executable, "-c", TALKER])
+        (tmp_path / "clis.toml").write_text(f'[clis.coder]\nargv = {argv}\nparser = "claude-result"\n')
+        puller.start()
+        task_id = puller.issue()
+        task = stage_of_agents.until_status(task_id, "parked")
+        assert (task["reason"], task["retry_count"]) == ("budget", 0)
+        used = task["runs"][0]["usage"]
+        assert 6000 <= used["input_tokens"] + used["output_tokens"] <= 60_000
+        stage_of_agents.until(lambda: not puller.holds() and not puller.at_work(), "the CLI has ended, and is left")
+        stage_of_agents.assert_history_holds()
 
 
 def test_told_to_stop_once_it_finishes_what_it_has_and_takes_no_more(stage_of_agents: Journey, tmp_path: Path) -> None:

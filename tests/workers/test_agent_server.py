@@ -163,6 +163,6 @@ def test_what_a_long_log_lost_on_this_machine_is_a_line_in_the_servers(
     nothing = {"offset": 0, "size": 0, "data": b""}
     for offset, data in ((0, b"abc"), (10, b"kl"), (12, b"mno")):
         piece = {"offset": offset, "size": 15, "data": data}
-        reports.keep_up({"stdout": piece, "stderr": nothing, "result": True})
+        reports.keep_up({"stdout": piece, "stderr": nothing, "result": True}, {})
     told = [(body["offset"], base64.b64decode(body["data"])) for _, _, body in desk.asked]
     assert told == [(0, b"abc"), (3, line), (3 + len(line), b"kl"), (5 + len(line), b"mno")]

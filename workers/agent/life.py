@@ -11,6 +11,7 @@ from app.domain.masking import Mask
 from app.domain.run import Outcome, Usage
 from workers import command
 from workers.agent import clock, receipt
+from workers.agent.ear import Ear
 from workers.agent.hold import Hold, Holds, Step
 from workers.agent.lookout import LEASE, LEAVING, Lookout
 from workers.agent.machine import Machine
@@ -157,6 +158,7 @@ class Life:
         return all(other is self._hold for other in self._us.holds.of_task(self._hold.task_id))
 
     def _watch(self) -> None:
+        ear = Ear(self._hold, self._us.template, self._us.machine)
         while True:
             seen = self._us.lookout.next(self._hold)
             if seen is None:
@@ -164,7 +166,7 @@ class Life:
             if not seen["known"]:
                 return self._end_with(receipt.lost(self._hold, "the run's folder is gone from this machine"))
             try:
-                self._reports.keep_up(seen)
+                self._reports.keep_up(seen, ear.used(seen["stdout"]))
             except Refusal as no:
                 log.warning("a report is refused", task=self._hold.task_id, why=str(no))
                 self._us.pulse.soon()

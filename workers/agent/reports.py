@@ -14,6 +14,7 @@ from workers.agent.server import Away, Refusal, Server
 
 Json = dict[str, Any]
 STREAMS = ("stdout", "stderr")
+USAGE_SECS = 2.0
 log = structlog.get_logger()
 
 
@@ -22,7 +23,7 @@ class Reports:
 
     def __init__(self, hold: Hold, holds: Holds, server: Server, machine: Machine, mask: Callable[[], Mask]) -> None:
         self._hold, self._holds, self._server, self._machine, self._mask = hold, holds, server, machine, mask
-        self._quiet_until, self._told_step = 0.0, ""
+        self._quiet_until, self._told, self._tell_again = 0.0, Json(), 0.0
         self._pauses = server.pauses()
 
     def insist(self, verb: str, body: Json) -> Json | None:
@@ -35,14 +36,15 @@ class Reports:
                 self._pause(next(pauses), why)
         return None
 
-    def keep_up(self, seen: Json) -> None:
-        """Tell what is new, if the server answers now; what it does not hear now it hears later. Raises Refusal."""
+    def keep_up(self, seen: Json, used: Json) -> None:
+        """Tell what is new, and what was used, if the server answers now; what it does not hear now it hears later.
+        Raises Refusal."""
         if clock.now() < self._quiet_until:
             return
         try:
             for stream in STREAMS:
                 self._upload(stream, seen[stream])
-            self._tell_step(seen)
+            self._tell_progress(seen, used)
             self._pauses = self._server.pauses()
         except Away as why:
             pause = next(self._pauses)
@@ -94,14 +96,16 @@ class Reports:
             answer = no.body
         return int(answer["next_offset"])
 
-    def _tell_step(self, seen: Json) -> None:
-        step = str(seen.get("step"))
-        if step == self._told_step or seen.get("result"):
+    def _tell_progress(self, seen: Json, used: Json) -> None:
+        """Each step at once, and what was used every few seconds."""
+        step, news = str(seen.get("step")), {"step": str(seen.get("step")), "usage": used}
+        is_next = step != self._told.get("step")
+        if seen.get("result") or news == self._told or not (is_next or clock.now() > self._tell_again):
             return
-        sent, progress = clock.now(), {"step": step, "log_bytes": sum(seen[stream]["size"] for stream in STREAMS)}
+        sent, progress = clock.now(), news | {"log_bytes": sum(seen[stream]["size"] for stream in STREAMS)}
         told = {"lease": self._hold.lease, "status": "running", "message": step, "progress": progress}
         answer = self._server.about_task(self._hold.task_id, "status", told)
-        self._told_step = step
+        self._told, self._tell_again = news, sent + USAGE_SECS
         if answer["stop"]:
             self._holds.change(self._hold, stop=f"the fleet says: {answer['status']}")
         elif self._server.welcome:

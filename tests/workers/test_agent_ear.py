@@ -1,0 +1,46 @@
+"""The agent hears each byte of its CLI once, for the sake of what it uses; what it forgot is read again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.agent.ear import Ear
+from workers.agent.hold import Hold
+from workers.agent.machine import Machine
+from workers.clis import shelf
+
+WHOLE = (Path(__file__).parents[1] / "fixtures" / "clis" / "claude-write-skip-permissions.jsonl").read_bytes()
+SOLD_AT = {"model": "m", "price": {"input": 10.0, "cached": 1.0, "output": 50.0, "as_of": "today"}}
+
+
+class Kept(Machine):
+    """This machine, with an output that is there already."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"), "i1", {}, None)
+
+    def output(self, hold: Hold) -> bytes:
+        return WHOLE
+
+
+@pytest.fixture
+def ear() -> Ear:
+    hold = Hold("x", 1, {"task_id": "x"}, "Do it.")
+    return Ear(hold, {**shelf.template_of("claude"), **SOLD_AT}, Kept())
+
+
+def piece(begin: int, end: int) -> dict[str, Any]:
+    return {"offset": begin, "data": WHOLE[begin:end]}
+
+
+def test_pieces_that_overlap_count_once(ear: Ear) -> None:
+    for begin, end in ((0, 3000), (0, 5000), (4000, 5500), (0, 10)):
+        used = ear.used(piece(begin, end))
+    assert (used["input_tokens"], used["cached_tokens"], used["output_tokens"]) == (2400, 1600, 2)
+    assert used["cost_usd"] == pytest.approx(0.0097)
+
+
+def test_after_a_restart_what_was_heard_before_is_read_again(ear: Ear) -> None:
+    assert ear.used(piece(5000, 5500))["input_tokens"] == 2400
+    assert ear.used(piece(5500, len(WHOLE)))["input_tokens"] == 2400
