@@ -161,7 +161,7 @@ def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
     with fleet.engine.begin() as conn:
         if not (is_new or is_warned):  # lost, it is told again with the run's next word, or with its end
             unhurried(conn)
-        runs.noted(conn, run["id"], told["message"], told)
+        runs.noted(conn, run["id"], told["message"], told, fleet.clock())
         if session and is_new:
             runs.keep_session(conn, run["id"], session)
         if told["warning"] and is_warned:

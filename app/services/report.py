@@ -122,7 +122,7 @@ def told(fleet: Fleet, run: Row, message: str | None, progress: object) -> None:
     """An agent says how far it is: it lives, unless what it says that it used has used up its budget."""
     words = fleet.mask.text(message or "")[:2000] or None
     with fleet.engine.begin() as conn:
-        runs.noted(conn, run["id"], words, fleet.mask.json(_progress(run["progress"], progress)))
+        runs.noted(conn, run["id"], words, fleet.mask.json(_progress(run["progress"], progress)), fleet.clock())
         are_budgets = budgets.there_are(conn)
     spent = budgets.over_budget(fleet, run) if are_budgets else None
     if spent:

@@ -1,6 +1,6 @@
 """Credentials that met a limit, as rows; what runs used, summed; what people added to a task's budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -70,13 +70,14 @@ def any_budget(conn: Connection) -> bool:
 
 
 def used(conn: Connection, task: Task, run_id: int, at: datetime) -> dict[str, Amount]:
-    """What the run, its task, its repository, and that today, used so far, as far as CLIs tell."""
+    """What the run, its task, its repository, and that today, used so far, as far as CLIs tell. What is told after
+    midnight counts for the new day, whenever its run began."""
     of_task, of_repository = runs.c.task_pk == task.id, _of_repository(task)
     return {
         "run": _sum(conn, at, runs.c.id == run_id),
         "task": _sum(conn, at, of_task),
         "repository": _sum(conn, at, of_repository),
-        "day": _sum(conn, at, of_repository, runs.c.assigned_at >= today(at)),
+        "day": _sum_of_today(conn, at, of_repository),
     }
 
 
@@ -116,21 +117,40 @@ def _of_repository(task: Task) -> sa.ColumnElement[bool]:
 
 
 def _sum(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amount:
-    spans = sa.func.extract("epoch", sa.func.coalesce(runs.c.ended_at, at) - runs.c.started_at) / 60
-    query = sa.select(
-        sa.func.sum(_counter("input_tokens") + _counter("output_tokens")),
-        sa.func.sum(_counter("cost_usd")),
-        sa.func.sum(spans),
-    ).where(*where)
-    tokens, dollars, minutes = conn.execute(query).one()
+    spans = sa.func.coalesce(runs.c.ended_at, at) - runs.c.started_at
+    return _added(conn, _total, spans, *where)
+
+
+def _sum_of_today(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amount:
+    """Of each run what it told today beyond what it had told before, and its minutes since midnight."""
+    day = today(at)
+    told_on = sa.func.coalesce(runs.c.told_on, sa.cast(sa.func.timezone("UTC", runs.c.assigned_at), sa.Date))
+    end = sa.func.coalesce(runs.c.ended_at, at)
+
+    def counter(name: str) -> sa.ColumnElement[Any]:
+        before = sa.func.coalesce(_number(runs.c.used_before[name]), 0)
+        return sa.case((told_on == day.date(), sa.func.greatest(_total(name) - before, 0)), else_=0)
+
+    return _added(conn, counter, end - sa.func.greatest(runs.c.started_at, day), *where, end >= day)
+
+
+def _added(
+    conn: Connection, counter: Callable[[str], sa.ColumnElement[Any]], spans: Any, *where: sa.ColumnElement[bool]
+) -> Amount:
+    """`spans` are how long each run took; one that has not started took no time."""
+    took = sa.case((runs.c.started_at.is_not(None), sa.func.extract("epoch", spans) / 60))
+    sums = (counter("input_tokens") + counter("output_tokens"), counter("cost_usd"), took)
+    tokens, dollars, minutes = conn.execute(sa.select(*map(sa.func.sum, sums)).where(*where)).one()
     return Amount(float(tokens or 0), float(dollars or 0), float(minutes or 0))
 
 
-def _counter(name: str) -> sa.ColumnElement[Any]:
-    """A counter of an ended run's outcome, else of a going one's progress; what is no count counts nothing."""
-    ended, going = runs.c.outcome["usage"][name], runs.c.progress["usage"][name]
-    said = [
-        sa.case((sa.func.jsonb_typeof(told) == "number", sa.cast(told.astext, sa.Numeric))) for told in (ended, going)
-    ]
-    numbers = [sa.case((number.between(0, MOST), sa.cast(number, sa.Float))) for number in said]
-    return sa.func.coalesce(sa.case((runs.c.ended_at.is_not(None), numbers[0]), else_=numbers[1]), 0)
+def _total(name: str) -> sa.ColumnElement[Any]:
+    """A counter of a run's outcome, else of its progress: what a run had told that was lost was used all the same."""
+    told = [_number(column["usage"][name]) for column in (runs.c.outcome, runs.c.progress)]
+    return sa.func.coalesce(*told, 0)
+
+
+def _number(told: Any) -> sa.ColumnElement[Any]:
+    """What is no count counts nothing."""
+    number = sa.case((sa.func.jsonb_typeof(told) == "number", sa.cast(told.astext, sa.Numeric)))
+    return sa.case((number.between(0, MOST), sa.cast(number, sa.Float)))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.lifecycle import ENDS
+from app.domain.quota import today
 from app.domain.task import Task
 from app.store import tasks as tasks_
 from app.store.engine import as_jsonb, only, together
@@ -101,9 +102,11 @@ def handed(conn: Connection, run_id: int) -> None:
     _update(conn, run_id, handed=True)
 
 
-def noted(conn: Connection, run_id: int, message: str | None, progress: Any) -> None:
-    """What the runner says of how far it is."""
-    _update(conn, run_id, message=message, progress=progress)
+def noted(conn: Connection, run_id: int, message: str | None, progress: Any, at: datetime) -> None:
+    """What the runner says of how far it is. Of what it used, what was told on earlier days is kept apart."""
+    day = today(at).date()
+    before = sa.case((runs.c.told_on == day, runs.c.used_before), else_=runs.c.progress["usage"])
+    _update(conn, run_id, message=message, progress=progress, told_on=day, used_before=before)
 
 
 def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:
@@ -170,7 +173,7 @@ def ended(
     result: Any = None, outcome: Any = None, session: str | None = None,
 ) -> bool:  # fmt: skip
     """Write down the end of a run and what came of it; False when it had ended before."""
-    given = {"id": run_id, "at": at, "end": end, "session": session}
+    given = {"id": run_id, "at": at, "end": end, "session": session, "day": today(at).date()}
     told = {"result": result and as_jsonb(result), "outcome": outcome and as_jsonb(outcome)}
     return bool(together(conn, (_END, given | told))[0])
 
@@ -178,7 +181,10 @@ def ended(
 _END = """
 UPDATE runs SET ended_at = %(at)s, "end" = %(end)s, deadline = NULL,
     result = coalesce(CAST(%(result)s AS jsonb), result), outcome = coalesce(CAST(%(outcome)s AS jsonb), outcome),
-    session = coalesce(%(session)s, session)
+    session = coalesce(%(session)s, session),
+    told_on = CASE WHEN CAST(%(outcome)s AS jsonb) IS NULL THEN told_on ELSE %(day)s END,
+    used_before = CASE WHEN CAST(%(outcome)s AS jsonb) IS NULL OR told_on = %(day)s THEN used_before
+        ELSE progress -> 'usage' END
 WHERE id = %(id)s AND ended_at IS NULL RETURNING id
 """
 

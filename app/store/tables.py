@@ -169,6 +169,8 @@ runs = sa.Table(
     sa.Column("session", sa.Text),
     sa.Column("message", sa.Text),
     sa.Column("progress", JSONB),
+    sa.Column("told_on", sa.Date),  # the newest day (UTC) on which it told what it used
+    sa.Column("used_before", JSONB),  # what that was before that day
     sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("stop_for", JSONB),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
+import sqlalchemy as sa
 
 from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Fact, What
@@ -17,6 +18,7 @@ from app.services import assign, budgets, lease, quota, report, rescue, start
 from app.store import agents, places, runs, tasks, views
 from app.store import quota as rows
 from app.store.tables import Row
+from app.store.tables import runs as run_rows
 from tests.builders import a_host, a_stored_task, apply
 from tests.conftest import FakeClock
 from tests.fakes.forge import FakeForge
@@ -358,7 +360,7 @@ class TestABudget:
 
     def use(self, fleet: Fleet, run: Row, **usage: Any) -> None:
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run["id"], None, {"usage": usage})
+            runs.noted(conn, run["id"], None, {"usage": usage}, fleet.clock())
 
     def test_in_tokens_is_judged_while_the_run_goes(self, fleet: Fleet, going: Any) -> None:
         _, run = going(run={"tokens": 1000})
@@ -371,7 +373,7 @@ class TestABudget:
     def test_counts_no_nonsense(self, fleet: Fleet, going: Any, told: Any) -> None:
         _, run = going(run={"tokens": 1000})
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run["id"], None, told)
+            runs.noted(conn, run["id"], None, told, fleet.clock())
         assert budgets.over_budget(fleet, run) is None
 
     def test_in_minutes_needs_no_word_of_the_cli(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
@@ -439,6 +441,100 @@ class TestABudget:
             budgets.raise_budget(fleet, task.task_id, Amount(tokens=5, minutes=1))
         with fleet.engine.begin() as conn:
             assert rows.allowance(conn, task.id) == Amount(10, 0, 2)
+
+
+class TestADay:
+    """Of UTC. The clock stands at 23:50 when the run begins."""
+
+    ENDED: ClassVar[dict[str, Any]] = {"end": "cancelled", "step": "agent"}
+
+    @pytest.fixture
+    def run(self, fleet: Fleet, clock: FakeClock, request: pytest.FixtureRequest) -> Row:
+        clock.now = clock.now.replace(hour=23, minute=50)
+        (task,) = begin(fleet, 1, **with_budget(day=getattr(request, "param", {"tokens": 1000})))
+        assign.place_waiting(fleet)
+        report.started(fleet, newest(fleet, task)[1])
+        return newest(fleet, task)[1]
+
+    def use(self, fleet: Fleet, run: Row, tokens: int) -> Spent | None:
+        with fleet.engine.begin() as conn:
+            runs.noted(conn, run["id"], None, {"usage": {"input_tokens": tokens}}, fleet.clock())
+        return budgets.over_budget(fleet, run)
+
+    def used(self, fleet: Fleet, run: Row) -> tuple[float, float]:
+        """Today, and in all."""
+        with fleet.engine.begin() as conn:
+            found = rows.used(conn, tasks.load(conn, run["task_pk"]), run["id"], fleet.clock())
+        return found["day"].tokens, found["run"].tokens
+
+    def end(self, fleet: Fleet, run: Row, tokens: int) -> Task:
+        report.ended(fleet, run, self.ENDED, Outcome(Verdict.KILLED, failure="killed", usage=Usage(tokens)))
+        with fleet.engine.begin() as conn:
+            return tasks.load(conn, run["task_pk"])
+
+    def test_counts_what_is_told_on_it_though_the_run_began_the_day_before(
+        self, fleet: Fleet, clock: FakeClock, run: Row
+    ) -> None:
+        assert self.use(fleet, run, 900) is None
+        clock.pass_(660)
+        assert (budgets.over_budget(fleet, run), self.used(fleet, run)) == (None, (0, 900))
+        assert (self.use(fleet, run, 1899), self.used(fleet, run)) == (None, (999, 1899))
+        spent = self.use(fleet, run, 1900)
+        assert spent and spent.until == clock.now.replace(day=26, hour=0, minute=0)
+        budgets.shall_end(fleet, run, spent)
+        assert self.end(fleet, run, 1910).due_at == spent.until
+        assert self.used(fleet, run) == (1010, 1910)
+        clock.pass_(86400)
+        assert self.used(fleet, run) == (0, 1910)
+
+    def test_that_is_used_up_is_over_at_midnight_also_for_a_run_that_takes_until_then_to_end(
+        self, fleet: Fleet, clock: FakeClock, run: Row
+    ) -> None:
+        clock.pass_(598)
+        spent = self.use(fleet, run, 1000)
+        assert spent
+        budgets.shall_end(fleet, run, spent)
+        clock.pass_(5)
+        parked = self.end(fleet, run, 1010)
+        assert (parked.state, parked.due_at) == (State.PARKED, clock.now.replace(second=0))
+        rescue.rescue(fleet)
+        assert assign.place_waiting(fleet) == 1
+        again = newest(fleet, parked)[1]
+        assert (quota.held_back(fleet, again), self.used(fleet, run)) == (None, (10, 1010))
+
+    def test_lets_a_task_that_waits_for_the_next_one_go_on_at_its_first_moment(
+        self, fleet: Fleet, clock: FakeClock, run: Row
+    ) -> None:
+        budgets.shall_end(fleet, run, self.use(fleet, run, 1000) or pytest.fail("not spent"))
+        self.end(fleet, run, 1000)
+        clock.pass_(599)
+        rescue.rescue(fleet)
+        assert states(fleet) == ["parked"]
+        clock.pass_(1)
+        rescue.rescue(fleet)
+        assert assign.place_waiting(fleet) == 1
+
+    def test_counts_what_is_told_at_the_end_alone_when_it_is_told(
+        self, fleet: Fleet, clock: FakeClock, run: Row
+    ) -> None:
+        clock.pass_(1200)
+        self.end(fleet, run, 1200)
+        assert self.used(fleet, run) == (1200, 1200)
+
+    @pytest.mark.parametrize("run", [{"minutes": 30}], indirect=True)
+    def test_counts_minutes_from_its_beginning(self, fleet: Fleet, clock: FakeClock, run: Row) -> None:
+        clock.pass_(600 + 1799)
+        assert budgets.over_budget(fleet, run) is None
+        clock.pass_(1)
+        assert budgets.over_budget(fleet, run) is not None
+
+    def test_counts_what_a_lost_run_had_told(self, fleet: Fleet, clock: FakeClock, run: Row) -> None:
+        self.use(fleet, run, 900)
+        with fleet.engine.begin() as conn:
+            conn.execute(sa.update(run_rows).values(deadline=clock()))
+            clock.pass_(1)
+            assert runs.expired(conn, run["id"], clock())
+        assert self.used(fleet, run) == (900, 900)
 
 
 class TestACapInDollars:
