@@ -1,4 +1,4 @@
-"""What a fresh session is told of the work that others did on its task before it."""
+"""What a session is told of the work that others did on its task before it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +21,8 @@ def write(before: Sequence[Mapping[str, Any]]) -> str:
 _HEAD = """
 ## What was done before
 
-Others worked on this before you, in this very folder and branch. Their sessions are gone; look at `git log` and at the
-files before you change anything, and go on from there."""
+Others worked on this before you, in this very folder and branch. Their sessions are not yours; look at `git log` and at
+the files before you change anything, and go on from there."""
 
 
 def _told(run: Mapping[str, Any]) -> str:

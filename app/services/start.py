@@ -90,13 +90,17 @@ def task_name(task: Task) -> str:
 
 
 def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[str | None, str, str]:
-    """The session to go on with, the prompt for it, and the one for a fresh session: it is told what others did."""
+    """The session to go on with, the prompt for it, and the one for a fresh session: each is told what others did that
+    it does not know of."""
     session = session_for(runs.of_task(conn, task.id), run)
+    before = [one for one in views.run_list(conn, task.id) if one["number"] < run["number"]]
     _, fresh = prompt_of(conn, task, brief, resume=False)
-    fresh += handover.write([one for one in views.run_list(conn, task.id) if one["number"] < run["number"]])
+    fresh += handover.write(before)
     if session is None:
         return None, fresh, fresh
+    its_last = max((one["number"] for one in before if one["session"] == session), default=0)
     _, text = prompt_of(conn, task, brief, session=session)
+    text += handover.write([one for one in before if one["number"] > its_last])
     return session, text if review_to_answer(conn, task) else f"{GO_ON}{text}", fresh
 
 

@@ -23,6 +23,7 @@ from tests.builders import a_host, a_stored_task, apply
 from tests.conftest import FakeClock
 from tests.fakes.forge import FakeForge
 from tests.workshop import Workshop, a_result
+from workers import command
 
 RESET = timedelta(hours=2)
 LIMITED = {"end": "failed", "step": "agent", "exit_code": 1, "reason": "the CLI ended with code 1"}
@@ -272,6 +273,43 @@ class TestAFailover:
             for number in range(3):
                 a_stored_task(conn, f"acme/widgets#{number + 1}", capset_id=tasks.capset(conn, ("python",), "one"))
         assert assign.place_waiting(fleet) == 1
+
+    def test_gets_no_session_of_the_one_that_it_takes_over_for_but_hears_what_that_did(
+        self, fleet: Fleet, clock: FakeClock
+    ) -> None:
+        clis = {name: a_cli(resume=["x", "--resume", "{session_id}"], failover=[other])
+                for name, other in (("one", "two"), ("two", "one"))}  # fmt: skip
+        with fleet.engine.begin() as conn:
+            apply(conn, hosts=[a_host(agents=self.SLOTS)], clis=clis)
+            task = a_stored_task(conn, capset_id=tasks.capset(conn, ("python",), "one"))
+
+        def order() -> start.Order:
+            rescue.rescue(fleet)
+            assign.place_waiting(fleet)
+            found = start.order(fleet, {"task_pk": task.id, "run": newest(fleet, task)[0].run})
+            assert found
+            return found
+
+        def meets_a_limit(session: str, **given: Any) -> None:
+            limit = Outcome(Verdict.LIMITED, session_id=session, failure="usage_limit", final_text=f"Half, by {session}.",
+                            resets_at=(clock() + RESET).isoformat(), **given)  # fmt: skip
+            ends(fleet, task, LIMITED, limit)
+
+        assert order().session is None
+        meets_a_limit("s-1")
+        clock.pass_(1)
+        second = order()
+        words = command.spec(fleet, second)["agent"]
+        assert (second.cli, second.session, words["argv"]) == ("two", None, ["x"])
+        assert "What was done before" in words["prompt"] and "Half, by s-1." in words["prompt"]
+        meets_a_limit("s-2")
+        clock.pass_(RESET.total_seconds() + 61)
+        third = order()
+        words = command.spec(fleet, third)["agent"]
+        assert (third.cli, words["argv"]) == ("one", ["x", "--resume", "s-1"]), "its own, not the newest"
+        assert words["prompt"].startswith("Go on where you stopped."), "in its own session"
+        assert "Half, by s-2." in words["prompt"] and "Half, by s-1." not in words["prompt"], "what it does not know"
+        assert newest(fleet, task)[1]["session"] == "s-1"
 
 
 class TestASwitchedOffRepository:

@@ -17,6 +17,7 @@ from workers.agent.hold import Holds, Step, taken
 from workers.agent.machine import Machine
 from workers.agent.reports import Reports
 from workers.agent.server import LONGEST_PAUSE_SECS, Away, Refusal, Server, Unwelcome
+from workers.clis import shelf
 
 WELCOME = {"registry_token": "fresh", "heartbeat_interval_secs": 60, "offline_after_secs": 180}
 NO_TOKEN = (401, {"error": "Show a valid token.", "code": "unauthorized"})
@@ -147,6 +148,23 @@ def test_what_is_held_is_there_again_after_a_restart_and_a_torn_file_harms_no_ot
     assert [(hold.task_id, hold.lease, hold.step, hold.run) for hold in again] == [
         ("acme/widgets#1", 3, Step.CONFIRMED, holds.all()[0].run)
     ]
+
+
+def test_a_session_of_another_cli_is_not_gone_on_with_and_a_fresh_one_hears_all_of_it(
+    folder: Folder, tmp_path: Path
+) -> None:
+    of_codex, of_claude = (Machine(tmp_path, "i1", shelf.template_of(cli), None) for cli in ("codex", "claude"))
+    hold = taken({"task_id": "x", "lease": 1, "prompt": {"text": "Do it."}, "repository": None})
+    holds = Holds(folder, "codex")
+    holds.add(hold)
+    holds.change(hold, session="s-1", used={"input_tokens": 5}, lease=2, prompt="Use sum().")
+    assert "s-1" in of_codex.order(hold)["agent"]["argv"] and of_codex.order(hold)["agent"]["prompt"] == "Use sum()."
+    (same,) = Holds(folder, "codex").all()
+    assert (same.session, same.used) == ("s-1", {"input_tokens": 5})
+    (other,) = Holds(folder, "claude").all()
+    asked = of_claude.order(other)["agent"]
+    assert (other.session, other.used, asked["prompt"]) == (None, {}, "Do it.\nUse sum().")
+    assert asked["argv"] == shelf.template_of("claude")["argv"]
 
 
 def test_what_a_long_log_lost_on_this_machine_is_a_line_in_the_servers(

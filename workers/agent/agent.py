@@ -51,7 +51,7 @@ class Agent:
     def __init__(self, settings: Settings, folder: Folder) -> None:
         self._settings, self._agent_id = settings, folder.agent_id(settings.agent_id)
         self._told_to_stop, self._why = 0, ""
-        self._holds = Holds(folder)
+        self._holds = Holds(folder, settings.cli)
         machine = Machine(folder.work, slug(self._agent_id), settings.template, settings.forge_token)
         about = self._about(machine.version(settings.cli))
         self._server = Server(settings.server, folder, about, settings.enrol_token)

@@ -43,7 +43,7 @@ class Hold:
     """A task and the lease by which we have it. `work` is the dequeue's answer; `mark` tells one start of a run from
     the next; `base` is where the log of this start begins in the run's log; `until` is the end of the lease by our
     clock; `cut` says that a start of this run was cut off before; `stop` is why the run must end; `used` is what its
-    session had used before; who holds `life` works on it."""
+    session had used before; `cli` is whose session that is; who holds `life` works on it."""
 
     task_id: str
     lease: int
@@ -60,6 +60,7 @@ class Hold:
     cut: bool = False
     stop: str | None = None
     used: dict[str, Any] = field(default_factory=dict)
+    cli: str = ""
     life: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def kept(self) -> dict[str, Any]:
@@ -98,12 +99,15 @@ def _read(kept: dict[str, Any]) -> Hold | None:
 
 
 class Holds:
-    """All that we hold. Whoever changes one does it here: under one lock, written down at once, told to who waits."""
+    """All that we hold. Whoever changes one does it here: under one lock, written down at once, told to who waits. The
+    sessions that another CLI had on this machine before are not ours to go on with."""
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder, cli: str = "") -> None:
+        self._folder, self._cli = folder, cli
         self._changed = threading.Condition(threading.RLock())
         self._holds = [hold for kept in folder.holds() if (hold := _read(kept))]
+        for hold in [hold for hold in self._holds if hold.cli not in ("", cli)]:
+            self.change(hold, session=None, used={}, cli=cli)
 
     def all(self) -> list[Hold]:
         with self._changed:
@@ -123,6 +127,7 @@ class Holds:
         with self._changed:
             if any((known.task_id, known.lease) == (hold.task_id, hold.lease) for known in self._holds):
                 return False
+            hold.cli = self._cli
             self._holds.append(hold)
             self.change(hold)
             return True

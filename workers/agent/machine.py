@@ -32,12 +32,18 @@ class Machine:
 
     def start(self, hold: Hold) -> None:
         """Start the run; one that is there is left as it is. Raises Unreachable."""
-        work = hold.work
-        text = prompt.read_again(hold.prompt, CUT_OFF if hold.cut else "")
+        self._ask("start", self.order(hold))
+
+    def order(self, hold: Hold) -> Json:
+        """What the supervisor is asked for. Who cannot go on with a session is told all of it, not the review alone."""
+        work, all_of_it = hold.work, (hold.work.get("prompt") or {}).get("text") or hold.prompt
+        goes_on = bool(hold.session and self._template.get("resume")) or hold.prompt == all_of_it
+        said = hold.prompt if goes_on else f"{all_of_it}\n{hold.prompt}"
+        text = prompt.read_again(said, CUT_OFF if hold.cut else "")
         asked = command.of_cli(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS, LOG_MB)
         signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
         delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
-        self._ask("start", self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery})
+        return self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery}
 
     def version(self, name: str) -> str | None:
         """What the CLI says its version is. None where it does not say."""
