@@ -208,3 +208,17 @@ def test_a_task_without_a_pull_request_is_not_done_by_output_nobody_could_read()
     running = a_task(state=State.RUNNING, run=3, wants_pull=False, ready=False)
     ended = decide(running, judged(a_result(), Verdict.UNKNOWN), AT).task
     assert (ended.state, ended.reason) == (State.FAILED, "no_delivery")
+
+
+@pytest.mark.parametrize(
+    ("told", "used"),
+    [
+        ({"input_tokens": 5, "output_tokens": 2, "cost_usd": 0.5, "more": 1}, Usage(5, None, 2, 0.5)),
+        ({"input_tokens": -1, "cached_tokens": True, "output_tokens": "2", "cost_usd": float("nan")}, Usage()),
+        ({"input_tokens": 1e300}, Usage()),
+        (None, Usage()),
+        ([1], Usage()),
+    ],
+)
+def test_what_somebody_tells_of_its_use_counts_as_far_as_it_is_a_count(told: object, used: Usage) -> None:
+    assert Usage.told(told) == used
