@@ -322,7 +322,9 @@ def read_toml(path: Path) -> Declared:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Wrong([f"{path} is not TOML: {error}."]) from error
     except ValidationError as error:
-        raise Wrong([f"{path}: {where}: {what}" for where, what in flat(error.messages)]) from error
+        told = [f"{where}: {what}" for where, what in flat(error.messages)]
+        names = config_names.faults(FleetTomlSchema().load({}) | dict(error.valid_data or {}))
+        raise Wrong([f"{path}: {fault}" for fault in told + names]) from error
     config_clis.price_the_clis(declared)
     if faults := _contradictions(declared) + config_names.faults(declared) + config_clis.faults(declared):
         raise Wrong([f"{path}: {fault}" for fault in faults])

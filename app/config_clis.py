@@ -86,7 +86,7 @@ class CliSchema(OverrideSchema):
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _knows_what_to_run(self, _: Mapping[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        if "argv" not in given and not given.get("preset"):
+        if isinstance(given, Mapping) and "argv" not in given and not given.get("preset"):
             raise ValidationError("Missing data for required field: name an argv, or a preset.", "argv")
 
     @post_load

@@ -28,7 +28,8 @@ def preset(name: str) -> Table | None:
 
 
 def faults(declared: Table) -> list[str]:
-    """A sentence for each name that leads nowhere, with those that there are."""
+    """A sentence for each name that leads nowhere, with those that there are. What is wrong in other ways may be
+    missing from what is declared."""
     known = sorted({*presets(), *declared["clis"]})
     nowhere = [
         f"{who} {what} {name!r}, and there is none of that name: there are {', '.join(there)}"
@@ -46,11 +47,11 @@ def _named(declared: Table, known: list[str]) -> Iterator[tuple[str, str, str, l
         for other in cli.get("failover") or ():
             yield f"clis: {name!r}", "fails over to the CLI", other, known
     for rule in declared["repositories"]:
-        if rule["cli"]:
-            yield f"repositories: {rule['name']}", "names the CLI", rule["cli"], known
+        if rule.get("cli"):
+            yield _rule(rule), "names the CLI", rule["cli"], known
     for host in declared["hosts"]:
-        for slots in host["agents"]:
-            yield f"hosts: {host['host_id']}", "has slots for the CLI", slots["agent_type"], known
+        for name in (slots["agent_type"] for slots in host.get("agents", ()) if "agent_type" in slots):
+            yield _host(host), "has slots for the CLI", name, known
     for who, table in _changes(declared):
         for name in table:
             yield who, "changes the CLI", name, known
@@ -59,9 +60,17 @@ def _named(declared: Table, known: list[str]) -> Iterator[tuple[str, str, str, l
 def _changes(declared: Table) -> Iterator[tuple[str, Table]]:
     """Who changes CLIs, and how."""
     for rule in declared["repositories"]:
-        yield f"repositories: {rule['name']}", rule["clis"]
+        yield _rule(rule), rule.get("clis", {})
     for host in declared["hosts"]:
-        yield f"hosts: {host['host_id']}", host["clis"]
+        yield _host(host), host.get("clis", {})
+
+
+def _rule(rule: Table) -> str:
+    return f"repositories: {rule.get('name', 'one')}"
+
+
+def _host(host: Table) -> str:
+    return f"hosts: {host.get('host_id', 'one')}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class _Saying:
         """Everything in which placeholders are filled in."""
         for key in ("argv", "resume", "model_flag"):
             yield key, self.said.get(key) or ()
-        yield "flags", [word for flags in self.said.get("flags") or () for word in flags["argv"]]
+        yield "flags", [word for flags in self.said.get("flags") or () for word in flags.get("argv", ())]
         yield "env", (self.said.get("env") or {}).values()
 
     def _versions(self) -> Iterator[str]:

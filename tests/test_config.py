@@ -372,6 +372,29 @@ class TestNamesThatLeadNowhere:
         assert all(there in fault for fault in said) and "mine" not in said[0].partition("there are")[2]
         assert all("mine" in fault.partition("there are")[2] for fault in said[1:])
 
+    def test_are_said_beside_all_else_that_is_wrong(self, tmp_path: Path) -> None:
+        toml = (
+            "colour = 1\n"
+            + FORGE
+            + '[[repositories]]\nforge = "main"\nname = "app"\ncli = "codx"\nhooks = { before_all = ["x"] }\n'
+        )
+        toml += '[[hosts]]\nhost_id = "a/b"\nagents = [{ agent_type = "a b" }, { agent_type = "min" }]\nclis = { claud = { argv = [] } }\n'
+        toml += '[clis.mine]\nargv = ["x", "{workdr}"]\nparser = "yaml"\nfailover = ["nobody"]\nflags = [{ since = "new" }]\n'
+        said = " | ".join(faults_of(tmp_path, toml))
+        for fault in (
+            "colour: Unknown", "repositories.0.name", "hooks.before_all: is no moment", "hosts.0.host_id", "hosts.0.hostname",
+            "hosts.0.agents.0.agent_type", "hosts.0.clis.claud.argv", "clis.mine.parser", "clis.mine.flags.0.argv",
+            "names the CLI 'codx'", "slots for the CLI 'min'", "changes the CLI 'claud'", "fails over to the CLI 'nobody'",
+            "{workdr} in argv", "'new', which is no number",
+        ):  # fmt: skip
+            assert fault in said, fault
+
+    @pytest.mark.parametrize(
+        "toml", ["clis = 3\n", "hosts = [3]\n", "repositories = [[]]\n", "[clis]\nx = 3\n", "[clis.x]\nenv = 3\nflags = 3\n",
+                 '[[hosts]]\nagents = [3]\n', '[[repositories]]\nclis = 3\nhooks = 3\n'])  # fmt: skip
+    def test_are_looked_for_in_whatever_is_there(self, tmp_path: Path, toml: str) -> None:
+        assert faults_of(tmp_path, toml)
+
     def test_a_parser_and_a_moment_of_a_run_are_among_them(self, tmp_path: Path) -> None:
         toml = FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_prepare = ["x"] }\n'
         hook, parser = sorted(faults_of(tmp_path, toml + '[clis.x]\nargv = ["x"]\nparser = "codex"\n'), reverse=True)
