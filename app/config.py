@@ -343,13 +343,8 @@ def flat(messages: Any, at: str = "") -> list[tuple[str, str]]:
 
 
 def _contradictions(declared: Declared) -> list[str]:
-    faults = [
-        f"repositories: {repository['name']} names the forge {repository['forge']!r}, which is not declared"
-        for repository in declared["repositories"]
-        if repository["forge"] not in declared["forges"]
-    ]
     ids = [host["host_id"] for host in declared["hosts"]]
-    faults += jumps_to_nowhere({host["host_id"]: host["proxy_jump"] for host in declared["hosts"]})
+    faults = jumps_to_nowhere({host["host_id"]: host["proxy_jump"] for host in declared["hosts"]})
     for host in declared["hosts"]:
         kinds = [agent["agent_type"] for agent in host["agents"]]
         faults += [

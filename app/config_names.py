@@ -1,4 +1,4 @@
-"""Which names in fleet.toml lead nowhere: CLIs, presets, placeholders, versions and models that nobody asks for."""
+"""Which names in fleet.toml lead nowhere: forges, CLIs, presets, placeholders, versions and models."""
 
 import re
 import tomllib
@@ -32,7 +32,7 @@ def faults(declared: Table) -> list[str]:
     missing from what is declared."""
     known = sorted({*presets(), *declared["clis"]})
     nowhere = [
-        f"{who} {what} {name!r}, and there is none of that name: there are {', '.join(there)}"
+        f"{who} {what} {name!r}, and there is none of that name: there are {', '.join(there) or 'none at all'}"
         for who, what, name, there in _named(declared, known)
         if name not in there
     ]
@@ -47,6 +47,8 @@ def _named(declared: Table, known: list[str]) -> Iterator[tuple[str, str, str, l
         for other in cli.get("failover") or ():
             yield f"clis: {name!r}", "fails over to the CLI", other, known
     for rule in declared["repositories"]:
+        if "forge" in rule:
+            yield _rule(rule), "names the forge", rule["forge"], sorted(declared["forges"])
         if rule.get("cli"):
             yield _rule(rule), "names the CLI", rule["cli"], known
     for host in declared["hosts"]:

@@ -265,8 +265,8 @@ class TestFleetToml:
     def test_what_contradicts_itself_is_refused(self, tmp_path: Path) -> None:
         toml = FORGE + '[[repositories]]\nforge = "other"\nname = "team/app"\n' + HOST + HOST
         assert faults_of(tmp_path, toml) == [
-            "repositories: team/app names the forge 'other', which is not declared",
             "hosts: 'a' is declared twice",
+            "repositories: team/app names the forge 'other', and there is none of that name: there are main",
         ]
 
     @pytest.mark.parametrize("content", [b"[forges", b"a = ", b"\xff\xfe", b"a = 1\na = 2\n"])
