@@ -13,6 +13,7 @@ from workers.reach import Unreachable
 
 Json = dict[str, Any]
 LEASE, LEAVING = "the lease could not be renewed", "the agent is told to stop"
+PARKED, PARKED_GRACE_SECS = "the fleet says: parked", 3.0  # its budget is used up: each second costs
 AGAIN_SECS = 10.0
 log = structlog.get_logger()
 
@@ -67,4 +68,4 @@ class Lookout:
         if hold.stop and clock.now() > self._told.get(hold.run, 0.0):
             log.warning("ending a run", task=hold.task_id, run=hold.run, why=hold.stop)
             self._told[hold.run] = clock.now() + AGAIN_SECS
-            self._machine.cancel(hold, self._grace())
+            self._machine.cancel(hold, min(self._grace(), PARKED_GRACE_SECS) if hold.stop == PARKED else self._grace())
