@@ -19,7 +19,6 @@ from workers.clis.shelf import Template
 
 HEARTBEAT_SECS = 5
 GRACE_SECS = 10
-Prices = Mapping[str, Mapping[str, Any]]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
@@ -137,14 +136,12 @@ def clean_json(value: Any) -> Any:
     )
 
 
-def priced(
-    usage: Usage, template: Template, by_model: Mapping[str, Usage] = NOTHING, own: Prices = NOTHING
-) -> tuple[Usage, str | None]:
+def priced(usage: Usage, template: Template, by_model: Mapping[str, Usage] = NOTHING) -> tuple[Usage, str | None]:
     """With dollars reckoned where the CLI tells none, and who reckoned them: from the prices of the models of which it
-    says that they answered, fleet.toml's `own` first; where one has none or it says nothing, of the template's."""
+    says that they answered, the template's `prices` first; where one has none or it says nothing, of its `model`."""
     if usage.cost_usd is not None or usage.input_tokens is None:
         return usage, None
-    told = {model: price_of(model, own) for model in by_model}
+    told = {model: price_of(model, template.get("prices") or {}) for model in by_model}
     if not told or not all(told.values()):
         told, by_model = {str(template.get("model")): template.get("price") or {}}, {}
     if not all(told.values()):

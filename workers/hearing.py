@@ -35,7 +35,6 @@ class _Ear:
 
     parser: Parser
     template: Template
-    prices: command.Prices
     heard: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
     lock: Any = field(default_factory=Lock)
@@ -128,7 +127,7 @@ def _new_ear(fleet: Fleet, run: Row) -> _Ear:
     template = shelf.template_of(cli, declared, changes) if known else shelf.DEFAULTS
     used = Usage(**before) if before else Usage()
     setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
-    return _Ear(shelf.reader(template["parser"], setting), template, prices)
+    return _Ear(shelf.reader(template["parser"], setting), {**template, "prices": prices})
 
 
 def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> None:
@@ -149,7 +148,7 @@ def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> N
 def _priced(ear: _Ear) -> Progress:
     seen = ear.parser.progress()
     used = command.clean_usage(seen.usage)
-    return replace(seen, usage=command.priced(used, ear.template, seen.by_model, ear.prices)[0])
+    return replace(seen, usage=command.priced(used, ear.template, seen.by_model)[0])
 
 
 def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
@@ -179,8 +178,7 @@ def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> O
     exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
     ear.parser.overhear(result.get("noted"))
     heard = command.clean(ear.parser.finish(exit_code, stderr))
-    spoke = ear.parser.progress().by_model
-    usage, source = command.priced(heard.usage, ear.template, spoke, ear.prices)
+    usage, source = command.priced(heard.usage, ear.template, ear.parser.progress().by_model)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)
 
 

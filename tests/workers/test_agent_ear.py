@@ -41,6 +41,12 @@ def test_pieces_that_overlap_count_once(ear: Ear) -> None:
     assert used["cost_usd"] == pytest.approx(0.0097)
 
 
+def test_dollars_are_those_of_the_model_that_it_names_where_its_price_is_known() -> None:
+    own = {"claude-opus-5-5": {"input": 5.0, "cached": 0.5, "output": 25.0}}
+    ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), {**shelf.template_of("claude"), "prices": own}, Kept())
+    assert ear.used(piece(0, 5500))["cost_usd"] == pytest.approx(0.00485)
+
+
 def test_after_a_restart_what_was_heard_before_is_read_again(ear: Ear) -> None:
     assert ear.used(piece(5000, 5500))["input_tokens"] == 2400
     assert ear.used(piece(5500, len(WHOLE)))["input_tokens"] == 2400

@@ -27,7 +27,7 @@ TOKENS = ("FLEET_ENROLL_TOKEN", "FLEET_FORGE_TOKEN")
 @click.option("--slots", type=click.IntRange(1, 1000), default=1, show_default=True, help="Tasks at the same time.")
 @click.option("--agent-id", help="This agent's name; one is made up and kept where none is given.")
 @click.option("--state", type=click.Path(path_type=Path), help="The folder of the agent's state.")
-@click.option("--clis", type=click.Path(path_type=Path), help="A fleet.toml whose [clis] tables declare CLIs.")
+@click.option("--clis", type=click.Path(path_type=Path), help="A fleet.toml whose [clis] and [prices] count here.")
 def agent(**given: Any) -> None:
     """Come to a fleet for work, and do it with a coding CLI on this machine.
 
@@ -81,8 +81,8 @@ def _address(server: str, faults: list[str]) -> str:
 def _template(cli: str, clis: Path | None, faults: list[str]) -> Mapping[str, Any]:
     """How to run the CLI, and whether it is here at all."""
     try:
-        declared = read_toml(clis)["clis"] if clis else {}
-        template = shelf.template_of(cli, declared.get(cli))
+        declared = read_toml(clis) if clis else {"clis": {}, "prices": {}}
+        template = {**shelf.template_of(cli, declared["clis"].get(cli)), "prices": declared["prices"]}
     except (Wrong, Refused) as why:
         faults.extend(str(why).splitlines())
         return {}
