@@ -68,6 +68,10 @@ class Ended(Exception):
         self.end, self.failure = end, failure
 
 
+class Moved(Exception):
+    """Somebody else pushed to the task's branch since we looked."""
+
+
 # ------------------------------------------------------------------------------------------------- the verbs
 def main() -> None:
     verb = sys.argv[1] if len(sys.argv) == 2 else ""
@@ -777,14 +781,25 @@ class Supervisor:
     def deliver(self) -> bool:
         wanted = self.request.get("delivery")
         if wanted and self.tree.mirror:
-            self.tree.commit(wanted["message"], wanted["author_name"], wanted["author_email"])
-            head, base = self.tree.head(), self.result["base"]
-            commits = self.tree.commits_since(base)
-            self.result.update(head=head, commits=commits, changed=head != base)
-            self.state["head"] = head  # if we die while pushing, the forge can be asked for it
-            self.note()
-            self.result["pushed"] = self.tree.deliver()
+            who = wanted["author_name"], wanted["author_email"]
+            self.tree.commit(wanted["message"], *who)
+            while True:
+                is_joined = self.tree.join_others(*who)
+                self.note_head()
+                if is_joined:
+                    self.validate()  # it is another tree than the one that was checked
+                try:
+                    self.result["pushed"] = self.tree.deliver()
+                    break
+                except Moved:
+                    self.watch.heed_cancel()
         return True
+
+    def note_head(self) -> None:
+        head, base = self.tree.head(), self.result["base"]
+        self.result.update(head=head, commits=self.tree.commits_since(base), changed=head != base)
+        self.state["head"] = head  # if we die while pushing, the forge can be asked for it
+        self.note()
 
 
 class Patience:
@@ -1423,17 +1438,21 @@ class Mirror:
                     swept = True
         return swept
 
-    def push(self, sha: str, branch: str) -> None:
-        """Never by force. A cancel gives it a grace: of a push cut short nobody knows whether it arrived."""
-        agit = self.push_to and not branch.startswith("wip/")
-        options = [f"--push-option={option}" for option in self.push_options] if agit else []
+    def push(self, sha: str, branch: str, known: str | None = None) -> None:
+        """Onto the task's branch only where it is as we know it: `known`, or not there. A cancel gives it a grace: of a
+        push cut short nobody knows whether it arrived."""
+        wip = branch.startswith("wip/")
+        agit = self.push_to and not wip
         target = self.push_to if agit else f"refs/heads/{branch}"
+        options = [f"--push-option={option}" for option in self.push_options] if agit else []
+        options += [] if agit or wip else [f"--force-with-lease={target}:{known or ''}"]
         words, grace = (
             ("push", "--quiet", "--no-verify", "--recurse-submodules=no", *options, "--"),
             self._limits["grace_secs"],
         )
         self.git(*words, self.url, f"{sha}:{target}", secret=True, patience=grace)
-        self.git("update-ref", f"refs/remotes/origin/{branch}", sha, patience=grace + PATIENCE_SECS)
+        for place in ("remotes/origin",) if wip else ("remotes/origin", "pushed"):
+            self.git("update-ref", f"refs/{place}/{branch}", sha, patience=grace + PATIENCE_SECS)
 
     def lfs(self, *words: str, where: tuple[str, ...], patience: float = 0) -> None:
         """Git LFS, with the server that belongs to our forge's address, unless the repository names another."""
@@ -1671,6 +1690,12 @@ class Spare:
         erase(self.path)
 
 
+def signed(name: str, email: str) -> dict[str, str]:
+    """Whose commit it shall be, as git wants to hear it."""
+    return {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email,
+            "GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email}  # fmt: skip
+
+
 def worktree_path(request: Json) -> str:
     return os.path.join(fleet_folder(request), "work", request["instance"], request["task"])
 
@@ -1703,11 +1728,7 @@ class Worktree:
             make_folder(self.path)
             return None
         make_folder(os.path.dirname(self.mirror.path))
-        with self.mirror.lock as lock:
-            if not self._watch.acquire(lock, self._limits["git_secs"]):
-                raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
-            self.is_first = not os.path.isdir(self.mirror.path + "/objects")
-            self.mirror.refresh(self.base, self.branch)
+        self._fetch()
         if self._is_whole():  # from here on nobody else is in the way: it is all this task's own
             self._go_on()
         else:
@@ -1717,6 +1738,14 @@ class Worktree:
         if self.keeps_large_files():
             self._lfs("pull")
         return self.head()
+
+    def _fetch(self) -> None:
+        assert self.mirror
+        with self.mirror.lock as lock:
+            if not self._watch.acquire(lock, self._limits["git_secs"]):
+                raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
+            self.is_first = self.is_first or not os.path.isdir(self.mirror.path + "/objects")
+            self.mirror.refresh(self.base, self.branch)
 
     def keeps_large_files(self) -> bool:
         """Whether some of its files are kept by Git LFS, as .gitattributes say. Every file is named by the index, which
@@ -1788,12 +1817,20 @@ class Worktree:
             if branch and not self._holds(branch, inside=ours):
                 raise Ended("failed", f"{self.path} left {self.branch}, which has other commits: join them")
             self._git("checkout", "--quiet", "-B", self.branch)
-        if theirs and theirs != ours and self._holds(ours, inside=theirs):
-            self._git("merge", "--quiet", "--ff-only", theirs)
+        if theirs and theirs != ours:
+            if self._holds(ours, inside=theirs):
+                self._git("merge", "--quiet", "--ff-only", theirs)
+            elif self._is_pushed(ours):  # and somebody has made it another since: rebased, or taken back
+                self._git("checkout", "--quiet", "-B", self.branch, theirs)
 
     def _holds(self, commit: str, inside: str) -> bool:
         assert self.mirror
         return self.mirror.try_git("merge-base", "--is-ancestor", commit, inside)[0] == 0
+
+    def _is_pushed(self, commit: str) -> bool:
+        """Whether a run of ours has pushed it to the branch."""
+        pushed = self._ref(f"refs/pushed/{self.branch}")
+        return pushed is not None and self._holds(commit, inside=pushed)
 
     def _on_forge(self) -> str | None:
         return self._ref(f"refs/remotes/origin/{self.branch}")
@@ -1818,18 +1855,39 @@ class Worktree:
     def commit(self, message: str, name: str, email: str) -> None:
         """What the agent left lying. Its own commits stay as they are."""
         if self._git("status", "--porcelain"):
-            who = {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email,
-                   "GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email}  # fmt: skip
             self._git("add", "--all")
             if self._git("diff", "--cached", "--name-only"):
                 words = ("commit", "--quiet", "--no-verify", "--allow-empty-message", "-m", message)
-                self._git(*words, env=who)
+                self._git(*words, env=signed(name, email))
 
     def commits_since(self, base: str) -> list[str]:
-        return self._git("rev-list", "--reverse", "--max-count=100", f"{base}..{self.head()}").split()
+        """The run's own: not what it took from others who pushed to the branch."""
+        others = [f"^{theirs}" for theirs in [self._on_forge()] if theirs]
+        return self._git("rev-list", "--reverse", "--max-count=100", f"{base}..{self.head()}", *others).split()
+
+    def join_others(self, name: str, email: str) -> bool:
+        """What somebody else pushed to the branch and we lack, merged; whether there was any. Ended where it cannot be:
+        ours is kept beside it, and nothing of theirs is overwritten."""
+        head, theirs = self.head(), self._on_forge()
+        if not theirs or self._holds(theirs, inside=head) or self._holds(head, inside=theirs):
+            return False
+        if self._is_pushed(theirs):  # it is our own, and the agent wrote it anew: amended, rebased
+            return False
+        words = ("merge", "--quiet", "--no-verify", "-m", f"Merge what others pushed to {self.branch}")
+        try:
+            self._git(*words, theirs, env=signed(name, email))
+        except Ended as why:
+            if why.end != "failed":
+                raise
+            self._git("reset", "--quiet", "--merge", head)
+            said = f"what somebody pushed to {self.branch} conflicts with this work: merge origin/{self.branch} into it"
+            raise Ended("failed", f"{said}; it is kept as {self._keep(head)}", "branch_moved") from None
+        if self.keeps_large_files():
+            self._lfs("pull")
+        return True
 
     def deliver(self) -> bool:
-        """Push what the forge lacks; whether it has our head on the branch."""
+        """Push what the forge lacks; whether it has our head on the branch. Moved where somebody else was faster."""
         assert self.mirror
         head, known = self.head(), self._on_forge()
         there = known or f"refs/remotes/origin/{self.base}"
@@ -1838,11 +1896,26 @@ class Worktree:
         self._check_modules(there, head)
         self._push_large_files()
         try:
-            self.mirror.push(head, self.branch)
-        except Ended:
+            self.mirror.push(head, self.branch, known)
+        except Ended as why:
             if not self.mirror.forge_has(head, self.branch):
-                raise
+                self._look_again(head, known, why)
         return True
+
+    def _look_again(self, head: str, known: str | None, why: Ended) -> None:
+        """A push was refused. Moved, if somebody else has pushed to the branch since we looked."""
+        assert self.mirror
+        try:
+            self._fetch()
+        except Ended:
+            raise why from None
+        theirs = self._on_forge()
+        if theirs == known:
+            raise why
+        if known and theirs and not self._holds(known, inside=theirs):
+            said = f"somebody took commits back from {self.branch} on the forge, which this work stands on"
+            raise Ended("failed", f"{said}; it is kept as {self._keep(head)}", "branch_rewritten")
+        raise Moved
 
     def _check_modules(self, there: str, head: str) -> None:
         """We push to one repository: a commit that points at work which only lies here is none. Ended where it does."""
@@ -1879,20 +1952,26 @@ class Worktree:
             with self.mirror.lock as lock:
                 if self._watch.acquire(lock, PATIENCE_SECS):
                     erase(self.own)
-                    self.mirror.try_git("update-ref", "-d", f"refs/heads/{self.branch}")
+                    for place in ("heads", "pushed"):
+                        self.mirror.try_git("update-ref", "-d", f"refs/{place}/{self.branch}")
                     self.spare.drop_if_last()
         return saved
 
     def _save(self) -> str | None:
         assert self.mirror
         self.commit(f"Work on {self._task}, saved at its release", "agent-fleet", "agent-fleet@localhost")
-        head, wip = self.head(), f"refs/heads/wip/{self._task}"
+        head = self.head()
         if not self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin"):
             return None
+        return self._keep(head)
+
+    def _keep(self, head: str) -> str:
+        """Work that cannot go to its branch: on the forge under a name of its own, or in a bundle; which of them."""
+        assert self.mirror
         try:
             self._push_large_files()
             self.mirror.push(head, "wip/" + self._task)
-            return wip
+            return f"refs/heads/wip/{self._task}"
         except Ended:
             place = self._place_to_save("bundle")
             self._git("bundle", "create", "--quiet", place, "HEAD", "--not", "--remotes=origin")

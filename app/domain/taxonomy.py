@@ -76,6 +76,8 @@ TAXONOMY: Mapping[str, Failure] = {
     "lfs_missing": Failure(True, _H, "its files are in Git LFS, and its host has none", "Install git-lfs there."),
     "hook_failed": Failure(False, _T, "a hook of .fleet.toml failed", "Mend the hook on the default branch."),
     "push_refused": Failure(True, _F, "the branch could not be pushed", "Check the bot's rights on the forge."),
+    "branch_moved": Failure(True, _A, "somebody pushed what conflicts with it", "Nothing: the next attempt merges it."),
+    "branch_rewritten": Failure(False, _O, "commits were taken back from its branch", "Look at it and `wip/`; retry."),
     "pull_refused": Failure(False, _F, "the pull request could not be opened", "Check the bot's rights on the forge."),
 }  # fmt: skip
 

@@ -462,17 +462,6 @@ def test_a_round_delivers_what_an_earlier_one_could_not(host: Host) -> None:
     assert host.forge_git("rev-parse", "task/12-fix") == first["head"]
 
 
-def test_a_diverged_branch_is_refused_never_forced(host: Host) -> None:
-    host.on_forge("echo one > file; until [ -e go ]; do sleep 0.02; done; rm go")
-    host.working()
-    push_by_somebody(host, "task/12-fix", "theirs", start="main")
-    (host.worktree / "go").touch()
-    result = host.result()
-    assert (result["end"], result["step"], result["pushed"]) == ("failed", "deliver", False)
-    assert "git push failed" in result["reason"] and "rejected" in result["reason"]
-    assert host.forge_git("log", "-1", "--format=%s", "task/12-fix") == "somebody's theirs"
-
-
 def test_a_failed_validation_is_reported_and_the_work_still_pushed(host: Host) -> None:
     checks = ["true", "yes 0123456789 | head -n 2000; exit 3", "echo never"]
     result = host.finished("echo one > file", validation=checks)

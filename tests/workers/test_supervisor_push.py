@@ -1,0 +1,116 @@
+"""What becomes of a push when somebody else pushes to the task's branch meanwhile, from a clone of their own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workers.test_supervisor import Host, Json, commit, git, push_by_somebody
+
+BRANCH = "task/12-fix"
+WAIT = "until [ -e go ]; do sleep 0.02; done; rm go"
+MINE = "git add --all; git -c user.name=a -c user.email=a@b commit --quiet"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.clear()
+
+
+def meanwhile(host: Host, script: str, theirs: Callable[[], None], fence: int = 1, **how: object) -> Json:
+    """The result of a run while whose agent works somebody else does something."""
+    run = host.on_forge(f"{script}; {WAIT}", fence=fence, **how)["run"]
+    host.working(run)
+    theirs()
+    (host.worktree / "go").touch()
+    return host.result(run)
+
+
+def subjects(host: Host, branch: str = BRANCH) -> list[str]:
+    return host.forge_git("log", "--format=%s", branch).splitlines()
+
+
+def force(host: Host, commit: str) -> None:
+    host.forge_git("update-ref", f"refs/heads/{BRANCH}", commit)
+
+
+class TestSomebodyPushedMeanwhile:
+    @pytest.mark.parametrize("is_new", [True, False])
+    def test_and_both_works_are_on_the_branch_checked_together(self, host: Host, is_new: bool) -> None:
+        if not is_new:
+            host.finished("echo one > one")
+        fence, start = (1, "main") if is_new else (2, BRANCH)
+
+        def theirs() -> None:
+            push_by_somebody(host, BRANCH, "theirs", start)
+
+        result = meanwhile(host, "echo two > two", theirs, fence, validation=["ls"])
+        assert result["pushed"] and result["end"] == "finished", result
+        assert result["head"] == host.forge_git("rev-parse", BRANCH)
+        assert {"two", "theirs"} <= set(host.forge_git("ls-tree", "--name-only", BRANCH).split())
+        own = host.forge_git("log", "--no-walk=unsorted", "--format=%s", *reversed(result["commits"]))
+        assert own.splitlines() == [f"Merge what others pushed to {BRANCH}", "Fix it"]
+        assert ["theirs" in check["tail"] for check in result["validation"]] == [False, True]
+
+    def test_what_conflicts_overwrites_nothing_and_loses_nothing(self, host: Host) -> None:
+        result = meanwhile(host, "echo mine > theirs", lambda: push_by_somebody(host, BRANCH, "theirs", "main"))
+        assert (result["end"], result["failure"], result["pushed"]) == ("failed", "branch_moved", False)
+        assert "merge origin/task/12-fix into it; it is kept as refs/heads/wip/t-12" in result["reason"]
+        assert host.forge_git("show", f"{BRANCH}:theirs") == "theirs"
+        assert host.forge_git("show", "wip/t-12:theirs") == "mine"
+        merge = f"cat theirs; git -c user.name=a -c user.email=a@b merge --quiet origin/{BRANCH}; echo both > theirs; {MINE} -m both"
+        assert host.finished(merge, fence=2)["pushed"], "the next attempt can do as it was told"
+        assert host.said(run="t-12.2").startswith("mine\n") and host.forge_git("show", f"{BRANCH}:theirs") == "both"
+
+    def test_and_pushes_again_while_we_do(self, host: Host) -> None:
+        host.make_forge()
+        push_by_somebody(host, "later", "later", "main")
+        later, hook = host.forge_git("rev-parse", "later"), host.forge / "hooks" / "pre-receive"
+        hook.write_text(f"#!/bin/sh\nrm $0\nenv -u GIT_QUARANTINE_PATH git update-ref refs/heads/{BRANCH} {later}\n")
+        hook.chmod(0o755)
+        result = host.finished("echo mine > mine")
+        assert result["pushed"] and {"mine", "later"} <= set(host.forge_git("ls-tree", "--name-only", BRANCH).split())
+
+    def test_what_was_taken_back_from_the_branch_is_not_put_there_again(self, host: Host) -> None:
+        host.finished("echo one > one")
+        before = host.forge_git("rev-parse", "main")
+        result = meanwhile(host, "echo two > two", lambda: force(host, before), fence=2)
+        assert (result["end"], result["failure"], result["pushed"]) == ("failed", "branch_rewritten", False)
+        assert host.forge_git("rev-parse", BRANCH) == before
+        assert host.forge_git("show", "wip/t-12:two") == "two"
+
+
+class TestAnAgentThatRewritesItsBranch:
+    AMEND = "echo better > one; git add one; git -c user.name=a -c user.email=a@b commit --quiet --amend -m better"
+
+    def test_replaces_what_we_pushed_ourselves(self, host: Host) -> None:
+        host.finished("echo one > one")
+        assert host.finished(self.AMEND, fence=2)["pushed"]
+        assert subjects(host) == ["better", "first"]
+
+    def test_loses_nothing_that_somebody_pushed_before(self, host: Host) -> None:
+        host.finished("echo one > one")
+        push_by_somebody(host, BRANCH, "theirs", BRANCH)
+        assert host.finished("git reset --quiet --hard HEAD~2; echo two > two", fence=2)["pushed"]
+        assert "theirs" in host.forge_git("ls-tree", "--name-only", BRANCH).split()
+
+    def test_loses_nothing_that_somebody_pushed_meanwhile(self, host: Host) -> None:
+        host.finished("echo one > one")
+        result = meanwhile(host, self.AMEND, lambda: push_by_somebody(host, BRANCH, "theirs", BRANCH), fence=2)
+        assert (result["failure"], result["pushed"]) == ("branch_moved", False)
+        assert host.forge_git("show", f"{BRANCH}:theirs") == "theirs"
+        assert host.forge_git("show", "wip/t-12:one") == "better"
+
+
+def test_a_branch_that_somebody_rebased_between_two_rounds_is_gone_on_with(host: Host) -> None:
+    host.finished("echo one > one")
+    clone = host.place / "rebased"
+    git("clone", "--quiet", "--branch", "main", str(host.forge), str(clone))
+    (clone / "base").write_text("newer")
+    commit(clone, "newer base")
+    git("-C", str(clone), "cherry-pick", f"origin/{BRANCH}")
+    git("-C", str(clone), "push", "--quiet", "--force", "origin", f"HEAD:{BRANCH}")
+    assert host.finished("cat base > two", fence=2)["pushed"]
+    assert subjects(host) == ["Fix it", "Fix it", "newer base", "first"]
