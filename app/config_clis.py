@@ -124,11 +124,14 @@ def _commands() -> Any:
 
 
 class HooksSchema(_Strict):
-    """Commands of the repository around the steps of a run: in its worktree, by `sh -c`, without any credential."""
+    """Commands of the repository around the steps of a run, by `sh -c`, without any credential: in its worktree, or in
+    the run's folder before there is one."""
 
     error_messages = {  # noqa: RUF012 - so it stands in Schema
-        "unknown": "is no moment of a run: there are after_prepare, and before_ and after_ agent, validate, deliver"
+        "unknown": "is no moment of a run: there are before_ and after_ prepare, agent, validate, deliver"
     }
+
+    before_prepare = _commands()
     after_prepare = _commands()
     before_agent = _commands()
     after_agent = _commands()

@@ -343,7 +343,7 @@ class TestClisAndBudgets:
             ('[clis.x]\nargv = ["x"]\nfailover = ["a","b","c","d","e","f"]\n', "clis.x.failover"),
             (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nbudget = { run = { token = 5 } }\n', "budget.run.token"),
             (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nbudget = { run = { tokens = 0 } }\n', "budget.run.tokens"),
-            (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_prepare = ["x"] }\n', "hooks.before_prepare"),
+            (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_start = ["x"] }\n', "hooks.before_start"),
             (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\ncommit = { trailers = ["x"] }\n', "commit.trailers"),
         ],
     )  # fmt: skip
@@ -396,9 +396,9 @@ class TestNamesThatLeadNowhere:
         assert faults_of(tmp_path, toml)
 
     def test_a_parser_and_a_moment_of_a_run_are_among_them(self, tmp_path: Path) -> None:
-        toml = FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_prepare = ["x"] }\n'
+        toml = FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_start = ["x"] }\n'
         hook, parser = sorted(faults_of(tmp_path, toml + '[clis.x]\nargv = ["x"]\nparser = "codex"\n'), reverse=True)
-        assert "hooks.before_prepare: is no moment of a run: there are after_prepare, and before_" in hook
+        assert "hooks.before_start: is no moment of a run: there are before_ and after_ prepare, agent" in hook
         assert all(name in parser for name in ("codex-jsonl", "claude-result", "json-path", "raw"))
 
     @pytest.mark.parametrize(

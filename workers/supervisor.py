@@ -455,6 +455,7 @@ def outcome(run: str, end: str, reason: str | None, **known: Any) -> Json:
         "started_at": now, "ended_at": now, "steps": [], "validation": [],
         "base": None, "head": None, "commits": [], "changed": False, "pushed": False,
         "failure": None, "hung": False, "survivors": [], "logs": {}, "noted": None, "lfs": False,
+        "warnings": [],
     }  # fmt: skip
     return {**empty, **known}
 
@@ -750,11 +751,11 @@ class Supervisor:
                 return False
         return True
 
-    def check(self, command: str, log: Log, until: float) -> Json:
+    def check(self, command: str, log: Log, until: float, where: str = "") -> Json:
         began, log.end = time.monotonic(), b""
         pipe = self.watch.tap(log)
         files = [os.open(os.devnull, os.O_RDONLY), pipe, os.dup(pipe)]
-        child = Child(["sh", "-c", command], {**environment(), **self.names()}, self.tree.path, files)
+        child = Child(["sh", "-c", command], {**environment(), **self.names()}, where or self.tree.path, files)
         self.state.update(check_pid=child.pid, check_start=started(child.pid))
         self.note()
         self.go(child, "the shell")
@@ -766,16 +767,20 @@ class Supervisor:
                 "tail": log.end.decode("utf-8", "replace")}  # fmt: skip
 
     def hooks(self, moment: str) -> None:
-        """The repository's own commands around a step, in the worktree, without any credential. One that fails ends
-        the run: what it was to make ready or to check is not so."""
+        """The repository's own commands around a step, without any credential: in the worktree, or in the run's folder
+        before there is one. One that fails ends the run: what it was to make ready or to check is not so. After the
+        delivery there is nothing left to end: it stands, with a warning."""
         commands = (self.request.get("hooks") or {}).get(moment) or []
         log = Log("hooks.log", self.limits) if commands else None
+        where = self.run.path if moment == "before_prepare" else self.tree.path
         for command in commands:
             assert log
-            note = {"hook": moment, **self.check(command, log, time.monotonic() + self.limits["hook_secs"])}
+            note = {"hook": moment, **self.check(command, log, time.monotonic() + self.limits["hook_secs"], where)}
             self.result.setdefault("hooks", []).append(note)
             if note["exit_code"] != 0:
-                said = f"hook {moment} `{command}` ended with {note['exit_code']}: {note['tail'][-1000:]}"
+                said = f"hook {moment} `{command}` ended with {note['exit_code']}: {note['tail'][-1000:].rstrip()}"
+                if moment == "after_deliver":
+                    return self.result["warnings"].append(said)
                 raise Ended("failed", said, "hook_failed")
 
     def deliver(self) -> bool:

@@ -92,6 +92,7 @@ class Run(Schema):
     denied_actions = fields.List(fields.String())
     cost_source = _maybe(fields.String)
     hooks = fields.List(fields.Dict())
+    warnings = fields.List(fields.String())
     summary = _maybe(fields.String)
     usage = _maybe(fields.Dict)
     log_bytes = fields.Integer()

@@ -68,6 +68,7 @@ def show(task_id: str, json_: bool) -> None:
     table(("run", "place", "cli", "end", "why"), [_run(run) for run in found["runs"]])
     denied = [(run["number"], one) for run in found["runs"] for one in run["denied_actions"]]
     table(("run", "was not allowed to"), denied)
+    table(("run", "warning"), [(run["number"], one) for run in found["runs"] for one in run["warnings"]])
     history(found["events"])
     table(
         ("still owed", "tries", "error"),

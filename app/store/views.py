@@ -216,6 +216,7 @@ def _run_shown(row: Row) -> Json:
         **{name: outcome.get(name) for name in ("failure", "cost_source")},
         "denied_actions": outcome.get("denied_actions") or [],
         "hooks": result.get("hooks") or [],
+        "warnings": result.get("warnings") or [],
         "summary": outcome.get("final_text"),
         "usage": outcome.get("usage"),
         "log_bytes": row["stdout_size"] + row["stderr_size"],

@@ -33,6 +33,20 @@ class TestHooks:
         assert "ended with 3: the tools are missing" in result["reason"] and not result["pushed"]
         assert len(result["hooks"]) == 1
 
+    def test_before_there_is_a_worktree_run_in_the_runs_folder(self, host: Host) -> None:
+        result = host.finished("true", hooks={"before_prepare": [f"pwd; ls {host.worktree} || echo none yet"]})
+        (note,) = result["hooks"]
+        assert note["tail"].splitlines()[0] == str(host.folder()) and note["tail"].endswith("none yet\n")
+        host.on_forge("true", hooks={"before_prepare": ["exit 4"]}, fence=2)
+        again = host.result("t-12.2")
+        assert (again["failure"], again["step"], again["base"]) == ("hook_failed", "prepare", None)
+
+    def test_that_fails_after_the_delivery_is_a_warning_and_the_delivery_stands(self, host: Host) -> None:
+        result = host.finished("echo x > x", hooks={"after_deliver": ["echo no chat here; exit 3", "echo never"]})
+        assert result["pushed"] and (result["failure"], result["reason"]) == (None, None)
+        (said,) = result["warnings"]
+        assert "hook after_deliver" in said and said.endswith("ended with 3: no chat here")
+
     def test_that_hangs_is_ended(self, host: Host) -> None:
         host.start("true", hooks={"after_agent": ["sleep 60"]}, limits={"hook_secs": 0.3})
         assert "ended with 124" in host.result()["reason"]
