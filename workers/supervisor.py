@@ -43,6 +43,7 @@ ENDS = {
     "timed_out": "the agent was still working after {wall_secs} s and was ended",
     "silent": "the agent printed nothing for {silence_secs} s and was ended",
 }
+NESTED = "{} was left out: it is a git repository of its own. Make it a submodule, or part of this one without its .git"
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,120}\Z")
 NOT_IN_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|/\.|@\{|\.lock(/|\Z)|\A[-/.]|[/.]\Z|\A\Z")
@@ -779,15 +780,17 @@ class Supervisor:
             self.result.setdefault("hooks", []).append(note)
             if note["exit_code"] != 0:
                 said = f"hook {moment} `{command}` ended with {note['exit_code']}: {note['tail'][-1000:].rstrip()}"
-                if moment == "after_deliver":
-                    return self.result["warnings"].append(said)
-                raise Ended("failed", said, "hook_failed")
+                if moment != "after_deliver":
+                    raise Ended("failed", said, "hook_failed")
+                self.result["warnings"].append(said)
+                break
 
     def deliver(self) -> bool:
         wanted = self.request.get("delivery")
         if wanted and self.tree.mirror:
             who = wanted["author_name"], wanted["author_email"]
-            self.tree.commit(wanted["message"], *who)
+            left = self.tree.commit(wanted["message"], *who)
+            self.result["warnings"] += [NESTED.format(path) for path in left]
             while True:
                 is_joined = self.tree.join_others(*who)
                 self.note_head()
@@ -1857,13 +1860,29 @@ class Worktree:
             raise Ended("failed", f"{self.path} has no commit at its HEAD: look at it, then release the task")
         return commit
 
-    def commit(self, message: str, name: str, email: str) -> None:
-        """What the agent left lying. Its own commits stay as they are."""
-        if self._git("status", "--porcelain"):
-            self._git("add", "--all")
+    def commit(self, message: str, name: str, email: str) -> list[str]:
+        """What the agent left lying, but for repositories of their own, which are returned: git would keep of each only
+        the name of a commit that nobody else has. The agent's own commits stay as they are."""
+        self._let_go_of_nested()
+        dirty = self._git("status", "--porcelain", "-z", "--untracked-files=all").split("\0")
+        nested = [line[3:-1] for line in dirty if line.startswith("?? ") and line.endswith("/")]
+        if any(dirty):
+            self._git("add", "--all", "--", ":/", *(f":(top,exclude,literal){path}" for path in nested))
             if self._git("diff", "--cached", "--name-only"):
                 words = ("commit", "--quiet", "--no-verify", "--allow-empty-message", "-m", message)
                 self._git(*words, env=signed(name, email))
+        return nested
+
+    def _let_go_of_nested(self) -> None:
+        """Those that the agent added itself; a submodule is in .gitmodules."""
+        there = self._on_forge() or f"refs/remotes/origin/{self.base}"
+        news = self._git("diff", "--cached", "--raw", "--no-abbrev", "--no-renames", "-z", there).split("\0")
+        links = [path for facts, path in zip(news[::2], news[1::2]) if re.match(r":(?!160000)\d+ 160000 ", facts)]
+        modules = (content_of(self.path + "/.gitmodules") or b"") if links else b""
+        known = re.findall(rb"(?m)^\s*path\s*=\s*(.+?)\s*$", modules)
+        nested = [path for path in links if os.fsencode(path) not in known]
+        if nested:
+            self._git("update-index", "--force-remove", "--", *nested)
 
     def commits_since(self, base: str) -> list[str]:
         """The run's own: not what it took from others who pushed to the branch."""
@@ -1927,7 +1946,7 @@ class Worktree:
         if not os.path.exists(self.path + "/.gitmodules"):
             return
         dirty = self._git("status", "--porcelain", "--ignore-submodules=untracked").splitlines()
-        lost = [line[3:] for line in dirty]
+        lost = [line[3:] for line in dirty if not line.startswith("??")]
         for line in self._git("diff", "--raw", "--no-abbrev", "--no-renames", there, head).splitlines():
             facts, _, path = line.partition("\t")  # ":160000 160000 <sha> <sha> M" of a submodule that moved on
             if facts.split()[1] == "160000" and not self._is_fetched(facts.split()[3]):
@@ -1951,7 +1970,10 @@ class Worktree:
         """Delete the worktree; where its work went that was nowhere else."""
         saved = None
         if os.path.lexists(self.path):
-            saved = self._save() if self.mirror and self._is_whole() else self._pack()
+            if self.mirror and self._is_whole():
+                saved = self._save()
+            elif os.listdir(self.path):
+                saved = self._pack()
             erase(self.path)
         if self.mirror and os.path.exists(self.mirror.path):
             with self.mirror.lock as lock:
@@ -1964,11 +1986,11 @@ class Worktree:
 
     def _save(self) -> str | None:
         assert self.mirror
-        self.commit(f"Work on {self._task}, saved at its release", "agent-fleet", "agent-fleet@localhost")
-        head = self.head()
-        if not self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin"):
-            return None
-        return self._keep(head)
+        left = self.commit(f"Work on {self._task}, saved at its release", "agent-fleet", "agent-fleet@localhost")
+        own = [path for path in left if b"[remote " not in (content_of(f"{self.path}/{path}/.git/config") or b"")]
+        head, packed = self.head(), self._pack(*own) if own else ""
+        is_news = self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin")
+        return " and ".join(filter(None, [self._keep(head) if is_news else "", packed])) or None
 
     def _keep(self, head: str) -> str:
         """Work that cannot go to its branch: on the forge under a name of its own, or in a bundle; which of them."""
@@ -1982,15 +2004,14 @@ class Worktree:
             self._git("bundle", "create", "--quiet", place, "HEAD", "--not", "--remotes=origin")
             return place
 
-    def _pack(self) -> str | None:
-        """A folder without git in it is saved as it is."""
+    def _pack(self, *names: str) -> str:
+        """A folder without git in it is saved as it is, and so is a repository that was begun within ours."""
         import tarfile
 
-        if not os.listdir(self.path):
-            return None
         place = self._place_to_save("tar.gz")
         with tarfile.open(place, "w:gz") as pack:
-            pack.add(self.path, self._task)
+            for name in names or ("",):
+                pack.add(os.path.join(self.path, name), os.path.join(self._task, name))
         return place
 
     def _place_to_save(self, kind: str) -> str:

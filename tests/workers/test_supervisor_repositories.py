@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,6 +101,47 @@ class TestSubmodules:
         result = host.result()
         assert (result["end"], result["failure"], result["pushed"]) == ("failed", "submodule_changed", False)
         assert "submodule lib" in result["reason"]
+
+
+class TestARepositoryWithinTheWorktree:
+    """As a `git clone` or `git init` of the agent leaves it there."""
+
+    CLONE = "git clone --quiet . vendor/lib 2>&1; echo mine > mine"
+    EMPTY = "git init --quiet vendor/lib; echo mine > mine"
+    ADD = "git -c advice.addEmbeddedRepo=false add --all"
+    COMMIT = "git -c user.name=a -c user.email=a@b commit --quiet -m mine"
+
+    @pytest.mark.parametrize("more", ["", f"; {ADD}", f"; {ADD}; {COMMIT}"])
+    def test_is_left_out_with_a_warning(self, host: Host, more: str) -> None:
+        result = host.finished(self.CLONE + more)
+        assert result["pushed"]
+        assert host.forge_git("ls-tree", "-r", "--name-only", "task/12-fix").split() == ["README", "mine"]
+        (said,) = result["warnings"]
+        assert said.startswith("vendor/lib was left out: it is a git repository of its own")
+        assert (host.worktree / "vendor" / "lib" / "README").exists(), "the agent may need it again"
+        assert host.finished("echo more > mine", fence=2)["pushed"]
+
+    def test_that_is_empty_is_left_out_too(self, host: Host) -> None:
+        result = host.finished(self.EMPTY)
+        assert result["pushed"] and len(result["warnings"]) == 1
+
+    def test_is_no_delivery_by_itself(self, host: Host) -> None:
+        result = host.finished("git clone --quiet . lib")
+        assert (result["changed"], result["pushed"], len(result["warnings"])) == (False, False, 1)
+
+    def test_is_saved_at_the_release_where_it_was_begun_here(self, host: Host) -> None:
+        host.finished("git clone --quiet . lib; git init --quiet own; echo work > own/work")
+        wish = {"run": "t-12.1", "task": "t-12", "worktree": True, "repository": host.repository()}
+        saved = Path(host.ask("release", **wish)["saved"])
+        with tarfile.open(saved) as pack:
+            assert "t-12/own/work" in pack.getnames() and "t-12/lib/README" not in pack.getnames()
+
+    def test_of_a_strange_name_is_left_out_alone(self, host: Host) -> None:
+        result = host.finished(
+            "git clone --quiet . '*'; echo x > x; git init --quiet 'a b'; echo y > 'a b/y'; echo z > z"
+        )
+        assert len(result["warnings"]) == 2
+        assert host.forge_git("ls-tree", "-r", "--name-only", "task/12-fix").split() == ["README", "x", "z"]
 
 
 class TestALargeRepository:
