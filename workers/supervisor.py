@@ -1412,6 +1412,7 @@ class Mirror:
 
     def __init__(self, request: Json, run: Run, watch: Watch, limits: Json) -> None:
         self.url: str = request["repository"]["url"]
+        self.forge = re.sub(r"^\w+://([^/@]*@)?|/.*$", "", self.url)  # whom the password is for
         self.push_to: str = request["repository"].get("push_to") or ""  # a refspec of the forge's own, else a branch
         self.push_options: list[str] = request["repository"].get("push_options") or []
         self.fetch_from: str = request["repository"].get("fetch_from") or ""
@@ -1548,7 +1549,7 @@ class Mirror:
         if secret and self._credentials:
             replace_file(self._run.file("askpass"), ASKPASS, mode=0o700)
             env["GIT_ASKPASS"] = self._run.file("askpass")
-            env["FLEET_GIT_HOST"] = re.sub(r"^\w+://([^/@]*@)?|/.*$", "", self.url)
+            env["FLEET_GIT_HOST"] = self.forge
             env["FLEET_GIT_USERNAME"] = self._credentials["username"]
             env["FLEET_GIT_PASSWORD"] = self._credentials["password"]
         return env
@@ -1561,6 +1562,46 @@ class Mirror:
         put_right(self.path + "/config", MIRROR_CONFIG + (LFS_CONFIG if is_here("git-lfs") else b""))
         if os.path.lexists(self.path + "/commondir"):  # it would name another folder whose config counts
             os.unlink(self.path + "/commondir")
+
+
+class Module(Mirror):
+    """The bare copy of a submodule's repository, which all worktrees on this host that have it are cloned from."""
+
+    def __init__(self, of: Mirror, base: str, url: str) -> None:
+        vars(self).update(vars(of))
+        self.url, self.path = url, os.path.join(base, "modules", folder_name(url) + ".git")
+        self.lock = Lock(self.path + ".lock")
+        # As git has it for submodules: no address on this host, unless the repository's own is one.
+        self._allow = ("-c", "protocol.file.allow=" + ("always" if of.url.startswith("file:") else "user"))
+
+    def bring(self, commit: str) -> None:
+        """Ask its forge only where the commit is not here yet; one that no branch has must be asked for by its name."""
+        heads = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        words = ("fetch", "--quiet", "--prune", "--no-recurse-submodules", "--", self.url)
+        how: Json = {"where": (*self._allow, "--git-dir=" + self.path), "secret": True}
+        if not self._has(commit):
+            self.git(*words, *heads, env={"GIT_PROTOCOL_FROM_USER": "0"}, **how)
+        if not self._has(commit):
+            self.git(*words, f"{commit}:refs/kept/{commit}", env={"GIT_PROTOCOL_FROM_USER": "0"}, **how)
+
+    def _has(self, commit: str) -> bool:
+        return self.try_git("cat-file", "-e", commit + "^{commit}")[0] == 0
+
+    def options(self, name: str) -> tuple[str, ...]:
+        """Have git clone and fetch the submodule from here, and name its own forge in it even so."""
+        said = {"protocol.file.allow": "always", f"url.{self.path}.insteadOf": self.url,
+                f"submodule.{name}.url": self.url, f"submodule.{name}.update": "checkout"}  # fmt: skip
+        return tuple(word for key, value in said.items() for word in ("-c", f"{key}={value}"))
+
+
+def beside(url: str, relative: str) -> str:
+    """Where `../lib.git` is, said of a repository: as git reads it, also for `host:team/app`."""
+    url = url.rstrip("/")
+    while relative.startswith(("./", "../")):
+        step, _, relative = relative.partition("/")
+        if step == "..":
+            url = url[: max(url.rfind("/"), url.rfind(":") + 1)]
+    return (url if url.endswith(":") else url + "/") + relative.rstrip("/")
 
 
 def whisper(text: str) -> int | None:
@@ -1742,7 +1783,7 @@ class Worktree:
         else:
             self._make()
         if os.path.exists(self.path + "/.gitmodules"):
-            self._fetch_modules()
+            self._fetch_modules(self.path, self.own, self.mirror.url)
         if self.keeps_large_files():
             self._lfs("pull")
         return self.head()
@@ -1756,12 +1797,17 @@ class Worktree:
             self.mirror.refresh(self.base, self.branch)
 
     def keeps_large_files(self) -> bool:
-        """Whether some of its files are kept by Git LFS, as .gitattributes say. Every file is named by the index, which
-        is read by hand: asking git costs a process. Ended where this host cannot have them: pointers are no work."""
-        if b".gitattributes" not in (content_of(self.own + "/index") or b""):
+        """Whether Git LFS keeps some of its files. Ended where this host cannot have them: pointers are no work."""
+        return self._points(self.path, self.own)
+
+    def _points(self, path: str, own: str, **how: Any) -> bool:
+        """As .gitattributes say. The index names every file, and is read by hand: asking git costs a process."""
+        assert self.mirror
+        if b".gitattributes" not in (content_of(own + "/index") or b""):
             return False
-        names = self._git("ls-files", "-z", "--", ":(glob)**/.gitattributes").split("\0")
-        if not any(b"filter=lfs" in (content_of(os.path.join(self.path, name)) or b"") for name in names if name):
+        words = ("ls-files", "-z", "--", ":(glob)**/.gitattributes")
+        names = self.mirror.git(*words, where=self._where(path, own), **how).split("\0")
+        if not any(b"filter=lfs" in (content_of(os.path.join(path, name)) or b"") for name in names if name):
             return False
         self.keeps_lfs = True
         if not is_here("git-lfs"):
@@ -1773,20 +1819,46 @@ class Worktree:
         assert self.mirror
         self.mirror.lfs(*words, where=self._where(), patience=patience)
 
-    def _fetch_modules(self) -> None:
-        """Submodules as the repository has them. Git keeps their addresses in the mirror's config."""
+    def _fetch_modules(self, path: str, own: str, url: str, **how: Any) -> None:
+        """Submodules as the repository has them, and theirs. Their git folders lie where git itself puts them; without
+        the password, which only the fetch into the mirror needs: an agent may have written to them."""
         assert self.mirror
-        with self.mirror.lock as lock:
-            if not self._watch.acquire(lock, self._limits["git_secs"]):
-                raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
-            self._update_modules()
+        where = self._where(path, own)
+        words = ("config", "-z", "--file", path + "/.gitmodules", "--get-regexp", r"^submodule\..*\.(path|url|update)$")
+        said = [line.split("\n", 1) for line in self.mirror.git(*words, where=where, **how).split("\0") if line]
+        named: Json = {}
+        for key, value in said:
+            named.setdefault(key[len("submodule.") : key.rindex(".")], {})[key.rpartition(".")[2]] = value
+        asked = [f":(top,literal){its['path']}" for its in named.values() if its.get("path")]
+        links = self.mirror.git("ls-files", "-s", "-z", "--", *asked, where=where, **how).split("\0") if asked else []
+        commits = {line.partition("\t")[2]: line.split()[1] for line in links if line.startswith("160000 ")}
+        for name, its in named.items():
+            commit = commits.get(its.get("path", ""))
+            if commit and its.get("url") and its.get("update") != "none":
+                address = beside(url, its["url"]) if its["url"].startswith(("./", "../")) else its["url"]
+                self._fetch_module(name, its["path"], address, commit, where, how)
 
-    def _update_modules(self) -> None:
+    def _fetch_module(self, name: str, inner: str, url: str, commit: str, where: tuple[str, ...], how: Json) -> None:
         assert self.mirror
-        allow = ("-c", "protocol.file.allow=always") if self.mirror.url.startswith("file:") else ()
-        beside = ("-c", f"remote.origin.url={self.mirror.url}")  # `../lib.git` is beside the repository on the forge
-        words = ("submodule", "--quiet", "update", "--init", "--recursive")
-        self.mirror.git(*words, where=(*allow, *beside, "-C", self.path), secret=True)
+        module, path = Module(self.mirror, self.run.base, url), os.path.join(where[1], inner)
+        own = os.path.join(where[2].partition("=")[2], "modules", name)
+        make_folder(os.path.dirname(module.path))
+        with module.lock as lock:
+            if not self._watch.acquire(lock, self._limits["git_secs"]):
+                raise Ended("failed", f"other runs kept {module.path} busy: start the run again")
+            module.bring(commit)
+            words = ("submodule", "--quiet", "update", "--init", "--", inner)
+            self.mirror.git(*words, where=(*module.options(name), *where), **how)
+        its: Json = {"env": {"GIT_COMMON_DIR": own}}
+        if self._points(path, own, **its):
+            module.lfs("fetch", "origin", commit, where=("--git-dir=" + module.path,))
+            settings = content_of(own + "/config") or b""
+            if b'[filter "lfs"]' not in settings:
+                storage = b"\tstorage = %s/lfs\n" % os.fsencode(module.path)
+                put_right(own + "/config", settings + LFS_CONFIG + storage)
+            self.mirror.git("lfs", "checkout", where=self._where(path, own), **its)
+        if os.path.exists(path + "/.gitmodules"):
+            self._fetch_modules(path, own, url, **its)
 
     def _is_whole(self) -> bool:
         """The index is the last thing a checkout writes. Where there is none, nobody has worked yet."""
@@ -1850,8 +1922,10 @@ class Worktree:
         assert self.mirror
         return self.mirror.git(*words, where=self._where(), **how)
 
-    def _where(self) -> tuple[str, ...]:
-        return ("-C", self.path, "--git-dir=" + self.own, "--work-tree=" + self.path)
+    def _where(self, path: str = "", own: str = "") -> tuple[str, ...]:
+        """This worktree, or a submodule's."""
+        path, own = path or self.path, own or self.own
+        return ("-C", path, "--git-dir=" + own, "--work-tree=" + path)
 
     def head(self) -> str:
         head = (content_of(self.own + "/HEAD") or b"").decode("utf-8", "replace").strip()

@@ -40,10 +40,10 @@ class TestLargeFiles:
     def path(self) -> str:
         return f"{gitlfs.folder()}:{os.environ['PATH']}"
 
-    def result(self, host: Host, forge: FakeForge, script: str, path: str, fence: int = 1) -> Json:
+    def result(self, host: Host, forge: FakeForge, script: str, path: str, fence: int = 1, name: str = "art") -> Json:
         delivery = {"message": "Draw", "author_name": "Fleet", "author_email": "fleet@example.org"}
         credentials = {"username": "fleet", "password": self.token}
-        repository = {"url": f"{forge.url}/acme/art.git", "base": "main", "branch": "task/12"}
+        repository = {"url": f"{forge.url}/acme/{name}.git", "base": "main", "branch": "task/12"}
         given = {"repository": repository, "delivery": delivery, "credentials": credentials, "path": path}
         host.start(script, fence=fence, **given)
         return host.result(f"t-12.{fence}")
@@ -60,6 +60,35 @@ class TestLargeFiles:
             assert (art / "lfs" / hashlib.sha256(content).hexdigest()).read_bytes() == content
         again = self.result(host, forge, "cat c.bin; git status --short", self.path(), fence=2)
         assert again["end"] == "finished" and host.said(run="t-12.2") == "c\n"
+
+    def book(self, host: Host, forge: FakeForge, address: str) -> None:
+        """A private repository that has the other as its submodule."""
+        forge.add_repository("acme/book", private=True)
+        forge.collaborate("acme/book", "fleet", "write")
+        seed, drawn = host.place / "book", git("-C", str(host.place / "art"), "rev-parse", "HEAD")
+        git("clone", "-q", forge.clone_url("acme/book", self.token), str(seed))
+        (seed / ".gitmodules").write_text(f'[submodule "art"]\n\tpath = art\n\turl = {address}\n')
+        git("-C", str(seed), "add", ".gitmodules")
+        git("-C", str(seed), "update-index", "--add", "--cacheinfo", f"160000,{drawn},art")
+        git("-C", str(seed), "commit", "-qm", "book")
+        git("-C", str(seed), "push", "-q", "origin", "HEAD:main")
+
+    def test_in_a_submodule_are_whole_and_fetched_once(self, host: Host, forge: FakeForge) -> None:
+        self.book(host, forge, "../art.git")
+        look = "wc -c < art/a.bin; git status --short; git -C art status --short; git -C art remote get-url origin; echo x > x"
+        result = self.result(host, forge, look, self.path(), name="book")
+        assert result["pushed"] and result["lfs"], result
+        assert host.said() == f"600\n{forge.url}/acme/art.git\n"
+        repository = {"url": f"{forge.url}/acme/book.git", "base": "main", "branch": "task/12"}
+        host.ask("release", run="t-12.1", task="t-12", worktree=True, repository=repository, path=self.path())
+        forge.repository("acme/art").path.rename(host.place / "away.git")
+        assert self.result(host, forge, look, self.path(), fence=2, name="book")["end"] == "finished"
+        assert host.said(run="t-12.2").startswith("600\n")
+
+    def test_a_submodule_at_an_address_on_the_host_itself_is_not_looked_at(self, host: Host, forge: FakeForge) -> None:
+        self.book(host, forge, str(host.place / "art"))
+        result = self.result(host, forge, "true", self.path(), name="book")
+        assert (result["end"], result["step"]) == ("failed", "prepare") and "not allowed" in result["reason"]
 
     def test_on_a_host_without_it_end_the_run_with_a_sentence(self, host: Host, forge: FakeForge) -> None:
         bare = host.place / "bare"

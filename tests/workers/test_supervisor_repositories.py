@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
-from workers.supervisor import ASKPASS
+from workers.supervisor import ASKPASS, beside
 
 
 @pytest.fixture
@@ -85,6 +85,56 @@ class TestSubmodules:
         assert host.forge_git("show", "task/12-fix:copy.txt") == "of the module"
         assert host.finished("cat lib/lib.txt > again.txt; echo built > lib/build.log", fence=2)["pushed"]
 
+    def next_task(self, host: Host, script: str) -> Json:
+        own = {"run": "t-13.1", "task": "t-13", "repository": host.repository(branch="task/13")}
+        return host.finished(script, **own)
+
+    def test_come_from_this_host_for_every_further_task(self, host: Host, lib: Path) -> None:
+        host.finished("cat lib/lib.txt > one")
+        away = lib.rename(lib.with_name("away.git"))
+        assert self.next_task(host, "cat lib/lib.txt; git -C lib remote get-url origin; echo x > x")["pushed"]
+        said = host.said(run="t-13.1")
+        assert said == f"of the module\nfile://{lib}\n", "the module's own forge is its origin, not a folder of ours"
+        assert away.exists()
+
+    def test_are_fetched_again_where_the_repository_has_moved_them_on(self, host: Host, lib: Path) -> None:
+        host.finished("cat lib/lib.txt > one")
+        (lib / "lib.txt").write_text("newer\n")
+        commit(lib, "newer")
+        newer = git("-C", str(lib), "rev-parse", "HEAD")
+        git("-C", str(lib), "reset", "--quiet", "--hard", "HEAD~1")
+        seed = host.place / "seed"
+        git("-C", str(seed), "update-index", "--cacheinfo", f"160000,{newer},lib")
+        git("-C", str(seed), "commit", "--quiet", "-m", "newer lib")
+        git("-C", str(seed), "push", "--quiet", f"file://{host.forge}", "main")
+        self.next_task(host, "cat lib/lib.txt; echo x > x")
+        assert host.said(run="t-13.1") == "newer\n", "also a commit that no branch has any more"
+
+    def test_of_submodules_are_there_too(self, host: Host, lib: Path) -> None:
+        deep, seed = lib.with_name("deep"), host.place / "seed"
+        git("init", "--quiet", "--initial-branch=main", str(deep))
+        (deep / "deep.txt").write_text("deep\n")
+        commit(deep, "deep")
+        git(
+            "-C",
+            str(lib),
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "add",
+            f"file://{deep}",
+            "in/deep",
+        )
+        git("-C", str(lib), "config", "--file", ".gitmodules", "submodule.in/deep.url", "../deep")
+        commit(lib, "deeper")
+        git("-C", str(seed / "lib"), "-c", "protocol.file.allow=always", "pull", "--quiet", f"file://{lib}", "main")
+        commit(seed, "deeper")
+        git("-C", str(seed), "push", "--quiet", "--recurse-submodules=no", f"file://{host.forge}", "main")
+        assert host.finished("cat lib/in/deep/deep.txt > copy.txt")["pushed"]
+        deep.rename(deep.with_name("gone"))
+        assert self.next_task(host, "cat lib/in/deep/deep.txt > copy.txt")["pushed"]
+
     def test_moved_on_to_what_others_pushed_are_delivered(self, host: Host, lib: Path) -> None:
         (lib / "lib.txt").write_text("newer\n")
         commit(lib, "newer")
@@ -101,6 +151,16 @@ class TestSubmodules:
         result = host.result()
         assert (result["end"], result["failure"], result["pushed"]) == ("failed", "submodule_changed", False)
         assert "submodule lib" in result["reason"]
+
+
+@pytest.mark.parametrize(
+    ("url", "relative", "found"),
+    [("https://forge/team/app.git", "../lib.git", "https://forge/team/lib.git"), ("https://forge/a/b/", "../../c/d/", "https://forge/c/d"),
+     ("https://forge/a/b", "./c", "https://forge/a/b/c"), ("git@forge:team/app", "../lib", "git@forge:team/lib"),
+     ("git@forge:app", "../lib", "git@forge:lib"), ("/srv/app.git", ".././lib", "/srv/lib")],
+)  # fmt: skip
+def test_a_relative_address_of_a_submodule_is_read_as_git_reads_it(url: str, relative: str, found: str) -> None:
+    assert beside(url, relative) == found
 
 
 class TestARepositoryWithinTheWorktree:
