@@ -14,7 +14,7 @@ from app import wiring
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from tests import servers, sharing, sshd
+from tests import servers, sharing, sshd, summary
 from tests.fakes.forge import FakeForge
 from tests.serving import client_of
 from tests.workshop import Workshop
@@ -45,10 +45,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which SSH server the tests had, if they asked for one."""
+    """Which real programs the tests had, of those that they asked for; one that was lacking is not passed over."""
     found = sshd.said(servers.home() / "sshd") if _shared else None
     if found:
         terminalreporter.write_line(f"SSH was tested against {found}")
+    for line in summary.lines() if _shared else ():
+        is_lacking = line.startswith(summary.LACKED)
+        terminalreporter.write_line(line, red=is_lacking, bold=is_lacking)
 
 
 class FakeClock:

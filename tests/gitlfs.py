@@ -5,31 +5,37 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests import realclis
+from tests.summary import lacks, tested
+
+NAME = "Git LFS"
 
 
 def folder() -> str:
-    """The folder that git-lfs is in. Skips where it cannot be had."""
-    installed = shutil.which("git-lfs")
-    if installed:
-        return str(Path(installed).parent)
+    """The folder that git-lfs is in. Skips where it cannot be had, and the summary of the tests says either."""
+    found = shutil.which("git-lfs") or _unpacked()
+    version = subprocess.run([found, "version"], capture_output=True, text=True, check=True).stdout.split()[0]
+    tested(NAME, f"Git LFS was tested with {version}")
+    return str(Path(found).parent)
+
+
+def _unpacked() -> str:
     cache = realclis.cache() / "git-lfs"
     cache.mkdir(parents=True, exist_ok=True)
+    program = cache / "usr" / "bin" / "git-lfs"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (cache / "usr" / "bin" / "git-lfs").exists():
+        if not program.exists():
             _unpack(cache)
-    return str(cache / "usr" / "bin")
+    return str(program)
 
 
 def _unpack(cache: Path) -> None:
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        pytest.skip("git-lfs is not installed, and no package of it can be unpacked here")
+        lacks(NAME, "it is not installed, and no package of it can be unpacked here")
     for argv in (["apt-get", "download", "git-lfs"], ["apt-get", "update"], ["apt-get", "download", "git-lfs"]):
         subprocess.run(argv, cwd=cache, capture_output=True, check=False, timeout=100)
         for file in cache.glob("git-lfs_*.deb"):
             subprocess.run(["dpkg", "-x", str(file), str(cache)], capture_output=True, check=False)
             return
-    pytest.skip("git-lfs is not installed, and its package cannot be had")
+    lacks(NAME, "it is not installed, and its package cannot be had")

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,19 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.summary import lacks, tested
 
 # Said exactly: for an older Node npm would choose an older Claude Code in silence.
 CODEX, CLAUDE = "0.169.0", "2.1.330"
 PACKAGES = (f"@openai/codex@{CODEX}", f"@anthropic-ai/claude-code@{CLAUDE}")
+BOTH = "Codex and Claude Code"
 MODELS = Path(__file__).parent / "fakes" / "mock_models.py"
 INSTALL_SECS = 100
 
 
 def bin_folder() -> Path:
-    """Where both programs are; installed if they are not, by one process at a time. Skips where npm cannot."""
+    """Where both programs are; installed if they are not, by one process at a time. Skips where npm cannot, and the
+    summary of the tests says either."""
     kept = cache() / "clis"
     folder = kept / f"codex-{CODEX}-claude-{CLAUDE}"
+    programs = folder / "node_modules" / ".bin"
     try:
         kept.mkdir(parents=True, exist_ok=True)
         with (kept / "lock").open("w") as lock:
@@ -32,8 +36,10 @@ def bin_folder() -> Path:
             if not (folder / "whole").exists():
                 _install(folder)
     except OSError as why:
-        pytest.skip(f"the real CLIs cannot be kept in {kept}: {why}")
-    return folder / "node_modules" / ".bin"
+        lacks(BOTH, f"they cannot be kept in {kept}: {why}")
+    codex, claude = (_version(programs / name) for name in ("codex", "claude"))
+    tested(BOTH, f"Codex {codex} and Claude Code {claude} were tested")
+    return programs
 
 
 def cache() -> Path:
@@ -44,20 +50,25 @@ def cache() -> Path:
 def _install(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("npm is not installed: the real CLIs cannot be had")
+        lacks(BOTH, "npm is not installed")
     argv = [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *PACKAGES]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=INSTALL_SECS, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not install the real CLIs within {INSTALL_SECS} s")
+        lacks(BOTH, f"npm did not install them within {INSTALL_SECS} s")
     if done.returncode:
-        pytest.skip(f"npm cannot install the real CLIs: {done.stderr.strip()[-300:]}")
-    for name in ("codex", "claude"):
-        ran = subprocess.run([folder / "node_modules" / ".bin" / name, "--version"], capture_output=True, check=False)
-        if ran.returncode:
-            pytest.skip(f"{name} does not run on this machine: {ran.stderr.decode(errors='replace')[-300:]}")
+        lacks(BOTH, f"npm cannot install them: {done.stderr.strip()[-300:]}")
     (folder / "whole").touch()
+
+
+def _version(program: Path) -> str:
+    """The number in its answer: `codex-cli 0.169.0`, `2.1.330 (Claude Code)`."""
+    ran = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+(\.\d+)+", ran.stdout)
+    if ran.returncode or not found:
+        lacks(BOTH, f"{program.name} does not run on this machine: {ran.stderr[-300:]}")
+    return found.group()
 
 
 @contextmanager
