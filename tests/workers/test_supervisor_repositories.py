@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tarfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 
 from tests.workers.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
 from workers.supervisor import ASKPASS, beside
+
+PATIENT = {"wall_secs": 60, "silence_secs": 60}
 
 
 @pytest.fixture
@@ -265,24 +269,49 @@ class TestWhatACliNotesElsewhere:
         assert (result["end"], result["noted"]) == ("finished", None)
 
 
-def test_twenty_tasks_at_once_on_one_host_and_repository_do_not_trip_over_each_other(host: Host) -> None:
-    host.make_forge()
+class TestTwentyTasksAtOnceOnOneHostAndRepository:
+    """Each agent waits until all others work, so that twenty worktrees are there, and then twenty pushes, at once."""
 
-    def start(number: int) -> None:
-        own = {"run": f"t-{number}.1", "task": f"t-{number}", "repository": host.repository(branch=f"task/{number}")}
-        host.on_forge(f"echo {number} > new", **own)
+    TOGETHER = "touch {all}/{number}; until [ $(ls {all} | wc -l) -ge 20 ]; do sleep 0.05; done; echo {number} > new"
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(start, range(20)))
-    names = [f"t-{number}.1" for number in range(20)]
-    for name in names:
-        eventually((host.folder(name) / "result.json").exists, 60)
-    seen = host.ask("poll", runs=[{"run": name} for name in names])["runs"]
-    assert [seen[name]["result"]["reason"] for name in names] == [None] * 20
-    heads = {line.split()[1]: line.split()[0] for line in host.forge_git("show-ref", "--heads").splitlines()}
-    assert {f"refs/heads/task/{number}": seen[f"t-{number}.1"]["result"]["head"] for number in range(20)} == {
-        name: head for name, head in heads.items() if "task" in name
-    }
+    def all_of_them(self, host: Host) -> dict[str, Json]:
+        (host.place / "all").mkdir()
+
+        def start(number: int) -> None:
+            own = {
+                "run": f"n-{number}.1",
+                "task": f"n-{number}",
+                "repository": host.repository(branch=f"task/{number}"),
+            }
+            host.on_forge(self.TOGETHER.format(all=host.place / "all", number=number), limits=PATIENT, **own)
+
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(start, range(20)))
+        names = [f"n-{number}.1" for number in range(20)]
+        for name in names:
+            eventually((host.folder(name) / "result.json").exists, 60)
+        seen = host.ask("poll", runs=[{"run": name} for name in names])["runs"]
+        return {name: seen[name]["result"] for name in names}
+
+    def test_do_not_trip_over_each_other(self, host: Host) -> None:
+        host.make_forge()
+        results = self.all_of_them(host)
+        assert {result["reason"] for result in results.values()} == {None}
+        shown = (line.split() for line in host.forge_git("show-ref", "--heads").splitlines())
+        heads = {name: sha for sha, name in shown if "task" in name}
+        assert heads == {f"refs/heads/task/{number}": results[f"n-{number}.1"]["head"] for number in range(20)}
+
+    def test_nor_over_git_that_packs_the_mirror_meanwhile(self, host: Host) -> None:
+        host.finished("echo first > first")
+        (host.mirror() / "objects" / "17").mkdir(exist_ok=True)
+        for number in range(6000):  # by what lies in 17 git guesses how much there is to be packed
+            content = b"blob %d\0%d" % (len(str(number)), number)
+            name = hashlib.sha1(content).hexdigest()
+            if name.startswith("17"):
+                (host.mirror() / "objects" / "17" / name[2:]).write_bytes(zlib.compress(content))
+        assert {result["reason"] for result in self.all_of_them(host).values()} == {None}
+        eventually(lambda: list((host.mirror() / "objects" / "pack").glob("*.pack")), 20)
+        assert git("--git-dir", str(host.mirror()), "fsck", "--no-dangling", "--connectivity-only") == ""
 
 
 class TestCredentials:
