@@ -48,6 +48,7 @@ class OverrideSchema(_Strict):
     flags = fields.List(fields.Nested(FlagsSchema))
     env = fields.Dict(keys=fields.String(), values=fields.String(validate=_WORD))
     model = fields.String(validate=_ONE_LINE)
+    apart = fields.Boolean(truthy={True}, falsy={False})
     timeout_secs = _seconds()
     silence_secs = _seconds()
 

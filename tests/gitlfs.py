@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests import realclis
-from tests.summary import lacks, tested
+from tests.summary import had, lacks
 
 NAME = "Git LFS"
 
@@ -15,7 +15,7 @@ def folder() -> str:
     """The folder that git-lfs is in. Skips where it cannot be had, and the summary of the tests says either."""
     found = shutil.which("git-lfs") or _unpacked()
     version = subprocess.run([found, "version"], capture_output=True, text=True, check=True).stdout.split()[0]
-    tested(NAME, f"Git LFS was tested with {version}")
+    had(NAME, f"Git LFS was tested with {version}")
     return str(Path(found).parent)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.summary import lacks, tested
+from tests.summary import had, lacks
 
 # Said exactly: for an older Node npm would choose an older Claude Code in silence.
 CODEX, CLAUDE = "0.169.0", "2.1.330"
@@ -38,7 +38,7 @@ def bin_folder() -> Path:
     except OSError as why:
         lacks(BOTH, f"they cannot be kept in {kept}: {why}")
     codex, claude = (_version(programs / name) for name in ("codex", "claude"))
-    tested(BOTH, f"Codex {codex} and Claude Code {claude} were tested")
+    had(BOTH, f"Codex {codex} and Claude Code {claude} were tested")
     return programs
 
 

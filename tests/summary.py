@@ -11,7 +11,7 @@ from tests import servers
 LACKED = "NOT TESTED: "
 
 
-def tested(about: str, sentence: str) -> None:
+def had(about: str, sentence: str) -> None:
     """Written down by whichever test process knows it, told at the end by the one that was called."""
     _folder().mkdir(exist_ok=True)
     (_folder() / about).write_text(sentence)
@@ -19,7 +19,7 @@ def tested(about: str, sentence: str) -> None:
 
 def lacks(about: str, why: str) -> NoReturn:
     """Skips, but not in silence: a suite that is green without it says so."""
-    tested(about, f"{LACKED}{about}: {why}")
+    had(about, f"{LACKED}{about}: {why}")
     pytest.skip(why)
 
 

@@ -341,6 +341,7 @@ class TestClisAndBudgets:
         [
             ('[clis.x]\nargv = ["x"]\nfailover = ["x"]\n', "failover of 'x'"),
             ('[clis.x]\nargv = ["x"]\nfailover = ["a","b","c","d","e","f"]\n', "clis.x.failover"),
+            ('[clis.x]\nargv = ["x"]\napart = "no"\n', "clis.x.apart"),
             (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nbudget = { run = { token = 5 } }\n', "budget.run.token"),
             (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nbudget = { run = { tokens = 0 } }\n', "budget.run.tokens"),
             (FORGE + '[[repositories]]\nforge = "main"\nname = "a/b"\nhooks = { before_start = ["x"] }\n', "hooks.before_start"),

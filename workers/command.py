@@ -70,6 +70,7 @@ def agent(template: Template, session: str | None) -> dict[str, Any]:
         "prompt_via": template["prompt"],
         "final": list(template.get("final") or []),
         "session_file": template.get("session_file"),
+        "apart": template.get("apart", True),
     }
 
 

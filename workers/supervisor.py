@@ -141,6 +141,7 @@ def tell(answer: Json) -> None:
 
 def warm_up() -> None:
     """Load what a start needs, for the children to find it there."""
+    be_closed()
     folder_name("")
     try:
         import ctypes
@@ -640,6 +641,7 @@ class Supervisor:
         self.run.write("state.json", self.state)
 
     def live(self) -> None:
+        be_closed()
         inherit_orphans()
         try:
             self.state["cgroup"] = own_cgroup(self.watch, f"fleet-{mark(self.run)}.scope")
@@ -727,7 +729,11 @@ class Supervisor:
         files = [os.open(prompt, os.O_RDONLY), *map(self.watch.tap, self.logs)]
         whole = {**environment(), **env, **self.names()}
         whole["PATH"] = path_to(argv[0], whole["PATH"])
-        return Child(argv, whole, self.tree.path, files)
+        return Child(argv, whole, self.tree.path, files, self.is_apart())
+
+    def is_apart(self) -> bool:
+        """Whether what we start for the run is kept from looking into other processes."""
+        return self.request["agent"].get("apart", True) is not False
 
     def names(self) -> dict[str, str]:
         """What the run's processes bear in their environment; by the second what a dead supervisor left is found."""
@@ -756,7 +762,8 @@ class Supervisor:
         began, log.end = time.monotonic(), b""
         pipe = self.watch.tap(log)
         files = [os.open(os.devnull, os.O_RDONLY), pipe, os.dup(pipe)]
-        child = Child(["sh", "-c", command], {**environment(), **self.names()}, where or self.tree.path, files)
+        env = {**environment(), **self.names()}
+        child = Child(["sh", "-c", command], env, where or self.tree.path, files, self.is_apart())
         self.state.update(check_pid=child.pid, check_start=started(child.pid))
         self.note()
         self.go(child, "the shell")
@@ -980,7 +987,7 @@ class Child:
     by hand: importing subprocess takes longer than all of this.
     """
 
-    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, files: list[int]) -> None:
+    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, files: list[int], apart: bool = False) -> None:
         self.argv, self.exit_code, self.signal = argv, None, None  # type: list[str], int | None, int | None
         self.env = env
         gate, self._gate = os.pipe()
@@ -988,6 +995,8 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._gate)
+            if apart:
+                keep_apart()
             become(argv, env, cwd, files, gate, trouble)
         for fd in {gate, trouble, *files}:
             os.close(fd)
@@ -1203,12 +1212,42 @@ def send(number: int, pids: list[int]) -> None:
             pass
 
 
-def inherit_orphans() -> None:
-    """Have the kernel make us the parent of whatever below us loses its own. Linux only; elsewhere sessions must do."""
+def control(*what: int) -> None:
+    """prctl; nothing where there is none."""
     try:
         import ctypes
 
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        ctypes.CDLL(None).prctl(*what, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        pass
+
+
+def inherit_orphans() -> None:
+    """Have the kernel make us the parent of whatever below us loses its own. Linux only; elsewhere sessions must do."""
+    control(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def be_closed() -> None:
+    """Other programs of the same user may not look into our memory, where passwords are, until we become another."""
+    control(4, 0)  # PR_SET_DUMPABLE
+
+
+def keep_apart() -> None:
+    """Have the kernel (Linux 6.12 and newer) keep this process, and all that it starts, from looking into any other of
+    the same user: environment, memory, open files. It costs sudo and the like. A Landlock domain does that by being
+    one; some rule it must have, so that abstract sockets of others are out of reach, too."""
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        rules = libc.syscall(444, (ctypes.c_uint64 * 3)(0, 0, 1), ctypes.c_size_t(24), 0)  # landlock_create_ruleset
+        if rules >= 0:
+            if os.geteuid():
+                control(38, 1)  # PR_SET_NO_NEW_PRIVS
+            libc.syscall(446, rules, 0)  # landlock_restrict_self
+            os.close(rules)
     except (ImportError, OSError, AttributeError):
         pass
 
@@ -1389,9 +1428,7 @@ case "$1" in
 esac
 case "$1" in
 Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
-*)
-    [ -n "$FLEET_GIT_PASSWORD" ] || IFS= read -r FLEET_GIT_PASSWORD </dev/fd/3
-    printf '%s\\n' "$FLEET_GIT_PASSWORD" ;;
+*) dd bs="$FLEET_GIT_BYTES" count=1 <&3 2>/dev/null ;;
 esac
 """
 # The agent may write to the mirror, its home and its worktree. None of that may decide what git does for us. Of many
@@ -1515,10 +1552,8 @@ class Mirror:
         files = [os.open(os.devnull, os.O_RDONLY), out_end, trouble_end]
         argv = [*GIT, *(where or ("--git-dir=" + self.path,)), *words]
         given = self.environment(secret)
-        whispered = whisper(given["FLEET_GIT_PASSWORD"] + "\n") if "FLEET_GIT_PASSWORD" in given else None
-        if whispered is not None:
-            del given["FLEET_GIT_PASSWORD"]
-            files.append(whispered)
+        if "GIT_ASKPASS" in given:
+            files.append(whisper(self._password()))
         child = Child(argv, {**given, **(env or {})}, self.path, files)
         try:
             child.go()
@@ -1551,8 +1586,12 @@ class Mirror:
             env["GIT_ASKPASS"] = self._run.file("askpass")
             env["FLEET_GIT_HOST"] = self.forge
             env["FLEET_GIT_USERNAME"] = self._credentials["username"]
-            env["FLEET_GIT_PASSWORD"] = self._credentials["password"]
+            env["FLEET_GIT_BYTES"] = str(len(self._password()))
         return env
+
+    def _password(self) -> bytes:
+        """As git wants to hear it."""
+        return str(self._credentials["password"]).encode("utf-8", "replace") + b"\n"
 
     def _put_right(self) -> None:
         """The mirror as `git init --bare` would make it, whatever an agent wrote into it since."""
@@ -1604,14 +1643,17 @@ def beside(url: str, relative: str) -> str:
     return (url if url.endswith(":") else url + "/") + relative.rstrip("/")
 
 
-def whisper(text: str) -> int | None:
-    """A file in memory alone, for one program to be given: what stands in an environment is shown by `ps e` to all
-    programs of the same user. None where there are no such files."""
-    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
-        return None
-    fd = os.memfd_create("fleet")
-    os.write(fd, text.encode("utf-8", "replace"))
-    return fd
+def whisper(text: bytes) -> int:
+    """What one program alone shall hear, again and again: a read of so many bytes is one telling of it. What stands in
+    an environment is shown by `ps e` to all programs of the same user, and they can open what lies in a file or pipe;
+    a socket nobody else can open."""
+    from _socket import socketpair  # the module above it takes longer to import than this takes
+
+    ours, theirs = socketpair()
+    ours.setblocking(False)
+    ours.send(text * 32)
+    ours.close()
+    return theirs.detach()
 
 
 GIT_ENDS = {"cancelled": "the run was cancelled", "failed": "it was still running after {git_secs} s"}

@@ -146,6 +146,10 @@ class TestWhichCli:
         assert (template["argv"], template["timeout_secs"], template["parser"]) == (["codex-host"], 60, "codex-jsonl")
         assert template["env"] == {"TZ": "UTC", "CODEX_HOME": "/team-b", "A": "2"}
 
+    def test_is_kept_apart_unless_somebody_lets_it(self) -> None:
+        assert command.agent(shelf.template_of("codex"), None)["apart"] is True
+        assert command.agent(shelf.template_of("codex", overrides=[{"apart": False}]), None)["apart"] is False
+
     @pytest.mark.parametrize("cli", ["nobody", "", "..", "../clis/codex", "codex/", "jsonpath"])
     def test_one_that_nobody_knows_is_refused_with_those_we_do(self, cli: str) -> None:
         with pytest.raises(Refused, match="codex") as refused:

@@ -93,7 +93,7 @@ class TestLargeFiles:
     def test_on_a_host_without_it_end_the_run_with_a_sentence(self, host: Host, forge: FakeForge) -> None:
         bare = host.place / "bare"
         bare.mkdir()
-        for name in ("git", "sh"):
+        for name in ("git", "sh", "dd"):
             (bare / name).symlink_to(shutil.which(name) or "")
         result = self.result(host, forge, "true", str(bare))
         assert (result["end"], result["step"], result["failure"]) == ("failed", "prepare", "lfs_missing")

@@ -242,7 +242,8 @@ class Nobody:
 def test_what_no_signal_ends_is_reported(host: Host) -> None:
     nobody = Nobody(host)
     program = nobody.unkillable()
-    nobody.call("start", host.wish(f"{program} & echo $!; wait", limits={"grace_secs": 0.2}))
+    script = f"{program} & echo $!; wait"
+    nobody.call("start", host.wish(script, limits={"grace_secs": 0.2}, agent={"apart": False}))
     pid = int(eventually(lambda: (host.folder() / "stdout.log").exists() and host.said().strip()))
     eventually(lambda: Path(f"/proc/{pid}/status").read_text().split("Uid:")[1].split()[0] == "0")
     nobody.call("cancel", {"home": str(host.home), "instance": "i1", "run": "t-12.1", "grace_secs": 0.2})

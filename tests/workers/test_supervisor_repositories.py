@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
+from tests.workers.test_supervisor import Host, Json, ask, commit, eventually, git, push_by_somebody
 from workers.supervisor import ASKPASS, beside
 
 PATIENT = {"wall_secs": 60, "silence_secs": 60}
@@ -324,16 +322,8 @@ class TestCredentials:
     )  # fmt: skip
     def test_are_told_to_the_forge_alone(self, tmp_path: Path, asked: str, answer: str | None) -> None:
         (tmp_path / "askpass").write_bytes(ASKPASS)
-        env = {
-            "PATH": os.environ["PATH"],
-            "FLEET_GIT_HOST": "forge:3000",
-            "FLEET_GIT_USERNAME": "fleet",
-            "FLEET_GIT_PASSWORD": "hunter2",
-        }
-        done = subprocess.run(
-            ["sh", str(tmp_path / "askpass"), asked], env=env, capture_output=True, text=True, check=False
-        )
-        assert done.stdout.strip() == (answer or "") and (done.returncode == 0) == (answer is not None)
+        told = ask(tmp_path / "askpass", asked, "hunter2")()
+        assert told.decode() == (f"{answer}\n" if answer else "")
 
 
 class TestFlags:

@@ -1,0 +1,101 @@
+"""What a CLI can see of others that work for the same user on the same host: with the kernel's own means, as `ps e` has them."""
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.summary import had, lacks
+from tests.workers.test_supervisor import SUPERVISOR, Json, eventually, read, told
+
+NOBODY = 65534
+KEY, APART = "key-of-another-cli", "CLIs that are kept apart"
+LOOK = "cat /proc/[0-9]*/environ > seen 2> /dev/null; ls /proc/$PPID/fd > mine 2>&1; env > own"
+
+
+class User:
+    """An account with the fleet's folder in its home, and no rights beyond its own: root may look at everything."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.python = home, sys.executable
+        self.how: Json = {}
+        shutil.copy(SUPERVISOR, home / "supervisor.py")
+        if os.geteuid() == 0:
+            self.python, self.how = "/usr/bin/python3", {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            os.chown(home, NOBODY, NOBODY)
+            home.chmod(0o755)
+
+    def start(self, run: str, script: str, *checks: str, **agent: object) -> None:
+        limits = {"wall_secs": 30, "grace_secs": 0.2}
+        wish = {"home": str(self.home / "fleet"), "instance": "i1", "run": f"{run}.1", "task": run, "limits": limits, "validation": checks,
+                "agent": {"argv": ["sh", "-c", script], "prompt": "", **agent}}  # fmt: skip
+        argv = [self.python, "-I", "-S", str(self.home / "supervisor.py"), "start"]
+        done = subprocess.run(
+            argv, input=json.dumps(wish).encode(), stdout=subprocess.PIPE, check=False, cwd=self.home, **self.how
+        )
+        assert told(done.stdout).get("state") == "started", done.stdout
+
+    def work(self, run: str) -> Path:
+        return self.home / "fleet" / "work" / "i1" / run
+
+    def result(self, run: str) -> Json:
+        found: Json = eventually(lambda: read(self.home / "fleet" / "runs" / "i1" / f"{run}.1" / "result.json"))
+        return found
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    with tempfile.TemporaryDirectory(prefix="fleet-apart-") as folder:
+        user = User(Path(folder))
+        if not os.access(user.python, os.X_OK):
+            pytest.skip("there is no Python that everybody may use")
+        yield user
+
+
+def abi() -> int:
+    """Of the kernel's Landlock; negative without. Six and more keep processes apart."""
+    return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)) if sys.platform == "linux" else -1
+
+
+def looked(user: User, *checks: str, script: str = LOOK, **agent: object) -> tuple[str, str]:
+    """What one run saw of the environments of all, and of its supervisor's files, while another CLI with a key worked."""
+    user.start("other", "touch works; until [ -e done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
+    eventually((user.work("other") / "works").exists)
+    user.start("mine", script, *checks, env={"MY_KEY": "key-of-mine"}, **agent)
+    assert user.result("mine")["end"] == "finished"
+    (user.work("other") / "done").touch()
+    assert user.result("other")["end"] == "finished"
+    place = user.work("mine")
+    return (place / "seen").read_bytes().decode(errors="replace"), (place / "mine").read_text()
+
+
+@pytest.fixture
+def kept_apart() -> None:
+    kernel = os.uname().release
+    if abi() < 6:
+        lacks(APART, f"this kernel cannot ({kernel}); Linux 6.12 and newer can")
+    had(APART, f"CLIs were kept apart by Linux {kernel}")
+
+
+@pytest.mark.usefixtures("kept_apart")
+class TestAnotherClisKey:
+    def test_is_not_seen_by_a_cli_which_sees_its_own(self, user: User) -> None:
+        seen, _ = looked(user)
+        assert KEY not in seen and "key-of-mine" in seen
+
+    def test_is_not_seen_by_what_the_repository_runs(self, user: User) -> None:
+        seen, _ = looked(user, LOOK, script="true")
+        assert KEY not in seen and "FLEET_RUN=mine.1" in seen
+
+
+def test_where_clis_are_not_kept_apart_their_supervisors_are_closed_even_so(user: User) -> None:
+    seen, files = looked(user, apart=False)
+    assert KEY in seen, "this is what `apart` is for"
+    assert "ermission denied" in files
