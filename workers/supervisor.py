@@ -1466,13 +1466,16 @@ class Mirror:
         refs = [f"+refs/heads/{name}:refs/remotes/origin/{name}" for name in (base, branch + "*")]
         if self.fetch_from:
             refs[1] = f"+{self.fetch_from}:refs/remotes/origin/{branch}"
-        words = ("fetch", "--quiet", "--no-tags", "--prune", "--no-recurse-submodules", "--")
+        self.fetch("--no-tags", *refs)
+
+    def fetch(self, option: str, *refs: str, **how: Any) -> None:
+        words = ("fetch", "--quiet", option, "--prune", "--no-recurse-submodules", "--", self.url, *refs)
         try:
-            self.git(*words, self.url, *refs, secret=True)
+            self.git(*words, secret=True, **how)
         except Ended:
             if not self._swept_locks():
                 raise
-            self.git(*words, self.url, *refs, secret=True)
+            self.git(*words, secret=True, **how)
 
     def _swept_locks(self) -> bool:
         """A git killed with its host leaves its lock files for ever. None of ours lives longer than git_secs."""
@@ -1483,6 +1486,10 @@ class Mirror:
                     os.unlink(lock)
                     swept = True
         return swept
+
+    def pack(self) -> None:
+        settings = ("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "-c", "gc.bigPackThreshold=256m")
+        self.try_git(*settings, "gc", "--auto", "--quiet")
 
     def push(self, sha: str, branch: str, known: str | None = None) -> None:
         """Onto the task's branch only where it is as we know it: `known`, or not there. A cancel gives it a grace: of a
@@ -1615,13 +1622,10 @@ class Module(Mirror):
 
     def bring(self, commit: str) -> None:
         """Ask its forge only where the commit is not here yet; one that no branch has must be asked for by its name."""
-        heads = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-        words = ("fetch", "--quiet", "--prune", "--no-recurse-submodules", "--", self.url)
-        how: Json = {"where": (*self._allow, "--git-dir=" + self.path), "secret": True}
-        if not self._has(commit):
-            self.git(*words, *heads, env={"GIT_PROTOCOL_FROM_USER": "0"}, **how)
-        if not self._has(commit):
-            self.git(*words, f"{commit}:refs/kept/{commit}", env={"GIT_PROTOCOL_FROM_USER": "0"}, **how)
+        for refs in (("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"), (f"{commit}:refs/kept/{commit}",)):
+            if not self._has(commit):
+                where, env = (*self._allow, "--git-dir=" + self.path), {"GIT_PROTOCOL_FROM_USER": "0"}
+                self.fetch("--no-auto-gc", *refs, where=where, env=env)
 
     def _has(self, commit: str) -> bool:
         return self.try_git("cat-file", "-e", commit + "^{commit}")[0] == 0
@@ -1809,6 +1813,7 @@ class Worktree:
         self.mirror = Mirror(request, run, watch, limits) if "url" in repository else None
         self.is_first = False  # on this host, of its repository
         self.keeps_lfs = False
+        self._modules: list[Module] = []
         if self.mirror:  # where git keeps HEAD and index of this worktree
             self.own = os.path.join(self.mirror.path, "worktrees", folder_name(f"{self._instance}/{self._task}"))
             self.spare = Spare(self.mirror, watch, limits)
@@ -1867,9 +1872,9 @@ class Worktree:
         assert self.mirror
         where = self._where(path, own)
         words = ("config", "-z", "--file", path + "/.gitmodules", "--get-regexp", r"^submodule\..*\.(path|url|update)$")
-        said = [line.split("\n", 1) for line in self.mirror.git(*words, where=where, **how).split("\0") if line]
+        code, said, _ = self.mirror.try_git(*words, where=where, **how)  # 1: there is none
         named: Json = {}
-        for key, value in said:
+        for key, _, value in (line.partition("\n") for line in said.split("\0") if line and not code):
             named.setdefault(key[len("submodule.") : key.rindex(".")], {})[key.rpartition(".")[2]] = value
         asked = [f":(top,literal){its['path']}" for its in named.values() if its.get("path")]
         links = self.mirror.git("ls-files", "-s", "-z", "--", *asked, where=where, **how).split("\0") if asked else []
@@ -1885,6 +1890,7 @@ class Worktree:
         module, path = Module(self.mirror, self.run.base, url), os.path.join(where[1], inner)
         own = os.path.join(where[2].partition("=")[2], "modules", name)
         make_folder(os.path.dirname(module.path))
+        self._modules.append(module)
         with module.lock as lock:
             if not self._watch.acquire(lock, self._limits["git_secs"]):
                 raise Ended("failed", f"other runs kept {module.path} busy: start the run again")
@@ -1991,8 +1997,10 @@ class Worktree:
 
     def _let_go_of_nested(self) -> None:
         """Those that the agent added itself; a submodule is in .gitmodules."""
+        assert self.mirror
         there = self._on_forge() or f"refs/remotes/origin/{self.base}"
-        news = self._git("diff", "--cached", "--raw", "--no-abbrev", "--no-renames", "-z", there).split("\0")
+        words = ("diff", "--cached", "--raw", "--no-abbrev", "--no-renames", "-z", there)
+        news = self.mirror.try_git(*words, where=self._where())[1].split("\0")
         links = [path for facts, path in zip(news[::2], news[1::2]) if re.match(r":(?!160000)\d+ 160000 ", facts)]
         modules = (content_of(self.path + "/.gitmodules") or b"") if links else b""
         known = re.findall(rb"(?m)^\s*path\s*=\s*(.+?)\s*$", modules)
@@ -2136,11 +2144,14 @@ class Worktree:
         return os.path.join(folder, f"{self._instance}-{self._task}-{fence}.{kind}")
 
     def tidy(self) -> None:
-        """Let git pack the mirror when it thinks fit, now that nobody waits for us."""
+        """Let git pack the mirrors when it thinks fit, now that nobody waits for us."""
         if self.mirror:
             self._watch.told_to_stop = None
-            pack = ("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "-c", "gc.bigPackThreshold=256m")
-            self.mirror.try_git(*pack, "gc", "--auto", "--quiet")
+            self.mirror.pack()
+            for module in self._modules:
+                with module.lock as lock:  # nobody clones from it meanwhile
+                    if lock.acquire():
+                        module.pack()
 
 
 # ---------------------------------------------------------------------------------------- what a host can do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,31 @@ class TestSubmodules:
         assert host.forge_git("show", "task/12-fix:copy.txt") == "of the module"
         assert host.finished("cat lib/lib.txt > again.txt; echo built > lib/build.log", fence=2)["pushed"]
 
+    def test_are_none_where_no_file_names_any(self, host: Host) -> None:
+        host.make_forge()
+        (host.place / "seed" / ".gitmodules").touch()
+        commit(host.place / "seed", "without any")
+        git("-C", str(host.place / "seed"), "push", "--quiet", f"file://{host.forge}", "main")
+        assert host.finished("echo x > x")["pushed"]
+
+    def test_are_fetched_although_a_git_of_a_killed_host_left_its_locks(self, host: Host, lib: Path) -> None:
+        host.finished("cat lib/lib.txt > one")
+        (module,) = host.home.glob("modules/*.git")
+        lock = module / "refs" / "heads" / "main.lock"
+        lock.touch()
+        os.utime(lock, (0, 0))
+        self.move_on(host, lib, "newer")
+        self.next_task(host, "cat lib/lib.txt; echo x > x")
+        assert host.said(run="t-13.1") == "newer\n"
+
+    def move_on(self, host: Host, lib: Path, text: str) -> None:
+        (lib / "lib.txt").write_text(text + "\n")
+        commit(lib, text)
+        seed, newer = host.place / "seed", git("-C", str(lib), "rev-parse", "HEAD")
+        git("-C", str(seed), "update-index", "--cacheinfo", f"160000,{newer},lib")
+        git("-C", str(seed), "commit", "--quiet", "-m", f"{text} lib")
+        git("-C", str(seed), "push", "--quiet", f"file://{host.forge}", "main")
+
     def next_task(self, host: Host, script: str) -> Json:
         own = {"run": "t-13.1", "task": "t-13", "repository": host.repository(branch="task/13")}
         return host.finished(script, **own)
@@ -101,14 +127,8 @@ class TestSubmodules:
 
     def test_are_fetched_again_where_the_repository_has_moved_them_on(self, host: Host, lib: Path) -> None:
         host.finished("cat lib/lib.txt > one")
-        (lib / "lib.txt").write_text("newer\n")
-        commit(lib, "newer")
-        newer = git("-C", str(lib), "rev-parse", "HEAD")
+        self.move_on(host, lib, "newer")
         git("-C", str(lib), "reset", "--quiet", "--hard", "HEAD~1")
-        seed = host.place / "seed"
-        git("-C", str(seed), "update-index", "--cacheinfo", f"160000,{newer},lib")
-        git("-C", str(seed), "commit", "--quiet", "-m", "newer lib")
-        git("-C", str(seed), "push", "--quiet", f"file://{host.forge}", "main")
         self.next_task(host, "cat lib/lib.txt; echo x > x")
         assert host.said(run="t-13.1") == "newer\n", "also a commit that no branch has any more"
 
