@@ -234,6 +234,7 @@ def probe(request: Json) -> Json:
         "git": versions.pop(" git"), "disk_free": disk_free(request), "cpus": os.cpu_count(),
         "memory_available": memory_available(), "load": list(os.getloadavg()), "clis": versions,
         "missing": sorted(name for name, argv in clis.items() if not is_here(argv[0])), "lfs": is_here("git-lfs"),
+        "apart": can_keep_apart(),
     }  # fmt: skip
 
 
@@ -1232,24 +1233,31 @@ def be_closed() -> None:
     control(4, 0)  # PR_SET_DUMPABLE
 
 
-def keep_apart() -> None:
-    """Have the kernel (Linux 6.12 and newer) keep this process, and all that it starts, from looking into any other of
-    the same user: environment, memory, open files. It costs sudo and the like. A Landlock domain does that by being
-    one; some rule it must have, so that abstract sockets of others are out of reach, too."""
-    if sys.platform != "linux":
-        return
+def landlock(number: int, *what: Any) -> int:
+    """A system call of Landlock's, 444 to make rules, 446 to live by them; negative where there is none."""
     try:
         import ctypes
 
-        libc = ctypes.CDLL(None)
-        rules = libc.syscall(444, (ctypes.c_uint64 * 3)(0, 0, 1), ctypes.c_size_t(24), 0)  # landlock_create_ruleset
-        if rules >= 0:
-            if os.geteuid():
-                control(38, 1)  # PR_SET_NO_NEW_PRIVS
-            libc.syscall(446, rules, 0)  # landlock_restrict_self
-            os.close(rules)
+        words = [ctypes.c_long(one) if isinstance(one, int) else one for one in (number, *what)]
+        return int(ctypes.CDLL(None).syscall(*words)) if sys.platform == "linux" else -1
     except (ImportError, OSError, AttributeError):
-        pass
+        return -1
+
+
+def can_keep_apart() -> bool:
+    """Linux 6.12 and newer can, by version 6 of Landlock; root may look at everything even so."""
+    return os.geteuid() != 0 and landlock(444, None, 0, 1) >= 6
+
+
+def keep_apart() -> None:
+    """Have the kernel keep this process, and all that it starts, from looking into any other of the same user:
+    environment, memory, open files. It costs sudo and the like. A Landlock domain does that by being one; some rule it
+    must have, so that abstract sockets of others are out of reach, too."""
+    if can_keep_apart():
+        rules = landlock(444, b"".join(one.to_bytes(8, sys.byteorder) for one in (0, 0, 1)), 24, 0)
+        control(38, 1)  # PR_SET_NO_NEW_PRIVS
+        landlock(446, rules, 0)
+        os.close(rules)
 
 
 def bury_orphans(child: Child) -> None:

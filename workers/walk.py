@@ -18,6 +18,10 @@ from workers.pins import fingerprint
 from workers.ssh import Line
 
 Json = dict[str, Any]
+APART = "no run there can look into the processes of another"
+NOT_APART = (
+    "its runs can look into each other's processes, where keys are: Linux 6.12 and a user that is not root prevent that"
+)
 
 
 def walk(request: Json) -> Iterator[Json]:
@@ -76,6 +80,7 @@ def _what_is_there(ask: Callable[[str, Json], Json], request: Json) -> Iterator[
     seen = figures(answer, float(answer.get("now") or sent) - (sent + took / 2), took)
     yield _step("git", bool(seen["git"]), seen["git"] or "git is missing: install it")
     yield _step("git-lfs", True, "git-lfs is there" if seen["lfs"] else "git-lfs is not there: only some need it")
+    yield _step("apart", True, APART if seen["apart"] else NOT_APART)
     yield _step(
         "disk", (seen["disk_free"] or 0) >= request["least_disk"], f"{(seen['disk_free'] or 0) >> 20} MB are free"
     )

@@ -307,6 +307,9 @@ class Probe(Schema):
     clis = fields.Dict(keys=fields.String(), values=fields.String(allow_none=True))
     missing = fields.List(fields.String())
     lfs = fields.Boolean(allow_none=True, metadata={"description": "Whether git-lfs is there."})
+    apart = fields.Boolean(
+        allow_none=True, metadata={"description": "Whether its runs are kept from looking into each other's processes."}
+    )
 
 
 class Host(Schema):

@@ -108,6 +108,7 @@ def figures(answer: Mapping[str, Any], clock_offset: float, round_trip: float) -
         "clis": {str(name)[:100]: _words(version) for name, version in (clis or {}).items()},
         "missing": [str(name)[:100] for name in missing or []],
         "lfs": answer["lfs"] if isinstance(answer.get("lfs"), bool) else None,
+        "apart": answer["apart"] if isinstance(answer.get("apart"), bool) else None,
     }
 
 

@@ -95,6 +95,12 @@ class TestAnotherClisKey:
         assert KEY not in seen and "FLEET_RUN=mine.1" in seen
 
 
+def test_a_probe_tells_whether_a_host_can(user: User) -> None:
+    argv = [user.python, "-I", "-S", str(user.home / "supervisor.py"), "probe"]
+    done = subprocess.run(argv, input=b"{}", stdout=subprocess.PIPE, check=True, cwd=user.home, **user.how)
+    assert told(done.stdout)["apart"] is (abi() >= 6)
+
+
 def test_where_clis_are_not_kept_apart_their_supervisors_are_closed_even_so(user: User) -> None:
     seen, files = looked(user, apart=False)
     assert KEY in seen, "this is what `apart` is for"
