@@ -83,9 +83,11 @@ def test(where: str, name: str | None, json_: bool) -> None:
 @click.command()
 @json_option
 def doctor(json_: bool) -> None:
-    """Find what is set up wrong between us and the forges, and say how to mend it."""
+    """Find what is set up wrong between us and the forges, and say how to mend it. Hooks are seen by admins alone: give
+    one's token in FLEET_SETUP_TOKEN to have them looked at."""
     fleet = wiring.fleet(connections=1)
-    found = examination.examine(fleet, lambda name: _wire(fleet, _row(fleet, name), bot=True))
+    admin = fleet.config.secret(SETUP_TOKEN) and (lambda name: _wire(fleet, _row(fleet, name)))
+    found = examination.examine(fleet, lambda name: _wire(fleet, _row(fleet, name), bot=True), admin or None)
     if json_:
         as_json([asdict(one) for one in found])
     else:

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from app.domain.prompt import clean
+
 VERBS = ("retry", "cancel", "status", "help", "assign")
 LONGEST_ARGUMENT = 100
 
@@ -28,9 +30,10 @@ class Command:
 
 
 def read(text: str) -> Command | None:
-    """The first command in a comment, or None. A line in a code block or a quotation is no command."""
+    """The first command in a comment, or None. A line in a code block or a quotation is no command, nor is one that no
+    reader of the comment sees."""
     fence = ""
-    for line in text.splitlines():
+    for line in clean(text).splitlines():
         mark = _FENCE.match(line)
         if fence:
             fence = "" if mark and mark[1].startswith(fence) and line.strip() == mark[1] else fence

@@ -219,8 +219,8 @@ def belongs_to_a_host(task: Task, _: Fact) -> bool:
     return task.host_id is not None
 
 
-def has_a_pull(task: Task, _: Fact) -> bool:
-    return task.pr_number is not None
+def is_its_pull(task: Task, fact: Fact) -> bool:
+    return task.pr_number is not None and fact.detail.get("number") in (None, task.pr_number)
 
 
 def ended_with_its_pull(task: Task, _: Fact) -> bool:
@@ -394,8 +394,8 @@ MOVES: tuple[Move, ...] = (
     Move(_REVIEW, What.PULL_NEWS, None, None, (Debt.COMMENT, Debt.STATUS), (know_head,)),
     Move(_COMPLETED, What.PULL_MERGED, State.COMPLETED, quiet=True),
     Move(_ALL, What.PULL_MERGED, State.COMPLETED, None, _PROVE, (know_pull, without_reason)),
-    Move(LIVE, What.PULL_CLOSED, State.CANCELLED, has_a_pull, (Debt.STOP, *_TELL), (because("pull_closed"),)),
-    Move(_FAILED_OR_CANCELLED, What.PULL_CLOSED, None, has_a_pull),
+    Move(LIVE, What.PULL_CLOSED, State.CANCELLED, is_its_pull, (Debt.STOP, *_TELL), (because("pull_closed"),)),
+    Move(_FAILED_OR_CANCELLED, What.PULL_CLOSED, None, is_its_pull),
     Move(_CANCELLED, What.PULL_REOPENED, State.REVIEW_PENDING, ended_with_its_pull, _TELL, (know_pull, without_reason)),
     Move(LIVE | _LOST, What.ISSUE_CLOSED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("issue_closed"),)),
     Move(LIVE | _LOST, What.LABEL_REMOVED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("label_removed"),)),

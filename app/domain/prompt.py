@@ -16,6 +16,7 @@ LONGEST_HUNK = 2000
 _BEFORE_BLOCKS = re.compile(
     r"[ \t>*+\-\d.)]{0,40}"
 )  # what may stand in a line before a block of HTML: lists, quotations
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _RAW_HTML = re.compile(rf"^{_BEFORE_BLOCKS.pattern}<[a-zA-Z/?!](?!--)", re.MULTILINE)
 _DIRECTION = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -197,21 +198,24 @@ def _unix(text: str) -> str:
 
 def _without_comments(text: str) -> tuple[str, int]:
     """A text without its HTML comments, and how many there were. One that is not closed reaches to the end where its
-    line begins with it, and everywhere within other HTML; elsewhere readers see it as it stands, and so does the agent.
-    """
+    line begins with it, and everywhere within other HTML; elsewhere it must end within its paragraph, or readers see it
+    as it stands, and so does the agent."""
     text, kept, at, count = _unix(text), [], 0, 0
-    last_end, in_html = text.rfind("-->"), bool(_RAW_HTML.search(text))
+    in_html, end, gap = bool(_RAW_HTML.search(text)), 0, 0
     while (begin := text.find("<!--", at)) >= 0:
-        if last_end >= begin + 4:
-            end = text.index("-->", begin + 4) + 3
-        elif in_html or _BEFORE_BLOCKS.fullmatch(text, text.rfind("\n", 0, begin) + 1, begin):
-            end = len(text)
-        else:
+        if end < begin + 4:
+            end = text.find("-->", begin + 4) if end >= 0 else -1
+            end = len(text) + 1 if end < 0 else end
+        if gap < begin:
+            blank = _BLANK_LINE.search(text, begin)
+            gap = blank.start() if blank else len(text)
+        is_block = in_html or bool(_BEFORE_BLOCKS.fullmatch(text, text.rfind("\n", 0, begin) + 1, begin))
+        if not is_block and end > gap:
             kept.append(text[at : begin + 4])
             at = begin + 4
             continue
         kept.append(text[at:begin])
-        at, count = end, count + 1
+        at, count = min(end + 3, len(text)), count + 1
     return "".join([*kept, text[at:]]), count
 
 

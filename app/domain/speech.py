@@ -30,6 +30,7 @@ _STAGE = {
     State.AGENT_LOST: "blocked",
 }
 _NO_MARKUP = str.maketrans(dict.fromkeys("@#!<>[]()`*\\|&"))
+_REFERENCE = re.compile(r"[#!](?=\d)|/(issues|pulls)/(?=\d)")
 OUR_LABELS = {stage: f"status:{stage}" for stage in STAGES}
 
 _SENTENCE = {
@@ -136,9 +137,9 @@ def too_many_rounds(task: Task, by: str) -> str:
     )
 
 
-def answer(task: Task, summary: str) -> str:
+def answer(run: int, summary: str) -> str:
     """The agent's own words to a reviewer whose remarks it did not follow."""
-    return f"**agent-fleet** · The agent changed nothing in run {task.run}, and says why:\n\n{fenced(summary)}"
+    return f"**agent-fleet** · The agent changed nothing in run {run}, and says why:\n\n{fenced(summary)}"
 
 
 def receipt(proof: Mapping[str, Any], key: str | None = None) -> str:
@@ -155,7 +156,14 @@ def pull_title(title: str, checked: bool) -> str:
     bare = title
     while bare.lower().startswith(WIP.strip().lower()):
         bare = bare[len(WIP.strip()) :].lstrip()
-    return (bare or "Untitled") if checked else f"{WIP}{bare}"
+    quiet = without_references(bare)
+    return (quiet or "Untitled") if checked else f"{WIP}{quiet}"
+
+
+def without_references(title: str) -> str:
+    """A title of others that names an issue or a pull request in such a way that the forge would close it, or note it
+    there, says the number alone."""
+    return _REFERENCE.sub(lambda found: f" {found[1]} " if found[1] else "", title)
 
 
 def pull_body(task: Task, summary: str | None, unchecked: bool = False) -> str:
@@ -176,7 +184,7 @@ def commit_message(title: str, issue_number: int | None, run: str, trailers: Seq
     """The message of the commit with what a CLI left uncommitted."""
     refers = f"\n\nRefs #{issue_number}" if issue_number else ""
     lines = "\n".join([f"Fleet-Run: {run}", *trailers])
-    return f"{title}{refers}\n\n{lines}\n"
+    return f"{without_references(title)}{refers}\n\n{lines}\n"
 
 
 def fenced(text: str, kind: str = "text", longest: int = LONGEST) -> str:

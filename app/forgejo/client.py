@@ -32,6 +32,9 @@ class Forgejo(Reading):
     def retitle(self, repository: str, number: int, title: str) -> None:
         self.send("PATCH", f"/repos/{repository}/pulls/{number}", {"title": title})
 
+    def close_pull(self, repository: str, number: int) -> None:
+        self.send("PATCH", f"/repos/{repository}/pulls/{number}", {"state": "closed"})
+
     def describe(self, repository: str, number: int, body: str) -> None:
         self.send("PATCH", f"/repos/{repository}/pulls/{number}", {"body": body})
 

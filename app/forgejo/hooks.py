@@ -57,7 +57,10 @@ def ensure(wire: Wire, where: str, url: str, secret: str, anew: bool = False) ->
         return good, False
     config = {"url": url, "content_type": "json", "secret": secret}
     order = {"type": "forgejo", "active": True, "config": config, "events": list(ASKED)}
-    made = _hook(wire.send("POST", f"{_path(where)}/hooks", order).json())
+    answer = wire.send("POST", f"{_path(where)}/hooks", order, ok={422})
+    if not answer.is_success:  # Gitea knows its own name alone
+        answer = wire.send("POST", f"{_path(where)}/hooks", order | {"type": "gitea"})
+    made = _hook(answer.json())
     for old in ours:
         wire.send("DELETE", f"{_path(where)}/hooks/{old.id}", ok={404})
     return made, True

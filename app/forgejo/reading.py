@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import httpx
 
+from app.domain.errors import Kind, Refused
 from app.forgejo import answers
-from app.forgejo.wire import Json, Wire
+from app.forgejo.wire import MOST, Json, Wire
 from app.ports import Account, Asker, Comment, Issue, Note, Pull, Repository, Review
 
 WRITERS = frozenset({"write", "admin", "owner"})
@@ -180,7 +181,13 @@ class Reading(Wire):
         return None
 
     def pull_files(self, repository: str, number: int) -> list[str]:
-        return [str(one["filename"]) for one in self.pages(f"/repos/{repository}/pulls/{number}/files")]
+        """The files that a pull request changes, by the names that they had and have. Raises Refused where there are
+        more than anybody can look at."""
+        found = self.pages(f"/repos/{repository}/pulls/{number}/files")
+        if len(found) >= MOST:
+            raise Refused(Kind.INVALID, f"Pull request #{number} changes {MOST} files or more, too many to look at.")
+        names = [one.get(name) for one in found for name in ("filename", "previous_filename")]
+        return [str(name) for name in names if name]
 
     def reviews(self, repository: str, number: int) -> list[Review]:
         """What others said of a pull request and did not take back, oldest first, their notes on lines not fetched."""

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import httpx
+import structlog
 
 from app.domain.errors import Kind, Refused, Unavailable
 from app.ports import Clock
@@ -14,6 +15,7 @@ from app.ports import Clock
 TIMEOUT = httpx.Timeout(10, connect=3, pool=30)
 CONNECTIONS = 4
 PAGE, MOST_PAGES, FEW = 50, 40, 10
+MOST = PAGE * MOST_PAGES  # entries of one list: a longer one is cut
 TRY_LATER = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
 PATIENCE = 5  # failures in a row before the forge is given a rest
 LONGEST_REST = timedelta(seconds=60)
@@ -23,6 +25,7 @@ MOVED, MOST_HOPS = frozenset({307, 308}), 3  # what a renamed repository answers
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
 Json = Any
+log = structlog.get_logger()
 
 
 certificates = cache(httpx.create_ssl_context)  # reading those of the machine takes 30 ms
@@ -77,6 +80,8 @@ class Wire:
             entries += got
             if not _goes_on(answer, len(entries), len(got), FEW if gaps else PAGE):
                 break
+        else:
+            log.warning("a list was cut", forge=self.name, path=path, entries=len(entries))
         return entries
 
     def send(

@@ -156,8 +156,9 @@ class _Claims:
 
     def keep_off(self, pull: Pull) -> None:
         """Raises Refused where the pull request touches what `.fleet.toml` wants left as it is."""
-        if self._forge is not None:
-            forbidden.keep_off(self._fleet, self._forge, self._name, self.task, pull)
+        hit = forbidden.touched(self._fleet, self._forge, self._name, self.task, pull) if self._forge else []
+        if hit:
+            raise forbidden.refusal(pull, hit)
 
     def _topic(self, forge: Forge) -> Pull | None:
         with self._fleet.engine.begin() as conn:
@@ -172,6 +173,8 @@ class _Claims:
         named = PULL.search(urlsplit(artifact["url"]).path)
         pull = forge.pull(self._name, int(named[1])) if named else None
         if pull is None or pull.url.rstrip("/") != artifact["url"].rstrip("/"):
+            return False
+        if pull.base != self._base:
             return False
         if pull.branch != self.task.branch and not (pull.flow and pull.branch.endswith(f"/{self.task.branch}")):
             return False

@@ -11,7 +11,7 @@ from app.domain.errors import Refused, Unavailable
 from app.forgejo import hooks
 from app.forgejo.wire import Wire
 from app.ports import Fleet
-from app.services import seal
+from app.services import inbox, seal
 from app.store import debts, deliveries, places, rounds
 from app.store.tables import Row
 
@@ -30,20 +30,21 @@ class Finding:
     mend: str = ""
 
 
-def examine(fleet: Fleet, wire: Callable[[str], Wire]) -> list[Finding]:
-    """Everything that is known to go wrong, one finding each. `wire` gives a forge's own client by name."""
+def examine(fleet: Fleet, wire: Callable[[str], Wire], admin: Callable[[str], Wire] | None = None) -> list[Finding]:
+    """Everything that is known to go wrong, one finding each. `wire` gives a forge's own client by name, `admin` that
+    of whoever may see its hooks, if there is any."""
     with fleet.engine.begin() as conn:
         forges, rules = places.all_forges(conn), places.all_rules(conn)
     if not forges:
         return [Finding("fleet.toml", WRONG, "no forge is declared", "Declare [forges.NAME], then `fleet apply FILE`.")]
-    found = [finding for row in forges for finding in _forge(fleet, row, rules, wire)]
+    found = [finding for row in forges for finding in _forge(fleet, row, rules, wire, admin or wire)]
     return [*_ourselves(fleet, forges), *_secrets(fleet, forges), *found, *_inbox(fleet, forges)]
 
 
 def check(fleet: Fleet, row: Row, wire: Wire, where: str) -> list[Finding]:
     """What keeps the hook of one repository or organisation from bringing us anything, and our token from answering."""
     found = [*_ourselves(fleet, [row]), *_token(row, wire)]
-    return [*found, *(_repository(fleet, wire, where) if "/" in where else ())]
+    return [*found, *(_repository(fleet, wire, where, None, wire) if "/" in where else ())]
 
 
 # --- on our side -----------------------------------------------------------------------------------------
@@ -120,7 +121,9 @@ def _is_loopback(host: str) -> bool:
 # --- a forge ---------------------------------------------------------------------------------------------
 
 
-def _forge(fleet: Fleet, row: Row, rules: list[Row], wire: Callable[[str], Wire]) -> Iterator[Finding]:
+def _forge(
+    fleet: Fleet, row: Row, rules: list[Row], wire: Callable[[str], Wire], admin: Callable[[str], Wire]
+) -> Iterator[Finding]:
     name = row["name"]
     if not fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]):
         variable = row["webhook_secret_env"]
@@ -137,7 +140,7 @@ def _forge(fleet: Fleet, row: Row, rules: list[Row], wire: Callable[[str], Wire]
         return (yield Finding(f"{name}: token", WRONG, str(no), "Give the bot a token; see docs/forgejo.md."))
     yield from _token(row, forge)
     for rule in (rule for rule in rules if rule["forge"] == name):
-        yield from _repository(fleet, forge, rule["name"])
+        yield from _repository(fleet, forge, rule["name"], rule["flow"], admin(name))
 
 
 def _token(row: Row, forge: Wire) -> Iterator[Finding]:
@@ -159,10 +162,10 @@ def _token(row: Row, forge: Wire) -> Iterator[Finding]:
         yield Finding(about, GOOD, f"it belongs to {answer.json()['login']} (id {answer.json()['id']})")
 
 
-def _repository(fleet: Fleet, forge: Wire, name: str) -> Iterator[Finding]:
+def _repository(fleet: Fleet, forge: Wire, name: str, flow: str | None, admin: Wire) -> Iterator[Finding]:
     if set(name) & set("*?["):
         owner = name.split("/", 1)[0]
-        return (yield from [] if set(owner) & set("*?[") else _hook(fleet, forge, owner, name))
+        return (yield from [] if set(owner) & set("*?[") else _hook(fleet, admin, owner, name))
     answer = forge.send("GET", f"/repos/{name}", ok={401, 403, 404})
     if not answer.is_success:
         yield Finding(
@@ -181,11 +184,16 @@ def _repository(fleet: Fleet, forge: Wire, name: str) -> Iterator[Finding]:
         return
     if found.get("archived"):
         yield Finding(name, WRONG, "it is archived, and takes nothing", "Take it out of fleet.toml, or un-archive it.")
+    elif not (found.get("permissions") or {}).get("push") and flow == "agit":
+        yield Finding(
+            name, UNSURE, "the bot may push to refs/for/ here, but set no label, assignee, reviewer or commit status",
+            "If those are wanted, make the bot a collaborator with Write.",
+        )  # fmt: skip
     elif not (found.get("permissions") or {}).get("push"):
         yield Finding(name, WRONG, "the bot may not write to it", "Make the bot a collaborator with Write.")
     else:
         yield from _scopes(forge, name)
-    yield from _hook(fleet, forge, name, name)
+    yield from _hook(fleet, admin, name, name)
 
 
 # Calls that change nothing, since nothing has the number 0; a token without the scope is refused before that is seen.
@@ -212,11 +220,18 @@ def _hook(fleet: Fleet, forge: Wire, where: str, name: str) -> Iterator[Finding]
     about, url = f"{name}: hook", f"{fleet.config.public_url}{hooks.PATH}"
     found = hooks.of(forge, where)
     add = f"`fleet forge add {where}` makes it, given a token that may."
-    if found is None:
-        yield Finding(about, UNSURE, "the bot's token may not see hooks", f"If there is none yet: {add}")
+    owner = where.partition("/")[0]
+    shared = hooks.of(forge, owner) if owner != where else []
+    if found is None and not shared:
+        yield Finding(
+            about, UNSURE, "this token may not see hooks",
+            f"Run `fleet doctor` with an admin's token in FLEET_SETUP_TOKEN. If there is none yet: {add}",
+        )  # fmt: skip
         return
-    ours = [hook for hook in found if hook.url.rstrip("/").endswith("/webhooks/forgejo")]
-    if not ours:
+    ours = [hook for hook in [*(found or []), *(shared or [])] if hook.url.rstrip("/").endswith("/webhooks/forgejo")]
+    if not ours and shared is None:
+        yield Finding(about, UNSURE, "it has none to this fleet, and its owner's may not be seen by this token", add)
+    elif not ours:
         yield Finding(about, WRONG, "there is none to this fleet; work starts up to a minute late", add)
     for hook in ours:
         faults = hook.faults()
@@ -230,13 +245,13 @@ def _hook(fleet: Fleet, forge: Wire, where: str, name: str) -> Iterator[Finding]
 def _inbox(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
     with fleet.engine.begin() as conn:
         heard = deliveries.last_heard(conn)
-        stuck = [row for row in deliveries.listed(conn, deliveries.WAITING) if row["tries"] > 3]
+        waiting = [row for row in deliveries.listed(conn, deliveries.WAITING) if row["tries"] > 3]
         given_up, refused = debts.count_given_up(conn), rounds.last(conn, deliveries.REFUSED)
+    stuck = [row for row in waiting if not (row["why"] or "").startswith(inbox.NO_TASK)]
     newest = max((at for at in heard.values() if at), default=None)
     if refused and (newest is None or refused > newest or fleet.clock() - refused < LATELY):
-        nothing_since = newest is None or refused > newest
-        yield Finding(
-            "webhook secret", WRONG if nothing_since else UNSURE,
+        yield Finding(  # whoever knows our address can bring such a one
+            "webhook secret", UNSURE,
             f"a delivery with another secret than ours was refused at {refused:%Y-%m-%d %H:%M:%S} UTC",
             "`fleet forge add REPOSITORY --anew` gives its hook our secret.",
         )  # fmt: skip

@@ -15,13 +15,11 @@ def touched(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) 
     return sorted(path for path in files if any(_fits(path, pattern) for pattern in patterns))
 
 
-def keep_off(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> None:
-    """Raises Refused, and leaves the pull request marked as it is, where it touches what must stay as it is."""
-    hit = touched(fleet, forge, full_name, task, pull)
-    if hit:
-        raise Refused(
-            Kind.INVALID, f"Pull request #{pull.number} changes what .fleet.toml forbids: {', '.join(hit[:10])}."
-        )
+def refusal(pull: Pull, hit: list[str]) -> Refused:
+    """Why a pull request that touches these paths is not offered."""
+    return Refused(
+        Kind.INVALID, f"Pull request #{pull.number} changes what .fleet.toml forbids: {', '.join(hit[:10])}."
+    )
 
 
 def paths(fleet: Fleet, task: Task) -> list[str]:

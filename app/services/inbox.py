@@ -22,6 +22,7 @@ from app.store.tables import Row
 LONGEST_TURN = timedelta(seconds=20)  # a forge that is slow leaves the rest to the next turn
 AT_ONCE = 20  # issues and branches that are looked into before commands are obeyed
 MOST_SORTED = 40  # times 50: deliveries whose subject is seen before the first is looked into
+NO_TASK = "no task works on"
 MATCHED_WITHIN = timedelta(minutes=10)  # how long what was done on a branch waits for the branch's task
 OUR_BRANCH = re.compile(r"task/[0-9]{1,18}(-[a-z0-9-]*)?")
 log = structlog.get_logger()
@@ -165,8 +166,8 @@ def _hear(
         if task is None:
             about = f"pull request {hint.number}" if hint.number else hint.branch or hint.sha or "a tag"
             if _may_come(fleet, hint, alike[-1]):
-                raise Unavailable(f"no task works on {about} yet", MATCHED_WITHIN.total_seconds() / 3)
-            return "ignored", f"no task works on {about}"
+                raise Unavailable(f"{NO_TASK} {about} yet", MATCHED_WITHIN.total_seconds() / 3)
+            return "ignored", f"{NO_TASK} {about}"
         what = ("pull", task.id, hint.number or task.pr_number)
         at = partial(_look_at_pull, fleet, task.id, full_name, hint.number)
     looks[what] = _Look(at, [*(looks[what].those if what in looks else ()), *alike])

@@ -55,7 +55,7 @@ def _follow(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue
         _reroute(fleet, forge, full_name, task, issue)
         return texts.heed_edit(fleet, forge, full_name, task, issue)
     if task.branch:
-        review.look_at_pull(fleet, task, full_name, task.pr_number)
+        review.look_for_merge(fleet, task, full_name)
     fact = Fact(What.LABEL_REMOVED if issue.open else What.ISSUE_CLOSED)
     return _hear(fleet, task, fact)
 
@@ -87,9 +87,7 @@ def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: I
     if not may:
         return f"{task.task_id}: whoever wants it again may not write to {full_name}"
     once = f"wanted {asker.entry}" if asker and task.state is State.FAILED else None
-    heard = review.hear(fleet, task, Fact(What.ISSUE_WANTED, key=once))
-    if heard.state is State.CREATED and heard.version > task.version:
-        texts.take(fleet, forge, full_name, task, issue, asker)
+    heard = texts.take(fleet, forge, full_name, task, issue, asker, Fact(What.ISSUE_WANTED, key=once))
     fleet.nudge.soon()
     return f"{task.task_id} is {heard.state}"
 

@@ -25,8 +25,10 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     pushed = finished["detail"].get("head") if finished else None
     topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
     pull, head = topic or _branch_pull(fleet, forge, task, name, base, debt, checked, pushed)
-    forbidden.keep_off(fleet, forge, name, task, pull)
-    _put_right(fleet, forge, name, task, pull, checked)
+    hit = forbidden.touched(fleet, forge, name, task, pull)
+    _put_right(fleet, forge, name, task, pull, checked and not hit)
+    if hit:
+        raise forbidden.refusal(pull, hit)
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
     review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
     fleet.nudge.soon()
@@ -39,7 +41,7 @@ def checked(fleet: Fleet, task: Task) -> None:
     forge, name, _base = repository_of(fleet, task)
     pull = forge.pull(name, task.pr_number)
     if pull and pull.open:
-        _put_right(fleet, forge, name, task, pull, True)
+        _put_right(fleet, forge, name, task, pull, not forbidden.touched(fleet, forge, name, task, pull))
 
 
 def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
@@ -94,6 +96,10 @@ def _branch_pull(
     pull = forge.pull_for(name, task.branch or "", base)
     if pull is None or not pull.open:
         pull = _open(fleet, forge, task, name, base, checked)
+    if review.is_strangers(forge, name, pull):
+        forge.close_pull(name, pull.number)
+        who = pull.author.login
+        raise Unavailable(f"Pull request #{pull.number} from our branch is by {who}, who may not write: it was closed.")
     return pull, head
 
 

@@ -1,13 +1,15 @@
 """Reads the truth from the forges: with webhooks off, the state still comes right."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from app.domain import matching
-from app.domain.errors import Refused
+from app.domain.errors import Refused, Unavailable
+from app.domain.task import Task
 from app.ports import Fleet, Forge, Repository
 from app.services import inbox, issues, moved, obey, review
 from app.store import heard, places, rounds, tasks
@@ -20,6 +22,17 @@ ISSUES, COMMENTS = "issues", "comments"
 PATTERN, MEET_EVERY = set("*?["), timedelta(minutes=10)
 OVERLAP = timedelta(seconds=5)  # what was written while we asked is asked for again
 FROM_THE_BEGINNING = timedelta(hours=1)  # how far back commands are looked for in a repository that is new to us
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """The issues and pull requests of a repository that have to be looked at: all that there are where `is_everything`;
+    and from when on the next round asks, once they were (`then`)."""
+
+    issues: set[int]
+    pulls: set[int]
+    is_everything: bool
+    then: str | None
 
 
 def reconcile(fleet: Fleet, every: float | None = None) -> int:
@@ -35,7 +48,7 @@ def reconcile(fleet: Fleet, every: float | None = None) -> int:
         if fleet.clock() > until:
             break
         if _is_due(fleet, forge_name, full_name, every):
-            looked += _guarded(_look, fleet, forge_name, full_name)
+            looked += _guarded(_look, fleet, forge_name, full_name) or 0
     return looked
 
 
@@ -83,15 +96,16 @@ def _is_due(fleet: Fleet, forge_name: str, full_name: str, every: float | None) 
         return rounds.is_due(conn, name, fleet.clock(), pause) or every is None
 
 
-def _guarded(look: Callable[..., object], *given: Any) -> int:
-    """What stands in the way of one look is logged, and the others are had all the same."""
+def _guarded(look: Callable[..., object], *given: Any) -> int | None:
+    """How many were looked at. What stands in the way of one look is logged, and the others are had all the same; None
+    where nobody answered, and the same look may succeed later."""
     try:
         found = look(*given)
     except review.TooEarly:
         return 1
     except Refused as no:
         log.warning("reconcile", look=look.__name__, why=str(no))
-        return 0
+        return None if isinstance(no, Unavailable) else 0
     except Exception:
         log.exception("reconcile", look=look.__name__)
         return 0
@@ -105,19 +119,30 @@ def _look(fleet: Fleet, forge_name: str, full_name: str) -> int:
         return 0
     moved.remember(fleet, forge_name, repository)
     with fleet.engine.begin() as conn:
-        open_tasks = tasks.unfinished(conn, forge_name, repository.id)
-    found, pulls = _changed(fleet, forge, repository)
-    wanted = found | {task.issue_number for task in open_tasks if task.issue_number}
-    for number in sorted(wanted):
-        _guarded(issues.look_at_issue, fleet, forge_name, repository.full_name, repository.id, number)
-    for task in open_tasks:
-        if task.branch and task.run:
-            _guarded(review.look_at_pull, fleet, task, repository.full_name, task.pr_number)
-    if any(task.branch and not task.run for task in open_tasks):
-        for number in sorted(pulls - {task.pr_number for task in open_tasks}):
-            _guarded(_look_at_pull_of_others, fleet, forge, repository, number)
+        unfinished = tasks.unfinished(conn, forge_name, repository.id)
+    changed = _changed(fleet, forge, repository)
+    ours = [task for task in unfinished if task.live or changed.is_everything or _is_named(task, changed)]
+    wanted = changed.issues | {task.issue_number for task in ours if task.issue_number}
+    here, name = (fleet, forge_name, repository.full_name, repository.id), repository.full_name
+    looks = [_guarded(issues.look_at_issue, *here, number) for number in sorted(wanted)]
+    looks += [_guarded(review.look_at_pull, fleet, task, name, task.pr_number) for task in ours if _may_have_one(task)]
+    if any(task.branch and not task.run for task in ours):
+        others = sorted(changed.pulls - {task.pr_number for task in unfinished})
+        looks += [_guarded(_look_at_pull_of_others, fleet, forge, repository, number) for number in others]
+    if changed.then and None not in looks:
+        with fleet.engine.begin() as conn:
+            heard.read_up_to(conn, forge.name, repository.id, ISSUES, changed.then)
     _guarded(_commands, fleet, forge, repository)
-    return len(wanted) + len(open_tasks)
+    return len(looks)
+
+
+def _is_named(task: Task, changed: _Changed) -> bool:
+    """What has ended is looked at when something happened to its issue or its pull request."""
+    return task.issue_number in changed.issues or task.pr_number in changed.pulls
+
+
+def _may_have_one(task: Task) -> bool:
+    return bool(task.branch and task.run)
 
 
 def _look_at_pull_of_others(fleet: Fleet, forge: Forge, repository: Repository, number: int) -> None:
@@ -130,22 +155,20 @@ def _look_at_pull_of_others(fleet: Fleet, forge: Forge, repository: Repository, 
             review.look_at_pull(fleet, task, repository.full_name, number)
 
 
-def _changed(fleet: Fleet, forge: Forge, repository: Repository) -> tuple[set[int], set[int]]:
-    """The issues that may have become wanted, and the pull requests: those that changed since the last round; now and
-    then all issues that are wanted."""
+def _changed(fleet: Fleet, forge: Forge, repository: Repository) -> _Changed:
+    """What may have become wanted: what changed since the last round, now and then all that is wanted."""
     now = forge.moment(OVERLAP)
     with fleet.engine.begin() as conn:
         since = heard.since(conn, forge.name, repository.id, ISSUES)
     turn, _, moment = (since or f"{EVERYTHING_EVERY} ").partition(" ")
-    if not moment or int(turn) >= EVERYTHING_EVERY:
+    is_everything = not moment or int(turn) >= EVERYTHING_EVERY
+    if is_everything:
         turn, found, changed = "0", forge.wanted_issues(repository.full_name, matching.PREFIX), []
     else:
         changed = forge.changed_issues(repository.full_name, moment)
         found = [number for number, is_pull in changed if not is_pull]
-    if now:
-        with fleet.engine.begin() as conn:
-            heard.read_up_to(conn, forge.name, repository.id, ISSUES, f"{int(turn) + 1} {now}")
-    return set(found), {number for number, is_pull in changed if is_pull}
+    pulls = {number for number, is_pull in changed if is_pull}
+    return _Changed(set(found), pulls, is_everything, f"{int(turn) + 1} {now}" if now else None)
 
 
 def _commands(fleet: Fleet, forge: Forge, repository: Repository) -> None:

@@ -3,6 +3,7 @@
 from itertools import groupby
 from typing import Any
 
+from app.domain.errors import Refused
 from app.ports import Fleet
 from app.store import tasks, views
 
@@ -18,7 +19,11 @@ def differences(fleet: Fleet) -> tuple[int, list[str]]:
         for task_pk, told in groupby(views.all_events(conn), key=lambda event: event["task_pk"]):
             count += 1
             row = rows.pop(task_pk)
-            replayed = tasks.replayed(list(told))
+            try:
+                replayed = tasks.replayed(list(told))
+            except Refused as refusal:
+                lines.append(f"{row.task_id} cannot be told again by the rules of this version: {refusal}")
+                continue
             lines += _differing(tasks.row_of(row), tasks.row_of(replayed))
     lines += [f"{task.task_id} has no events" for task in rows.values()]
     return count + len(rows), lines

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.domain import command, people
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
@@ -20,6 +22,7 @@ LONGEST_REVIEW = 20_000
 MOST_NOTES = 100
 MOST_CONFLICTS = 3  # rounds that do nothing but resolve conflicts, for one task
 
+OFFERS = (What.PULL_OPENED, What.PULL_REOPENED)
 Event = Mapping[str, Any]
 
 
@@ -29,14 +32,16 @@ class TooEarly(Unavailable):
 
 def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> str:
     """Bring a task in line with its pull request (by `number`, else by its branch); returns what was found. Raises
-    TooEarly while a review may not be finished yet, Refused for one that an agent may not offer."""
+    TooEarly while a review may not be finished yet."""
     forge = fleet.forges(task.forge or "")
-    pull = forge.pull(full_name, number) if number else _by_branch(fleet, forge, task, full_name)
-    if pull is None or not is_of(task, pull, forge.bot().id):
+    pull = _pull_of(fleet, forge, task, full_name, number)
+    if pull is None:
         return f"{task.task_id} has no such pull request on the forge"
     facts = _facts(task, pull)
-    if task.agent_id and any(fact.what is What.PULL_OPENED for fact in facts):
-        forbidden.keep_off(fleet, forge, full_name, task, pull)
+    if pull.number != task.pr_number and any(fact.what in OFFERS for fact in facts):
+        why = _not_offered(fleet, forge, full_name, task, pull)
+        if why:
+            return f"{task.task_id} goes on: pull request {pull.number} {why}"
     for fact in facts:
         task = hear(fleet, task, fact)
     if pull.open and task.state is State.REVIEW_PENDING and task.pr_number == pull.number:
@@ -45,31 +50,49 @@ def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -
     return f"{task.task_id} is {task.state}"
 
 
-def hear(fleet: Fleet, task: Task, fact: Fact) -> Task:
-    """Record what the forge says. What moves nothing now is no error: it may have been heard before."""
+def look_for_merge(fleet: Fleet, task: Task, full_name: str) -> None:
+    """Hear that a task's pull request was merged, if it was, and nothing else of it."""
+    forge = fleet.forges(task.forge or "")
+    pull = _pull_of(fleet, forge, task, full_name, task.pr_number)
+    for fact in _facts(task, pull) if pull and pull.merged else ():
+        hear(fleet, task, fact)
+
+
+def hear(fleet: Fleet, task: Task, fact: Fact, beside: Callable[[Connection], None] | None = None) -> Task:
+    """Record what the forge says, and where that moves the task what goes with it. What moves nothing now is no error:
+    it may have been heard before."""
     try:
         with fleet.engine.begin() as conn:
-            return tasks.record(conn, task.id, fact, fleet.clock())
+            heard = tasks.record(conn, task.id, fact, fleet.clock())
+            if beside and heard.version > task.version:
+                beside(conn)
+            return heard
     except Refused as refusal:
         if refusal.kind is not Kind.INVALID:
             raise
         return task
 
 
-def _by_branch(fleet: Fleet, forge: Forge, task: Task, full_name: str) -> Pull | None:
+def _pull_of(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int | None) -> Pull | None:
+    """The task's pull request; None for any other that somebody opened from its branch, into whatever base."""
     with fleet.engine.begin() as conn:
         repository = places.repository(conn, forge.name, task.repository_id or 0)
         brief = views.brief(conn, task.id)
     if repository is None:
         return None
+    base = repository["default_branch"]
     find = forge.open_pull_for if (brief["settings"] or {}).get("flow") == "agit" else forge.pull_for
-    return find(full_name, task.branch or "", repository["default_branch"])
+    pull = forge.pull(full_name, number) if number else find(full_name, task.branch or "", base)
+    return pull if pull and is_of(task, pull, forge.bot().id, base) else None
 
 
-def is_of(task: Task, pull: Pull, bot: int) -> bool:
-    """Whether the pull request comes from the task's own branch: a fork may have one of the same name. One that was
-    pushed to `refs/for/` bears the pusher's name before it; whoever may read can push one, so only our own count."""
+def is_of(task: Task, pull: Pull, bot: int, base: str) -> bool:
+    """Whether the pull request comes from the task's own branch, not from one of the same name in a fork, and goes into
+    the default branch: into others anybody may open more. One that was pushed to `refs/for/` bears the pusher's name
+    before it; whoever may read can push one, so only our own count."""
     if pull.repository_id and pull.repository_id != task.repository_id:
+        return False
+    if pull.number != task.pr_number and pull.base != base:
         return False
     topic = bool(pull.flow) and pull.author.id == bot and pull.branch.endswith(f"/{task.branch}")
     return pull.branch == task.branch or pull.number == task.pr_number or topic
@@ -89,6 +112,19 @@ def _facts(task: Task, pull: Pull) -> list[Fact]:
     return [] if task.pr_number or is_draft else [Fact(What.PULL_OPENED, known)]
 
 
+def _not_offered(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> str | None:
+    """Why an open pull request is not taken for the task's; None where it is."""
+    if is_strangers(forge, full_name, pull):
+        return f"is by {pull.author.login}, who may not write here"
+    hit = forbidden.touched(fleet, forge, full_name, task, pull) if task.agent_id else []
+    return f"changes what .fleet.toml forbids: {', '.join(hit[:10])}" if hit else None
+
+
+def is_strangers(forge: Forge, full_name: str, pull: Pull) -> bool:
+    """Whether the pull request is by somebody who may not write: whoever may read can open one from any branch."""
+    return pull.author.id != forge.bot().id and not rights.may_write(forge, full_name, pull.author.login)
+
+
 # --- an open pull request that waits: reviews, checks, conflicts -----------------------------------------
 
 
@@ -101,10 +137,10 @@ def _listen(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) 
     said = [one for one in forge.reviews(full_name, pull.number) if _counts(one, forge, row)]
     reviews = with_rights(forge, full_name, said)
     asking = _unanswered(reviews, asked)
-    conflicts = _conflicts(fleet, task, pull)
+    conflicts, head = _conflicts(fleet, task, pull), _head(forge, task, full_name, pull)
     rounds = sum(event["fact"] == What.CONFLICTED for event in asked)
     news = {
-        "approved_by": _approvals(reviews), "ci": forge.ci(full_name, pull.head), "head": pull.head,
+        "approved_by": _approvals(reviews), "ci": forge.ci(full_name, head), "head": head,
         "conflict": conflicts and rounds >= MOST_CONFLICTS,
     }  # fmt: skip
     before = _last_news(fleet, task)
@@ -122,6 +158,12 @@ def _listen(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) 
         _let_it_be_finished(fleet, task, _conflict(pull))
         return hear(fleet, task, _conflict_round(fleet, task, pull))
     return task
+
+
+def _head(forge: Forge, task: Task, full_name: str, pull: Pull) -> str:
+    """The pull request's newest commit. The forge notes there a moment late what was pushed to the branch."""
+    is_late = pull.head != task.head and not pull.flow and forge.branch_head(full_name, pull.branch) == task.head
+    return task.head or pull.head if is_late else pull.head
 
 
 def with_rights(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list[Review]:

@@ -10,7 +10,7 @@ from app.domain.errors import Unavailable
 from app.domain.lifecycle import What
 from app.domain.task import State, Task
 from app.ports import Fleet
-from app.services import review, seal
+from app.services import review, seal, texts
 from app.services.offer import repository_of
 from app.store import agents, places, posts, views
 from app.store.tables import Row
@@ -40,12 +40,14 @@ def answer(fleet: Fleet, task: Task, debt: Row) -> None:
     with fleet.engine.begin() as conn:
         told = views.event(conn, task.id, debt["seq"])
     if task.pr_number is None or told is None:
-        return
+        return None
     if told["fact"] == What.CHANGES_REQUESTED:
+        if task.reason != "review_loop_limit":  # somebody had it begin anew meanwhile
+            return None
         words = speech.too_many_rounds(task, str(told["detail"].get("by") or "A reviewer"))
         return _post(fleet, task, f"limit-{debt['run']}", words, task.pr_number)
-    words = speech.answer(task, str(told["detail"].get("summary") or ""))
-    _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
+    words = speech.answer(debt["run"], str(told["detail"].get("summary") or ""))
+    return _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
 
 
 def label(fleet: Fleet, task: Task, _: Row) -> None:
@@ -53,6 +55,8 @@ def label(fleet: Fleet, task: Task, _: Row) -> None:
     if task.issue_number is None:
         return
     forge, name, _base = repository_of(fleet, task)
+    if task.state is State.FAILED:
+        texts.labelled_until_now(fleet, forge, name, task)
     names = _label_names(fleet, task)
     ours = frozenset(names.values()) - {""}
     forge.set_labels(name, task.issue_number, speech.labels(task.state, names), ours)

@@ -73,14 +73,26 @@ def heed_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Iss
     return f"{task.task_id} is worked on by its new text"
 
 
-def take(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, asker: Asker | None) -> None:
+def take(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, asker: Asker | None, fact: Fact) -> Task:
+    """Work on the text as it is now, with the `fact` that brings the task back: nobody can have it before its text."""
     with fleet.engine.begin() as conn:
         rule, repository = places.rule_for(conn, forge.name, full_name), _known(conn, forge, task, full_name)
     if rule is None or repository is None:
-        return
+        return review.hear(fleet, task, fact)
     text = read(issue, terms.of(forge, repository, rule))
-    with fleet.engine.begin() as conn:
+
+    def changed(conn: Connection) -> None:
         briefs.change(conn, task.id, pinned(issue, text) | {"accepted_entry": asker and asker.entry})
+
+    return review.hear(fleet, task, fact, changed)
+
+
+def labelled_until_now(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> None:
+    """Whoever has put a label there so far wanted the attempt that is over: only one that comes after it asks anew."""
+    asker = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
+    if asker:
+        with fleet.engine.begin() as conn:
+            briefs.change(conn, task.id, {"accepted_entry": asker.entry})
 
 
 def pinned(issue: Issue, text: prompt.Prompt) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from app.domain.command import Command, read
         ("```\n/cancel\n```", None),
         ("```\n/cancel\n```\n/retry", Command("retry")),
         ("~~~sh\n/cancel\n", None),
+        ("Fine.\n<!--\n/cancel\n-->", None),
         ("", None),
     ],
 )

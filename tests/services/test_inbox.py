@@ -2,13 +2,14 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from app.domain.task import State
 from app.services import inbox
-from app.store import deliveries
+from app.store import deliveries, heard
 from tests.conftest import FakeClock
 from tests.workshop import WIDGETS, Workshop, signed
 
@@ -171,3 +172,19 @@ def test_and_not_for_ever(workshop: Workshop, clock: FakeClock) -> None:
         clock.pass_(201)
     assert {row["result"] for row in workshop.inbox() if row["event"] == "push"} == {"ignored"}
     assert max(row["tries"] for row in workshop.inbox()) <= 4
+
+
+def test_without_deliveries_what_the_forge_could_not_answer_is_looked_at_in_the_next_round(workshop: Workshop) -> None:
+    workshop.forge.faults.webhooks_off = True
+    workshop.placed()
+    workshop.reconcile()
+    ours, now = workshop.forge.repository(WIDGETS).id, datetime.now(UTC)
+    with workshop.fleet.engine.begin() as conn:  # the last round was a minute ago
+        heard.read_up_to(conn, "main", ours, "issues", f"1 {now - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}")
+    workshop.forge.world.clock = lambda: now - timedelta(seconds=30)
+    second = workshop.open_issue("Another")
+    workshop.forge.faults.next("GET", rf"/issues/{second}$", 502)
+    workshop.reconcile()
+    assert len(workshop.tasks()) == 1
+    workshop.reconcile()
+    assert len(workshop.tasks()) == 2

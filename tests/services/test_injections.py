@@ -44,7 +44,7 @@ def test_in_what_we_say_it_closes_links_and_mentions_nothing(text: str) -> None:
     said = [
         speech.status(task, {"approved_by": [text]}, text, [text]),
         speech.pull_body(task, text),
-        speech.answer(task, text),
+        speech.answer(task.run, text),
     ]
     for words in said:
         outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", words, flags=re.DOTALL | re.MULTILINE)

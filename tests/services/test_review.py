@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State
-from app.services import intake, report, review, start
+from app.services import ask, intake, report, review, start
 from app.store import tasks, views
 from tests.conftest import FakeClock
 from tests.workshop import REPO, WIDGETS, Workshop, signed
@@ -580,3 +580,107 @@ def test_what_a_reader_of_a_review_cannot_see_is_left_out_and_reported(workshop:
     assert workshop.shown(number)["events"][-1]["detail"]["text"] == "Cover it. Please."
     [status] = (said for said in workshop.comments(number) if "kind=status" in said)
     assert "Note: 1 HTML comment, 1 invisible character in the newest review were left out of the prompt." in status
+
+
+# --- pull requests of others from our branch -------------------------------------------------------------
+
+
+def opened(workshop: Workshop, number: int, base: str = "main", by: str = "mallory", title: str = "Mine") -> int:
+    branch = workshop.task(number).branch
+    return int(workshop.say("POST", "/pulls", by, head=branch, base=base, title=title)["number"])
+
+
+def test_a_second_pull_request_from_the_branch_into_another_base_is_nobodys_of_ours(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.say("POST", "/branches", new_branch_name="release")
+    others = opened(workshop, number, "release")
+    workshop.hear()
+    workshop.say("PATCH", f"/pulls/{others}", "mallory", state="closed")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.REVIEW_PENDING, pull)
+    workshop.merge(opened(workshop, number, "release", "reviewer"))
+    workshop.hear()
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.REVIEW_PENDING, pull)
+
+
+def test_a_strangers_pull_request_is_closed_and_ours_takes_its_place(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.running()
+    workshop.push(number)
+    others = opened(workshop, number)
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.RUNNING, None)
+    workshop.finish(number, "2")
+    workshop.hear()
+    clock.pass_(10)
+    workshop.hear()
+    task = workshop.task(number)
+    assert (task.state, task.pr_number) == (State.REVIEW_PENDING, max(workshop.pulls()))
+    assert task.pr_number != others
+    assert workshop.say("GET", f"/pulls/{others}")["state"] == "closed"
+    body = workshop.say("GET", f"/pulls/{task.pr_number}")["body"]
+    assert body.startswith(f"Closes #{number}\n")
+
+
+def test_the_end_of_an_issue_is_heard_whatever_its_pull_request_is_like(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.review(pull, "Not like this.")
+    workshop.close(number)
+    workshop.reconcile()
+    assert (workshop.task(number).state, "changes_requested" in workshop.facts(number)) == (State.CANCELLED, False)
+
+
+def test_a_later_round_keeps_off_what_is_forbidden_and_is_marked(workshop: Workshop) -> None:
+    workshop.forge.commit(WIDGETS, "alice", "main", {".fleet.toml": 'forbidden_paths = ["secrets/"]'}, "Keep off")
+    number, pull = workshop.in_review()
+    assert not workshop.say("GET", f"/pulls/{pull}")["draft"]
+    workshop.review(pull)
+    workshop.hear()
+    workshop.start(number)
+    head = workshop.forge.commit(
+        WIDGETS, "fleet", workshop.task(number).branch or "", {"secrets/key": "k"}, "Write a key"
+    )
+    workshop.finish(number, None, pushed=True, head=head, commits=[head])
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.FAILED, "pull_refused")
+    assert workshop.say("GET", f"/pulls/{pull}")["title"].startswith("WIP: ")
+
+
+def test_what_is_moved_out_of_a_forbidden_path_is_seen(workshop: Workshop) -> None:
+    text = "a key of many lines\n" * 20
+    files: dict[str, str | None] = {".fleet.toml": 'forbidden_paths = ["secrets/"]', "secrets/key": text}
+    workshop.forge.commit(WIDGETS, "alice", "main", files, "Keep off")
+    number = workshop.running()
+    workshop.push(number)
+    moved: dict[str, str | None] = {"secrets/key": None, "public/key": text}
+    head = workshop.forge.commit(WIDGETS, "fleet", workshop.task(number).branch or "", moved, "Move the key")
+    workshop.finish(number, None, pushed=True, head=head, commits=[head])
+    workshop.hear()
+    assert workshop.task(number).reason == "pull_refused"
+    assert "secrets/key" in workshop.comments(number)[0]
+
+
+def test_no_title_closes_another_issue(workshop: Workshop) -> None:
+    other = workshop.open_issue("Another", labels=())
+    _, pull = workshop.in_review(title=f"Total is off, closes #{other} and {WIDGETS}#{other}")
+    assert workshop.say("GET", f"/pulls/{pull}")["title"] == f"Total is off, closes {other} and {WIDGETS}{other}"
+    workshop.merge(pull)
+    workshop.hear()
+    assert workshop.say("GET", f"/issues/{other}")["state"] == "open"
+
+
+def test_a_round_too_many_is_not_spoken_of_when_the_task_has_begun_anew(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    for content in ("2", "3"):
+        workshop.review(pull)
+        workshop.hear()
+        workshop.start(number)
+        workshop.finish(number, content)
+        workshop.hear()
+    workshop.review(pull)
+    workshop.carry()
+    intake.apply_deliveries(workshop.fleet)
+    assert workshop.task(number).reason == "review_loop_limit"
+    ask.about(workshop.fleet, workshop.task(number).task_id, What.RETRY)
+    workshop.hear()
+    assert workshop.comments(pull) == []

@@ -205,3 +205,27 @@ def test_what_failed_comes_back_when_it_is_labelled_again_and_by_nothing_else(wo
     workshop.hear()
     workshop.reconcile()
     assert (workshop.task(number).state, workshop.task(number).run) == (State.FAILED, 2), "once for each label"
+
+
+def test_a_label_that_was_put_there_before_it_failed_brings_nothing_back(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.label(number, "agent:python", "agent:linux")
+    workshop.hear()
+    workshop.finish(number, None, "I did nothing.")
+    workshop.hear()
+    workshop.reconcile()
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).run) == (State.FAILED, 1)
+
+
+def test_nobody_has_a_task_before_it_has_its_new_text(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.close(number)
+    workshop.hear()
+    workshop.edit(number, body="It is off by two.")
+    workshop.reopen(number)
+    workshop.forge.faults.next("GET", r"/contents/", 503)
+    workshop.hear()
+    assert workshop.task(number).state is State.CANCELLED, "the text could not be read yet"
+    workshop.reconcile()
+    assert (workshop.task(number).run, workshop.shown(number)["requirements"]) == (2, "It is off by two.")

@@ -299,7 +299,8 @@ def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(worksho
         headers = brand(sample) | {"X-Gitea-Signature": sign(SECRET, body), "X-Gitea-Delivery": sample["file"]}
         assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202, sample
         workshop.hear()
-        assert workshop.inbox()[-1]["result"] in ("applied", "ignored"), sample
+        newest = workshop.inbox()[-1]  # what was done on a branch may wait for the branch's task
+        assert newest["result"] in ("applied", "ignored") or newest["why"].endswith(" yet"), sample
         assert workshop.tasks() == [before], sample
 
 

@@ -131,15 +131,17 @@ def list_files(number: int) -> Response:
     path, old, new = repository().path, pull.merge_base, pull.head_sha
     names = plumbing.text(path, "diff", "--name-status", "--no-renames", "-z", old, new).split("\0")
     letters = dict(zip(names[1::2], names[0::2], strict=False))
-    return paged(plumbing.numstat(path, old, new), lambda row: file_shown(row, letters.get(row[2], "M"), new))
+    moved = plumbing.renames(path, old, new)
+    rows = [row for row in plumbing.numstat(path, old, new) if row[2] not in moved.values()]
+    return paged(rows, lambda row: file_shown(row, letters.get(row[2], "M"), new, moved.get(row[2])))
 
 
-def file_shown(row: tuple[int, int, str], letter: str, sha: str) -> Json:
+def file_shown(row: tuple[int, int, str], letter: str, sha: str, before: str | None = None) -> Json:
     additions, deletions, name = row
     web, api = objects.html(world(), repository()), f"{world().url}/api/v1/repos/{repository().full_name}"
-    return {
+    return ({"previous_filename": before} if before else {}) | {
         "filename": name,
-        "status": {"A": "added", "D": "deleted"}.get(letter, "changed"),
+        "status": "renamed" if before else {"A": "added", "D": "deleted"}.get(letter, "changed"),
         "additions": additions,
         "deletions": deletions,
         "changes": additions + deletions,

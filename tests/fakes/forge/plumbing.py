@@ -188,3 +188,9 @@ def numstat(path: Path, old: str, new: str) -> list[tuple[int, int, str]]:
     lines = text(path, "diff", "--numstat", "--no-renames", "-z", old, new).split("\0")
     rows = [line.split("\t") for line in lines if line]
     return [(int(a) if a != "-" else 0, int(d) if d != "-" else 0, name) for a, d, name in rows]
+
+
+def renames(path: Path, old: str, new: str) -> dict[str, str]:
+    """The files that were moved: by the name that each has now, the one that it had."""
+    found = text(path, "diff", "--name-status", "--diff-filter=R", "--find-renames", "-z", old, new).split("\0")
+    return dict(zip(found[2::3], found[1::3], strict=False))
