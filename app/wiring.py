@@ -27,6 +27,7 @@ from app.store.bell import Bell
 from app.store.engine import announce_after_commit, connect
 
 WORK, QUEUE = "fleet.work", "fleet"
+AWAY_SECS = 5.0  # before a broker that did not answer is asked again
 BURST_SECS = 0.05
 SHORTEST_SECRET = 8  # a shorter piece of a secret is a part of one, not one of two
 log = structlog.get_logger()
@@ -80,9 +81,12 @@ class Nudge:
     def __init__(self, redis_url: str) -> None:
         self._celery = Celery("fleet", broker=redis_url)
         self._celery.conf.update(
-            broker_transport_options=broker_options(), task_ignore_result=True, task_default_queue=QUEUE
+            broker_transport_options=broker_options() | {"max_retries": 0, "socket_timeout": 1},
+            task_ignore_result=True,
+            task_default_queue=QUEUE,
         )
         self._sent, self._later, self._lock = 0.0, False, threading.Lock()
+        self._away_until = 0.0
 
     def soon(self) -> None:
         with self._lock:
@@ -102,9 +106,13 @@ class Nudge:
         self._send()
 
     def _send(self) -> None:
+        """While the broker is away nobody who does his work waits for it more than once in a while."""
+        if time.monotonic() < self._away_until:
+            return
         try:
             self._celery.send_task(WORK, ignore_result=True, retry=False, expires=60)
         except (OperationalError, OSError) as error:
+            self._away_until = time.monotonic() + AWAY_SECS
             log.warning("no nudge; the next scan will find it", why=str(error))
 
 
