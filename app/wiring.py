@@ -33,13 +33,13 @@ SHORTEST_SECRET = 8  # a shorter piece of a secret is a part of one, not one of 
 log = structlog.get_logger()
 
 
-def fleet(environ: Mapping[str, str] | None = None, connections: int = 8, ping: bool = True) -> Fleet:
+def fleet(environ: Mapping[str, str] | None = None, connections: int = 8) -> Fleet:
     """Everything a process of ours works with. Raises app.config.Wrong."""
     config = settings.read(os.environ if environ is None else environ)
     kept = [secret for name, secret in config.secrets.items() if _is_secret(name)]
     mask = Mask(piece for secret in kept for piece in (secret, *secrets_in(secret)))
     set_up_logs(mask)
-    engine = connect(config.database_url, connections, ping=ping)
+    engine = connect(config.database_url, connections)
     ring_and_log(engine)
     return Fleet(config, engine, Forges(config, engine, now), Nudge(config.redis_url), now, mask, instance_of(engine))
 

@@ -88,7 +88,7 @@ def database() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def shared_engine(database: str) -> Iterator[Engine]:
-    engine = connect(database, 20, ping=False)
+    engine = connect(database, 20)
     yield engine
     engine.dispose()
 

@@ -18,7 +18,7 @@ CONNECTIONS = 10
 def fleet() -> Fleet:
     """What this process works with, made when the first task runs: after any fork. A round that meets a dead
     connection fails, and the next one does its work: no ping before each use."""
-    return wiring.fleet(connections=CONNECTIONS, ping=False)
+    return wiring.fleet(connections=CONNECTIONS)
 
 
 @setup_logging.connect

@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -21,21 +22,33 @@ _PENDING = "announcements"
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
-def connect(url: str, size: int = 8, ping: bool = True) -> Engine:
-    """An engine for `url`. With `ping`, a connection that died in the pool is noticed before it is used: whoever asks
-    only once wants that."""
+def connect(url: str, size: int = 8) -> Engine:
+    """An engine for `url`. A connection that the server has closed while it lay in the pool is noticed before it is
+    used, and without a trip: it has something to say though nothing was asked."""
     engine = sa.create_engine(
         url,
         pool_size=size,
         max_overflow=4,
-        pool_pre_ping=ping,
         json_serializer=as_jsonb,
         connect_args={
             "connect_timeout": 5,
             "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000 -c lock_timeout=10000",
         },
     )
+    event.listen(engine, "checkout", _has_not_ended)
     return engine
+
+
+def _has_not_ended(driver: "psycopg.Connection[Any]", *_: Any) -> None:
+    """Raises DisconnectionError, for which the pool makes a new one."""
+    try:
+        ear = select.poll()
+        ear.register(driver.fileno(), select.POLLIN)
+        if ear.poll(0):
+            driver.execute("")
+            driver.rollback()
+    except (psycopg.Error, OSError) as gone:
+        raise sa.exc.DisconnectionError(str(gone)) from gone
 
 
 def reading(engine: Engine) -> Connection:

@@ -75,7 +75,7 @@ def stand() -> Iterator[Stand]:
                 "FLEET_HOME": str(home), "PORT": str(free_port()), "FLEET_OPERATOR_TOKEN": "operator-of-the-bench",
                 "FLEET_ENROLL_TOKEN": "enrol-of-the-bench", "HOME": str(home),
             }  # fmt: skip
-            fleet = wiring.fleet(environ, connections=2, ping=False)
+            fleet = wiring.fleet(environ, connections=2)
             wiring.set_up_logs(fleet.mask, (home / "log" / "bench.log").open("w"))
             migrate(fleet.engine)
             web = _web(keeper, home, environ)

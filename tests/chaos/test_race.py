@@ -53,7 +53,7 @@ def track() -> Iterator[tuple[Web, Fleet]]:
     try:
         with web_process(servers.url(name), **SHORT) as web:
             given = servers.config(DATABASE_URL=servers.url(name), REDIS_URL=servers.valkey_url(), **SHORT)
-            fleet = wiring.fleet(given, connections=4, ping=False)
+            fleet = wiring.fleet(given, connections=4)
             object.__setattr__(fleet, "nudge", CountingNudge())
             yield web, fleet
             fleet.engine.dispose()

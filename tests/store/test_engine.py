@@ -2,7 +2,7 @@
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from app.store import engine as ours
@@ -29,6 +29,23 @@ def test_a_server_that_hangs_up_within_a_transaction_is_told_as_that(engine: Eng
     assert told == []
     with engine.begin() as conn:
         assert ours.only(conn, "SELECT 1 AS one") == {"one": 1}
+
+
+def pid(conn: Connection) -> int:
+    return int(conn.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+
+
+def test_a_connection_that_ended_while_nobody_used_it_is_replaced_before_it_is_used(engine: Engine) -> None:
+    with engine.begin() as conn:
+        killed = pid(conn)
+    with engine.begin() as conn:
+        assert pid(conn) == killed, "it is kept"
+    other = ours.connect(engine.url.render_as_string(hide_password=False))
+    with other.begin() as conn:
+        conn.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": killed})
+    with engine.begin() as conn:
+        assert pid(conn) != killed
+    other.dispose()
 
 
 def test_whoever_only_reads_begins_no_transaction_and_leaves_none(engine: Engine) -> None:
