@@ -14,6 +14,7 @@ from app.api.doors import Role, as_agent, caller, else_only, fleet, only
 from app.api.errors import answer
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
+from app.domain.task import LIVE
 from app.services import accept, ask, assign, intake, lease
 from app.store import logs, runs, tasks, views
 from app.store.engine import reading
@@ -198,10 +199,15 @@ def _ended(held: lease.Held) -> Response:
 
 
 def _told(held: lease.Held, more: dict[str, Any] | None = None) -> Response:
+    """The task as it is now, and whether its agent shall leave it alone: it is held no longer, or goes on."""
+    number = held.run["number"]
     with reading(fleet().engine) as conn:
         found = _task(conn, held.task.task_id, with_events=False)
-        news = lease.feedback(conn, held)
-    return jsonify(found | {"lease": held.run["number"], "stop": lease.stops(held)} | news | (more or {}))
+        has_ended = any(run["ended_at"] for run in found["runs"] if run["number"] == number)
+        stop = has_ended or found["status"] not in LIVE
+        asked = not stop and found["pr_number"] is not None
+        news = lease.feedback(conn, lease.held(conn, held.task.id, number)) if asked else {}
+    return jsonify(found | {"lease": number, "stop": stop} | news | (more or {}))
 
 
 def _shown(task_id: str, with_events: bool = True) -> Response:

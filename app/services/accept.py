@@ -26,12 +26,12 @@ PULL = re.compile(r"/pulls/([0-9]{1,18})/?\Z")
 
 def running(fleet: Fleet, agent_id: str, told: Json) -> Held:
     """The agent works on a task (task_id, lease?, message?, progress?): confirmed, or seen alive again, or ended where
-    its budget is used up. What has ended meanwhile is left as it is; `lease.stops` says so. Raises Refused."""
+    its budget is used up. What has ended meanwhile is left as it is. Raises Refused."""
     with reading(fleet.engine) as conn:
         held = lease.owned(conn, agent_id, told["task_id"], told.get("lease"))
     if held.run["ended_at"] is None:
         report.told(fleet, held.run, told.get("message"), told.get("progress"))
-    return _again(fleet, held)
+    return held
 
 
 def failed(fleet: Fleet, agent_id: str, told: Json) -> Held:
@@ -66,12 +66,13 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     head = claims.head() if receipt["status"] == "completed" else None
     if claims.pull and head is not None:
         claims.keep_off(claims.pull)
-    if claims.pull and head not in (None, held.task.head):
+    task = held.task
+    if claims.pull and head not in (None, task.head):
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
-        review.hear(fleet, held.task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
+        task = review.hear(fleet, task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
     result = _result(receipt, artifacts, head)
-    if report.ended(fleet, held.run, result, _outcome(receipt)):
-        return _again(fleet, held)
+    if report.ended(fleet, held.run, result, _outcome(receipt), task):
+        return Held(task, {**held.run, "end": result["end"], "result": result})
     with fleet.engine.begin() as conn:  # it ended while we looked: by this receipt, by another, or it was lost
         return _said_before(lease.owned(conn, agent_id, receipt["task_id"], held.run["number"]), receipt)
 
@@ -102,13 +103,7 @@ def _checked_late(fleet: Fleet, held: Held, receipt: Json) -> Held:
     with fleet.engine.begin() as conn:
         runs.checked(conn, held.run["id"], checks)
     offer.checked(fleet, held.task)
-    return _again(fleet, held)
-
-
-def _again(fleet: Fleet, held: Held) -> Held:
-    """The task as it is now; a run that is over by now is the agent's all the same."""
-    with reading(fleet.engine) as conn:
-        return lease.held(conn, held.task.id, held.run["number"])
+    return Held(held.task, {**held.run, "result": {**held.run["result"], "checks": checks}})
 
 
 def _said_before(held: Held, receipt: Json) -> Held:

@@ -80,12 +80,13 @@ def log(
         return logs.append(conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, from_host)
 
 
-def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome) -> bool:
-    """The run is over. Written down with what it means for the task, once; False when that was done before."""
+def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome, believed: Task | None = None) -> bool:
+    """The run is over. Written down with what it means for the task, once; False when that was done before. Whoever has
+    just read both may say how its task was `believed` to be."""
     masked = fleet.mask.json(dict(result))
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        now, task = runs.with_task(conn, run["task_pk"], run["number"])
+        now, task = (run, believed) if believed else runs.with_task(conn, run["task_pk"], run["number"])
         outcome = _stopped(now, result, outcome)
         session = {"session": outcome.session_id} if outcome.session_id else {}
         masked |= _version(conn, run)
