@@ -64,11 +64,16 @@ def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
     try:
         with driver.pipeline() if len(statements) > 1 else nullcontext():
             cursors = [_on(driver).execute(sql, given) for sql, given in statements]
-        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+        return [cursor.fetchall() if _has_rows(cursor) else [] for cursor in cursors]
     except psycopg.Error as error:
         if driver.closed:
             conn.invalidate(error)
         raise _as_ours(error) from error
+
+
+def _has_rows(cursor: "psycopg.Cursor[Json]") -> bool:
+    """Without a description of each column, which takes longer to make than most answers."""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 def unhurried(conn: Connection) -> None:
