@@ -36,16 +36,16 @@ def pid(conn: Connection) -> int:
 
 
 def test_a_connection_that_ended_while_nobody_used_it_is_replaced_before_it_is_used(engine: Engine) -> None:
-    with engine.begin() as conn:
+    kept = ours.connect(engine.url.render_as_string(hide_password=False), 1)
+    with kept.begin() as conn:
         killed = pid(conn)
-    with engine.begin() as conn:
+    with kept.begin() as conn:
         assert pid(conn) == killed, "it is kept"
-    other = ours.connect(engine.url.render_as_string(hide_password=False))
-    with other.begin() as conn:
-        conn.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": killed})
     with engine.begin() as conn:
+        conn.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": killed})
+    with kept.begin() as conn:
         assert pid(conn) != killed
-    other.dispose()
+    kept.dispose()
 
 
 def test_whoever_only_reads_begins_no_transaction_and_leaves_none(engine: Engine) -> None:
