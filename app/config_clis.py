@@ -49,6 +49,7 @@ class OverrideSchema(_Strict):
     env = fields.Dict(keys=fields.String(), values=fields.String(validate=_WORD))
     model = fields.String(validate=_ONE_LINE)
     apart = fields.Boolean(truthy={True}, falsy={False})
+    checks_apart = fields.Boolean(truthy={True}, falsy={False})
     timeout_secs = _seconds()
     silence_secs = _seconds()
 

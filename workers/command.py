@@ -71,6 +71,7 @@ def agent(template: Template, session: str | None) -> dict[str, Any]:
         "final": list(template.get("final") or []),
         "session_file": template.get("session_file"),
         "apart": template.get("apart", True),
+        "checks_apart": template.get("checks_apart", False),
     }
 
 

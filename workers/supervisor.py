@@ -43,6 +43,7 @@ ENDS = {
     "timed_out": "the agent was still working after {wall_secs} s and was ended",
     "silent": "the agent printed nothing for {silence_secs} s and was ended",
 }
+NO_PRIVILEGES = "; it gets no new privileges since it is kept apart: `{} = false` of the CLI gives them back"
 NESTED = "{} was left out: it is a git repository of its own. Make it a submodule, or part of this one without its .git"
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,120}\Z")
@@ -715,7 +716,8 @@ class Supervisor:
         if why and why != "hung":
             raise Ended(why, ENDS[why].format(**self.limits))
         if child.exit_code != 0 and not why:
-            raise Ended("failed", f"the CLI '{child.argv[0]}' {child.how()}: read the end of its logs")
+            hint = self.hint("apart", b"".join(log.end for log in self.logs))
+            raise Ended("failed", f"the CLI '{child.argv[0]}' {child.how()}: read the end of its logs{hint}")
         return True
 
     def agent_process(self) -> Child:
@@ -730,11 +732,16 @@ class Supervisor:
         files = [os.open(prompt, os.O_RDONLY), *map(self.watch.tap, self.logs)]
         whole = {**environment(), **env, **self.names()}
         whole["PATH"] = path_to(argv[0], whole["PATH"])
-        return Child(argv, whole, self.tree.path, files, self.is_apart())
+        return Child(argv, whole, self.tree.path, files, self.is_apart("apart"))
 
-    def is_apart(self) -> bool:
-        """Whether what we start for the run is kept from looking into other processes."""
-        return self.request["agent"].get("apart", True) is not False
+    def is_apart(self, switch: str) -> bool:
+        """Whether the CLI (`apart`), or hooks and checks (`checks_apart`), are kept from looking into other processes.
+        These are the repository's own words and may need sudo or containers: only where it is wished."""
+        return self.request["agent"].get(switch, switch == "apart") is True
+
+    def hint(self, switch: str, said: bytes) -> str:
+        """For the reason of a failure: what keeps a program from sudo and the like, if that is what it complains of."""
+        return NO_PRIVILEGES.format(switch) if self.is_apart(switch) and b"no new privileges" in said else ""
 
     def names(self) -> dict[str, str]:
         """What the run's processes bear in their environment; by the second what a dead supervisor left is found."""
@@ -755,7 +762,8 @@ class Supervisor:
             note = self.check(command, log, until)
             self.result["validation"].append(note)
             if note["exit_code"] != 0:
-                self.result["reason"] = f"validation failed: `{command}` ended with {note['exit_code']}"
+                hint = self.hint("checks_apart", note["tail"].encode())
+                self.result["reason"] = f"validation failed: `{command}` ended with {note['exit_code']}{hint}"
                 return False
         return True
 
@@ -764,7 +772,7 @@ class Supervisor:
         pipe = self.watch.tap(log)
         files = [os.open(os.devnull, os.O_RDONLY), pipe, os.dup(pipe)]
         env = {**environment(), **self.names()}
-        child = Child(["sh", "-c", command], env, where or self.tree.path, files, self.is_apart())
+        child = Child(["sh", "-c", command], env, where or self.tree.path, files, self.is_apart("checks_apart"))
         self.state.update(check_pid=child.pid, check_start=started(child.pid))
         self.note()
         self.go(child, "the shell")
@@ -788,6 +796,7 @@ class Supervisor:
             self.result.setdefault("hooks", []).append(note)
             if note["exit_code"] != 0:
                 said = f"hook {moment} `{command}` ended with {note['exit_code']}: {note['tail'][-1000:].rstrip()}"
+                said += self.hint("checks_apart", note["tail"].encode())
                 if moment != "after_deliver":
                     raise Ended("failed", said, "hook_failed")
                 self.result["warnings"].append(said)

@@ -18,9 +18,12 @@ from workers.pins import fingerprint
 from workers.ssh import Line
 
 Json = dict[str, Any]
-APART = "no run there can look into the processes of another"
+APART = (
+    "no CLI there can look into other processes, nor use sudo (`apart = false` lets it); "
+    "hooks and checks can do both (`checks_apart = true` keeps them from it)"
+)
 NOT_APART = (
-    "its runs can look into each other's processes, where keys are: Linux 6.12 and a user that is not root prevent that"
+    "its CLIs can look into each other's processes, where keys are: Linux 6.12 and a user that is not root prevent that"
 )
 
 

@@ -308,7 +308,8 @@ class Probe(Schema):
     missing = fields.List(fields.String())
     lfs = fields.Boolean(allow_none=True, metadata={"description": "Whether git-lfs is there."})
     apart = fields.Boolean(
-        allow_none=True, metadata={"description": "Whether its runs are kept from looking into each other's processes."}
+        allow_none=True,
+        metadata={"description": "Whether its CLIs can be kept from looking into each other's processes."},
     )
 
 

@@ -146,9 +146,11 @@ class TestWhichCli:
         assert (template["argv"], template["timeout_secs"], template["parser"]) == (["codex-host"], 60, "codex-jsonl")
         assert template["env"] == {"TZ": "UTC", "CODEX_HOME": "/team-b", "A": "2"}
 
-    def test_is_kept_apart_unless_somebody_lets_it(self) -> None:
-        assert command.agent(shelf.template_of("codex"), None)["apart"] is True
-        assert command.agent(shelf.template_of("codex", overrides=[{"apart": False}]), None)["apart"] is False
+    def test_is_kept_apart_unless_somebody_lets_it_and_checks_are_where_somebody_wishes_it(self) -> None:
+        plain = command.agent(shelf.template_of("codex"), None)
+        changes = {"apart": False, "checks_apart": True}
+        changed = command.agent(shelf.template_of("codex", overrides=[changes]), None)
+        assert [(one["apart"], one["checks_apart"]) for one in (plain, changed)] == [(True, False), (False, True)]
 
     @pytest.mark.parametrize("cli", ["nobody", "", "..", "../clis/codex", "codex/", "jsonpath"])
     def test_one_that_nobody_knows_is_refused_with_those_we_do(self, cli: str) -> None:

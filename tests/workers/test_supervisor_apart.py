@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,9 @@ class User:
             os.chown(home, NOBODY, NOBODY)
             home.chmod(0o755)
 
-    def start(self, run: str, script: str, *checks: str, **agent: object) -> None:
+    def start(self, run: str, script: str, *checks: str, hooks: Json | None = None, **agent: Any) -> None:
         limits = {"wall_secs": 30, "grace_secs": 0.2}
-        wish = {"home": str(self.home / "fleet"), "instance": "i1", "run": f"{run}.1", "task": run, "limits": limits, "validation": checks,
+        wish = {"home": str(self.home / "fleet"), "instance": "i1", "run": f"{run}.1", "task": run, "limits": limits, "validation": checks, "hooks": hooks,
                 "agent": {"argv": ["sh", "-c", script], "prompt": "", **agent}}  # fmt: skip
         argv = [self.python, "-I", "-S", str(self.home / "supervisor.py"), "start"]
         done = subprocess.run(
@@ -64,7 +65,7 @@ def abi() -> int:
     return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)) if sys.platform == "linux" else -1
 
 
-def looked(user: User, *checks: str, script: str = LOOK, **agent: object) -> tuple[str, str]:
+def looked(user: User, *checks: str, script: str = LOOK, **agent: Any) -> tuple[str, str]:
     """What one run saw of the environments of all, and of its supervisor's files, while another CLI with a key worked."""
     user.start("other", "touch works; until [ -e done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
     eventually((user.work("other") / "works").exists)
@@ -90,9 +91,35 @@ class TestAnotherClisKey:
         seen, _ = looked(user)
         assert KEY not in seen and "key-of-mine" in seen
 
-    def test_is_not_seen_by_what_the_repository_runs(self, user: User) -> None:
-        seen, _ = looked(user, LOOK, script="true")
+    def test_is_not_seen_by_what_the_repository_runs_where_that_is_wished(self, user: User) -> None:
+        seen, _ = looked(user, LOOK, script="true", checks_apart=True)
         assert KEY not in seen and "FLEET_RUN=mine.1" in seen
+
+
+@pytest.mark.usefixtures("kept_apart")
+class TestNewPrivileges:
+    """As sudo, snap, newuidmap need them."""
+
+    PRIVILEGES = "grep NoNewPrivs /proc/self/status"
+
+    def test_are_for_hooks_and_checks_and_not_for_the_cli(self, user: User) -> None:
+        hooks = {"after_prepare": [self.PRIVILEGES]}
+        user.start("mine", f"{self.PRIVILEGES} > own", self.PRIVILEGES, hooks=hooks)
+        result = user.result("mine")
+        told = [note["tail"].split() for note in (*result["hooks"], *result["validation"])]
+        assert told == [["NoNewPrivs:", "0"]] * 2
+        assert (user.work("mine") / "own").read_text().split() == ["NoNewPrivs:", "1"]
+
+    def test_are_what_the_reason_speaks_of_where_a_program_missed_them(self, user: User) -> None:
+        sudo = """echo 'sudo: The "no new privileges" flag is set'; exit 1"""
+        user.start("check", "true", sudo, checks_apart=True)
+        assert "`checks_apart = false` of the CLI" in user.result("check")["reason"]
+        user.start("hook", "true", checks_apart=True, hooks={"after_agent": [sudo]})
+        assert "`checks_apart = false` of the CLI" in user.result("hook")["reason"]
+        user.start("cli", sudo)
+        assert "`apart = false` of the CLI" in user.result("cli")["reason"]
+        user.start("other", "true", sudo)
+        assert "apart" not in user.result("other")["reason"]
 
 
 def test_a_probe_tells_whether_a_host_can(user: User) -> None:
