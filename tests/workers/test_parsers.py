@@ -167,6 +167,34 @@ class TestCodex:
         assert outcome.verdict is GOOD and outcome.warning and "91 %" in outcome.warning
 
     @pytest.mark.parametrize(
+        ("name", "exit_code", "verdict"),
+        [
+            ("codex-sigterm-after-write.jsonl", 143, Verdict.KILLED), ("codex-sigterm-after-write.jsonl", None, Verdict.KILLED),
+            ("codex-sigint.jsonl", 1, Verdict.FAILED), ("codex-500.jsonl", 1, Verdict.FAILED),
+            ("codex-usage-limit.jsonl", 1, Verdict.LIMITED), ("codex-missing-key.jsonl", 0, Verdict.FAILED),
+        ],
+    )  # fmt: skip
+    def test_what_ends_before_its_turn_does_has_used_what_its_session_file_tells(
+        self, name: str, exit_code: int | None, verdict: Verdict
+    ) -> None:
+        parser = parser_of(name, before=Usage(100_000, 50_000, 4_000))
+        parser.feed(sample(name))
+        parser.overhear(json.dumps(self.noted(1_000_000, 450_000, 54_000)))
+        outcome = parser.finish(exit_code, stderr_of(name))
+        assert (outcome.verdict, outcome.usage) == (verdict, Usage(900_000, 400_000, 50_000))
+        assert outcome.session_usage == Usage(1_000_000, 450_000, 54_000), "for the next run of the session"
+
+    def test_a_session_file_that_tells_no_tokens_takes_none_away(self) -> None:
+        empty = {"type": "event_msg", "payload": {"type": "token_count", "info": None, "rate_limits": {}}}
+        told = sample("codex-say.jsonl") + lines(empty)
+        assert read("codex", told, 0).usage == Usage(1200, 800, 42)
+
+    def noted(self, *counters: int) -> dict[str, Any]:
+        names = ("input_tokens", "cached_input_tokens", "output_tokens")
+        info = {"total_token_usage": dict(zip(names, counters, strict=True)), "last_token_usage": {"input_tokens": 7}}
+        return {"type": "event_msg", "payload": {"type": "token_count", "info": info, "rate_limits": {}}}
+
+    @pytest.mark.parametrize(
         ("said", "failure", "resets_at"),
         [
             (

@@ -47,18 +47,20 @@ class Reader(EventReader):
                 return self._failed(spoken)
             return self.unfinished(exit_code, stderr)
         if exit_code == 0:
-            return self.outcome(Verdict.SUCCEEDED, **self._usage())
+            return self.outcome(Verdict.SUCCEEDED)
         if was_killed(exit_code):
-            return self.outcome(Verdict.KILLED, "killed", **self._usage())
-        return self.outcome(Verdict.FAILED, "cli_failed", stderr.strip() or None, **self._usage())
+            return self.outcome(Verdict.KILLED, "killed")
+        return self.outcome(Verdict.FAILED, "cli_failed", stderr.strip() or None)
+
+    def outcome(self, verdict: Verdict, failure: str | None = None, error: str | None = None, **more: Any) -> Outcome:
+        """Whatever the verdict, the tokens were used."""
+        counted = self.whole != Usage()
+        used = {"usage": self.whole.since(self.before), "session_usage": self.whole} if counted else {}
+        return super().outcome(verdict, failure, error, **used | more)
 
     def _failed(self, said: str) -> Outcome:
         known = {"resets_at": self.resets_at} if self.resets_at else {}
-        return self.failed(said, _failure(said), **known, **self._usage())
-
-    def _usage(self) -> dict[str, Any]:
-        counted = self.whole != Usage()
-        return {"usage": self.whole.since(self.before), "session_usage": self.whole} if counted else {}
+        return self.failed(said, _failure(said), **known)
 
     # --- what it says now
 
@@ -146,9 +148,10 @@ class Reader(EventReader):
         elif kind == "turn_aborted":
             self.last, self.said = "failed", "the turn was aborted"
 
-    # --- its session file, where the moment of the reset stands exactly
+    # --- its session file, where the moment of the reset stands exactly, and the tokens after each answer of the model
 
     def _session_file(self, payload: object) -> None:
+        self._count(of(payload, "info", "total_token_usage"))
         windows = [of(payload, "rate_limits", name) for name in ("primary", "secondary")]
         for window in windows:
             used, at = of(window, "used_percent"), moments.rfc3339(moments.from_epoch(of(window, "resets_at")))
