@@ -36,6 +36,7 @@ class _Ear:
     parser: Parser
     template: Template
     heard: int = 0
+    noted: str | None = None
     kept: dict[str, Any] = field(default_factory=dict)
     lock: Any = field(default_factory=Lock)
     next_check: float = 0.0
@@ -45,24 +46,29 @@ _ears: OrderedDict[int, _Ear] = OrderedDict()
 _shelf = Lock()
 
 
-def attend(fleet: Fleet, run: Row, news: bool, said: Piece | None = None, budgeted: bool = False) -> None:
-    """Listen to a run that said something, and end one that may have a budget when that is used up. What goes wrong
-    here holds up no look at a host."""
+def attend(
+    fleet: Fleet, run: Row, news: bool, said: Piece | None = None, budgeted: bool = False, noted: str | None = None
+) -> None:
+    """Listen to a run that said something, or `noted` it elsewhere, and end one that may have a budget when that is
+    used up. What goes wrong here holds up no look at a host."""
     try:
-        if news:
-            listen(fleet, run, said)
+        if news or (noted and noted != _ear(fleet, run).noted):
+            listen(fleet, run, said, noted)
         if budgeted and time.monotonic() > _ear(fleet, run).next_check:  # one that was ended needs a moment to go
             _keep_to_budget(fleet, run)
     except Exception:
         log.exception("a run could not be listened to", run=run["name"])
 
 
-def listen(fleet: Fleet, run: Row, said: Piece | None = None) -> Progress:
+def listen(fleet: Fleet, run: Row, said: Piece | None = None, noted: str | None = None) -> Progress:
     """Catch up with the run's log, of which `said` was stored just now; its session and progress are written down as
     soon as they are heard."""
     ear = _ear(fleet, run)
     with ear.lock:
         _catch_up(fleet, run, ear, said)
+        if noted and noted != ear.noted:
+            ear.parser.overhear(noted)
+            ear.noted = noted
         progress = _priced(ear)
         _keep(fleet, run, ear, progress)
         return progress

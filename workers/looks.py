@@ -27,6 +27,7 @@ PIECE = 4 << 20  # bytes of output that one poll of a host may bring
 TURN_SECS = 5.0  # how long one turn goes on fetching from a host before it lets others have the thread
 WAIT_SECS = 2.0  # how long a round waits for its hosts; those that take longer are left to their threads
 SLOWEST_SECS = 5.0  # between two looks at a host whose runs print nothing
+BUDGETED_SECS = 2.0  # the same where there are budgets: one that is crossed ends its run within 5 s
 RARELY_SECS = 15.0  # between two looks at a host that does not answer
 HEART_SECS = 12 * command.HEARTBEAT_SECS  # a supervisor whose heart stands still for so long is not taken for alive
 STREAMS = ("stdout", "stderr")
@@ -92,7 +93,7 @@ def _look_at(fleet: Fleet, visit: Visit, crew: Crew) -> int:
             looks.failed(conn, crew.name, host_id, fleet.clock(), every, fleet.mask.text(str(why)))
         return 0
     answered = Answered(host_id, seen.news, seen.disk_free, seen.alive)
-    crew.note(fleet, answered, SLOWEST_SECS)
+    crew.note(fleet, answered, BUDGETED_SECS if visit.budgeted else SLOWEST_SECS)
     return seen.ended
 
 
@@ -203,7 +204,8 @@ def _lives(told: Mapping[str, Any]) -> bool:
 def _hear(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen, budgeted: bool) -> None:
     """Take in the new bytes of a run's logs, and listen to them."""
     new = _take_log(fleet, run, told, offsets, seen)
-    hearing.attend(fleet, run, bool(new), new.get("stdout"), budgeted and not told.get("result"))
+    may_end = budgeted and not told.get("result")
+    hearing.attend(fleet, run, bool(new), new.get("stdout"), may_end, told.get("noted"))
 
 
 def _take_log(fleet: Fleet, run: Row, told: Mapping[str, Any], offsets: dict[str, int], seen: Seen) -> dict[str, Piece]:

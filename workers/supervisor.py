@@ -375,7 +375,13 @@ class Run:
             return {"known": False}
         state = state or {}
         return {"known": True, "step": state.get("step"), "beat_age": self._beat_age(),
-                "agent_started_at": state.get("agent_started_at"), "result": result}  # fmt: skip
+                "agent_started_at": state.get("agent_started_at"), "result": result,
+                "noted": None if result else self.noted()}  # fmt: skip
+
+    def noted(self) -> str | None:
+        """What its CLI noted of its session last."""
+        said = content_of(self.file("noted"))
+        return said.decode("utf-8", "replace") if said else None
 
     def _beat_age(self) -> float | None:
         try:
@@ -403,7 +409,7 @@ class Run:
         if state.get("step") == "deliver":
             reason += " while it was delivering: look at the branch on the forge before anything is run again"
         known = {key: state[key] for key in ("step", "started_at", "base", "head", "validation") if key in state}
-        result = outcome(self.name, "lost", reason, survivors=survivors, **known)
+        result = outcome(self.name, "lost", reason, survivors=survivors, noted=self.noted(), **known)
         remove(self.file("reserve"))
         try:
             self.write("result.json", result, durable=True)
@@ -707,12 +713,13 @@ class Supervisor:
         self.run.write("state.json", self.state)  # the note comes first: no process without one
         self.go(child, f"the CLI '{child.argv[0]}'")
         self.note(durable=True)  # only now: syncing holds up the checkout
-        patience = Patience(self, self.logs)
+        notes = Notes(self.run, self.request["agent"], child.env, self.state["agent_started_at"])
+        patience = Patience(self, self.logs, notes)
         why = self.watch.over(child, patience.exhausted, self.grace)
         self.watch.hang_up()
         self.result.update(exit_code=child.exit_code, signal=child.signal, hung=why == "hung",
                            logs={name: log.size for name, log in zip(STREAMS, self.logs)})  # fmt: skip
-        self.result["noted"] = noted(self.request["agent"], child.env, self.state["agent_started_at"])
+        self.result["noted"] = notes.newest()
         if why and why != "hung":
             raise Ended(why, ENDS[why].format(**self.limits))
         if child.exit_code != 0 and not why:
@@ -830,12 +837,13 @@ class Supervisor:
 class Patience:
     """When the agent has to be ended, and why."""
 
-    def __init__(self, supervisor: Supervisor, logs: list[Log]) -> None:
-        self.watch, self.limits, self.logs = supervisor.watch, supervisor.limits, logs
+    def __init__(self, supervisor: Supervisor, logs: list[Log], notes: Notes) -> None:
+        self.watch, self.limits, self.logs, self.notes = supervisor.watch, supervisor.limits, logs, notes
         self.began = self.heard_at = time.monotonic()
         self.heard = 0
 
     def exhausted(self) -> str | None:
+        self.notes.keep_up()
         now, heard, last_word = time.monotonic(), sum(log.size for log in self.logs), self.logs[0].last_word
         if heard != self.heard:
             self.heard, self.heard_at = heard, now
@@ -954,26 +962,61 @@ class LastWord:
             return False
 
 
-def noted(agent: Json, env: dict[str, str], since: float) -> str | None:
-    """The last line of a kind in the file that the CLI keeps of its session, if it wrote it since a moment. Its
-    template says how the session is named on its output, and where the file is."""
-    wanted: Json = agent.get("session_file") or {}
-    try:
+class Notes:
+    """What a CLI notes in a file that it keeps of its session: the last line of a kind that it wrote since a moment.
+    Its template says how the session is named on its output, and where the file is. It is a favour, no duty."""
+
+    EVERY_SECS = 1.0
+    LONGEST = 8192  # bytes of a line
+    ODD = (OSError, ValueError, TypeError, LookupError, AttributeError, re.error)
+
+    def __init__(self, run: Run, agent: Json, env: dict[str, str], since: float) -> None:
+        self._run, self._wanted, self._env = run, agent.get("session_file"), env
+        self._since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
+        self._path: str | None = None
+        self._size, self._next_look = 0, 0.0
+        self._line: str | None = None
+
+    def keep_up(self) -> None:
+        """For whoever polls while the CLI works."""
+        if self._wanted and time.monotonic() >= self._next_look:
+            before = self._line
+            if self.newest() != before:
+                try:
+                    replace_file(self._run.file("noted"), (self._line or "").encode())
+                except OSError:
+                    pass
+            self._next_look = time.monotonic() + self.EVERY_SECS
+
+    def newest(self) -> str | None:
+        try:
+            self._path = self._path or (self._find() if self._wanted else None)
+            if self._path and size_of(self._path) != self._size:
+                self._size = size_of(self._path)
+                self._line = self._last_line(tail_of(self._path)) or self._line
+        except self.ODD:
+            pass
+        return self._line
+
+    def _find(self) -> str | None:
+        wanted: Json = self._wanted or {}
         with open("stdout.log", "rb") as file:
             session = re.search(wanted["named"].encode(), file.read(65536))
         if not session:
             return None
         import glob
 
-        places = {"{%s}" % name: value for name, value in env.items()}
+        places = {"{%s}" % name: value for name, value in self._env.items()}
         path = filled(wanted["path"], {**places, "{session}": session.group(1).decode("ascii")})
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
-        for line in reversed(b"".join(map(tail_of, glob.glob(path)[:1])).decode("utf-8", "replace").splitlines()):
-            if wanted["line"] in line and len(line) < 8192:
-                return line if json.loads(line).get("timestamp", "") >= moment else None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, re.error):  # it is a favour, no duty
-        pass
-    return None
+        return next(iter(glob.glob(path)), None)
+
+    def _last_line(self, tail: bytes) -> str | None:
+        wanted: Json = self._wanted or {}
+        whole = tail[: tail.rfind(b"\n") + 1]  # the last may be half written
+        for line in reversed(whole.decode("utf-8", "replace").splitlines()):
+            if wanted["line"] in line and len(line) < self.LONGEST:
+                return line if json.loads(line).get("timestamp", "") >= self._since else None
+        return None
 
 
 def tail_of(path: str, most: int = 131072) -> bytes:

@@ -1,5 +1,6 @@
 """The agent hears each byte of its CLI once, for the sake of what it uses; what it forgot is read again."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_dollars_are_those_of_the_model_that_it_names_where_its_price_is_known()
     own = {"claude-opus-5-5": {"input": 5.0, "cached": 0.5, "output": 25.0}}
     ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), {**shelf.template_of("claude"), "prices": own}, Kept())
     assert ear.used(piece(0, 5500))["cost_usd"] == pytest.approx(0.00485)
+
+
+def test_what_the_cli_notes_elsewhere_counts_while_it_works() -> None:
+    ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), {**shelf.template_of("codex"), **SOLD_AT}, Kept())
+    info = {"total_token_usage": {"input_tokens": 1000, "cached_input_tokens": 0, "output_tokens": 200}}
+    noted = json.dumps({"type": "event_msg", "payload": {"type": "token_count", "info": info}})
+    used = ear.used({"offset": 0, "data": b""}, noted)
+    assert (used["input_tokens"], used["cost_usd"]) == (1000, pytest.approx(0.02))
 
 
 def test_after_a_restart_what_was_heard_before_is_read_again(ear: Ear) -> None:

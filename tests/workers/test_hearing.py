@@ -1,5 +1,6 @@
 """A run is listened to while it goes: what its CLI prints is read once, piece by piece, and written down."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -186,6 +187,28 @@ def test_of_a_resumed_session_only_the_runs_own_use_counts(fleet: Fleet, run: Ro
     assert again and again["session"] == "01a20a04-7e35-7640-bfd0-f334920ee58a"
     print_(fleet, again, sample("codex-resume.jsonl"), 0)
     assert hearing.outcome(fleet, again, ENDED).usage.input_tokens == 2400
+
+
+def codex_noted(tokens: int) -> str:
+    """A line of its session's file."""
+    info = {"total_token_usage": {"input_tokens": tokens, "cached_input_tokens": 0, "output_tokens": 0}}
+    return json.dumps({"type": "event_msg", "payload": {"type": "token_count", "info": info}})
+
+
+def test_a_budget_is_crossed_by_what_a_cli_notes_while_it_prints_nothing_of_it(fleet: Fleet, run: Row) -> None:
+    with fleet.engine.begin() as conn:
+        places.remember_repository(conn, "main", WIDGETS)
+        rule = declared()["repositories"][0] | {"budget": {"run": {"tokens": 900_000}}}
+        apply(conn, hosts=[a_host()], repositories=[rule], clis={"coder": CODEX})
+    print_(fleet, run, sample("codex-sigterm-after-write.jsonl"), 0)
+    hearing.attend(fleet, run, news=True)
+    assert budgets.over_budget(fleet, run) is None
+    hearing.attend(fleet, run, news=False, noted=codex_noted(950_000))
+    assert now(fleet, run)["progress"]["usage"]["input_tokens"] == 950_000
+    assert budgets.over_budget(fleet, run)
+    hearing.attend(fleet, run, news=False, noted=codex_noted(900))
+    assert budgets.over_budget(fleet, run), "a note that is older than what was heard takes nothing away"
+    assert hearing.outcome(fleet, run, ENDED | {"signal": 15}).usage.input_tokens == 950_000
 
 
 def test_what_goes_wrong_while_listening_holds_nothing_up(fleet: Fleet, run: Row) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import signal
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -268,14 +271,35 @@ class TestALargeRepository:
 class TestWhatACliNotesElsewhere:
     """The last line of its session's file, as the template of Codex names it."""
 
-    def notes(self, host: Host, *lines: str) -> Json:
+    def start(self, host: Host, *lines: str, then: str = "") -> Path:
         file = {"named": '"id":"([a-f0-9-]+)"', "path": "{PLACE}/*/roll-{session}.jsonl", "line": '"count"'}
         (host.place / "day").mkdir()
-        (host.place / "day" / "roll-a-1.jsonl").write_text("".join(line + "\n" for line in lines))
-        (host.place / "day" / "roll-b-2.jsonl").write_text('{"timestamp": "9999", "count": "of another session"}\n')
-        script = """echo '{"id":"a-1"}'"""
+        ours, other = (host.place / "day" / f"roll-{session}.jsonl" for session in ("a-1", "b-2"))
+        ours.write_text("".join(line + "\n" for line in lines))
+        other.write_text('{"timestamp": "9999", "count": "of another session"}\n')
+        script = f"""echo '{{"id":"a-1"}}'; {then}"""
         host.start(agent={"argv": ["sh", "-c", script], "env": {"PLACE": str(host.place)}, "session_file": file})
+        return ours
+
+    def notes(self, host: Host, *lines: str) -> Json:
+        self.start(host, *lines)
         return host.result()
+
+    def is_told(self, host: Host, line: str) -> bool:
+        return bool(host.poll()["noted"] == line)
+
+    def test_is_told_while_it_works_and_what_was_told_last_if_its_supervisor_dies(self, host: Host) -> None:
+        ours = self.start(host, then="sleep 30")
+        for count in (1, 2):
+            line = json.dumps({"timestamp": "9999", "count": count})
+            with ours.open("a") as file:
+                file.write(f'{line}\n{{"timestamp": "9999", "count": "half wri')
+            assert eventually(partial(self.is_told, host, line)), "within seconds, whole lines alone"
+            with ours.open("a") as file:
+                file.write("\n")
+        os.kill(host.state()["pid"], signal.SIGKILL)
+        result = host.result()
+        assert (result["end"], result["noted"]) == ("lost", line)
 
     def test_comes_along_with_the_result(self, host: Host) -> None:
         newest = '{"timestamp": "9999-01-01T00:00:00Z", "count": 2}'

@@ -24,12 +24,14 @@ class Ear:
         self._hold, self._template, self._machine = hold, template, machine
         self._parser, self._heard = self._anew(), 0
 
-    def used(self, piece: Json) -> Json:
-        """What was used so far, by the piece of output that a look has brought; dollars where the price is known."""
+    def used(self, piece: Json, noted: str | None = None) -> Json:
+        """What was used so far, by the piece of output that a look has brought and what the CLI `noted` elsewhere;
+        dollars where the price is known."""
         try:
             self._hear(piece["offset"], data_of(piece))
         except Unreachable as why:
             log.warning("what it used is not known now", task=self._hold.task_id, why=str(why))
+        self._parser.overhear(noted)
         seen = self._parser.progress()
         return vars(command.priced(command.clean_usage(seen.usage), self._template, seen.by_model)[0])
 

@@ -166,7 +166,7 @@ class Life:
             if not seen["known"]:
                 return self._end_with(receipt.lost(self._hold, "the run's folder is gone from this machine"))
             try:
-                self._reports.keep_up(seen, ear.used(seen["stdout"]))
+                self._reports.keep_up(seen, ear.used(seen["stdout"], seen.get("noted")))
             except Refusal as no:
                 log.warning("a report is refused", task=self._hold.task_id, why=str(no))
                 self._us.pulse.soon()

@@ -150,8 +150,13 @@ class Reader(EventReader):
 
     # --- its session file, where the moment of the reset stands exactly, and the tokens after each answer of the model
 
+    def _is_older(self, used: object) -> bool:
+        """Than what is known: it is read a moment later than it was written, and again when it ends."""
+        return (number(of(used, "input_tokens")) or 0) < (self.whole.input_tokens or 0)
+
     def _session_file(self, payload: object) -> None:
-        self._count(of(payload, "info", "total_token_usage"))
+        if not self._is_older(of(payload, "info", "total_token_usage")):
+            self._count(of(payload, "info", "total_token_usage"))
         windows = [of(payload, "rate_limits", name) for name in ("primary", "secondary")]
         for window in windows:
             used, at = of(window, "used_percent"), moments.rfc3339(moments.from_epoch(of(window, "resets_at")))
