@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from app.domain.place import Fitness
+from app.domain.quota import Amount
 from app.domain.task import State
-from app.services import quota
+from app.services import budgets, quota
 from app.store import places
 from tests import realclis
 from tests import sshd as servers_of_ssh
@@ -24,6 +25,7 @@ from tests.workshop import Workshop
 from workers import lines, probes
 
 BOTH = ("codex", "claude")
+CAP, EACH_SECOND = 3000, 1242  # tokens, and as many an answer of the models has
 ASKED = {"write": "hello.txt", "content": "hello\n"}
 REVIEWED = {"write": "second.txt", "content": "as the review asked\n"}
 LOOK_AROUND = "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt; git config --list > config.txt 2>&1"
@@ -43,6 +45,7 @@ SCENARIOS: dict[str, Any] = {
     "reviewed": [REVIEWED, {"say": "Done again."}],
     "limited": [ASKED, {"usage_limit": 3600}],
     "rate-limit-forever": [{"rate_limit": 1}],
+    "works-on": [ASKED, *[{"run": f"sleep 1; echo {number}"} for number in range(20)], {"say": "Done."}],
     "killed": [ASKED, {"say": "slow words " * 60, "delay": 0.5}],
 }
 Wanted = tuple[str, str, str, dict[str, Any]]
@@ -239,9 +242,20 @@ def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench:
         assert {"hello.txt", "second.txt"} <= at.files(number)
 
 
-@pytest.mark.skipif(not os.environ.get("FLEET_TEST_EVERY_CASE"), reason="4 s more: FLEET_TEST_EVERY_CASE=1 runs it")
-def test_a_budget_ends_a_run_that_works_on(bench: Any) -> None:
-    at = bench(("codex", "codex", "slow", {}), budget={"run": {"minutes": 0.05}})
-    number = at.issue("codex")
-    run = at.until_state(number, State.PARKED)
-    assert at.shop.task(number).reason == "budget" and run["end"] == "cancelled"
+def test_a_budget_in_tokens_ends_a_run_in_the_midst_of_its_turn_and_raised_lets_its_session_go_on(bench: Any) -> None:
+    at = bench(*both("works-on"), budget={"run": {"tokens": CAP}})
+    numbers = at.issues(BOTH)
+    first = at.until_all(numbers, State.PARKED)
+    for cli, number in numbers.items():
+        task, used = at.shop.task(number), first[cli]["usage"]
+        assert (task.reason, first[cli]["end"], first[cli]["verdict"]) == ("budget", "cancelled", "killed"), cli
+        assert CAP <= used["input_tokens"] + used["output_tokens"] < CAP + 7 * EACH_SECOND, (
+            "within 5 s, and what a busy machine takes"
+        )
+        budgets.raise_budget(at.shop.fleet, task.task_id, Amount(tokens=100_000))
+    at.declare("reviewed")
+    second = at.until_all(numbers, State.REVIEW_PENDING, run=2)
+    for cli, number in numbers.items():
+        assert (second[cli]["session"], second[cli]["verdict"]) == (first[cli]["session"], "succeeded"), cli
+        assert second[cli]["usage"]["input_tokens"] == 2400, "only what this run used"
+        assert {"hello.txt", "second.txt"} <= at.files(number)
