@@ -44,6 +44,9 @@ ENDS = {
     "silent": "the agent printed nothing for {silence_secs} s and was ended",
 }
 NO_PRIVILEGES = "; it gets no new privileges since it is kept apart: `{} = false` of the CLI gives them back"
+REPLACEABLE = (
+    "{} is run from {}: any CLI of this user can replace it, and it hears the forge's password; install it for all"
+)
 NESTED = "{} was left out: it is a git repository of its own. Make it a submodule, or part of this one without its .git"
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,120}\Z")
@@ -704,6 +707,7 @@ class Supervisor:
         if not self.watch.acquire(self.tree_lock, PATIENCE_SECS):
             raise Ended("failed", f"another run still works in {self.tree.path}: end that one first")
         self.result["base"] = self.state["base"] = self.tree.prepare()
+        self.result["warnings"] += self.tree.replaceable()
         return True
 
     def agent(self) -> bool:
@@ -1106,8 +1110,12 @@ def program(name: str, path: str) -> str:
 
 
 def is_here(name: str) -> bool:
+    return has(environment()["PATH"], name)
+
+
+def has(path: str, name: str) -> bool:
     try:
-        return os.access(program(name, environment()["PATH"]), os.X_OK)
+        return os.access(program(name, path), os.X_OK)
     except FileNotFoundError:
         return False
 
@@ -1516,6 +1524,7 @@ class Mirror:
         self.path = os.path.join(fleet_folder(request), "mirrors", folder_name(self.url) + ".git")
         self.lock = Lock(self.path + ".lock")
         self._credentials: Json = request.get("credentials") or {}
+        self.search_path = guarded(environment()["PATH"], "git", "git-lfs")
         self._run, self._watch, self._limits = run, watch, limits
 
     def refresh(self, base: str, branch: str) -> None:
@@ -1646,7 +1655,7 @@ class Mirror:
         return exhausted
 
     def environment(self, secret: bool) -> dict[str, str]:
-        env = {**environment(), **GIT_ENVIRONMENT, "GIT_COMMON_DIR": self.path}
+        env = {**environment(), **GIT_ENVIRONMENT, "GIT_COMMON_DIR": self.path, "PATH": self.search_path}
         env.update({name: os.environ[name] for name in GIT_KEPT if name in os.environ})
         if secret and self._credentials:
             replace_file(self._run.file("askpass"), ASKPASS, mode=0o700)
@@ -1902,6 +1911,14 @@ class Worktree:
                 raise Ended("failed", f"other runs kept {self.mirror.path} busy: start the run again")
             self.is_first = self.is_first or not os.path.isdir(self.mirror.path + "/objects")
             self.mirror.refresh(self.base, self.branch)
+
+    def replaceable(self) -> list[str]:
+        """Warnings of programs that hear the forge's password and are not safe from this user."""
+        names = ("git", "git-lfs") if self.keeps_lfs else ("git",) if self.mirror else ()
+        found = [(name, program(name, self.mirror.search_path)) for name in names if self.mirror and is_here(name)]
+        return [
+            REPLACEABLE.format(name, os.path.dirname(at)) for name, at in found if os.geteuid() and not is_guarded(at)
+        ]
 
     def keeps_large_files(self) -> bool:
         """Whether Git LFS keeps some of its files. Ended where this host cannot have them: pointers are no work."""
@@ -2260,6 +2277,26 @@ def path_to(name: str, path: str) -> str:
         shell = os.environ.get("SHELL") or "/bin/sh"
         theirs = versions_of({"": [shell, "-lic", 'printf %s "$PATH"']})[""]
         return path + os.pathsep + theirs if theirs else path
+
+
+def guarded(path: str, *names: str) -> str:
+    """A PATH for programs that hear passwords: what this user cannot write to comes first, and the rest only where one
+    of these programs is nowhere else. A CLI may have put one of its own into ~/.local/bin."""
+    folders = [folder for folder in path.split(os.pathsep) if folder]
+    safe = [folder for folder in folders if is_guarded(folder)]
+    is_enough = safe and all(has(os.pathsep.join(safe), name) or not has(path, name) for name in names)
+    return os.pathsep.join(safe if is_enough else [*safe, *folders])
+
+
+def is_guarded(place: str) -> bool:
+    """Whether this user can change neither a place nor what leads to it, under either of its names. Root always can."""
+    names = (os.path.abspath(place), os.path.realpath(place))
+    ends = [(name, end) for name in names for end in (len(name), *(at for at, sign in enumerate(name) if sign == "/"))]
+    try:
+        above = {name[:end] or "/" for name, end in ends}
+        return not any(os.lstat(one).st_uid == os.geteuid() or os.access(one, os.W_OK) for one in above)
+    except OSError:
+        return False
 
 
 OWN_PROGRAMS = (

@@ -70,15 +70,22 @@ class TestFooting:
         assert (sshd.work() / "bin" / f"{sha}.py").read_bytes() == code
         kept.close()
 
-    def test_one_compiled_by_another_python_is_compiled_again(self, sshd: Sshd) -> None:
+    def test_one_that_another_program_there_rewrote_hears_nothing(self, sshd: Sshd) -> None:
         host = as_row(sshd.declared())
         reach.ask(host, "probe", request(sshd))
-        (compiled,) = (sshd.work() / "bin").glob("*.pyc")
-        compiled.write_bytes(b"old!" + compiled.read_bytes()[4:])
+        (path,) = (sshd.work() / "bin").iterdir()
+        evil = f"import sys; open({str(sshd.folder / 'stolen')!r}, 'wb').write(sys.stdin.buffer.read(10))\n"
+        path.write_text(evil)
+        for place in (path.with_suffix(".cpython-311.pyc"), path.parent / "hashlib.py", path.parent / "os.py"):
+            place.write_text(evil)
         lines.to(host).hang_up(0)
-        with pytest.raises(Unreachable, match="magic number"):
-            reach.ask(host, "probe", request(sshd))
-        assert reach.ask(host, "probe", request(sshd))["git"]
+        assert reach.ask(
+            host,
+            "probe",
+            request(sshd),
+        )["git"], "it was pushed again"
+        assert path.read_bytes() == footing.supervisor()[0]
+        assert not (sshd.folder / "stolen").exists()
 
     def test_programs_are_found_as_in_a_login(self, sshd: Sshd) -> None:
         tools = sshd.home / "tools"

@@ -27,19 +27,43 @@ class User:
     def __init__(self, home: Path) -> None:
         self.home, self.python = home, sys.executable
         self.how: Json = {}
+        self.more: Json = {}
         shutil.copy(SUPERVISOR, home / "supervisor.py")
         if os.geteuid() == 0:
             self.python, self.how = "/usr/bin/python3", {"user": NOBODY, "group": NOBODY, "extra_groups": []}
             os.chown(home, NOBODY, NOBODY)
             home.chmod(0o755)
 
+    @property
+    def env(self) -> dict[str, str]:
+        """As a login has it."""
+        return {"PATH": f"{self.home}/.local/bin:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home)}
+
+    def run(self, *argv: str) -> str:
+        return subprocess.run(
+            argv, cwd=self.home, env=self.env, stdout=subprocess.PIPE, check=True, text=True, **self.how
+        ).stdout
+
+    def own(self, program: str, script: str) -> None:
+        """Put a program of this user's into the first folder of its PATH."""
+        path = self.home / ".local" / "bin" / program
+        self.run("mkdir", "-p", str(path.parent))
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
     def start(self, run: str, script: str, *checks: str, hooks: Json | None = None, **agent: Any) -> None:
         limits = {"wall_secs": 30, "grace_secs": 0.2}
-        wish = {"home": str(self.home / "fleet"), "instance": "i1", "run": f"{run}.1", "task": run, "limits": limits, "validation": checks, "hooks": hooks,
+        wish = {"home": str(self.home / "fleet"), "instance": "i1", "run": f"{run}.1", "task": run, "limits": limits, "validation": checks, "hooks": hooks, **self.more,
                 "agent": {"argv": ["sh", "-c", script], "prompt": "", **agent}}  # fmt: skip
         argv = [self.python, "-I", "-S", str(self.home / "supervisor.py"), "start"]
         done = subprocess.run(
-            argv, input=json.dumps(wish).encode(), stdout=subprocess.PIPE, check=False, cwd=self.home, **self.how
+            argv,
+            input=json.dumps(wish).encode(),
+            stdout=subprocess.PIPE,
+            check=False,
+            cwd=self.home,
+            env=self.env,
+            **self.how,
         )
         assert told(done.stdout).get("state") == "started", done.stdout
 
@@ -132,3 +156,40 @@ def test_where_clis_are_not_kept_apart_their_supervisors_are_closed_even_so(user
     seen, files = looked(user, apart=False)
     assert KEY in seen, "this is what `apart` is for"
     assert "ermission denied" in files
+
+
+class TestTheForgesPassword:
+    @pytest.fixture
+    def delivering(self, user: User) -> User:
+        """A user whose runs deliver, with a password."""
+        user.run("git", "init", "--quiet", "--initial-branch=main", "seed")
+        signed = ("-c", "user.name=a", "-c", "user.email=a@b")
+        user.run("git", "-C", "seed", *signed, "commit", "--quiet", "--allow-empty", "-m", "first")
+        user.run("git", "clone", "--quiet", "--bare", "seed", "forge.git")
+        url = f"file://{user.home}/forge.git"
+        user.more = {
+            "repository": {"url": url, "base": "main", "branch": "task/1"},
+            "credentials": {"username": "fleet", "password": "s3cret"},
+            "delivery": {"message": "Fix it", "author_name": "Fleet", "author_email": "fleet@example.org"},
+        }
+        return user
+
+    STEAL = 'echo "$@" >> "$(dirname "$0")/stolen"; exec {} "$@"'
+
+    def test_is_heard_by_no_git_that_a_cli_put_into_its_home(self, delivering: User) -> None:
+        delivering.own("git", self.STEAL.format("/usr/bin/git"))
+        delivering.start("mine", "echo new > new")
+        result = delivering.result("mine")
+        assert (result["pushed"], result["warnings"]) == (True, [])
+        assert not (delivering.home / ".local" / "bin" / "stolen").exists()
+
+    def test_is_heard_by_a_replaceable_git_only_where_there_is_no_other_and_with_a_warning(
+        self, delivering: User
+    ) -> None:
+        delivering.own("git", 'exec /usr/bin/git "$@"')
+        delivering.more["path"] = f"{delivering.home}/.local/bin"
+        delivering.start("mine", "/bin/echo new > new")
+        result = delivering.result("mine")
+        assert [f"git is run from {delivering.home}/.local/bin: any CLI" in said for said in result["warnings"]] == [
+            True
+        ]
