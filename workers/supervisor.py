@@ -735,7 +735,8 @@ class Supervisor:
         agent, places = self.request["agent"], {
             "{workdir}": self.tree.path, "{run}": self.run.path, "{home}": os.path.expanduser("~"),
             "{prompt_file}": self.run.file("prompt.txt"), "{task}": self.request["task"]}  # fmt: skip
-        argv = [filled(word, places) for word in with_flags(agent)]
+        is_apart = self.is_apart("apart")
+        argv = [filled(word, places) for word in with_flags(agent, is_apart)]
         env = {key: filled(value, places) for key, value in (agent.get("env") or {}).items()}
         prompt = os.devnull if agent.get("prompt_via") == "file" else "prompt.txt"
         last_word = LastWord(agent.get("final") or ())
@@ -743,7 +744,7 @@ class Supervisor:
         files = [os.open(prompt, os.O_RDONLY), *map(self.watch.tap, self.logs)]
         whole = {**environment(), **env, **self.names()}
         whole["PATH"] = path_to(argv[0], whole["PATH"])
-        return Child(argv, whole, self.tree.path, files, self.is_apart("apart"))
+        return Child(argv, whole, self.tree.path, files, is_apart)
 
     def is_apart(self, switch: str) -> bool:
         """Whether the CLI (`apart`), or hooks and checks (`checks_apart`), are kept from looking into other processes.
@@ -1622,7 +1623,8 @@ class Mirror:
         patience: float = 0,
         env: dict[str, str] | None = None,
     ) -> tuple[int | None, str, str]:
-        """Run git on the mirror, or `where`; `patience` is how long it may go on after a cancel."""
+        """Run git on the mirror, or `where`; `patience` is how long it may go on after a cancel. One that needs no
+        secret is kept apart like a CLI: there may be an agent's filters in a submodule's git folder."""
         self._put_right()
         (out, out_end), (trouble, trouble_end) = os.pipe(), os.pipe()
         files = [os.open(os.devnull, os.O_RDONLY), out_end, trouble_end]
@@ -1630,7 +1632,7 @@ class Mirror:
         given = self.environment(secret)
         if "GIT_ASKPASS" in given:
             files.append(whisper(self._password()))
-        child = Child(argv, {**given, **(env or {})}, self.path, files)
+        child = Child(argv, {**given, **(env or {})}, self.path, files, apart=not secret)
         try:
             child.go()
         except OSError as why:
@@ -1846,6 +1848,7 @@ class Spare:
             [*GIT, *where, "checkout", "--quiet", "--force", "--detach", commit],
             self._mirror.environment(False),
         )
+        keep_apart()
         if os.spawnve(os.P_WAIT, program("git", env["PATH"]), argv, env):
             self._erase()
 
@@ -2232,19 +2235,19 @@ class Worktree:
 
 
 # ---------------------------------------------------------------------------------------- what a host can do
-def versions_of(commands: Json) -> dict[str, str | None]:
+def versions_of(commands: Json, apart: bool = False) -> dict[str, str | None]:
     """The first line each command prints, all asked at the same time, within 5 s."""
     until = time.monotonic() + 5
-    asked = {name: ask_version(argv) for name, argv in commands.items()}
+    asked = {name: ask_version(argv, apart) for name, argv in commands.items()}
     return {name: first_line(child, until) if child else None for name, child in asked.items()}
 
 
-def ask_version(argv: list[str]) -> Popen[bytes] | None:
+def ask_version(argv: list[str], apart: bool) -> Popen[bytes] | None:
     from subprocess import DEVNULL, PIPE, Popen
 
     try:
-        files = {"stdin": DEVNULL, "stdout": PIPE, "stderr": DEVNULL}
-        return Popen(argv, env=environment(), start_new_session=True, **files)  # type: ignore[call-overload,no-any-return]
+        how = {"stdin": DEVNULL, "stdout": PIPE, "stderr": DEVNULL, "preexec_fn": keep_apart if apart else None}
+        return Popen(argv, env=environment(), start_new_session=True, **how)  # type: ignore[call-overload,no-any-return]
     except (OSError, TypeError, ValueError):
         return None
 
@@ -2275,7 +2278,7 @@ def path_to(name: str, path: str) -> str:
         return path
     except FileNotFoundError:
         shell = os.environ.get("SHELL") or "/bin/sh"
-        theirs = versions_of({"": [shell, "-lic", 'printf %s "$PATH"']})[""]
+        theirs = versions_of({"": [shell, "-lic", 'printf %s "$PATH"']}, apart=True)[""]
         return path + os.pathsep + theirs if theirs else path
 
 
@@ -2310,12 +2313,12 @@ OWN_PROGRAMS = (
 )
 
 
-def with_flags(agent: Json) -> list[str]:
+def with_flags(agent: Json, apart: bool) -> list[str]:
     """The agent's argv with the flags that fit the installed version, which is asked only where it matters."""
     rules: list[Json] = agent.get("flags") or []
     version = None
     if agent.get("version") and any(rule.get("since") or rule.get("until") for rule in rules):
-        version = versions_of({"": agent["version"]})[""]
+        version = versions_of({"": agent["version"]}, apart)[""]
     return flags_for(agent["argv"], rules, version)
 
 

@@ -37,7 +37,11 @@ class User:
     @property
     def env(self) -> dict[str, str]:
         """As a login has it."""
-        return {"PATH": f"{self.home}/.local/bin:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home)}
+        return {
+            "PATH": f"{self.home}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.home),
+            "SHELL": "/bin/sh",
+        }
 
     def run(self, *argv: str) -> str:
         return subprocess.run(
@@ -82,6 +86,23 @@ def user() -> Iterator[User]:
         if not os.access(user.python, os.X_OK):
             pytest.skip("there is no Python that everybody may use")
         yield user
+
+
+@pytest.fixture
+def delivering(user: User) -> User:
+    """A user whose runs deliver, with a password."""
+    user.run("git", "init", "--quiet", "--initial-branch=main", "seed")
+    user.run("sh", "-c", "echo hello > seed/README; git -C seed add README")
+    signed = ("-c", "user.name=a", "-c", "user.email=a@b")
+    user.run("git", "-C", "seed", *signed, "commit", "--quiet", "-m", "first")
+    user.run("git", "clone", "--quiet", "--bare", "seed", "forge.git")
+    url = f"file://{user.home}/forge.git"
+    user.more = {
+        "repository": {"url": url, "base": "main", "branch": "task/1"},
+        "credentials": {"username": "fleet", "password": "s3cret"},
+        "delivery": {"message": "Fix it", "author_name": "Fleet", "author_email": "fleet@example.org"},
+    }
+    return user
 
 
 def abi() -> int:
@@ -134,6 +155,29 @@ class TestNewPrivileges:
         assert told == [["NoNewPrivs:", "0"]] * 2
         assert (user.work("mine") / "own").read_text().split() == ["NoNewPrivs:", "1"]
 
+    def test_are_for_none_of_the_programs_that_a_cli_may_have_left_for_us_to_run(self, user: User) -> None:
+        note = f"{self.PRIVILEGES} > {user.home}/{{}}"
+        user.run("sh", "-c", f"echo '{note.format('profile')}' > .profile")
+        asked = ["sh", "-c", f"{note.format('version')}; echo mytool 1.2.3"]
+        flags = [{"since": "1.0", "argv": ["true"]}]
+        user.start("mine", "", argv=["nowhere"], version=asked, flags=flags)
+        assert user.result("mine")["failure"] == "cli_missing"
+        for name in ("profile", "version"):
+            assert (user.home / name).read_text().split() == ["NoNewPrivs:", "1"], name
+
+    def test_are_not_for_filters_that_a_cli_left_in_a_submodule(self, delivering: User) -> None:
+        local, signed = ("-c", "protocol.file.allow=always"), ("-c", "user.name=a", "-c", "user.email=a@b")
+        url = delivering.more["repository"]["url"]
+        delivering.run("git", *local, "-C", "seed", "submodule", "--quiet", "add", url, "lib")
+        delivering.run("git", *signed, "-C", "seed", "commit", "--quiet", "-m", "lib")
+        delivering.run("git", "-C", "seed", "push", "--quiet", url, "main")
+        filtered = delivering.home / "filtered"
+        clean = f"{self.PRIVILEGES} >> {filtered}; cat"
+        script = f"git -C lib config filter.x.clean '{clean}'; echo '* filter=x' > lib/.gitattributes; echo jello > lib/README; echo > new"
+        delivering.start("mine", script)
+        assert delivering.result("mine")["failure"] == "submodule_changed"
+        assert set(filtered.read_text().split()) == {"NoNewPrivs:", "1"}
+
     def test_are_what_the_reason_speaks_of_where_a_program_missed_them(self, user: User) -> None:
         sudo = """echo 'sudo: The "no new privileges" flag is set'; exit 1"""
         user.start("check", "true", sudo, checks_apart=True)
@@ -159,21 +203,6 @@ def test_where_clis_are_not_kept_apart_their_supervisors_are_closed_even_so(user
 
 
 class TestTheForgesPassword:
-    @pytest.fixture
-    def delivering(self, user: User) -> User:
-        """A user whose runs deliver, with a password."""
-        user.run("git", "init", "--quiet", "--initial-branch=main", "seed")
-        signed = ("-c", "user.name=a", "-c", "user.email=a@b")
-        user.run("git", "-C", "seed", *signed, "commit", "--quiet", "--allow-empty", "-m", "first")
-        user.run("git", "clone", "--quiet", "--bare", "seed", "forge.git")
-        url = f"file://{user.home}/forge.git"
-        user.more = {
-            "repository": {"url": url, "base": "main", "branch": "task/1"},
-            "credentials": {"username": "fleet", "password": "s3cret"},
-            "delivery": {"message": "Fix it", "author_name": "Fleet", "author_email": "fleet@example.org"},
-        }
-        return user
-
     STEAL = 'echo "$@" >> "$(dirname "$0")/stolen"; exec {} "$@"'
 
     def test_is_heard_by_no_git_that_a_cli_put_into_its_home(self, delivering: User) -> None:
