@@ -42,6 +42,21 @@ def bin_folder() -> Path:
     return programs
 
 
+def for_everybody(programs: Path, folder: Path) -> Path:
+    """The same programs, in a folder below `folder` where others than root may run them, too: root's home is its own."""
+    if os.geteuid() != 0:
+        return programs
+    shutil.copytree(programs.parent, folder / "node_modules", symlinks=True, copy_function=_link)
+    return folder / "node_modules" / programs.name
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another disk
+        shutil.copy2(source, target)
+
+
 def cache() -> Path:
     """What tests fetch once for this machine and keep outside the repository."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet"

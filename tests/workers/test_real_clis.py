@@ -21,14 +21,21 @@ from tests.builders import apply
 from tests.conftest import FakeClock
 from tests.fakes.forge import FakeForge
 from tests.workers.bench import Bench
+from tests.workers.test_supervisor_apart import KEY, User, delivering, kept_apart, user
 from tests.workshop import Workshop
-from workers import lines, probes
+from workers import command, lines, probes
+from workers.clis import shelf
 
+__all__ = ["delivering", "kept_apart", "user"]  # fixtures
 BOTH = ("codex", "claude")
 CAP, EACH_SECOND = 3000, 1242  # tokens, and as many an answer of the models has
 ASKED = {"write": "hello.txt", "content": "hello\n"}
 REVIEWED = {"write": "second.txt", "content": "as the review asked\n"}
 LOOK_AROUND = "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt; git config --list > config.txt 2>&1"
+LOOK_CLOSELY = (
+    "grep NoNewPrivs /proc/self/status > privileges.txt; cat /proc/[0-9]*/environ > seen.txt 2> /dev/null; "
+    "(: >> .git && echo written || echo denied) > sandbox.txt 2>&1"
+)
 NEAR = {  # what the servers of both say when a limit is near
     "x-codex-primary-used-percent": "91", "x-codex-primary-window-minutes": "300", "x-codex-primary-reset-at": "1900000000",
     "anthropic-ratelimit-unified-status": "allowed_warning", "anthropic-ratelimit-unified-reset": "1900000000",
@@ -45,6 +52,7 @@ SCENARIOS: dict[str, Any] = {
     "reviewed": [REVIEWED, {"say": "Done again."}],
     "limited": [ASKED, {"usage_limit": 3600}],
     "rate-limit-forever": [{"rate_limit": 1}],
+    "apart": [{"run": LOOK_CLOSELY}, ASKED, {"say": "Done."}],
     "works-on": [ASKED, *[{"run": f"sleep 1; echo {number}"} for number in range(20)], {"say": "Done."}],
     "killed": [ASKED, {"say": "slow words " * 60, "delay": 0.5}],
 }
@@ -240,6 +248,28 @@ def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench:
         assert first[cli]["verdict"] == "killed" and first[cli]["session"], cli
         assert second[cli]["session"] == first[cli]["session"], cli
         assert {"hello.txt", "second.txt"} <= at.files(number)
+
+
+@pytest.mark.usefixtures("kept_apart")
+def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex_keeps_its_sandbox(
+    delivering: User, address: str
+) -> None:
+    """Root, as whom the suite may run, is kept apart from nothing."""
+    home, programs = delivering.home, realclis.for_everybody(realclis.bin_folder(), delivering.home)
+    realclis.furnish(home, programs)
+    delivering.take_over()
+    delivering.start("other", f"touch works; until [ -e {home}/done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
+    for cli in BOTH:
+        template = shelf.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
+        delivering.start(cli, "", **command.agent(template, None), prompt="Do it.")
+    for cli in BOTH:
+        result, work = delivering.result(cli, 30), delivering.work(cli)
+        assert (result["end"], result["pushed"]) == ("finished", True), (cli, result, delivering.said(cli))
+        assert (work / "privileges.txt").read_text().split() == ["NoNewPrivs:", "1"], cli
+        assert KEY not in (work / "seen.txt").read_bytes().decode(errors="replace"), cli
+        assert ("denied" in (work / "sandbox.txt").read_text()) is (cli == "codex"), cli
+    (home / "done").touch()
+    assert delivering.result("other")["end"] == "finished"
 
 
 def test_a_budget_in_tokens_ends_a_run_in_the_midst_of_its_turn_and_raised_lets_its_session_go_on(bench: Any) -> None:

@@ -74,9 +74,23 @@ class User:
     def work(self, run: str) -> Path:
         return self.home / "fleet" / "work" / "i1" / run
 
-    def result(self, run: str) -> Json:
-        found: Json = eventually(lambda: read(self.home / "fleet" / "runs" / "i1" / f"{run}.1" / "result.json"))
+    def folder(self, run: str) -> Path:
+        return self.home / "fleet" / "runs" / "i1" / f"{run}.1"
+
+    def result(self, run: str, secs: float = 20) -> Json:
+        found: Json = eventually(lambda: read(self.folder(run) / "result.json"), secs)
         return found
+
+    def said(self, run: str) -> list[str]:
+        """The end of what its CLI printed."""
+        return [(self.folder(run) / f"{name}.log").read_text()[-2000:] for name in ("stdout", "stderr")]
+
+    def take_over(self) -> None:
+        """Have all that was put into its home by others, programs apart."""
+        if os.geteuid() == 0:
+            for path in self.home.rglob("*"):
+                if "node_modules" not in path.parts:
+                    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 @pytest.fixture
