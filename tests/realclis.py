@@ -11,21 +11,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from tests.summary import had, lacks
+import pytest
+
+from tests.summary import LACKED, had, lacks
 
 # Said exactly: for an older Node npm would choose an older Claude Code in silence.
 CODEX, CLAUDE = "0.169.0", "2.1.330"
 PACKAGES = (f"@openai/codex@{CODEX}", f"@anthropic-ai/claude-code@{CLAUDE}")
 BOTH = "Codex and Claude Code"
+REQUIRED = "FLEET_REQUIRE_CLIS"
 MODELS = Path(__file__).parent / "fakes" / "mock_models.py"
 INSTALL_SECS = 100
 
 
 def bin_folder() -> Path:
-    """Where both programs are; installed if they are not, by one process at a time. Skips where npm cannot, and the
-    summary of the tests says either."""
+    """Where both programs are; installed if they are not, by one process at a time. Where npm cannot it skips, or fails
+    where FLEET_REQUIRE_CLIS=1, and the summary of the tests says either."""
     kept = cache() / "clis"
     folder = kept / f"codex-{CODEX}-claude-{CLAUDE}"
     programs = folder / "node_modules" / ".bin"
@@ -36,7 +39,7 @@ def bin_folder() -> Path:
             if not (folder / "whole").exists():
                 _install(folder)
     except OSError as why:
-        lacks(BOTH, f"they cannot be kept in {kept}: {why}")
+        _lacks(f"they cannot be kept in {kept}: {why}")
     codex, claude = (_version(programs / name) for name in ("codex", "claude"))
     had(BOTH, f"Codex {codex} and Claude Code {claude} were tested")
     return programs
@@ -57,6 +60,13 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _lacks(why: str) -> NoReturn:
+    if os.environ.get(REQUIRED) == "1":
+        had(BOTH, f"{LACKED}{BOTH}: {why}")
+        pytest.fail(f"{why}, and {REQUIRED}=1 wants them")
+    lacks(BOTH, why)
+
+
 def cache() -> Path:
     """What tests fetch once for this machine and keep outside the repository."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-fleet"
@@ -65,15 +75,15 @@ def cache() -> Path:
 def _install(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
-        lacks(BOTH, "npm is not installed")
+        _lacks("npm is not installed")
     argv = [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *PACKAGES]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=INSTALL_SECS, check=False)
     except subprocess.TimeoutExpired:
-        lacks(BOTH, f"npm did not install them within {INSTALL_SECS} s")
+        _lacks(f"npm did not install them within {INSTALL_SECS} s")
     if done.returncode:
-        lacks(BOTH, f"npm cannot install them: {done.stderr.strip()[-300:]}")
+        _lacks(f"npm cannot install them: {done.stderr.strip()[-300:]}")
     (folder / "whole").touch()
 
 
@@ -82,7 +92,7 @@ def _version(program: Path) -> str:
     ran = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"\d+(\.\d+)+", ran.stdout)
     if ran.returncode or not found:
-        lacks(BOTH, f"{program.name} does not run on this machine: {ran.stderr[-300:]}")
+        _lacks(f"{program.name} does not run on this machine: {ran.stderr[-300:]}")
     return found.group()
 
 
