@@ -232,7 +232,9 @@ def release(request: Json) -> Json:
 def probe(request: Json) -> Json:
     """What this host is and has: asked before it is given work."""
     clis = request.get("clis", {})
-    versions = versions_of({**clis, " git": ["git", "--version"]})
+    path = guarded(environment()["PATH"], "git", "git-lfs")
+    git = program("git", path) if has(path, "git") else "git"
+    versions = versions_of({**clis, " git": [git, "--version"]})
     return {
         "now": time.time(), "boot_id": boot_id(), "python": ".".join(map(str, sys.version_info[:3])),
         "git": versions.pop(" git"), "disk_free": disk_free(request), "cpus": os.cpu_count(),

@@ -15,6 +15,7 @@ import pytest
 
 from tests.summary import had, lacks
 from tests.workers.test_supervisor import SUPERVISOR, Json, eventually, read, told
+from workers import walk
 
 NOBODY = 65534
 KEY, APART = "key-of-another-cli", "CLIs that are kept apart"
@@ -204,10 +205,23 @@ class TestNewPrivileges:
         assert "apart" not in user.result("other")["reason"]
 
 
-def test_a_probe_tells_whether_a_host_can(user: User) -> None:
+def test_a_probe_tells_whether_a_host_can_and_of_the_git_that_is_used(user: User) -> None:
+    user.own("git", "echo of its own")
     argv = [user.python, "-I", "-S", str(user.home / "supervisor.py"), "probe"]
-    done = subprocess.run(argv, input=b"{}", stdout=subprocess.PIPE, check=True, cwd=user.home, **user.how)
-    assert told(done.stdout)["apart"] is (abi() >= 6)
+    done = subprocess.run(
+        argv, input=b"{}", stdout=subprocess.PIPE, check=True, cwd=user.home, env=user.env, **user.how
+    )
+    answer = told(done.stdout)
+    assert answer["apart"] is (abi() >= 6)
+    assert answer["git"].startswith("git version")
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_walk_to_a_host_says_of_clis_and_of_checks_what_is_so(can: bool) -> None:
+    answer = {"now": 0.0, "git": "git version 2", "lfs": True, "apart": can, "clis": {}, "missing": [], "disk_free": 1}
+    steps = walk._what_is_there(lambda _verb, _asked: answer, {"home": "~", "clis": {}, "least_disk": 0})
+    said = next(step["sentence"] for step in steps if step["step"] == "apart")
+    assert ("no CLI there can" in said and "`checks_apart = true`" in said) is can
 
 
 def test_where_clis_are_not_kept_apart_their_supervisors_are_closed_even_so(user: User) -> None:
