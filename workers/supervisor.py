@@ -199,7 +199,7 @@ def cancel(request: Json) -> Json:
         if run.settled():
             return {"run": run.name, "state": "ended"}
         state = run.read("state.json")
-        if state and is_alive(state):
+        if state and run.is_supervised(state):
             run.write("cancel.json", {"grace_secs": request.get("grace_secs", LIMITS["grace_secs"])})
             os.kill(state["pid"], signal.SIGTERM)
             return {"run": run.name, "state": "cancelling"}
@@ -393,6 +393,12 @@ class Run:
             return max(0.0, time.time() - os.path.getmtime(self.file("heartbeat")))
         except OSError:
             return None
+
+    def is_supervised(self, state: Json) -> bool:
+        """Whether the process that wrote this still lives. Where /proc hides it, its lock on the run must speak for it:
+        its number may be another's by now."""
+        is_here = state.get("boot_id") == boot_id() and is_hidden(state["pid"])
+        return is_alive(state) or (is_here and not self.lock())
 
     def settled(self) -> Json | None:
         """The run's result. A run whose supervisor is dead gets one here: lost."""
@@ -718,6 +724,7 @@ class Supervisor:
                           agent_started_at=time.time())  # fmt: skip
         self.run.write("state.json", self.state)  # the note comes first: no process without one
         self.go(child, f"the CLI '{child.argv[0]}'")
+        self.state["agent_start"] = self.state["agent_start"] or started(child.pid)  # hidden while it was a copy of us
         self.note(durable=True)  # only now: syncing holds up the checkout
         notes = Notes(self.run, self.request["agent"], child.env, self.state["agent_started_at"])
         patience = Patience(self, self.logs, notes)
@@ -1400,6 +1407,23 @@ def is_alive(state: Json | None) -> bool:
         return False
 
 
+def is_hidden(pid: int) -> bool:
+    """Whether a process of this user lives of which /proc tells nothing: mounted with hidepid it hides closed ones."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return not process(pid)
+
+
+def still_works(child: int) -> bool:
+    """Of a child of ours, whatever /proc tells."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
+
+
 def end_leftovers(run: Run, state: Json) -> list[Json]:
     """Kill what a dead supervisor left behind; what lives on even so."""
     until = time.monotonic() + PATIENCE_SECS
@@ -1803,7 +1827,7 @@ class Spare:
     def wait(self) -> None:
         """Until it is made, if it is being made by us."""
         until = time.monotonic() + self.PATIENCE_SECS
-        while any(map(started, self._watch.apart)) and not self._watch.told_to_stop and time.monotonic() < until:
+        while any(map(still_works, self._watch.apart)) and not self._watch.told_to_stop and time.monotonic() < until:
             self._watch.pause(0.05)
 
     def drop_if_last(self) -> None:
