@@ -2059,7 +2059,7 @@ class Worktree:
 
     def _holds(self, commit: str, inside: str) -> bool:
         assert self.mirror
-        return self.mirror.try_git("merge-base", "--is-ancestor", commit, inside)[0] == 0
+        return commit == inside or self.mirror.try_git("merge-base", "--is-ancestor", commit, inside)[0] == 0
 
     def _is_pushed(self, commit: str) -> bool:
         """Whether a run of ours has pushed it to the branch."""
@@ -2121,8 +2121,10 @@ class Worktree:
 
     def join_others(self, name: str, email: str) -> bool:
         """What somebody else pushed to the branch and we lack, merged; whether there was any. Ended where it cannot be:
-        ours is kept beside it, and nothing of theirs is overwritten."""
+        ours is kept beside it, and nothing of theirs is overwritten or what they took back put there again."""
         head, theirs = self.head(), self._on_forge()
+        if theirs and self._brings_back(head, theirs):
+            raise self._rewritten(head, theirs)
         if not theirs or self._holds(theirs, inside=head) or self._holds(head, inside=theirs):
             return False
         if self._is_pushed(theirs):  # it is our own, and the agent wrote it anew: amended, rebased
@@ -2167,9 +2169,20 @@ class Worktree:
         if theirs == known:
             raise why
         if known and theirs and not self._holds(known, inside=theirs):
-            said = f"somebody took commits back from {self.branch} on the forge, which this work stands on"
-            raise Ended("failed", f"{said}; it is kept as {self._keep(head)}", "branch_rewritten")
+            raise self._rewritten(head, theirs)
         raise Moved
+
+    def _brings_back(self, head: str, theirs: str) -> bool:
+        """Whether it stands on what we had pushed and somebody took from the branch since."""
+        pushed = self._ref(f"refs/pushed/{self.branch}")
+        return pushed is not None and self._holds(pushed, inside=head) and not self._holds(pushed, inside=theirs)
+
+    def _rewritten(self, head: str, theirs: str) -> Ended:
+        """Once ours is kept beside it, the next run begins with what they made of the branch."""
+        said = f"somebody took commits back from {self.branch} on the forge, which this work stands on"
+        why = Ended("failed", f"{said}; it is kept as {self._keep(head)}", "branch_rewritten")
+        self._git("checkout", "--quiet", "--force", "-B", self.branch, theirs)
+        return why
 
     def _check_modules(self, there: str, head: str) -> None:
         """We push to one repository: a commit that points at work which only lies here is none. Ended where it does."""

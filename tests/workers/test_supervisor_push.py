@@ -80,6 +80,23 @@ class TestSomebodyPushedMeanwhile:
         assert (result["end"], result["failure"], result["pushed"]) == ("failed", "branch_rewritten", False)
         assert host.forge_git("rev-parse", BRANCH) == before
         assert host.forge_git("show", "wip/t-12:two") == "two"
+        assert host.finished("ls; echo three > three", fence=3)["pushed"], "the next one begins with what is there"
+        assert host.said(run="t-12.3") == "README\n" and subjects(host) == ["Fix it", "first"]
+
+    def test_nor_is_it_by_work_that_an_earlier_run_left_on_top_of_it(self, host: Host) -> None:
+        host.finished("echo one > one")
+        host.on_forge(f"echo two > two; {MINE} -m two; exit 1", fence=2)
+        host.result("t-12.2")
+        push_by_somebody(host, "newer", "theirs", "main")
+        force(host, host.forge_git("rev-parse", "newer"))
+        host.on_forge("true", fence=3)
+        result = host.result("t-12.3")
+        assert (result["end"], result["failure"], result["pushed"]) == ("failed", "branch_rewritten", False)
+        assert subjects(host) == ["somebody's theirs", "first"]
+        assert host.forge_git("show", "wip/t-12:two") == "two"
+        assert host.finished("ls; echo three > three", fence=4)["pushed"]
+        assert host.said(run="t-12.4") == "README\ntheirs\n"
+        assert subjects(host) == ["Fix it", "somebody's theirs", "first"]
 
 
 class TestAnAgentThatRewritesItsBranch:
