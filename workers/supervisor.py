@@ -829,6 +829,7 @@ class Supervisor:
             who = wanted["author_name"], wanted["author_email"]
             left = self.tree.commit(wanted["message"], *who)
             self.result["warnings"] += [NESTED.format(path) for path in left]
+            self.tree.come_back()
             while True:
                 is_joined = self.tree.join_others(*who)
                 self.note_head()
@@ -2046,6 +2047,7 @@ class Worktree:
         self._join()
         if os.path.exists(self.own + "/index.lock"):  # of a git that was killed: no other run works here
             os.unlink(self.own + "/index.lock")
+        self.come_back()
         ours, theirs, branch = self.head(), self._on_forge(), self._ref(f"refs/heads/{self.branch}")
         if content_of(self.own + "/HEAD") != f"ref: refs/heads/{self.branch}\n".encode():
             if branch and not self._holds(branch, inside=ours):
@@ -2056,6 +2058,12 @@ class Worktree:
                 self._git("merge", "--quiet", "--ff-only", theirs)
             elif self._is_pushed(ours):  # and somebody has made it another since: rebased, or taken back
                 self._git("checkout", "--quiet", "-B", self.branch, theirs)
+
+    def come_back(self) -> None:
+        """From an earlier commit of the branch, for which the agent has left it: looking is nothing to deliver."""
+        ours, branch = self.head(), self._ref(f"refs/heads/{self.branch}")
+        if branch and branch != ours and self._holds(ours, inside=branch):
+            self._git("checkout", "--quiet", self.branch)
 
     def _holds(self, commit: str, inside: str) -> bool:
         assert self.mirror
@@ -2143,12 +2151,14 @@ class Worktree:
         return True
 
     def deliver(self) -> bool:
-        """Push what the forge lacks; whether it has our head on the branch. Moved where somebody else was faster."""
+        """Push what the forge lacks, or without what the agent dropped of our own; whether the branch there is at our
+        head. Moved where somebody else was faster."""
         assert self.mirror
         head, known = self.head(), self._on_forge()
         there = known or f"refs/remotes/origin/{self.base}"
         if not self._git("rev-list", "--max-count=1", head, "^" + there):
-            return known is not None
+            if known in (None, head) or not self._is_pushed(known):
+                return known == head
         self._check_modules(there, head)
         self._push_large_files()
         try:

@@ -107,6 +107,36 @@ class TestAnAgentThatRewritesItsBranch:
         assert host.finished(self.AMEND, fence=2)["pushed"]
         assert subjects(host) == ["better", "first"]
 
+    def test_drops_what_we_pushed_ourselves(self, host: Host) -> None:
+        first = host.finished("echo one > one")
+        second = host.finished("echo two > two", fence=2)
+        result = host.finished("git reset --quiet --hard HEAD~1", fence=3)
+        assert (result["pushed"], result["changed"], result["base"]) == (True, True, second["head"])
+        assert result["head"] == host.forge_git("rev-parse", BRANCH) == first["head"]
+        again = host.finished("true", fence=4)
+        assert (again["pushed"], again["changed"]) == (True, False)
+
+    def test_drops_nothing_that_somebody_pushed_and_says_so(self, host: Host) -> None:
+        host.finished("echo one > one")
+        push_by_somebody(host, BRANCH, "theirs", BRANCH)
+        result = host.finished("git reset --quiet --hard HEAD~1", fence=2)
+        assert not result["pushed"] and subjects(host) == ["somebody's theirs", "Fix it", "first"]
+
+    def test_drops_nothing_that_somebody_pushed_meanwhile(self, host: Host) -> None:
+        host.finished("echo one > one")
+        host.finished("echo two > two", fence=2)
+        drop = "git reset --quiet --hard HEAD~1"
+        result = meanwhile(host, drop, lambda: push_by_somebody(host, BRANCH, "theirs", BRANCH), fence=3)
+        assert not result["pushed"] and subjects(host)[0] == "somebody's theirs"
+
+    def test_drops_nothing_by_looking_at_an_earlier_commit(self, host: Host) -> None:
+        first = host.finished("echo one > one")
+        result = host.finished("git checkout --quiet origin/main", fence=2)
+        assert (result["head"], result["pushed"], result["changed"]) == (first["head"], True, False)
+        assert host.forge_git("rev-parse", BRANCH) == first["head"]
+        assert host.finished("echo two > two", fence=3)["pushed"]
+        assert subjects(host) == ["Fix it", "Fix it", "first"]
+
     def test_loses_nothing_that_somebody_pushed_before(self, host: Host) -> None:
         host.finished("echo one > one")
         push_by_somebody(host, BRANCH, "theirs", BRANCH)
