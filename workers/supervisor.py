@@ -715,7 +715,7 @@ class Supervisor:
         if not self.watch.acquire(self.tree_lock, PATIENCE_SECS):
             raise Ended("failed", f"another run still works in {self.tree.path}: end that one first")
         self.result["base"] = self.state["base"] = self.tree.prepare()
-        self.result["warnings"] += self.tree.replaceable()
+        self.result["warnings"] += self.tree.warnings + self.tree.replaceable()
         return True
 
     def agent(self) -> bool:
@@ -1884,6 +1884,9 @@ class Spare:
         erase(self.path)
 
 
+OURSELVES = ("agent-fleet", "agent-fleet@localhost")
+
+
 def signed(name: str, email: str) -> dict[str, str]:
     """Whose commit it shall be, as git wants to hear it."""
     return {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email,
@@ -1912,6 +1915,7 @@ class Worktree:
         self.mirror = Mirror(request, run, watch, limits) if "url" in repository else None
         self.is_first = False  # on this host, of its repository
         self.keeps_lfs = False
+        self.warnings: list[str] = []
         self._modules: list[Module] = []
         if self.mirror:  # where git keeps HEAD and index of this worktree
             self.own = os.path.join(self.mirror.path, "worktrees", folder_name(f"{self._instance}/{self._task}"))
@@ -2055,15 +2059,31 @@ class Worktree:
             self._git("checkout", "--quiet", "-B", self.branch)
         if theirs and theirs != ours:
             if self._holds(ours, inside=theirs):
-                self._git("merge", "--quiet", "--ff-only", theirs)
+                self._move_to(theirs, "merge", "--quiet", "--ff-only")
             elif self._is_pushed(ours):  # and somebody has made it another since: rebased, or taken back
-                self._git("checkout", "--quiet", "-B", self.branch, theirs)
+                self._move_to(theirs)
+
+    def _move_to(self, commit: str, *how: str) -> None:
+        """Have the branch there. What a killed run left uncommitted stays as it is, or is kept beside it where it is in
+        the way: the next run would meet it, too."""
+        anew = ("checkout", "--quiet", "-B", self.branch)
+        try:
+            self._git(*(how or anew), commit)
+        except Ended as why:
+            ours = why.end == "failed" and self.head()
+            if ours:
+                self.commit(f"Work on {self._task}, left by a run that was ended", *OURSELVES)
+            if not ours or self.head() == ours:
+                raise
+            kept = self._keep(self.head())
+            self.warnings.append(f"what an earlier run left was in the way of {self.branch}: it is kept as {kept}")
+            self._git(*anew, commit)
 
     def come_back(self) -> None:
         """From an earlier commit of the branch, for which the agent has left it: looking is nothing to deliver."""
         ours, branch = self.head(), self._ref(f"refs/heads/{self.branch}")
         if branch and branch != ours and self._holds(ours, inside=branch):
-            self._git("checkout", "--quiet", self.branch)
+            self._move_to(branch)
 
     def _holds(self, commit: str, inside: str) -> bool:
         assert self.mirror
@@ -2239,7 +2259,7 @@ class Worktree:
 
     def _save(self) -> str | None:
         assert self.mirror
-        left = self.commit(f"Work on {self._task}, saved at its release", "agent-fleet", "agent-fleet@localhost")
+        left = self.commit(f"Work on {self._task}, saved at its release", *OURSELVES)
         own = [path for path in left if b"[remote " not in (content_of(f"{self.path}/{path}/.git/config") or b"")]
         head, packed = self.head(), self._pack(*own) if own else ""
         is_news = self._git("rev-list", "--max-count=1", head, "--not", "--remotes=origin")
@@ -2270,7 +2290,9 @@ class Worktree:
     def _place_to_save(self, kind: str) -> str:
         folder, fence = os.path.join(self.run.base, "saved"), self.run.name.rpartition(".")[2]
         make_folder(folder)
-        return os.path.join(folder, f"{self._instance}-{self._task}-{fence}.{kind}")
+        place = os.path.join(folder, f"{self._instance}-{self._task}-{fence}")
+        free = (f"{place}{number}.{kind}" for number in ("", *(f".{n}" for n in range(2, 100))))
+        return next(name for name in free if not os.path.exists(name))
 
     def tidy(self) -> None:
         """Let git pack the mirrors when it thinks fit, now that nobody waits for us."""

@@ -1,11 +1,13 @@
 """What becomes of a push when somebody else pushes to the task's branch meanwhile, from a clone of their own."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.workers.test_supervisor import Host, Json, commit, git, push_by_somebody
+from tests.workers.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
 
 BRANCH = "task/12-fix"
 WAIT = "until [ -e go ]; do sleep 0.02; done; rm go"
@@ -97,6 +99,54 @@ class TestSomebodyPushedMeanwhile:
         assert host.finished("ls; echo three > three", fence=4)["pushed"]
         assert host.said(run="t-12.4") == "README\ntheirs\n"
         assert subjects(host) == ["Fix it", "somebody's theirs", "first"]
+
+
+class TestWhatAKilledRunLeft:
+    """Uncommitted, where somebody pushed to the same files before the next run."""
+
+    def killed(self, host: Host, script: str) -> None:
+        host.finished("echo one > one")
+        host.on_forge(f"{script}; touch .left; sleep 60", fence=2)
+        eventually((host.worktree / ".left").exists)
+        os.kill(host.state("t-12.2")["pid"], signal.SIGKILL)
+        assert host.result("t-12.2")["end"] == "lost"
+
+    def goes_on(self, host: Host) -> Json:
+        result = host.finished("ls; echo three > three", fence=3)
+        assert result["pushed"]
+        assert result["warnings"] == [
+            f"what an earlier run left was in the way of {BRANCH}: it is kept as refs/heads/wip/t-12"
+        ]
+        return result
+
+    def test_is_kept_beside_the_branch_which_is_gone_on_with(self, host: Host) -> None:
+        self.killed(host, "echo half > theirs; echo more > one")
+        push_by_somebody(host, BRANCH, "theirs", BRANCH)
+        self.goes_on(host)
+        assert host.said(run="t-12.3") == "README\none\ntheirs\n"
+        assert subjects(host) == ["Fix it", "somebody's theirs", "Fix it", "first"]
+        assert (host.forge_git("show", "wip/t-12:theirs"), host.forge_git("show", "wip/t-12:one")) == ("half", "more")
+
+    def test_is_kept_where_somebody_rewrote_the_branch(self, host: Host) -> None:
+        self.killed(host, "echo half > theirs")
+        push_by_somebody(host, "newer", "theirs", "main")
+        force(host, host.forge_git("rev-parse", "newer"))
+        self.goes_on(host)
+        assert host.said(run="t-12.3") == "README\ntheirs\n"
+        assert subjects(host) == ["Fix it", "somebody's theirs", "first"]
+        assert host.forge_git("show", "wip/t-12:theirs") == "half"
+
+    def test_is_kept_where_it_was_left_at_an_earlier_commit(self, host: Host) -> None:
+        self.killed(host, "git checkout --quiet origin/main; echo half > one")
+        self.goes_on(host)
+        assert subjects(host) == ["Fix it", "Fix it", "first"]
+        assert (host.forge_git("show", "wip/t-12:one"), host.forge_git("show", f"{BRANCH}:one")) == ("half", "one")
+
+    def test_stays_where_it_is_in_nobodys_way(self, host: Host) -> None:
+        self.killed(host, "echo half > two")
+        push_by_somebody(host, BRANCH, "theirs", BRANCH)
+        result = host.finished("true", fence=3)
+        assert result["warnings"] == [] and host.forge_git("show", f"{BRANCH}:two") == "half"
 
 
 class TestAnAgentThatRewritesItsBranch:
