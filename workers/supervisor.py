@@ -311,6 +311,8 @@ def check_sense(request: Json) -> None:
     for field in ("base", "branch") if repository else ():
         if NOT_IN_BRANCH.search(repository[field]):
             raise Refused(f"repository.{field} {repository[field]!r} is no branch name: choose another")
+    if not re.match(r"[0-9a-f]{40,64}\Z", repository.get("pushed") or "0" * 40):
+        raise Refused("repository.pushed must be the full name of a commit, or not be there")
     if re.match(r"-|[^/]*//[^/@]*:[^/@]*@", repository.get("url", "")):
         raise Refused("repository.url must be a plain URL: send a password in credentials, not in it")
 
@@ -1912,6 +1914,7 @@ class Worktree:
         self._instance, self._task = request["instance"], request["task"]
         repository: Json = request.get("repository") or {"base": "", "branch": ""}
         self.base, self.branch = repository["base"], repository["branch"]
+        self._reported: str | None = repository.get("pushed")
         self.mirror = Mirror(request, run, watch, limits) if "url" in repository else None
         self.is_first = False  # on this host, of its repository
         self.keeps_lfs = False
@@ -2091,8 +2094,13 @@ class Worktree:
 
     def _is_pushed(self, commit: str) -> bool:
         """Whether a run of ours has pushed it to the branch."""
-        pushed = self._ref(f"refs/pushed/{self.branch}")
-        return pushed is not None and self._holds(commit, inside=pushed)
+        return any(self._holds(commit, inside=pushed) for pushed in self._pushed())
+
+    def _pushed(self) -> list[str]:
+        """The newest that runs of ours pushed to the branch: from here, and as was reported, from another host or by an
+        older supervisor, which took no note of it."""
+        known = {self._ref(f"refs/pushed/{self.branch}"), self._reported}
+        return [commit for commit in known if commit]
 
     def _on_forge(self) -> str | None:
         return self._ref(f"refs/remotes/origin/{self.branch}")
@@ -2204,8 +2212,7 @@ class Worktree:
 
     def _brings_back(self, head: str, theirs: str) -> bool:
         """Whether it stands on what we had pushed and somebody took from the branch since."""
-        pushed = self._ref(f"refs/pushed/{self.branch}")
-        return pushed is not None and self._holds(pushed, inside=head) and not self._holds(pushed, inside=theirs)
+        return any(self._holds(one, inside=head) and not self._holds(one, inside=theirs) for one in self._pushed())
 
     def _rewritten(self, head: str, theirs: str) -> Ended:
         """Once ours is kept beside it, the next run begins with what they made of the branch."""

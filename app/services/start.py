@@ -1,5 +1,6 @@
 """Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from app.store.tables import Row
 
 GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 GIT_USER = "fleet"
+FULL_NAME = re.compile(r"[0-9a-f]{40,64}\Z")  # of a commit
 ROUNDS = (What.CHANGES_REQUESTED, What.CONFLICTED)
 TOLD_TO_IT = (*ROUNDS, What.FINISHED, What.FAILED)  # what the next run's prompt is made from
 MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
@@ -63,7 +65,8 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         repository = task.repository_id and places.repository(conn, task.forge or "", task.repository_id)
         rule = places.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
         template, overrides = places.said_of(conn, cli, rule, host)
-        session, text, fresh = _what_to_say(conn, task, run, brief)
+        of_task = runs.of_task(conn, task.id)
+        session, text, fresh = _what_to_say(conn, task, run, brief, of_task)
         runs.keep_session(conn, run["id"], session)
     return Order(
         run=run,
@@ -73,7 +76,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         template=template,
         prompt=text,
         session=session,
-        repository=repository_of(task, repository, brief) if repository else None,
+        repository=repository_of(task, repository, brief) | last_pushed(of_task) if repository else None,
         credentials=credentials(fleet, task) if repository else None,
         validation=list(brief["validation"]),
         timeout_secs=brief["timeout_secs"],
@@ -89,10 +92,12 @@ def task_name(task: Task) -> str:
     return f"{slug(task.task_id)}-t{task.id}"
 
 
-def _what_to_say(conn: Connection, task: Task, run: Row, brief: Row) -> tuple[str | None, str, str]:
+def _what_to_say(
+    conn: Connection, task: Task, run: Row, brief: Row, of_task: Sequence[Row]
+) -> tuple[str | None, str, str]:
     """The session to go on with, the prompt for it, and the one for a fresh session: each is told what others did that
     it does not know of."""
-    session = session_for(runs.of_task(conn, task.id), run)
+    session = session_for(of_task, run)
     before = [one for one in views.run_list(conn, task.id) if one["number"] < run["number"]]
     _, fresh = prompt_of(conn, task, brief, resume=False)
     fresh += handover.write(before)
@@ -195,6 +200,15 @@ def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
     base, branch = repository["default_branch"], task.branch or ""
     where = {"url": repository["clone_url"], "base": base, "branch": branch}
     return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
+
+
+def last_pushed(of_task: Sequence[Row]) -> dict[str, str]:
+    """The newest commit that a run has pushed (`pushed`), nothing before the first: an agent may rewrite it, also on a
+    host that took no note of it. A run that changed nothing may tell of a commit of others."""
+    results: list[dict[str, Any]] = [run["result"] or {} for run in reversed(of_task)]
+    told = (one for one in results if one.get("pushed") and (one.get("adopted") or one.get("changed", True)))
+    head = next((one["head"] for one in told if FULL_NAME.match(one.get("head") or "")), None)
+    return {"pushed": head} if head else {}
 
 
 def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> dict[str, Any]:

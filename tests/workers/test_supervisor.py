@@ -341,7 +341,8 @@ def test_a_garbled_request_is_answered_with_a_sentence(host: Host, text: str, hi
 
 
 @pytest.mark.parametrize("change", [{"branch": "--force"}, {"branch": "a..b"}, {"url": "--upload-pack=x"},
-                                    {"base": "x y"}, {"url": "http://a:b@h/x"}, {"branch": "x.lock"}])  # fmt: skip
+                                    {"base": "x y"}, {"url": "http://a:b@h/x"}, {"branch": "x.lock"},
+                                    {"pushed": "--all"}])  # fmt: skip
 def test_an_option_in_disguise_is_no_repository(host: Host, change: Json) -> None:
     code, answer = host.call("start", host.wish(repository=host.repository(**change)))
     assert (code, list(answer)) == (2, ["error"])

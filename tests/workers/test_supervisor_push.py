@@ -157,6 +157,17 @@ class TestAnAgentThatRewritesItsBranch:
         assert host.finished(self.AMEND, fence=2)["pushed"]
         assert subjects(host) == ["better", "first"]
 
+    @pytest.mark.parametrize("is_told", [True, False])
+    def test_replaces_what_an_older_supervisor_or_another_host_pushed_if_that_was_reported(
+        self, host: Host, is_told: bool
+    ) -> None:
+        first = host.finished("echo one > one")
+        git("--git-dir", str(host.mirror()), "update-ref", "-d", f"refs/pushed/{BRANCH}")
+        host.on_forge(self.AMEND, fence=2, repository=host.repository(**{"pushed": first["head"]} if is_told else {}))
+        result = host.result("t-12.2")
+        assert (result["pushed"], result["failure"]) == ((True, None) if is_told else (False, "branch_moved"))
+        assert subjects(host) == (["better", "first"] if is_told else ["Fix it", "first"])
+
     def test_drops_what_we_pushed_ourselves(self, host: Host) -> None:
         first = host.finished("echo one > one")
         second = host.finished("echo two > two", fence=2)
