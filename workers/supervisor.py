@@ -1519,15 +1519,18 @@ LFS_CONFIG = b"""[filter "lfs"]
 \trepositoryformatversion = 0
 """
 ASKPASS = b"""#!/bin/sh
-case "$1" in
-*"//$FLEET_GIT_HOST'"* | *"@$FLEET_GIT_HOST'"*) ;;
-*"://$FLEET_GIT_HOST\\"" | *"@$FLEET_GIT_HOST\\"") ;;  # as git-lfs asks
-*) exit 1 ;;  # a submodule elsewhere asks: ours is for our forge alone
-esac
-case "$1" in
-Username*) printf '%s\\n' "$FLEET_GIT_USERNAME" ;;
-*) dd bs="$FLEET_GIT_BYTES" count=1 <&3 2>/dev/null ;;
-esac
+# Ours is for our forge alone. A submodule elsewhere asks, too, whose address may have our forge's name in it, or one at
+# our forge by http, where we call it by https.
+user=$FLEET_GIT_USERNAME host=$FLEET_GIT_HOST
+for scheme in "$FLEET_GIT_SCHEME" https; do
+    case "$1" in  # the second of each is how git-lfs asks
+    "Username for '$scheme://$host': " | "Username for \\"$scheme://$host\\"")
+        printf '%s\\n' "$user" && exit ;;
+    "Password for '$scheme://$user@$host': " | "Password for \\"$scheme://$user@$host\\"")
+        dd bs="$FLEET_GIT_BYTES" count=1 <&3 2>/dev/null && exit ;;
+    esac
+done
+exit 1
 """
 # The agent may write to the mirror, its home and its worktree. None of that may decide what git does for us. Of many
 # files to be written several processes write a part each.
@@ -1547,7 +1550,7 @@ class Mirror:
 
     def __init__(self, request: Json, run: Run, watch: Watch, limits: Json) -> None:
         self.url: str = request["repository"]["url"]
-        self.forge = re.sub(r"^\w+://([^/@]*@)?|/.*$", "", self.url)  # whom the password is for
+        self._forge = re.findall(r"\A(?:(\w+)://)?(?:([^/@]*)@)?([^/]*)", self.url)[0]  # whom the password is for
         self.push_to: str = request["repository"].get("push_to") or ""  # a refspec of the forge's own, else a branch
         self.push_options: list[str] = request["repository"].get("push_options") or []
         self.fetch_from: str = request["repository"].get("fetch_from") or ""
@@ -1691,8 +1694,8 @@ class Mirror:
         if secret and self._credentials:
             replace_file(self._run.file("askpass"), ASKPASS, mode=0o700)
             env["GIT_ASKPASS"] = self._run.file("askpass")
-            env["FLEET_GIT_HOST"] = self.forge
-            env["FLEET_GIT_USERNAME"] = self._credentials["username"]
+            env["FLEET_GIT_SCHEME"], user, env["FLEET_GIT_HOST"] = self._forge
+            env["FLEET_GIT_USERNAME"] = user or self._credentials["username"]
             env["FLEET_GIT_BYTES"] = str(len(self._password()))
         return env
 
@@ -1719,6 +1722,10 @@ class Module(Mirror):
         self.lock = Lock(self.path + ".lock")
         # As git has it for submodules: no address on this host, unless the repository's own is one.
         self._allow = ("-c", "protocol.file.allow=" + ("always" if of.url.startswith("file:") else "user"))
+
+    def environment(self, secret: bool) -> dict[str, str]:
+        """Without the password where its address names a user: by one, an older git asks as if for another host."""
+        return super().environment(secret and not re.match(r"https?://[^/]*[@%]", self.url, re.IGNORECASE))
 
     def bring(self, commit: str) -> None:
         """Ask its forge only where the commit is not here yet; one that no branch has must be asked for by its name."""

@@ -630,11 +630,16 @@ def test_what_the_agent_does_to_git_has_no_effect_on_the_push(host: Host) -> Non
     assert git("--git-dir", str(evil), "branch", "--list") == ""
 
 
-def ask(script: Path, question: str, password: str) -> Callable[[], bytes]:
+def ask(script: Path, question: str, password: str, scheme: str = "http") -> Callable[[], bytes]:
     """How git asks for it: as often as it likes, of what it was given on its fourth file."""
     told = f"{password}\n".encode()
     heard = whisper(told)
-    own = {"FLEET_GIT_HOST": "forge:3000", "FLEET_GIT_USERNAME": "fleet", "FLEET_GIT_BYTES": str(len(told))}
+    own = {
+        "FLEET_GIT_SCHEME": scheme,
+        "FLEET_GIT_HOST": "forge:3000",
+        "FLEET_GIT_USERNAME": "fleet",
+        "FLEET_GIT_BYTES": str(len(told)),
+    }
     become = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execvp('sh', sys.argv[1:])"
     argv = [sys.executable, "-c", become, str(heard), str(script), question]
     env = {"PATH": os.environ["PATH"], **own}
@@ -644,7 +649,7 @@ def ask(script: Path, question: str, password: str) -> Callable[[], bytes]:
 def test_the_askpass_script_tells_the_password_again_and_again(host: Host) -> None:
     word = "p'$(id) w\\n"
     host.finished("true", credentials={"username": "fleet", "password": word})
-    asking = ask(host.folder() / "askpass", "Password for 'http://forge:3000': ", word)
+    asking = ask(host.folder() / "askpass", "Password for 'http://fleet@forge:3000': ", word)
     assert [asking() for _ in range(32)] == [f"{word}\n".encode()] * 32
 
 

@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import tarfile
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,28 @@ PATIENT = {"wall_secs": 60, "silence_secs": 60}
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
+
+
+class Closed:
+    """A forge that wants a name and a password of everybody."""
+
+    def __enter__(self) -> Closed:
+        class Asks(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="lib"')
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = HTTPServer(("127.0.0.1", 0), Asks)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class TestHooks:
@@ -362,12 +386,38 @@ class TestCredentials:
         [("Username for 'http://forge:3000': ", "fleet"), ("Password for 'http://fleet@forge:3000': ", "hunter2"),
          ("Password for 'http://fleet@evil': ", None), ("Password for 'http://forge:3000.evil': ", None),
          ("Username for 'http://evil/forge:3000': ", None), ('Username for "http://forge:3000"', "fleet"),
-         ('Password for "http://fleet@forge:3000"', "hunter2"), ('Password for "http://forge:3000.evil"', None)],
+         ('Password for "http://fleet@forge:3000"', "hunter2"), ('Password for "http://forge:3000.evil"', None),
+         ("Password for 'http:////forge:3000'@evil': ", None), ("Password for 'http://x@forge:3000'@evil': ", None),
+         ("Username for 'http://forge:3000': @evil': ", None), ("Password for 'http://other@forge:3000': ", None),
+         ("Password for 'https://fleet@forge:3000': ", "hunter2"), ("Password for 'ftp://fleet@forge:3000': ", None)],
     )  # fmt: skip
     def test_are_told_to_the_forge_alone(self, tmp_path: Path, asked: str, answer: str | None) -> None:
         (tmp_path / "askpass").write_bytes(ASKPASS)
         told = ask(tmp_path / "askpass", asked, "hunter2")()
         assert told.decode() == (f"{answer}\n" if answer else "")
+
+    @pytest.mark.parametrize(
+        "asked", ["Username for 'http://forge:3000': ", "Password for 'http://fleet@forge:3000': "]
+    )
+    def test_are_not_told_in_the_clear_to_a_forge_that_is_called_by_https(self, tmp_path: Path, asked: str) -> None:
+        (tmp_path / "askpass").write_bytes(ASKPASS)
+        assert ask(tmp_path / "askpass", asked, "hunter2", scheme="https")() == b""
+
+    @pytest.mark.parametrize("user", ["", "%2F%2Fforge%27@", "fleet@"])
+    def test_are_not_even_near_where_a_submodules_address_names_a_user(self, host: Host, user: str) -> None:
+        host.make_forge()
+        with Closed() as closed:
+            modules = f'[submodule "lib"]\n\tpath = lib\n\turl = http://{user}127.0.0.1:{closed.port}/lib.git\n'
+            seed = host.place / "seed"
+            (seed / ".gitmodules").write_text(modules)
+            git("-C", str(seed), "add", ".gitmodules")
+            git("-C", str(seed), "update-index", "--add", "--cacheinfo", f"160000,{'a' * 40},lib")
+            git("-C", str(seed), "commit", "--quiet", "-m", "with a module")
+            git("-C", str(seed), "push", "--quiet", f"file://{host.forge}", "main")
+            host.on_forge("true", credentials={"username": "fleet", "password": "hunter2"})
+            said = host.result()["reason"]
+        assert "terminal prompts disabled" in said, said
+        assert ("askpass" in said) is (user == "")
 
 
 class TestFlags:
