@@ -48,6 +48,7 @@ REPLACEABLE = (
     "{} is run from {}: any CLI of this user can replace it, and it hears the forge's password; install it for all"
 )
 NESTED = "{} was left out: it is a git repository of its own. Make it a submodule, or part of this one without its .git"
+LET_IN = "the kernel did not keep this run apart, as it said it could: it could look into other processes of its user"
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,120}\Z")
 NOT_IN_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|/\.|@\{|\.lock(/|\Z)|\A[-/.]|[/.]\Z|\A\Z")
@@ -777,6 +778,8 @@ class Supervisor:
             raise Ended("failed", f"{who} is not on this host's PATH", "cli_missing") from None
         except OSError as why:
             raise Ended("failed", f"{who} could not be started: {why.strerror}") from None
+        if child.is_let_in and LET_IN not in self.result["warnings"]:
+            self.result["warnings"].append(LET_IN)
 
     def validate(self) -> bool:
         until, log = time.monotonic() + self.limits["validation_secs"], Log("validate.log", self.limits)
@@ -1059,22 +1062,21 @@ class Child:
 
     def __init__(self, argv: list[str], env: dict[str, str], cwd: str, files: list[int], apart: bool = False) -> None:
         self.argv, self.exit_code, self.signal = argv, None, None  # type: list[str], int | None, int | None
-        self.env = env
+        self.env, self.is_let_in = env, False  # by a kernel that was to keep it apart and did not
         gate, self._gate = os.pipe()
         self._trouble, trouble = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._gate)
-            if apart:
-                keep_apart()
-            become(argv, env, cwd, files, gate, trouble)
+            become(argv, env, cwd, files, gate, trouble, apart)
         for fd in {gate, trouble, *files}:
             os.close(fd)
 
     def go(self) -> None:
         with open(self._gate, "wb"), open(self._trouble, "rb") as trouble:
             os.write(self._gate, b"!")
-            number = trouble.read()  # ends without a word when exec has closed the other end
+            said = trouble.read()  # ends without a number when exec has closed the other end
+        number = said.lstrip(b"!")
+        self.is_let_in = number != said
         if number:
             os.waitpid(self.pid, 0)
             self.exit_code = 127
@@ -1093,8 +1095,12 @@ class Child:
         return f"was ended by signal {self.signal}" if self.signal else f"ended with code {self.exit_code}"
 
 
-def become(argv: list[str], env: dict[str, str], cwd: str, files: list[int], gate: int, trouble: int) -> NoReturn:
+def become(
+    argv: list[str], env: dict[str, str], cwd: str, files: list[int], gate: int, trouble: int, apart: bool
+) -> NoReturn:
     try:
+        if apart and not keep_apart():
+            os.write(trouble, b"!")
         os.setsid()
         for number in OURS:
             signal.signal(number, signal.SIG_DFL)
@@ -1322,15 +1328,19 @@ def can_keep_apart() -> bool:
     return os.geteuid() != 0 and landlock(444, None, 0, 1) >= 6
 
 
-def keep_apart() -> None:
+def keep_apart() -> bool:
     """Have the kernel keep this process, and all that it starts, from looking into any other of the same user:
     environment, memory, open files. It costs sudo and the like. A Landlock domain does that by being one; some rule it
-    must have, so that abstract sockets of others are out of reach, too."""
-    if can_keep_apart():
-        rules = landlock(444, b"".join(one.to_bytes(8, sys.byteorder) for one in (0, 0, 1)), 24, 0)
-        control(38, 1)  # PR_SET_NO_NEW_PRIVS
-        landlock(446, rules, 0)
-        os.close(rules)
+    must have, so that abstract sockets of others are out of reach, too. False where a kernel that can does not."""
+    if not can_keep_apart():
+        return True
+    rules = landlock(444, b"".join(one.to_bytes(8, sys.byteorder) for one in (0, 0, 1)), 24, 0)
+    if rules < 0:
+        return False
+    control(38, 1)  # PR_SET_NO_NEW_PRIVS
+    is_kept = landlock(446, rules, 0) == 0
+    os.close(rules)
+    return is_kept
 
 
 def bury_orphans(child: Child) -> None:

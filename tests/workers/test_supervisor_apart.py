@@ -4,10 +4,11 @@ import ctypes
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,35 @@ class TestNewPrivileges:
         assert "`apart = false` of the CLI" in user.result("cli")["reason"]
         user.start("other", "true", sudo)
         assert "apart" not in user.result("other")["reason"]
+
+
+def refuses(number: int) -> Callable[[], None]:
+    """Have the kernel refuse a system call of Landlock's to a process and its children, but not the question for its
+    version."""
+    load, equal, answer = 0x20, 0x15, 0x06
+    unless_asked = [(load, 0, 0, 32), (equal, 1, 0, 1)] if number == 444 else []
+    program = [(load, 0, 0, 0), (equal, 0, 1 + len(unless_asked), number), *unless_asked, (answer, 0, 0, 0x50000 | 22),
+               (answer, 0, 0, 0x7FFF0000)]  # fmt: skip
+
+    def refuse() -> None:
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
+        whole = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
+        prctl = ctypes.CDLL(None).prctl
+        assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, whole, 0, 0) == 0  # PR_SET_SECCOMP
+
+    return refuse
+
+
+@pytest.mark.usefixtures("kept_apart")
+@pytest.mark.parametrize("number", [444, 446])
+def test_a_run_that_the_kernel_does_not_keep_apart_goes_on_once_and_says_so(user: User, number: int) -> None:
+    user.how["preexec_fn"] = refuses(number)
+    user.start("mine", "echo ran >> ran", "echo checked >> ran", apart=True)
+    result = user.result("mine")
+    assert (result["end"], result["reason"]) == ("finished", None)
+    (said,) = result["warnings"]
+    assert said.startswith("the kernel did not keep this run apart")
+    assert (user.work("mine") / "ran").read_text() == "ran\nchecked\n"
 
 
 def test_a_probe_tells_whether_a_host_can_and_of_the_git_that_is_used(user: User) -> None:
