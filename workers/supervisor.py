@@ -1603,13 +1603,15 @@ class Mirror:
         settings = ("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "-c", "gc.bigPackThreshold=256m")
         self.try_git(*settings, "gc", "--auto", "--quiet")
 
-    def push(self, sha: str, branch: str, known: str | None = None) -> None:
-        """Onto the task's branch only where it is as we know it: `known`, or not there. A cancel gives it a grace: of a
-        push cut short nobody knows whether it arrived."""
+    def push(self, sha: str, branch: str, known: str | None = None, anew: bool = False) -> None:
+        """Onto the task's branch only where it is as we know it: `known`, or not there. To `refs/for/` only what stands
+        on what is there, unless that is written `anew`. A cancel gives it a grace: of a push cut short nobody knows
+        whether it arrived."""
         wip = branch.startswith("wip/")
         agit = self.push_to and not wip
         target = self.push_to if agit else f"refs/heads/{branch}"
-        options = [f"--push-option={option}" for option in self.push_options] if agit else []
+        asked = [*self.push_options, *(["force-push=true"] if anew else [])] if agit else []
+        options = [f"--push-option={option}" for option in asked]
         options += [] if agit or wip else [f"--force-with-lease={target}:{known or ''}"]
         words, grace = (
             ("push", "--quiet", "--no-verify", "--recurse-submodules=no", *options, "--"),
@@ -2206,8 +2208,13 @@ class Worktree:
                 return known == head
         self._check_modules(there, head)
         self._push_large_files()
+        is_anew = bool(self.mirror.push_to and known and not self._holds(known, inside=head))
+        if is_anew:  # by force, since it is ours; there is no lease, so we look as late as we can
+            self._fetch()
+            if self._on_forge() != known:
+                raise Moved
         try:
-            self.mirror.push(head, self.branch, known)
+            self.mirror.push(head, self.branch, known, is_anew)
         except Ended as why:
             if not self.mirror.forge_has(head, self.branch):
                 self._look_again(head, known, why)

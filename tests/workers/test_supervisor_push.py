@@ -222,3 +222,53 @@ def test_a_branch_that_somebody_rebased_between_two_rounds_is_gone_on_with(host:
     git("-C", str(clone), "push", "--quiet", "--force", "origin", f"HEAD:{BRANCH}")
     assert host.finished("cat base > two", fence=2)["pushed"]
     assert subjects(host) == ["Fix it", "Fix it", "newer base", "first"]
+
+
+class TestAPullRequestThatIsPushedToRefsFor:
+    """There is no branch: the forge moves `refs/pull/1/head`, and backwards only by the option `force-push`."""
+
+    PULL = "refs/pull/1/head"
+    ASKED = """#!/bin/sh
+        read old new ref; case $ref in refs/for/*) ;; *) exit 0 ;; esac
+        now=$(git rev-parse --quiet --verify refs/pull/1/head) || exit 0
+        case " $GIT_PUSH_OPTION_0 $GIT_PUSH_OPTION_1 " in *" force-push=true "*) exit 0 ;; esac
+        git merge-base --is-ancestor $now $new
+    """
+    MOVED = """#!/bin/sh
+        read old new ref; case $ref in refs/for/*) ;; *) exit 0 ;; esac
+        git update-ref refs/pull/1/head $new && git update-ref -d $ref
+    """
+    AMEND = TestAnAgentThatRewritesItsBranch.AMEND
+
+    @pytest.fixture(autouse=True)
+    def forge(self, host: Host) -> None:
+        host.make_forge()
+        host.forge_git("config", "receive.advertisePushOptions", "true")
+        for name, script in (("pre-receive", self.ASKED), ("post-receive", self.MOVED)):
+            (host.forge / "hooks" / name).write_text(script)
+            (host.forge / "hooks" / name).chmod(0o755)
+        self.agit = {
+            **host.repository(),
+            "push_to": "refs/for/main",
+            "push_options": ["topic=12"],
+            "fetch_from": self.PULL,
+        }
+        assert host.finished("echo one > one", repository={**self.agit, "fetch_from": ""})["pushed"]
+
+    def by_somebody(self, host: Host) -> None:
+        host.forge_git("branch", "seen", self.PULL)
+        push_by_somebody(host, "theirs", "theirs", "seen")
+        host.forge_git("update-ref", self.PULL, "theirs")
+
+    def test_is_replaced_where_the_agent_rewrote_it(self, host: Host) -> None:
+        assert host.finished(self.AMEND, fence=2, repository=self.agit)["pushed"]
+        assert subjects(host, self.PULL) == ["better", "first"]
+
+    def test_and_moved_meanwhile_is_joined(self, host: Host) -> None:
+        assert meanwhile(host, "echo two > two", lambda: self.by_somebody(host), 2, repository=self.agit)["pushed"]
+        assert {"one", "two", "theirs"} <= set(host.forge_git("ls-tree", "--name-only", self.PULL).split())
+
+    def test_and_moved_meanwhile_is_not_replaced_by_an_agent_that_rewrote_it(self, host: Host) -> None:
+        result = meanwhile(host, self.AMEND, lambda: self.by_somebody(host), 2, repository=self.agit)
+        assert (result["failure"], result["pushed"]) == ("branch_moved", False)
+        assert subjects(host, self.PULL) == ["somebody's theirs", "Fix it", "first"]
