@@ -293,6 +293,7 @@ def test_the_forge_brings_a_test_delivery_that_is_waited_for(
         added = call("forge", "add", WIDGETS)
         assert added.exit_code == 0 and "a test delivery arrived" in added.stdout
         assert "ALLOWED_HOST_LIST" in added.stdout, "127.0.0.1 is not called by a forge that was not told so"
+        clock.pass_(1)
         assert "arrived" in call("forge", "test", WIDGETS).stdout
         monkeypatch.setattr(forge_commands, "PATIENCE_SECS", 0.3)
         clock.pass_(1)

@@ -34,7 +34,7 @@ REVIEWED = {"write": "second.txt", "content": "as the review asked\n"}
 LOOK_AROUND = "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt; git config --list > config.txt 2>&1"
 LOOK_CLOSELY = (
     "grep NoNewPrivs /proc/self/status > privileges.txt; cat /proc/[0-9]*/environ > seen.txt 2> /dev/null; "
-    "(: >> .git && echo written || echo denied) > sandbox.txt 2>&1"
+    "(true >> .git && echo written || echo denied) > sandbox.txt 2>&1"
 )
 NEAR = {  # what the servers of both say when a limit is near
     "x-codex-primary-used-percent": "91", "x-codex-primary-window-minutes": "300", "x-codex-primary-reset-at": "1900000000",
