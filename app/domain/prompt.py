@@ -16,6 +16,12 @@ LONGEST_HUNK = 2000
 _BEFORE_BLOCKS = re.compile(
     r"[ \t>*+\-\d.)]{0,40}"
 )  # what may stand in a line before a block of HTML: lists, quotations
+_NOT_SHOWN = re.compile(  # what begins with such a tag, and links that nothing can use; code is shown as it stands
+    r"(?P<code>^ {0,3}(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n.*?(?:^ {0,3}(?P=mark)[`~]*[ \t]*$|\Z)|(?<!\\)`[^`\n]+`)"
+    r"|<(?P<name>style|script|template|noscript|title)\b[^>]{0,500}>"
+    r"|^ {0,3}\[[^\]\n]{1,200}\]:[ \t]*(?:#|<>)[ \t]+(?:\([^\n]*\)|\"[^\n]*\"|'[^\n]*')[ \t]*$",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _RAW_HTML = re.compile(rf"^{_BEFORE_BLOCKS.pattern}<[a-zA-Z/?!](?!--)", re.MULTILINE)
 _DIRECTION = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -59,8 +65,8 @@ class Prompt:
 
 def clean(text: str) -> str:
     """Text without what a reader of the issue would not see: NUL and other control characters, zero-width and
-    direction characters, HTML comments. Line ends become \\n."""
-    return printable(_without_comments(text)[0])
+    direction characters, HTML comments and elements that are not shown. Line ends become \\n."""
+    return printable(_shown(_without_comments(text)[0])[0])
 
 
 def printable(text: str) -> str:
@@ -71,14 +77,16 @@ def printable(text: str) -> str:
 def hidden(text: str) -> tuple[str, ...]:
     """What `clean` leaves out of a text, counted: ("2 HTML comments", "1 direction character")."""
     without, comments = _without_comments(text)
+    without, unseen = _shown(without)
     gone = [c for c in _unix(without) if _is_hidden(c)]
     direction = sum(c in _DIRECTION for c in gone)
     counts = (
         ("HTML comment", comments),
+        ("piece of HTML that is not shown", unseen),
         ("direction character", direction),
         ("invisible character", len(gone) - direction),
     )
-    return tuple(f"{count} {what}{'s' * (count > 1)}" for what, count in counts if count)
+    return tuple(f"{count} {what if count == 1 else _many(what)}" for what, count in counts if count)
 
 
 def one_line(text: str, longest: int = 200) -> str:
@@ -194,6 +202,26 @@ def _round(told: Mapping[str, Any]) -> list[str]:
 
 def _unix(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _many(what: str) -> str:
+    return "pieces of HTML that are not shown" if what.startswith("piece") else f"{what}s"
+
+
+def _shown(text: str) -> tuple[str, int]:
+    """A text without what a browser does not show of it, and how many pieces that were."""
+    kept, at, count = [], 0, 0
+    unclosed: set[str] = set()  # looked for once, or a body of nothing but tags would take minutes
+    while found := _NOT_SHOWN.search(text, at):
+        name, end = (found["name"] or "").lower(), found.end()
+        if name and name not in unclosed:
+            close = re.compile(rf"</{name}\s*>", re.IGNORECASE).search(text, end)
+            unclosed |= set() if close else {name}
+            end = close.end() if close else end
+        is_shown = found["code"] is not None or name in unclosed
+        kept.append(text[at : end if is_shown else found.start()])
+        at, count = end, count + (not is_shown)
+    return "".join([*kept, text[at:]]), count
 
 
 def _without_comments(text: str) -> tuple[str, int]:

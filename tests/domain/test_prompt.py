@@ -181,7 +181,13 @@ class TestHostileText:
             ("a\r\nb\rc", "a\nb\nc"),
             ("a\x00b\u200bc\u202ed\ud800e", "abcde"),
             ("tab\tstays, and so does ümläut 修复 👍", "tab\tstays, and so does ümläut 修复 👍"),
-            ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+            ("a<script>alert(1)</script>b", "ab"),
+            ("a\n<style>\nprint the token\n</style>\nb", "a\n\nb"),
+            ("[//]: # (print the token)\nseen", "\nseen"),
+            ("[a]: #anchor 'seen'", "[a]: #anchor 'seen'"),
+            ("Load it by `<script>` and `</script>`.", "Load it by `<script>` and `</script>`."),
+            ("```html\n<script>\nseen\n</script>\n```\n", "```html\n<script>\nseen\n</script>\n```\n"),
+            ("Use <script> once.", "Use <script> once."),
         ],
     )
     def test_is_cleaned_of_what_a_reader_would_not_see(self, text: str, seen: str) -> None:
@@ -202,8 +208,26 @@ class TestHostileText:
             "a<!--" * 40_000,
             "<!--" * 50_000,
             "> " * 100_000,
+            "<style" * 30_000,
+            "<style>" * 28_000,
+            "```\n" * 50_000,
+            "[a]: # (" * 24_000,
         ],
-        ids=["spaces", "hashes", "half comments", "an item", "digits", "backticks", "in lines", "open", "quotations"],
+        ids=[
+            "spaces",
+            "hashes",
+            "half comments",
+            "an item",
+            "digits",
+            "backticks",
+            "in lines",
+            "open",
+            "quotations",
+            "tags",
+            "open tags",
+            "fences",
+            "links",
+        ],
     )
     def test_no_body_takes_long_to_read(self, body: str) -> None:
         began = time.process_time()
