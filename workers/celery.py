@@ -16,8 +16,7 @@ CONNECTIONS = 10
 
 @cache
 def fleet() -> Fleet:
-    """What this process works with, made when the first task runs: after any fork. A round that meets a dead
-    connection fails, and the next one does its work: no ping before each use."""
+    """What this process works with, made when the first task runs: after any fork."""
     return wiring.fleet(connections=CONNECTIONS)
 
 
