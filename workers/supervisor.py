@@ -2077,8 +2077,9 @@ class Worktree:
         ours, theirs, branch = self.head(), self._on_forge(), self._ref(f"refs/heads/{self.branch}")
         if content_of(self.own + "/HEAD") != f"ref: refs/heads/{self.branch}\n".encode():
             if branch and not self._holds(branch, inside=ours):
-                raise Ended("failed", f"{self.path} left {self.branch}, which has other commits: join them")
-            self._git("checkout", "--quiet", "-B", self.branch)
+                ours = self._leave_off(branch)
+            else:
+                self._git("checkout", "--quiet", "-B", self.branch)
         if theirs and theirs != ours:
             if self._holds(ours, inside=theirs):
                 self._move_to(theirs, "merge", "--quiet", "--ff-only")
@@ -2100,6 +2101,19 @@ class Worktree:
             kept = self._keep(self.head())
             self.warnings.append(f"what an earlier run left was in the way of {self.branch}: it is kept as {kept}")
             self._git(*anew, commit)
+
+    def _leave_off(self, branch: str) -> str:
+        """A run that was killed in the midst of a rebase, say, stands beside the branch: what it had is kept, and the
+        branch gone on with as it was. Returns its commit."""
+        self.commit(f"Work on {self._task}, left by a run that was ended", *OURSELVES)
+        kept = self._keep(self.head())
+        for name in ("rebase-merge", "rebase-apply", "sequencer"):
+            erase(os.path.join(self.own, name))
+        for name in ("CHERRY_PICK_HEAD", "MERGE_HEAD", "REBASE_HEAD", "REVERT_HEAD"):
+            remove(os.path.join(self.own, name))
+        self._git("checkout", "--quiet", "--force", "-B", self.branch, branch)
+        self.warnings.append(f"an earlier run was ended beside {self.branch}: what it had is kept as {kept}")
+        return branch
 
     def come_back(self) -> None:
         """From an earlier commit of the branch, for which the agent has left it: looking is nothing to deliver."""

@@ -142,6 +142,19 @@ class TestWhatAKilledRunLeft:
         assert subjects(host) == ["Fix it", "Fix it", "first"]
         assert (host.forge_git("show", "wip/t-12:one"), host.forge_git("show", f"{BRANCH}:one")) == ("half", "one")
 
+    def test_is_kept_where_it_was_in_the_midst_of_a_rebase(self, host: Host) -> None:
+        who = "export GIT_{AUTHOR,COMMITTER}_NAME=a GIT_{AUTHOR,COMMITTER}_EMAIL=a@example.org"
+        self.killed(
+            host,
+            f"exec bash -c '{who}; echo mine > one; git commit -qam mine; git checkout -q -b side HEAD~1; "
+            "echo side > one; git commit -qam side; git checkout -q -; git rebase -q side; touch .left; sleep 60'",
+        )
+        result = host.finished("git status | head -1; echo three > three", fence=3)
+        assert host.said(run="t-12.3") == f"On branch {BRANCH}\n"
+        assert result["pushed"] and "is kept as refs/heads/wip/t-12" in result["warnings"][0]
+        assert subjects(host) == ["Fix it", "mine", "Fix it", "first"]
+        assert "<<<<<<<" in host.forge_git("show", "wip/t-12:one")
+
     def test_stays_where_it_is_in_nobodys_way(self, host: Host) -> None:
         self.killed(host, "echo half > two")
         push_by_somebody(host, BRANCH, "theirs", BRANCH)
