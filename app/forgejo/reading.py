@@ -157,7 +157,7 @@ class Reading(Wire):
 
     def statuses(self, repository: str, sha: str) -> list[Json]:
         """The newest status of each context of a commit; none where there is no such commit."""
-        return self.pages(f"/repos/{repository}/commits/{sha}/status", within="statuses", ok=NONE_SUCH)
+        return self.pages(f"/repos/{repository}/commits/{sha}/status", within="statuses", ok=frozenset({404}))
 
     # --- pull requests
 

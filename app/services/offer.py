@@ -8,7 +8,7 @@ from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State, Task
 from app.ports import Fleet, Forge, Pull
-from app.services import forbidden, review
+from app.services import forbidden, review, rights
 from app.store import debts, places, views
 from app.store.tables import Row
 
@@ -96,9 +96,10 @@ def _branch_pull(
     pull = forge.pull_for(name, task.branch or "", base)
     if pull is None or not pull.open:
         pull = _open(fleet, forge, task, name, base, checked)
-    if review.is_strangers(forge, name, pull):
+    who = pull.author.login
+    is_known = pull.number == task.pr_number or pull.author.id == forge.bot().id
+    if not is_known and rights.may_not_write(forge, name, who):  # whoever may read can open one from any branch
         forge.close_pull(name, pull.number)
-        who = pull.author.login
         raise Unavailable(f"Pull request #{pull.number} from our branch is by {who}, who may not write: it was closed.")
     return pull, head
 

@@ -114,15 +114,10 @@ def _facts(task: Task, pull: Pull) -> list[Fact]:
 
 def _not_offered(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> str | None:
     """Why an open pull request is not taken for the task's; None where it is."""
-    if is_strangers(forge, full_name, pull):
+    if pull.author.id != forge.bot().id and not rights.may_write(forge, full_name, pull.author.login):
         return f"is by {pull.author.login}, who may not write here"
     hit = forbidden.touched(fleet, forge, full_name, task, pull) if task.agent_id else []
     return f"changes what .fleet.toml forbids: {', '.join(hit[:10])}" if hit else None
-
-
-def is_strangers(forge: Forge, full_name: str, pull: Pull) -> bool:
-    """Whether the pull request is by somebody who may not write: whoever may read can open one from any branch."""
-    return pull.author.id != forge.bot().id and not rights.may_write(forge, full_name, pull.author.login)
 
 
 # --- an open pull request that waits: reviews, checks, conflicts -----------------------------------------

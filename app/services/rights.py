@@ -29,7 +29,17 @@ def may_command(forge: Forge, row: Row) -> bool:
 
 
 def may_write(forge: Forge, full_name: str, login: str) -> bool:
-    """Whether somebody may write; where our token may not ask that, whether the forge would give them issues to work
-    on, which takes the same right."""
+    """Whether somebody surely may write."""
+    return _may_write(forge, full_name, login) is True
+
+
+def may_not_write(forge: Forge, full_name: str, login: str) -> bool:
+    """Whether somebody surely may not: what the forge does not tell us is held against nobody."""
+    return _may_write(forge, full_name, login) is False
+
+
+def _may_write(forge: Forge, full_name: str, login: str) -> bool | None:
+    """Where our token may not ask that, whether the forge would give them issues to work on, which takes the same
+    right; None where it does not tell either."""
     may = forge.may_write(full_name, login)
-    return bool(forge.is_assignable(full_name, login) if may is None else may)
+    return forge.is_assignable(full_name, login) if may is None else may

@@ -622,6 +622,34 @@ def test_a_strangers_pull_request_is_closed_and_ours_takes_its_place(workshop: W
     assert body.startswith(f"Closes #{number}\n")
 
 
+def test_the_pull_request_of_one_of_whom_the_forge_tells_nothing_is_not_closed(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.push(number)
+    others = opened(workshop, number)
+    for what in ("permission", "assignees"):
+        workshop.forge.faults.next("GET", rf"/{what}$", 403, times=20)
+    workshop.finish(number, "2")
+    workshop.hear()
+    assert workshop.say("GET", f"/pulls/{others}")["state"] == "open"
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.REVIEW_PENDING, others)
+
+
+def test_a_pull_request_that_is_the_tasks_stays_when_who_opened_it_may_write_no_more(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.push(number)
+    theirs = opened(workshop, number, by="reviewer")
+    workshop.hear()
+    workshop.finish(number, "2")
+    workshop.hear()
+    workshop.forge.collaborate(WIDGETS, "reviewer", "read")
+    workshop.say("POST", f"/pulls/{theirs}/reviews", "alice", event="REQUEST_CHANGES", body="Cover it.")
+    workshop.hear()
+    workshop.start(number)
+    workshop.finish(number, "3")
+    workshop.hear()
+    assert (workshop.task(number).state, workshop.task(number).pr_number) == (State.REVIEW_PENDING, theirs)
+
+
 def test_the_end_of_an_issue_is_heard_whatever_its_pull_request_is_like(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     workshop.review(pull, "Not like this.")
