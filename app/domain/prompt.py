@@ -13,9 +13,7 @@ LONGEST_BODY = 200_000
 LONGEST_RULES = 20_000
 LONGEST_HUNK = 2000
 
-_BEFORE_BLOCKS = re.compile(
-    r"[ \t>*+\-\d.)]{0,40}"
-)  # what may stand in a line before a block of HTML: lists, quotations
+_BEFORE_BLOCKS = re.compile(r"[ \t>*+\-\d.)]{0,40}")  # marks of lists and quotations, in whose lines HTML may begin
 _NOT_SHOWN = re.compile(  # what begins with such a tag, and links that nothing can use; code is shown as it stands
     r"(?P<code>^ {0,3}(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n.*?(?:^ {0,3}(?P=mark)[`~]*[ \t]*$|\Z)|(?<!\\)`[^`\n]+`)"
     r"|<(?P<name>style|script|template|noscript|title)\b[^>]{0,500}>"
@@ -81,12 +79,12 @@ def hidden(text: str) -> tuple[str, ...]:
     gone = [c for c in _unix(without) if _is_hidden(c)]
     direction = sum(c in _DIRECTION for c in gone)
     counts = (
-        ("HTML comment", comments),
-        ("piece of HTML that is not shown", unseen),
-        ("direction character", direction),
-        ("invisible character", len(gone) - direction),
+        ("HTML comment", "HTML comments", comments),
+        ("piece of HTML that is not shown", "pieces of HTML that are not shown", unseen),
+        ("direction character", "direction characters", direction),
+        ("invisible character", "invisible characters", len(gone) - direction),
     )
-    return tuple(f"{count} {what if count == 1 else _many(what)}" for what, count in counts if count)
+    return tuple(f"{count} {one if count == 1 else many}" for one, many, count in counts if count)
 
 
 def one_line(text: str, longest: int = 200) -> str:
@@ -202,10 +200,6 @@ def _round(told: Mapping[str, Any]) -> list[str]:
 
 def _unix(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _many(what: str) -> str:
-    return "pieces of HTML that are not shown" if what.startswith("piece") else f"{what}s"
 
 
 def _shown(text: str) -> tuple[str, int]:

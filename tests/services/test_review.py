@@ -33,27 +33,27 @@ def test_a_review_starts_one_round_however_often_it_is_heard(workshop: Workshop)
     assert workshop.facts(number).count("changes_requested") == 1
 
 
-def test_two_reviews_are_two_rounds_one_after_the_other(workshop: Workshop) -> None:
-    number, pull = workshop.in_review()
+def two_rounds(workshop: Workshop, number: int, pull: int) -> None:
     for content in ("2", "3"):
         workshop.review(pull)
         workshop.hear()
         workshop.start(number)
         workshop.finish(number, content)
         workshop.hear()
+
+
+def test_two_reviews_are_two_rounds_one_after_the_other(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    two_rounds(workshop, number, pull)
     task = workshop.task(number)
     assert (task.state, task.review_count, task.run, workshop.pulls()) == (State.REVIEW_PENDING, 2, 3, [pull])
 
 
 def test_more_reviews_than_retries_are_too_many(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
-    for content in ("2", "3", None):
-        workshop.review(pull)
-        workshop.hear()
-        if content:
-            workshop.start(number)
-            workshop.finish(number, content)
-            workshop.hear()
+    two_rounds(workshop, number, pull)
+    workshop.review(pull)
+    workshop.hear()
     assert (workshop.task(number).state, workshop.task(number).reason) == (State.FAILED, "review_loop_limit")
     [said] = workshop.comments(pull)
     assert "reviewer asked for changes again, and 2 rounds of review" in said and "`/retry`" in said
@@ -699,12 +699,7 @@ def test_no_title_closes_another_issue(workshop: Workshop) -> None:
 
 def test_a_round_too_many_is_not_spoken_of_when_the_task_has_begun_anew(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
-    for content in ("2", "3"):
-        workshop.review(pull)
-        workshop.hear()
-        workshop.start(number)
-        workshop.finish(number, content)
-        workshop.hear()
+    two_rounds(workshop, number, pull)
     workshop.review(pull)
     workshop.carry()
     intake.apply_deliveries(workshop.fleet)
