@@ -280,6 +280,20 @@ class TestClaude:
         seen = parser.progress()
         assert seen.files == ["hello.txt"] and seen.usage.input_tokens == 2400 and seen.session_id
 
+    def test_a_file_counts_as_touched_when_the_tool_has_answered_and_not_when_it_failed(self) -> None:
+        asked, answered, *_ = [
+            line
+            for line in sample("claude-write-skip-permissions.jsonl").splitlines(keepends=True)
+            if b"toolu_" in line
+        ]
+        parser = parser_of("claude-write-skip-permissions.jsonl")
+        parser.feed(asked)
+        assert parser.progress().files == [], "the file may never be written: whoever kills it now finds none"
+        failed = parser_of("claude-write-skip-permissions.jsonl")
+        failed.feed(asked + answered.replace(b'"type":"tool_result"', b'"type":"tool_result","is_error":true'))
+        parser.feed(answered)
+        assert (parser.progress().files, failed.progress().files) == (["hello.txt"], [])
+
     def test_its_stream_tells_tokens_by_the_model_that_answered_before_it_ends(self) -> None:
         parser = parser_of("claude-write-skip-permissions.jsonl")
         *before, result = sample("claude-write-skip-permissions.jsonl").splitlines(keepends=True)

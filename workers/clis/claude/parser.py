@@ -40,6 +40,7 @@ class Reader(EventReader):
         self.answered: str | None = None  # the kind of error of the latest synthetic answer
         self.limit: Event = {}  # the latest word about the plan's windows
         self.asked: dict[str, str] = {}  # tool calls, as people read them
+        self.writing: dict[str, object] = {}  # the files of those that have not answered yet
         self.counted: dict[tuple[str, str], Usage] = {}  # the latest answers, by model and id
         self.begun: dict[str, Event] = {}  # what each agent in it is answering now, where that is told in parts
 
@@ -109,13 +110,18 @@ class Reader(EventReader):
         path = next((of(given, key) for key in _WRITES if of(given, key)), None)
         if command:
             self.seen.ran(command)
-        elif path and name not in _NO_TOOLS_THAT_WRITE:
-            self.seen.touched(path)
+        elif path and name not in _NO_TOOLS_THAT_WRITE and len(self.writing) < MOST_AT_ONCE:
+            self.writing[str(id_)] = path
         if isinstance(id_, str) and len(self.asked) < MOST_MESSAGES:
             self.asked[id_] = action(name, given)
 
     def _user(self, event: Event) -> None:
         self.result = None
+        content = of(event.get("message"), "content")
+        for block in content if isinstance(content, list) else ():
+            path = self.writing.pop(str(of(block, "tool_use_id")), None)
+            if path and of(block, "is_error") is not True:
+                self.seen.touched(path)
         for told in event.get("tool_result_meta") or []:
             if of(told, "permission_decision", "decision") in ("reject", "deny", "denied"):
                 self.denied.append(self.asked.get(str(of(told, "id")), "a tool"))
