@@ -29,7 +29,7 @@ class Crew:
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="look")
         self.ahead = ThreadPoolExecutor(self.size, thread_name_prefix="look-ahead")
         self._answered: list[Answered] = []
-        self._writing = Lock()
+        self._listing, self._writing = Lock(), Lock()
 
     def free(self, failing: bool) -> int:
         """How many more hosts may be looked at, some by each of us; of those that do not answer only as many at once as
@@ -44,11 +44,15 @@ class Crew:
         return sent
 
     def note(self, fleet: Fleet, answered: Answered, slowest: float) -> None:
-        """Write down that a host answered: whoever writes does so for all who came while the one before was at it."""
-        self._answered.append(answered)
+        """Have it written down that a host answered, by the first of us to come, who waits a moment for the others."""
+        with self._listing:
+            self._answered.append(answered)
         with self._writing:
+            with self._listing:
+                if answered not in self._answered:  # somebody has written it with theirs
+                    return
             if len(self.at_work) > self.size:  # there are many more to come
                 time.sleep(GATHER_SECS)
-            mine, self._answered = self._answered, []
-            if mine:
-                report.looked(fleet, self.name, mine, slowest)
+            with self._listing:
+                mine, self._answered = self._answered, []
+            report.looked(fleet, self.name, mine, slowest)

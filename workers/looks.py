@@ -135,8 +135,11 @@ def _fetch(fleet: Fleet, visit: Visit, crew: Crew) -> Seen:
 
 def _is_behind(told: Mapping[str, Any]) -> bool:
     """Whether there is more of a run's logs than was told."""
-    pieces = [told[stream] for stream in STREAMS] if told.get("known") else []
-    return any(piece["data"] and piece["offset"] + len(piece["data"]) < piece["size"] for piece in pieces)
+    return bool(told.get("known")) and (_goes_on(told["stdout"]) or _goes_on(told["stderr"]))
+
+
+def _goes_on(piece: Mapping[str, Any]) -> bool:
+    return bool(piece["data"]) and piece["offset"] + len(piece["data"]) < piece["size"]
 
 
 def _after(fleet: Fleet, behind: list[Row], told: Mapping[str, Any]) -> Offsets:

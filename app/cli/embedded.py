@@ -19,7 +19,8 @@ NOBODY = 65534
 NEEDED_MEGABYTES = 250
 START_SECS = 30.0
 POSTGRES_SETTINGS = {
-    "listen_addresses": "", "shared_buffers": "32MB", "max_connections": "60", "jit": "off", "max_wal_size": "256MB",
+    "listen_addresses": "", "shared_buffers": "128MB", "max_connections": "60", "jit": "off", "wal_buffers": "16MB",
+    "min_wal_size": "256MB", "max_wal_size": "1GB",
     "wal_level": "minimal", "max_wal_senders": "0", "log_min_messages": "warning", "autovacuum_naptime": "15s",
     "log_min_error_statement": "panic",
 }  # fmt: skip
