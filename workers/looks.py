@@ -4,10 +4,12 @@ A host that does not answer keeps its own thread busy until its deadline, and no
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -19,6 +21,7 @@ from app.store.logs import Piece
 from app.store.looks import Answered
 from app.store.tables import Row
 from workers import command, hearing, reach
+from workers.ahead import ahead
 from workers.crew import Crew
 from workers.reach import Unreachable
 from workers.runs import finish
@@ -111,26 +114,48 @@ Offsets = dict[str, dict[str, int]]  # of each run and stream, where its log goe
 
 
 def _fetch(fleet: Fleet, visit: Visit, crew: Crew) -> Seen:
-    """Poll until there is no more, or others should have a turn. Where there is more, the next answer is on its way
+    """Poll until there is no more, or others should have a turn. Where there is more, the next answers are on their way
     while this one is taken in."""
-    host, ours = visit.host, visit.runs
-    seen, until = Seen(), time.monotonic() + TURN_SECS
-    offsets = {run["name"]: {"stdout": run["stdout_size"], "stderr": run["stderr_size"]} for run in ours}
-    if host is None or not ours:
+    seen, offsets = Seen(), {run["name"]: {stream: run[f"{stream}_size"] for stream in STREAMS} for run in visit.runs}
+    if visit.host is None or not visit.runs:
         return seen
-    answer = reach.ask(host, "poll", _asked(fleet, host, ours, offsets))
-    while True:
-        seen.disk_free, told = answer.get("disk_free"), answer["runs"]
-        behind = [run for run in ours if _is_behind(told[run["name"]])]
-        after, ahead = _after(fleet, behind, told), None
-        if behind and time.monotonic() < until:
-            ahead = crew.ahead.submit(reach.ask, host, "poll", _asked(fleet, host, behind, after))
-        _take_in(fleet, visit, ours, told, offsets, seen)
-        if ahead is None:
-            return seen
-        answer, ours = ahead.result(), behind
-        if any(offsets[name] != expected for name, expected in after.items()):  # somebody else took it in meanwhile
-            return seen
+    polls = _polls(fleet, visit.host, visit.runs, offsets)
+    first = next(polls)
+    with ahead(crew.ahead, polls) if first.after else nullcontext(()) as more:
+        for poll in chain([first], more):
+            if not _taken_in(fleet, visit, poll, offsets, seen):
+                break
+    return seen
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What a host said of `runs`, and where the logs of those go on that have more to say."""
+
+    runs: list[Row]
+    answer: dict[str, Any]
+    after: Offsets
+
+
+def _polls(fleet: Fleet, host: Row, runs: list[Row], offsets: Offsets) -> Generator[Poll]:
+    """Each asked for where the one before it ends, as long as there is more and it is our turn."""
+    until = time.monotonic() + TURN_SECS
+    while runs and time.monotonic() < until:
+        answer = reach.ask(host, "poll", _asked(fleet, host, runs, offsets))
+        told = answer["runs"]
+        behind = [run for run in runs if _is_behind(told[run["name"]])]
+        offsets = {
+            run["name"]: {stream: _end(fleet, told[run["name"]], stream) for stream in STREAMS} for run in behind
+        }
+        yield Poll(runs, answer, offsets)
+        runs = behind
+
+
+def _taken_in(fleet: Fleet, visit: Visit, poll: Poll, offsets: Offsets, seen: Seen) -> bool:
+    """False where somebody else took some of it in meanwhile: what is asked for after it is not what comes next."""
+    seen.disk_free = poll.answer.get("disk_free")
+    _take_in(fleet, visit, poll.runs, poll.answer["runs"], offsets, seen)
+    return all(offsets[name] == expected for name, expected in poll.after.items())
 
 
 def _is_behind(told: Mapping[str, Any]) -> bool:
@@ -140,11 +165,6 @@ def _is_behind(told: Mapping[str, Any]) -> bool:
 
 def _goes_on(piece: Mapping[str, Any]) -> bool:
     return bool(piece["data"]) and piece["offset"] + len(piece["data"]) < piece["size"]
-
-
-def _after(fleet: Fleet, behind: list[Row], told: Mapping[str, Any]) -> Offsets:
-    """Where the logs go on when what was told is taken in."""
-    return {run["name"]: {stream: _end(fleet, told[run["name"]], stream) for stream in STREAMS} for run in behind}
 
 
 def _end(fleet: Fleet, told: Mapping[str, Any], stream: str) -> int:

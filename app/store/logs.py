@@ -42,11 +42,12 @@ def append(
     size = int(together(conn, *([UNHURRIED] if from_host else ()), (_SIZE[stream], {"run": run_id}))[-1][0]["size"])
     begin = max(size, offset) if from_host else size
     news = data[begin - offset :] if offset <= begin else b""
-    if begin + len(news) > size:
-        grown = _GROWN[stream], {"run": run_id, "size": begin + len(news)}
+    end = begin + len(news)
+    if end > size:
+        grown = _GROWN[stream], {"run": run_id, "size": end}
         together(conn, grown, *_rows(run_id, stream, begin, news))
-        if keep and begin + len(news) > keep:
-            _leave_out(conn, run_id, stream, keep // 2, begin + len(news) - keep // 2)
+        if keep and end > keep:
+            _leave_out(conn, run_id, stream, keep // 2, end - keep // 2)
     return Piece(begin, news)
 
 
@@ -66,27 +67,38 @@ _SIZE = {name: f"SELECT {name}_size AS size FROM runs WHERE id = %(run)s FOR UPD
 def _leave_out(conn: Connection, run_id: int, stream: str, since: int, until: int) -> None:
     """Let go of the pieces that lie between two offsets."""
     end = logs.c.offset + sa.func.octet_length(logs.c.data)
-    between = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset >= since, end <= until)
+    between = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset.between(since, until), end <= until)
     conn.execute(sa.delete(logs).where(*between))
 
 
 def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int = PIECE) -> Piece:
     """What is kept of a stream from `offset` on, in one piece of at most `most` bytes, empty when there is nothing
     (yet). Where it begins later than asked, the bytes between were left out."""
-    size = sa.func.octet_length(logs.c.data)
-    this = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset + size > offset)
-    upto = sa.func.sum(size).over(order_by=logs.c.offset)
-    sizes = sa.select(logs.c.offset, (upto - size).label("before")).where(*this).subquery()
-    wanted = sa.select(sizes.c.offset).where(sizes.c.before < most)
-    query = sa.select(logs.c.offset, logs.c.data).where(*this, logs.c.offset.in_(wanted)).order_by(logs.c.offset)
     begin, data = offset, bytearray()
-    for row in conn.execute(query):
+    for row in together(conn, (_PIECE, {"run": run_id, "stream": stream, "offset": offset, "most": most}))[0]:
         if not data:
-            begin = max(offset, row.offset)
-        elif row.offset > begin + len(data):
+            begin = max(offset, row["offset"])
+        elif row["offset"] > begin + len(data):
             break
-        data += row.data[max(0, offset - row.offset) :]
+        data += memoryview(row["data"])[max(0, offset - row["offset"]) :]
     return Piece(begin, bytes(data[:most]))
+
+
+# The row that the offset lies in, or the first behind it; and those that begin within as many bytes after it. Each part is
+# found by the key alone: there may be a hundred megabytes before it.
+_PIECE = """
+SELECT "offset", data FROM logs, (
+    SELECT COALESCE(
+        (SELECT "offset" FROM (
+            SELECT "offset", octet_length(data) AS size FROM logs
+            WHERE run_id = %(run)s AND stream = %(stream)s AND "offset" <= %(offset)s ORDER BY "offset" DESC LIMIT 1
+        ) AS before WHERE "offset" + size > %(offset)s),
+        (SELECT min("offset") FROM logs WHERE run_id = %(run)s AND stream = %(stream)s AND "offset" > %(offset)s)
+    ) AS at
+) AS first
+WHERE run_id = %(run)s AND stream = %(stream)s AND "offset" >= at AND "offset" < greatest(at, %(offset)s) + %(most)s
+ORDER BY "offset"
+"""
 
 
 def read(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int | None = None) -> bytes:
@@ -102,13 +114,11 @@ def read(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int 
     return bytes(data)
 
 
-def pieces(conn: Connection, run_id: int, stream: str, offset: int) -> Iterator[tuple[int, bytes]]:
-    """A stream from `offset` in the pieces in which it was stored, one at a time: (offset, bytes)."""
-    begins = logs.c.offset + sa.func.octet_length(logs.c.data) > offset
-    query = sa.select(logs).where(logs.c.run_id == run_id, logs.c.stream == stream, begins).order_by(logs.c.offset)
-    for row in conn.execution_options(yield_per=4).execute(query):
-        skip = max(0, offset - row.offset)
-        yield row.offset + skip, row.data[skip:]
+def pieces(conn: Connection, run_id: int, stream: str, offset: int) -> Iterator[Piece]:
+    """A stream from `offset`, one piece at a time: where one does not go on from the last, bytes were left out."""
+    while (more := piece(conn, run_id, stream, offset)).data:
+        yield more
+        offset = more.end
 
 
 def ends(conn: Connection, run: Row, stream: str, head: int = 1 << 20, tail: int = 8 << 20) -> bytes:
