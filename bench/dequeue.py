@@ -23,6 +23,7 @@ SHORT, LONG = 5_000, int(os.environ.get("FLEET_BENCH_WAITING", "50000" if QUICK 
 SETS = (5, 50, 500)
 WAITERS, WAKES, JOBS = 40, 40 if QUICK else 200, 1_000 if QUICK else 3_000
 SAMPLES = 50 if QUICK else 300
+EMPTY = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"  # as much as one Flask process can do at all
 Measured = Callable[[], float]
 
 
@@ -42,11 +43,12 @@ def _beside_the_floor(set_: Stand) -> None:
         return print("dequeue: pgbench is missing (apt install postgresql-contrib): no floor to compare with")
     kinds: dict[str, Measured] = {
         "floor": lambda: floor(set_, program, SECS),
+        "empty answers": lambda: drive(set_.port, [lambda _: EMPTY] * CLIENTS, SECS),
         "one task": lambda: _http(set_, 1),
         "in tens": lambda: 10 * _http(set_, 10),
     }
     found = _rotated(kinds)
-    for name in ("one task", "in tens"):
+    for name in ("empty answers", "one task", "in tens"):
         ratios = [mine / bare for mine, bare in zip(found[name], found["floor"], strict=True)]
         value, against = statistics.median(found[name]), statistics.median(found["floor"])
         figure(

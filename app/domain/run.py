@@ -1,7 +1,8 @@
 """A run: one attempt at a task. Its number is its fence; its outcome is judged, never taken from an exit code."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -76,7 +77,8 @@ class Outcome:
 
     def kept(self) -> dict[str, Any]:
         """All of it, as it is stored."""
-        return asdict(self)
+        whole = self.session_usage
+        return vars(self) | {"usage": {**vars(self.usage)}, "session_usage": {**vars(whole)} if whole else None}
 
 
 CONTRACT = ("verdict", "final_text", "session_id", "usage", "failure", "resets_at", "denied_actions")
@@ -99,9 +101,12 @@ _FAILED_STEP = {
 }
 
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
 def slug(task_id: str) -> str:
     """A task id where only [A-Za-z0-9._-] is safe, at most 100 of it: `acme/widgets#12` -> `acme-widgets-12`."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in task_id).strip("-.")[-100:]
+    return _UNSAFE.sub("-", task_id).strip("-.")[-100:]
 
 
 def run_name(task_pk: int, task_id: str, number: int) -> str:

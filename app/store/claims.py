@@ -19,7 +19,7 @@ from app.store.tasks import task_of
 PLACING = 0x666C6565  # the advisory lock of whoever hands out host slots
 NEAR = 64  # how far into the whole queue to look before each set's own queue is asked
 FAR = 16  # and for each task that is asked for: others hold as many as they ask for
-DEEP = 8, 64, 1_000_000  # how far into each set's queue: further only while others hold what is in front
+DEEP = 4, 64, 1_000_000  # how far into each set's queue: further only while others hold what is in front
 
 Wants = tuple[frozenset[str], str | None]  # what a task needs: capabilities, and a kind of CLI or any
 

@@ -101,7 +101,7 @@ def _as_ours(error: psycopg.Error) -> Exception:
 def as_jsonb(value: Any) -> str:
     """JSON as Postgres takes it: NUL and half characters, which jsonb refuses, are replaced; NaN raises ValueError."""
     text = json.dumps(value, default=str, ensure_ascii=False, allow_nan=False).encode(errors="replace").decode()
-    return _NUL.sub(r"\1\\ufffd", text)
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 def tell(conn: Connection, line: dict[str, Any]) -> None:

@@ -84,8 +84,8 @@ def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int
     return Piece(begin, bytes(data[:most]))
 
 
-# The row that the offset lies in, or the first behind it; and those that begin within as many bytes after it. Each part is
-# found by the key alone: there may be a hundred megabytes before it.
+# The row that the offset lies in, or the first behind it; and those that begin within as many bytes after it. Each part
+# is found by the key alone: there may be a hundred megabytes before it.
 _PIECE = """
 SELECT "offset", data FROM logs, (
     SELECT COALESCE(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -164,7 +165,10 @@ def task_of(row: Row | Json) -> Task:
 
 
 def row_of(task: Task) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in COLUMNS}
+    return dict(zip(COLUMNS, _values(task), strict=True))
+
+
+_values = attrgetter(*COLUMNS)
 
 
 def replayed(rows: Sequence[Row]) -> Task:
