@@ -19,46 +19,52 @@ class Answer:
     """An answer as it comes in, of at most `most` bytes."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._said, self._told = most, bytearray(), None  # type: int, bytearray, Json | None
-        self._raw_at = self._raw = 0
+        self._most, self._size = most, 0
+        self._begun, self._told = bytearray(), None  # type: bytearray, Json | None
+        self._raw: list[bytes] = []  # joined once: there may be megabytes
+        self._missing = 0
 
     @property
     def said(self) -> bytes:
-        """All of it so far."""
-        return bytes(self._said)
+        """All of it so far, of one that is not known to be an answer yet."""
+        return bytes(self._begun)
 
     @property
     def is_whole(self) -> bool:
-        return self._told is not None and len(self._said) >= self._raw_at + self._raw
+        return self._told is not None and self._missing <= 0
 
     def feed(self, data: bytes) -> None:
         """Raises Unreachable where it is too long, or no answer."""
-        self._said += data
-        if len(self._said) > self._most:
+        self._size += len(data)
+        if self._size > self._most:
             raise Unreachable(f"its answer is longer than {self._most} bytes")
         if self._told is None:
-            self._read_line()
+            self._begun += data
+            data = self._read_line()
+        self._raw.append(data)
+        self._missing -= len(data)
 
     def told(self) -> Json:
         """The whole answer, the bytes of each log as its `data`."""
-        told: Json = self._told or {}
+        told, raw = self._told or {}, b"".join(self._raw)
         for run in (told.get("runs") or {}).values():
             for piece in (run[name] for name in STREAMS if name in run):
-                begin = self._raw_at + piece["at"]
-                piece["data"] = bytes(memoryview(self._said)[begin : begin + piece["length"]])
+                piece["data"] = raw[piece["at"] : piece["at"] + piece["length"]]
         return told
 
-    def _read_line(self) -> None:
-        begin = self._said.find(BEGINS)
-        end = self._said.find(b"\n", begin)
+    def _read_line(self) -> bytes:
+        """What is here of the raw bytes behind the line, once that is whole."""
+        begin = self._begun.find(BEGINS)
+        end = self._begun.find(b"\n", begin)
         if begin < 0 or end < 0:
-            return
+            return b""
         try:
-            told = json.loads(self._said[begin:end])
-            self._raw_at, self._raw = end + 1, int(told.pop("bytes"))
+            told = json.loads(self._begun[begin:end])
+            self._missing = int(told.pop("bytes"))
         except ValueError as error:
             raise Unreachable(f"its answer cannot be read: {error}") from error
         self._told = told
+        return bytes(self._begun[end + 1 :])
 
 
 def read(said: bytes, most: int) -> Json | None:

@@ -15,7 +15,6 @@ from app.ports import Fleet
 from app.services import budgets
 from app.services import quota as limits
 from app.store import logs, places, quota, runs
-from app.store.engine import unhurried
 from app.store.logs import Piece
 from app.store.tables import Row
 from workers import command, reach
@@ -164,9 +163,8 @@ def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
     session = command.session_of(told["session_id"])
     is_new, is_warned = session != ear.kept.get("session_id"), told["warning"] != ear.kept.get("warning")
     with fleet.engine.begin() as conn:
-        if not (is_new or is_warned):  # lost, it is told again with the run's next word, or with its end
-            unhurried(conn)
-        runs.noted(conn, run["id"], told["message"], told, fleet.clock())
+        goes_on = not (is_new or is_warned)  # lost, it is told again with the run's next word, or with its end
+        runs.noted(conn, run["id"], told["message"], told, fleet.clock(), unhurried=goes_on)
         if session and is_new:
             runs.keep_session(conn, run["id"], session)
         if told["warning"] and is_warned:

@@ -20,24 +20,28 @@ from workers.away import Distrusted, Unreachable
 from workers.clis import shelf
 
 AT_ONCE = 16
-CALLED_AT_ONCE = AT_ONCE  # hosts to which this process makes a line in a round
+CALLED_AT_ONCE = AT_ONCE  # hosts to which this process makes a line at a time
 ROUND_SECS = 3.0  # how long a round waits for its looks; those that take longer go on without it
 log = structlog.get_logger()
 
 
 def look(fleet: Fleet) -> int:
     """Look at every host that is due; returns how many of those that answered in time take work now that did not."""
-    hosts = inspect.due(fleet)
+    looks = [_pool().submit(_one, fleet, host) for host in inspect.due(fleet)]
+    done, _ = wait(looks, timeout=ROUND_SECS)
+    return sum(look.result() for look in done)
+
+
+def call(fleet: Fleet) -> None:
+    """Have lines to the hosts that take work, before the first start goes there: to connect takes longer than all else
+    of it; and none to those where nobody goes any more. For each process to do on its own."""
     with fleet.engine.begin() as conn:
         known = places.all_hosts(conn)
         reach.keep_only({host.host_id for host in known if host.fitness is not Fitness.QUARANTINED})
         cold = reach.without_line(host.host_id for host in known if host.takes_work and not host.is_local)
         strangers = places.hosts_named(conn, cold[:CALLED_AT_ONCE]) if cold else {}
-    looks = [_pool().submit(_one, fleet, host) for host in hosts]
     for host in strangers.values():
         _pool().submit(_call, fleet, host)
-    done, _ = wait(looks, timeout=ROUND_SECS)
-    return sum(look.result() for look in done)
 
 
 def heard(fleet: Fleet, host: Row, why: Unreachable) -> None:
@@ -84,8 +88,6 @@ def _one(fleet: Fleet, host: Row) -> bool:
 
 
 def _call(fleet: Fleet, host: Row) -> None:
-    """Have a line to a host that takes work before the first start goes there: to connect takes longer than all else of
-    it."""
     with suppress(Unreachable):
         reach.ask(host, "poll", command.about(fleet, host) | {"runs": []})
 

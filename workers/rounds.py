@@ -1,5 +1,6 @@
 """The rounds: work (apply, place, start, settle), look, probe, rescue, reconcile, sweep. Any number will do."""
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -10,6 +11,8 @@ from workers import looks, probes, reach, runs, sweep
 from workers.celery import app, fleet
 
 MOST_TURNS = 50
+LINES_SECS = 2.0
+_lines_kept_at = float("-inf")
 log = structlog.get_logger()
 reach.tell(lambda host, why: probes.heard(fleet(), host, why))
 
@@ -35,6 +38,7 @@ def work() -> None:
 @app.task(name="fleet.look")
 def look() -> None:
     """See how the runs on the hosts are that are due."""
+    _keep_lines()
     if looks.look(fleet()):
         work()
 
@@ -42,7 +46,17 @@ def look() -> None:
 @app.task(name="fleet.probe")
 def probe() -> None:
     """See which hosts are fit for work."""
+    _keep_lines()
     probes.look(fleet())
+
+
+def _keep_lines() -> None:
+    """Each process has its own lines, and which one a round comes to is chance: where the rounds between two probes are
+    an odd number, two workers take turns so that one of them never probes."""
+    global _lines_kept_at  # noqa: PLW0603 - one a process
+    if time.monotonic() - _lines_kept_at > LINES_SECS:
+        _lines_kept_at = time.monotonic()
+        probes.call(fleet())
 
 
 @app.task(name="fleet.rescue")

@@ -16,7 +16,9 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 Announce = Callable[[dict[str, Any]], None]
 Json = dict[str, Any]
 Statement = tuple[str, dict[str, Any]]  # SQL as psycopg takes it, and what goes in
-UNHURRIED: Statement = ("SELECT set_config('synchronous_commit', 'off', true)", {})  # this transaction alone
+# Do not wait for this transaction to be on the disk: if the database dies within the next moment, all of it is as if it
+# had never been. What is committed after it makes sure of it too.
+UNHURRIED: Statement = ("SELECT set_config('synchronous_commit', 'off', true)", {})
 _DIALECT: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _PENDING = "announcements"
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -74,12 +76,6 @@ def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
 def _has_rows(cursor: "psycopg.Cursor[Json]") -> bool:
     """Without a description of each column, which takes longer to make than most answers."""
     return cursor.pgresult is not None and cursor.pgresult.nfields > 0
-
-
-def unhurried(conn: Connection) -> None:
-    """Do not wait for this transaction to be on the disk: if the database dies within the next moment, all of it is as
-    if it had never been. What is committed after it makes sure of it too."""
-    together(conn, UNHURRIED)
 
 
 def only(conn: Connection, sql: str, **given: Any) -> Json | None:

@@ -12,7 +12,7 @@ from app.domain.lifecycle import ENDS
 from app.domain.quota import today
 from app.domain.task import Task
 from app.store import tasks as tasks_
-from app.store.engine import as_jsonb, only, together
+from app.store.engine import UNHURRIED, as_jsonb, only, together
 from app.store.tables import Row, looks, runs, tasks
 
 _ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
@@ -102,11 +102,20 @@ def handed(conn: Connection, run_id: int) -> None:
     _update(conn, run_id, handed=True)
 
 
-def noted(conn: Connection, run_id: int, message: str | None, progress: Any, at: datetime) -> None:
-    """What the runner says of how far it is. Of what it used, what was told on earlier days is kept apart."""
-    day = today(at).date()
-    before = sa.case((runs.c.told_on == day, runs.c.used_before), else_=runs.c.progress["usage"])
-    _update(conn, run_id, message=message, progress=progress, told_on=day, used_before=before)
+def noted(
+    conn: Connection, run_id: int, message: str | None, progress: Any, at: datetime, unhurried: bool = False
+) -> None:
+    """What the runner says of how far it is; `unhurried` where it is told again, should the database lose it. Of what
+    it used, what was told on earlier days is kept apart."""
+    given = {"run": run_id, "message": message, "progress": as_jsonb(progress), "day": today(at).date()}
+    together(conn, *([UNHURRIED] if unhurried else []), (_NOTED, given))
+
+
+_NOTED = """
+UPDATE runs SET message = %(message)s, progress = CAST(%(progress)s AS jsonb), told_on = %(day)s,
+    used_before = CASE WHEN told_on = %(day)s THEN used_before ELSE progress -> 'usage' END
+WHERE id = %(run)s AND ended_at IS NULL
+"""
 
 
 def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:

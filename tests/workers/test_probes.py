@@ -86,9 +86,6 @@ class TestFitness:
             == "on host-1: the least loaded of 2: 0/2 slots taken, load " + str(round(seen.load, 1)) + " a CPU"
         )
         assert shown["refusals"].keys() == {"host-2"}
-        lines.forget()
-        look(fleet)  # neither is due, but a start that comes shall find a line
-        until(lambda: lines.is_open_to("host-1") and lines.is_open_to("host-2"))
 
     def test_it_is_not_looked_at_again_before_it_is_time(self, fleet: Fleet, sshd: Sshd, clock: FakeClock) -> None:
         declare(fleet, sshd.declared())
@@ -149,6 +146,18 @@ class TestFitness:
             until(lambda: host(fleet, "host-2").fitness is Fitness.FIT)
             assert host(fleet).fitness is Fitness.UNKNOWN or time.monotonic() - began > Limits().greet
         until(lambda: host(fleet).fitness is Fitness.UNFIT)
+
+    def test_each_process_has_lines_to_those_that_take_work_and_to_no_other(
+        self, fleet: Fleet, sshd: Sshd, clock: FakeClock
+    ) -> None:
+        declare(fleet, sshd.declared(0), sshd.declared(1))
+        look(fleet)
+        lines.forget()
+        probes.call(fleet)
+        until(lambda: all(map(lines.is_open_to, ("host-1", "host-2"))))
+        inspect.distrusted(fleet, "host-1", "host key changed")
+        probes.call(fleet)
+        assert [lines.is_open_to(name) for name in ("host-1", "host-2")] == [False, True]
 
     def test_what_no_host_can_take_stays_open_to_agents(self, fleet: Fleet, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port, silent=True) as silent:
