@@ -28,12 +28,12 @@ class Reader:
         """It knows no such lines."""
 
     def progress(self) -> Progress:
-        lines = [line for line in self._said().splitlines() if line.strip()]
-        self.seen.message = short(lines[-1]) if lines else None
+        lines = [line for line in self._said(LONGEST).splitlines() if line.strip()]
+        self.seen.message = short(lines[-1]) if lines else self.seen.message
         return self.seen
 
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
-        text = self._said()[-LONGEST:].strip()
+        text = self._said(KEPT)[-LONGEST:].strip()
         if was_killed(exit_code):
             return Outcome(Verdict.KILLED, text, failure="killed")
         if exit_code == 0:
@@ -48,5 +48,5 @@ class Reader:
         verdict = Verdict.LIMITED if name in LIMITS else Verdict.FAILED
         return Outcome(verdict, text or said, failure=name, resets_at=resets, error=said[-LONGEST:] or None)
 
-    def _said(self) -> str:
-        return self._end.decode("utf-8", "replace")
+    def _said(self, most: int) -> str:
+        return self._end[-most:].decode("utf-8", "replace")
