@@ -8,7 +8,7 @@ import click
 from app import wiring
 from app.cli.shown import ago, as_json, table
 from app.domain.errors import Kind, Refused
-from app.domain.prompt import printable
+from app.domain.visible import printable
 from app.ports import Fleet
 from app.store import deliveries as store
 from app.store.tables import Row

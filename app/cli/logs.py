@@ -13,8 +13,8 @@ import click
 
 from app import wiring
 from app.domain.errors import Kind, Refused
-from app.domain.prompt import printable
 from app.domain.task import WORKING
+from app.domain.visible import printable
 from app.ports import Fleet
 from app.store import logs as store
 from app.store import looks, runs, tasks

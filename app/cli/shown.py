@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.domain.prompt import one_line
+from app.domain.visible import one_line
 
 COLOURS = {
     "completed": "green", "running": "cyan", "assigned": "cyan", "review_pending": "magenta", "failed": "red",

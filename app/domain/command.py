@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from app.domain.prompt import clean
+from app.domain.visible import clean
 
 VERBS = ("retry", "cancel", "status", "help", "assign")
 LONGEST_ARGUMENT = 100

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.domain.prompt import one_line
 from app.domain.speech import fenced
+from app.domain.visible import one_line
 
 MOST_RUNS, MOST_FILES, LONGEST_SUMMARY = 5, 20, 1500
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
-from app.domain.prompt import one_line
+from app.domain.visible import one_line
 
 
 class Fitness(StrEnum):

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from app.domain.prompt import one_line, printable
 from app.domain.task import State, Task
+from app.domain.visible import one_line, printable
 
 LONGEST = 3000
 WIP = "WIP: "

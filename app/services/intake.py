@@ -5,6 +5,7 @@ from typing import Any
 from app.domain import matching, prompt
 from app.domain.errors import Kind, Refused
 from app.domain.task import Priority, Task
+from app.domain.visible import clean, one_line
 from app.ports import Fleet, Repository
 from app.services import terms
 from app.services.inbox import apply_deliveries, sweep
@@ -45,8 +46,8 @@ def _brief(
 ) -> dict[str, Any]:
     shown = repository and {name: getattr(repository, name) for name in ("full_name", "clone_url", "default_branch")}
     return {
-        "title": prompt.one_line(asked["title"]),
-        "requirements": prompt.clean(asked["requirements"])[: prompt.LONGEST_BODY],
+        "title": one_line(asked["title"]),
+        "requirements": clean(asked["requirements"])[: prompt.LONGEST_BODY],
         "prompt": text.as_json(), "prompt_sha256": text.hash, "repository": shown,
         "validation": list(on.validation) if on else [], "timeout_secs": on.timeout_secs if on else 3600,
         "settings": on.settings() if on else None,

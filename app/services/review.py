@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from app.domain import command, people
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, What
-from app.domain.prompt import clean, hidden, read_conflict
+from app.domain.prompt import read_conflict
 from app.domain.task import WORKING, State, Task
+from app.domain.visible import clean, hidden
 from app.ports import Account, Comment, Fleet, Forge, Note, Pull, Review
 from app.services import forbidden, rights
 from app.store import briefs, heard, places, tasks, views

@@ -9,7 +9,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from app.config_clis import HooksSchema
-from app.domain.prompt import one_line
+from app.domain.visible import one_line
 from app.ports import Forge, Repository
 from app.store.tables import Row
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from app.domain import matching, prompt
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State, Task
+from app.domain.visible import clean, one_line
 from app.ports import Asker, Fleet, Forge, Issue, Repository
 from app.services import review, rights, terms
 from app.services.terms import Terms
@@ -97,10 +98,10 @@ def labelled_until_now(fleet: Fleet, forge: Forge, full_name: str, task: Task) -
 
 def pinned(issue: Issue, text: prompt.Prompt) -> dict[str, Any]:
     """What is pinned of an issue when its text is accepted."""
-    title = prompt.one_line(issue.title)
+    title = one_line(issue.title)
     return {
         "title": title,
-        "requirements": prompt.clean(issue.body)[: prompt.LONGEST_BODY],
+        "requirements": clean(issue.body)[: prompt.LONGEST_BODY],
         "prompt": text.as_json(),
         "prompt_sha256": text.hash,
         "issue_sha256": prompt.fingerprint(issue.title, issue.body),

@@ -8,6 +8,7 @@ import pytest
 
 from app.domain import command, prompt, speech
 from app.domain.task import State
+from app.domain.visible import clean
 from app.services import start
 from app.services.replay import differences
 from app.store import debts
@@ -27,7 +28,7 @@ def test_a_text_stays_inside_its_fence(text: str) -> None:
     assert after.startswith("\n\n## Commands that will be run on your work\n\n- `make test` passes\n")
     assert before.count("\n#") == 0, "the title is one line"
     assert all(c in "\n\t" or c.isprintable() for c in read.text)
-    assert prompt.clean(text).strip()[:20] in inside or not prompt.clean(text).strip()
+    assert clean(text).strip()[:20] in inside or not clean(text).strip()
 
 
 @TEXTS
