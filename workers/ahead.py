@@ -7,7 +7,10 @@ from queue import SimpleQueue
 from threading import Semaphore
 from typing import TypeVar
 
+import structlog
+
 T = TypeVar("T")
+log = structlog.get_logger()
 STEPS = 2  # that wait to be taken at most: one for whoever is late, each may hold megabytes
 
 
@@ -24,6 +27,8 @@ def ahead(threads: Executor, steps: Generator[T]) -> Iterator[Iterator[T]]:
                 made.put((next(steps), None))
         except BaseException as why:  # raised where the step is wanted; StopIteration ends them
             made.put((None, why))
+            if left and not isinstance(why, StopIteration):
+                log.warning("what was asked for ahead went wrong, and nobody waited for it", why=str(why))
 
     def taken() -> Iterator[T]:
         while True:

@@ -44,15 +44,21 @@ class Crew:
         return sent
 
     def note(self, fleet: Fleet, answered: Answered, slowest: float) -> None:
-        """Have it written down that a host answered, by the first of us to come, who waits a moment for the others."""
+        """Have it written down that a host answered, by the first of us to come. Where there are many more to come, it
+        waits a moment for them."""
         with self._listing:
             self._answered.append(answered)
         with self._writing:
             with self._listing:
                 if answered not in self._answered:  # somebody has written it with theirs
                     return
-            if len(self.at_work) > self.size:  # there are many more to come
+            if len(self.at_work) > self.size:
                 time.sleep(GATHER_SECS)
             with self._listing:
                 mine, self._answered = self._answered, []
-            report.looked(fleet, self.name, mine, slowest)
+            try:
+                report.looked(fleet, self.name, mine, slowest)
+            except BaseException:
+                with self._listing:  # each of the others finds its own, and tries again
+                    self._answered += [one for one in mine if one is not answered]
+                raise

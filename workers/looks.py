@@ -95,8 +95,11 @@ def _look_at(fleet: Fleet, visit: Visit, crew: Crew) -> int:
             every = (config.look_secs, RARELY_SECS)
             looks.failed(conn, crew.name, host_id, fleet.clock(), every, fleet.mask.text(str(why)))
         return 0
-    answered = Answered(host_id, seen.news, seen.disk_free, seen.alive)
-    crew.note(fleet, answered, BUDGETED_SECS if visit.budgeted else SLOWEST_SECS)
+    try:
+        answered = Answered(host_id, seen.news, seen.disk_free, seen.alive)
+        crew.note(fleet, answered, BUDGETED_SECS if visit.budgeted else SLOWEST_SECS)
+    except Exception:  # the host is free again in a moment
+        log.exception("what a host answered could not be written down", host=host_id)
     return seen.ended
 
 
@@ -122,7 +125,9 @@ def _fetch(fleet: Fleet, visit: Visit, crew: Crew) -> Seen:
     polls = _polls(fleet, visit.host, visit.runs, offsets)
     first = next(polls)
     with ahead(crew.ahead, polls) if first.after else nullcontext(()) as more:
-        for poll in chain([first], more):
+        polled = chain((first,), more)
+        del first  # megabytes, which the rest may take seconds to follow
+        for poll in polled:
             if not _taken_in(fleet, visit, poll, offsets, seen):
                 break
     return seen

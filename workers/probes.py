@@ -20,7 +20,7 @@ from workers.away import Distrusted, Unreachable
 from workers.clis import shelf
 
 AT_ONCE = 16
-CALLED_AT_ONCE = AT_ONCE  # hosts to which this process makes a line at a time
+CALLED_AT_ONCE = 16  # hosts to which this process makes a line at a time
 ROUND_SECS = 3.0  # how long a round waits for its looks; those that take longer go on without it
 log = structlog.get_logger()
 
@@ -39,9 +39,11 @@ def call(fleet: Fleet) -> None:
         known = places.all_hosts(conn)
         reach.keep_only({host.host_id for host in known if host.fitness is not Fitness.QUARANTINED})
         cold = reach.without_line(host.host_id for host in known if host.takes_work and not host.is_local)
-        strangers = places.hosts_named(conn, cold[:CALLED_AT_ONCE]) if cold else {}
-    for host in strangers.values():
-        _pool().submit(_call, fleet, host)
+        wanted = [host_id for host_id in cold if host_id not in _called][: CALLED_AT_ONCE - len(_called)]
+        strangers = places.hosts_named(conn, wanted) if wanted else {}
+    for host_id, host in strangers.items():
+        _called.add(host_id)
+        _calls().submit(_call, fleet, host)
 
 
 def heard(fleet: Fleet, host: Row, why: Unreachable) -> None:
@@ -88,8 +90,19 @@ def _one(fleet: Fleet, host: Row) -> bool:
 
 
 def _call(fleet: Fleet, host: Row) -> None:
-    with suppress(Unreachable):
-        reach.ask(host, "poll", command.about(fleet, host) | {"runs": []})
+    try:
+        with suppress(Unreachable):
+            reach.ask(host, "poll", command.about(fleet, host) | {"runs": []})
+    finally:
+        _called.discard(host["host_id"])
+
+
+_called: set[str] = set()  # hosts to which a line is being made
+
+
+@cache
+def _calls() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(CALLED_AT_ONCE, thread_name_prefix="call")
 
 
 @cache

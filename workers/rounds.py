@@ -38,16 +38,17 @@ def work() -> None:
 @app.task(name="fleet.look")
 def look() -> None:
     """See how the runs on the hosts are that are due."""
+    ended = looks.look(fleet())
     _keep_lines()
-    if looks.look(fleet()):
+    if ended:
         work()
 
 
 @app.task(name="fleet.probe")
 def probe() -> None:
     """See which hosts are fit for work."""
-    _keep_lines()
     probes.look(fleet())
+    _keep_lines()
 
 
 def _keep_lines() -> None:

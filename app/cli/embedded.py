@@ -16,11 +16,11 @@ from app.cli.processes import Broken, Child
 from app.config import Wrong
 
 NOBODY = 65534
-NEEDED_MEGABYTES = 250
+NEEDED_MEGABYTES = 600  # most of it for the write-ahead log, when much is written
 START_SECS = 30.0
 POSTGRES_SETTINGS = {
     "listen_addresses": "", "shared_buffers": "128MB", "max_connections": "60", "jit": "off", "wal_buffers": "16MB",
-    "min_wal_size": "256MB", "max_wal_size": "1GB",
+    "min_wal_size": "256MB", "max_wal_size": "512MB",
     "wal_level": "minimal", "max_wal_senders": "0", "log_min_messages": "warning", "autovacuum_naptime": "15s",
     "log_min_error_statement": "panic",
 }  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.cli.processes import Child
 from app.services import inspect
 from app.store import places
 from tests import sshd as servers_of_ssh
@@ -54,6 +55,24 @@ def test_an_issue_is_merged_though_connection_and_worker_die(
             assert said.returncode == 0, said.stdout + said.stderr
             steps = {step["step"]: step["fine"] for step in json.loads(said.stdout)["steps"]}
             assert all(steps.values()) and {"connect", "host key", "login", "python", "git", "cli coder"} <= set(steps)
+
+
+def test_each_of_two_workers_has_a_line_to_the_host_before_anything_starts_there(
+    tmp_path: Path, sshd_program: servers_of_ssh.Program
+) -> None:
+    with (
+        servers_of_ssh.running(tmp_path / "sshd", sshd_program, first=46) as sshd,
+        journey(tmp_path, hosts=sshd.toml(0)) as travel,
+    ):
+        keeper = travel.stage.keeper
+        one = next(child for child in keeper.children if child.name == "worker")
+        other = keeper.add(Child("worker-2", one.argv, one.env, log=one.log))
+
+        def has_line(worker: Child) -> bool:
+            sockets = psutil.Process(worker.process.pid).net_connections("tcp") if worker.process else []
+            return any(bool(link.raddr) and link.raddr.port == sshd.port for link in sockets)
+
+        travel.until(lambda: has_line(one) and has_line(other), "a line of each")
 
 
 def test_a_host_whose_key_changes_is_put_into_quarantine_until_an_operator_has_looked(

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from app.domain.lifecycle import Fact, What
 from app.store import logs, runs, tasks
+from app.store.tables import logs as log_rows
 from app.store.tables import runs as rows
 from tests.builders import AT, a_stored_task, apply
 
@@ -63,6 +64,33 @@ def test_of_a_log_without_end_only_so_much_is_kept(conn: Connection, run_id: int
     assert at == 10_000
     assert len(said) < 2200
     assert said.startswith(b"%099d\n" % 0) and said.endswith(b"%099d\n" % 99)
+
+
+def test_what_is_left_out_are_the_rows_that_lie_between_and_no_other(conn: Connection, run_id: int) -> None:
+    for begin in range(0, 1000, 100):
+        logs.append(conn, run_id, "stdout", begin, b"x" * 100)
+    logs._leave_out(conn, run_id, "stdout", 150, 650)
+    kept = conn.execute(sa.select(log_rows.c.offset).order_by(log_rows.c.offset)).scalars()
+    assert list(kept) == [0, 100, 600, 700, 800, 900]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_piece_from_anywhere_is_what_is_kept_from_there_up_to_the_next_gap(
+    conn: Connection, run_id: int, seed: int
+) -> None:
+    chance, kept, at = random.Random(seed), dict[int, int](), 0
+    for _ in range(40):
+        at += chance.choice((0, 0, 0, chance.randrange(1, 400)))  # left out on the host
+        data = chance.randbytes(chance.choice((1, 7, 300, 2000)))
+        logs.append(conn, run_id, "stdout", at, data, from_host=True)
+        kept |= {at + n: byte for n, byte in enumerate(data)}
+        at += len(data)
+    for _ in range(60):
+        offset, most = chance.randrange(0, at + 10), chance.choice((1, 50, 1000, 1 << 20))
+        begin = next((n for n in range(offset, at) if n in kept), offset)
+        end = next((n for n in range(begin, at + 1) if n not in kept), begin)
+        expected = bytes(kept[n] for n in range(begin, min(end, begin + most)))
+        assert logs.piece(conn, run_id, "stdout", offset, most) == (begin if expected else offset, expected)
 
 
 def test_both_ends_of_a_long_log_can_be_had_alone(conn: Connection, run_id: int) -> None:

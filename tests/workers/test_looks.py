@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 from app.domain.place import Fitness
 from app.domain.task import State
 from app.ports import Fleet
-from app.services import inspect, rescue
+from app.services import inspect, report, rescue
 from app.store import looks as store
 from app.store import places
 from tests.hosts import LocalHost
-from workers import local, looks, payers
+from workers import local, looks, payers, reach
 from workers.crew import EACH, Crew
 from workers.runs import finish
 
@@ -45,6 +46,43 @@ def test_a_run_is_followed_to_its_end_and_its_log_is_the_hosts_own(host: Callabl
     assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
     assert here.log(task, stream="stderr") == b"trouble\n"
     here.assert_history_holds()
+
+
+def test_one_look_brings_all_of_a_long_output_piece_by_piece(
+    host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "PIECE", 50_000)
+    here = host("seq 1 300000")
+    task = here.task()
+    until = time.monotonic() + 20
+    while not (here.folder(task) / "result.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    here.look()
+    assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
+    assert here.state(task).state is State.COMPLETED
+
+
+def test_a_piece_that_somebody_else_has_stored_meanwhile_is_stored_once(
+    host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "PIECE", 50_000)
+    here = host("seq 1 30000")
+    task = here.task()
+    ask, asked = reach.ask, list[str]()
+
+    def and_meanwhile(on: Any, verb: str, request: Any) -> Any:
+        answer = ask(on, verb, request)
+        told = (answer.get("runs") or {}).get(here.run(task)["name"], {}).get("stdout")
+        if told and told["data"]:
+            asked.append(verb)
+            if len(asked) == 2:
+                report.log(here.fleet, here.run(task), "stdout", told["offset"], told["data"][:777], True, True)
+        return answer
+
+    monkeypatch.setattr(reach, "ask", and_meanwhile)
+    here.ended(task)
+    assert len(asked) > 2 and here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
 
 
 def test_a_secret_printed_in_two_halves_is_never_stored(

@@ -294,6 +294,18 @@ class TestClaude:
         parser.feed(answered)
         assert (parser.progress().files, failed.progress().files) == (["hello.txt"], [])
 
+    def test_calls_that_are_never_answered_keep_no_later_file_from_being_seen(self) -> None:
+        def asks(number: int) -> dict[str, Any]:
+            tool = {"type": "tool_use", "id": f"t{number}", "name": "Write", "input": {"file_path": f"{number}.txt"}}
+            return {"type": "assistant", "message": {"id": f"m{number}", "content": [tool]}}
+
+        nameless = {"type": "tool_use", "name": "Write", "input": {"file_path": "nameless.txt"}}
+        answers = [{"type": "tool_result", "tool_use_id": "t300"}, {"type": "text", "text": "Done."}]
+        parser = parser_of("claude-write-skip-permissions.jsonl")
+        parser.feed(lines(*map(asks, range(301)), {"type": "assistant", "message": {"content": [nameless]}}))
+        parser.feed(lines({"type": "user", "message": {"content": answers}}))
+        assert parser.progress().files == ["300.txt"]
+
     def test_its_stream_tells_tokens_by_the_model_that_answered_before_it_ends(self) -> None:
         parser = parser_of("claude-write-skip-permissions.jsonl")
         *before, result = sample("claude-write-skip-permissions.jsonl").splitlines(keepends=True)
@@ -483,6 +495,22 @@ class TestRaw:
     def test_only_the_exit_code_speaks(self, exit_code: int | None, verdict: Verdict, failure: str | None) -> None:
         outcome = read("x.txt", b"done\n", exit_code)
         assert (outcome.verdict, outcome.failure, outcome.final_text) == (verdict, failure, "done")
+
+    @pytest.mark.parametrize(
+        ("printed", "shown"),
+        [
+            (b"hello\n" + b"\n" * 5000, "hello"),
+            (b"one\nERROR: the end " + "x\u00e9".encode() * 4000, "ERROR: the end"),
+            (b"10 %\r20 %\r30 %\r", "30 %"),
+            (b"\n \n", None),
+        ],
+        ids=["blank lines behind it", "a long last line", "a bar that is drawn again", "nothing"],
+    )
+    def test_its_last_line_that_says_something_is_shown(self, printed: bytes, shown: str | None) -> None:
+        parser = parser_of("x.txt")
+        parser.feed(printed)
+        message = parser.progress().message
+        assert message == shown or (shown and message and message.startswith(shown))
 
     def test_of_a_failure_its_last_words_are_read(self) -> None:
         outcome = read("x.txt", b"working\n", 1, b"Error: usage limit reached, try again in 2 hours\n")

@@ -7,7 +7,18 @@ from typing import Any
 from app.domain.run import Outcome, Usage, Verdict
 from workers.clis import moments, words
 from workers.clis.events import Event
-from workers.clis.reading import EventReader, Setting, dollars, number, of, short, text_of, total, was_killed
+from workers.clis.reading import (
+    LONGEST_WORD,
+    EventReader,
+    Setting,
+    dollars,
+    number,
+    of,
+    short,
+    text_of,
+    total,
+    was_killed,
+)
 
 NAME = "claude-result"
 # Of a run that calls itself a success, only these whole sentences are a limit: the agent may talk of limits, too.
@@ -40,7 +51,7 @@ class Reader(EventReader):
         self.answered: str | None = None  # the kind of error of the latest synthetic answer
         self.limit: Event = {}  # the latest word about the plan's windows
         self.asked: dict[str, str] = {}  # tool calls, as people read them
-        self.writing: dict[str, object] = {}  # the files of those that have not answered yet
+        self.writing: dict[str, str] = {}  # the files of those that have not answered yet
         self.counted: dict[tuple[str, str], Usage] = {}  # the latest answers, by model and id
         self.begun: dict[str, Event] = {}  # what each agent in it is answering now, where that is told in parts
 
@@ -110,8 +121,10 @@ class Reader(EventReader):
         path = next((of(given, key) for key in _WRITES if of(given, key)), None)
         if command:
             self.seen.ran(command)
-        elif path and name not in _NO_TOOLS_THAT_WRITE and len(self.writing) < MOST_AT_ONCE:
-            self.writing[str(id_)] = path
+        elif isinstance(path, str) and isinstance(id_, str) and name not in _NO_TOOLS_THAT_WRITE:
+            self.writing[id_] = path[:LONGEST_WORD]
+            if len(self.writing) > MOST_AT_ONCE:
+                del self.writing[next(iter(self.writing))]
         if isinstance(id_, str) and len(self.asked) < MOST_MESSAGES:
             self.asked[id_] = action(name, given)
 

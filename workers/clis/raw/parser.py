@@ -28,12 +28,13 @@ class Reader:
         """It knows no such lines."""
 
     def progress(self) -> Progress:
-        lines = [line for line in self._said(LONGEST).splitlines() if line.strip()]
+        said = self._end.rstrip()
+        lines = said[said.rfind(b"\n") + 1 :].decode("utf-8", "replace").splitlines()
         self.seen.message = short(lines[-1]) if lines else self.seen.message
         return self.seen
 
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
-        text = self._said(KEPT)[-LONGEST:].strip()
+        text = self._end.decode("utf-8", "replace")[-LONGEST:].strip()
         if was_killed(exit_code):
             return Outcome(Verdict.KILLED, text, failure="killed")
         if exit_code == 0:
@@ -47,6 +48,3 @@ class Reader:
         resets = moments.rfc3339(moments.reset_in(said[-1000:], self.setting.now)) if name in LIMITS else None
         verdict = Verdict.LIMITED if name in LIMITS else Verdict.FAILED
         return Outcome(verdict, text or said, failure=name, resets_at=resets, error=said[-LONGEST:] or None)
-
-    def _said(self, most: int) -> str:
-        return self._end[-most:].decode("utf-8", "replace")

@@ -1,0 +1,82 @@
+"""Those who look at hosts write down together what they saw, and what one of them cannot write, another does."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from app.ports import Fleet
+from app.store import looks
+from app.store.looks import Answered
+from app.store.tables import looks as rows
+from tests.builders import AT
+from tests.store.test_looks import with_runs
+from workers.crew import Crew
+
+HOSTS = [f"h{number}" for number in range(5)]
+Together = Callable[[], list["Future[None]"]]
+
+
+@pytest.fixture
+def crew(fleet: Fleet) -> Crew:
+    """One that has taken five hosts to look at."""
+    made = Crew(8)
+    with fleet.engine.begin() as conn:
+        with_runs(conn, len(HOSTS))
+        looks.take(conn, made.name, AT, len(HOSTS))
+    return made
+
+
+@pytest.fixture
+def together(fleet: Fleet, crew: Crew) -> Iterator[Together]:
+    """Has all write down their hosts' answers, the others while the first is held up."""
+    with ThreadPoolExecutor(8) as threads:
+
+        def note(host_id: str) -> "Future[None]":
+            return threads.submit(crew.note, fleet, Answered(host_id, True, None, []), 5.0)
+
+        def note_all() -> list["Future[None]"]:
+            with fleet.engine.begin() as conn:
+                conn.execute(sa.select(rows).where(rows.c.host_id == HOSTS[0]).with_for_update())
+                first = note(HOSTS[0])
+                while not crew._writing.locked() or crew._answered:
+                    pass
+                others = [note(host_id) for host_id in HOSTS[1:]]
+                while len(crew._answered) < len(others):
+                    pass
+            return [first, *others]
+
+        yield note_all
+
+
+def unwritten(fleet: Fleet) -> list[str]:
+    with fleet.engine.begin() as conn:
+        return list(conn.execute(sa.select(rows.c.host_id).where(rows.c.answered_at.is_(None))).scalars())
+
+
+def test_who_comes_while_one_writes_is_written_down_at_once_with_all_the_others(
+    fleet: Fleet, together: Together
+) -> None:
+    commits: list[object] = []
+    event.listen(fleet.engine, "commit", commits.append)
+    for one in together():
+        one.result(10)
+    assert len(commits) == 3, "that of the test which held up the first, the first, all others"
+    assert unwritten(fleet) == []
+
+
+def test_what_one_could_not_write_the_next_one_does(fleet: Fleet, together: Together) -> None:
+    begun: list[object] = []
+
+    def fail_the_third(conn: object) -> None:
+        begun.append(conn)
+        if len(begun) == 3:  # after the test's and the first one's
+            raise OSError("the database is away")
+
+    event.listen(fleet.engine, "begin", fail_the_third)
+    ended = [one.exception(10) for one in together()]
+    event.remove(fleet.engine, "begin", fail_the_third)
+    (lost,) = [host_id for host_id, why in zip(HOSTS, ended, strict=True) if why]
+    assert unwritten(fleet) == [lost], "whose thread has heard of it"
