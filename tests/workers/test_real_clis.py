@@ -4,6 +4,7 @@ refused, broken, killed. Both work at the same time in every case, found by the 
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ SCENARIOS: dict[str, Any] = {
     "killed": [ASKED, {"say": "slow words " * 60, "delay": 0.5}],
 }
 Wanted = tuple[str, str, str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Codex leaves an empty folder for each user, at a place that nobody can choose."""
+    before = set(Path("/tmp").glob("codex-daemon-*"))
+    yield
+    for left in set(Path("/tmp").glob("codex-daemon-*")) - before:
+        with suppress(OSError):
+            left.rmdir()
 
 
 @pytest.fixture(scope="module")
