@@ -53,8 +53,11 @@ class Journey:
     def until_status(self, task_id: str, status: str, opened: int = 0) -> dict[str, Any]:
         def is_so() -> bool:
             task = self.task(task_id)
-            openings = sum(event["fact"] == "pull_opened" for event in task["events"])
-            return bool(task["status"] == status and openings >= opened)
+            # A worker may hear of our own pull request from the forge before another has told that it opened it.
+            offers = [
+                event for event in task["events"] if event["fact"] == "pull_opened" and event["to"] == "review_pending"
+            ]
+            return bool(task["status"] == status and len(offers) >= opened)
 
         self.until(is_so, f"{task_id} {status}")
         return self.task(task_id)
