@@ -60,9 +60,14 @@ def test_who_comes_while_one_writes_is_written_down_at_once_with_all_the_others(
     fleet: Fleet, together: Together
 ) -> None:
     commits: list[object] = []
-    event.listen(fleet.engine, "commit", commits.append)
+
+    def count(conn: object) -> None:
+        commits.append(conn)
+
+    event.listen(fleet.engine, "commit", count)
     for one in together():
         one.result(10)
+    event.remove(fleet.engine, "commit", count)
     assert len(commits) == 3, "that of the test which held up the first, the first, all others"
     assert unwritten(fleet) == []
 

@@ -48,41 +48,49 @@ def test_a_run_is_followed_to_its_end_and_its_log_is_the_hosts_own(host: Callabl
     here.assert_history_holds()
 
 
+def printed(here: LocalHost, task: int) -> bytes:
+    """All that its CLI printed, once it has ended; nobody has looked yet."""
+    until = time.monotonic() + 20
+    while not (here.folder(task) / "result.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return (here.folder(task) / "stdout.log").read_bytes()
+
+
 def test_one_look_brings_all_of_a_long_output_piece_by_piece(
     host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks, "PIECE", 50_000)
     here = host("seq 1 300000")
     task = here.task()
-    until = time.monotonic() + 20
-    while not (here.folder(task) / "result.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    whole = printed(here, task)
     here.look()
-    assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
-    assert here.state(task).state is State.COMPLETED
+    is_all_here = here.log(task) == whole  # what differs would take minutes to show
+    assert is_all_here and here.state(task).state is State.COMPLETED
 
 
-def test_a_piece_that_somebody_else_has_stored_meanwhile_is_stored_once(
+def test_what_somebody_else_has_stored_meanwhile_is_stored_once(
     host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks, "PIECE", 50_000)
     here = host("seq 1 30000")
     task = here.task()
-    ask, asked = reach.ask, list[str]()
+    whole, ask, polls = printed(here, task), reach.ask, list[int]()
 
     def and_meanwhile(on: Any, verb: str, request: Any) -> Any:
         answer = ask(on, verb, request)
-        told = (answer.get("runs") or {}).get(here.run(task)["name"], {}).get("stdout")
-        if told and told["data"]:
-            asked.append(verb)
-            if len(asked) == 2:
-                report.log(here.fleet, here.run(task), "stdout", told["offset"], told["data"][:777], True, True)
+        if verb == "poll":
+            polls.append(request["runs"][0]["stdout"])
+            if len(polls) == 1:
+                report.log(here.fleet, here.run(task), "stdout", 0, whole[:60_000], True, True)
         return answer
 
     monkeypatch.setattr(reach, "ask", and_meanwhile)
+    here.look()
+    assert here.run(task)["stdout_size"] == 60_000, "what was asked for ahead is not what comes next"
     here.ended(task)
-    assert len(asked) > 2 and here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
+    is_all_here = here.log(task) == whole
+    assert is_all_here and 60_000 in polls
 
 
 def test_a_secret_printed_in_two_halves_is_never_stored(
