@@ -1067,6 +1067,7 @@ class Child:
         self._trouble, trouble = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
+            os.close(self._gate)  # ours alone: held by itself it would wait for ever when we die
             become(argv, env, cwd, files, gate, trouble, apart)
         for fd in {gate, trouble, *files}:
             os.close(fd)
