@@ -168,7 +168,7 @@ def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire, b
 
 
 def _answers(set_: Stage) -> set[tuple[str, datetime]]:
-    """Which hosts answered a look last, and when: put together, every look that was answered."""
+    """Which hosts answered a look last, and when. Asked once a second: of two looks at a host in between one counts."""
     with set_.fleet.engine.begin() as conn:
         return {
             (name, at) for name, at in conn.execute(sa.select(looks_table.c.host_id, looks_table.c.answered_at)) if at

@@ -1,5 +1,6 @@
 """Those who look at hosts write down together what they saw, and what one of them cannot write, another does."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -41,14 +42,19 @@ def together(fleet: Fleet, crew: Crew) -> Iterator[Together]:
             with fleet.engine.begin() as conn:
                 conn.execute(sa.select(rows).where(rows.c.host_id == HOSTS[0]).with_for_update())
                 first = note(HOSTS[0])
-                while not crew._writing.locked() or crew._answered:
-                    pass
+                until(lambda: crew._writing.locked() and not crew._answered)
                 others = [note(host_id) for host_id in HOSTS[1:]]
-                while len(crew._answered) < len(others):
-                    pass
+                until(lambda: len(crew._answered) == len(others))
             return [first, *others]
 
         yield note_all
+
+
+def until(happened: Callable[[], bool]) -> None:
+    patience = time.monotonic() + 8  # less than Postgres has with whoever waits for a row
+    while not happened():
+        assert time.monotonic() < patience
+        time.sleep(0.001)
 
 
 def unwritten(fleet: Fleet) -> list[str]:
