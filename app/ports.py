@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from app.config import Config
+from app.config.settings import Config
 from app.domain.masking import Mask
 
 

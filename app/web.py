@@ -7,9 +7,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import webhooks, wiring
 from app.api import blueprints
-from app.api.waiting import Waiting
+from app.api.long_poll import Waiting
 from app.ports import Fleet
-from app.webhooks.doorbell import Doorbell
+from app.webhooks.nudge_thread import Doorbell
 
 BASE = "/api/v1"
 LARGEST_BODY = 10 * 1024 * 1024

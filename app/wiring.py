@@ -16,15 +16,15 @@ from kombu.connection import Connection as Link
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine
 
-from app import config as settings
-from app.config import Config
+from app.config import settings
+from app.config.settings import Config
 from app.domain.errors import Kind, Refused
 from app.domain.masking import Mask
 from app.forgejo.client import Forgejo
 from app.ports import Clock, Fleet
-from app.store import places
-from app.store.bell import Bell
+from app.store import fleet_config
 from app.store.engine import announce_after_commit, connect
+from app.store.notify import Bell
 
 WORK, QUEUE = "fleet.work", "fleet"
 AWAY_SECS = 5.0  # before a broker that did not answer is asked again
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 def fleet(environ: Mapping[str, str] | None = None, connections: int = 8) -> Fleet:
-    """Everything a process of ours works with. Raises app.config.Wrong."""
+    """Everything a process of ours works with. Raises app.config.settings.Wrong."""
     config = settings.read(os.environ if environ is None else environ)
     kept = [secret for name, secret in config.secrets.items() if _is_secret(name)]
     mask = Mask(piece for secret in kept for piece in (secret, *secrets_in(secret)))
@@ -50,7 +50,7 @@ def instance_of(engine: Engine) -> Callable[[], str]:
     @cache
     def instance() -> str:
         with engine.begin() as conn:
-            return places.instance(conn)
+            return fleet_config.instance(conn)
 
     return instance
 
@@ -125,7 +125,7 @@ class Forges:
 
     def __call__(self, name: str) -> Forgejo:
         with self._engine.begin() as conn:
-            row = next((row for row in places.all_forges(conn) if row["name"] == name), None)
+            row = next((row for row in fleet_config.all_forges(conn) if row["name"] == name), None)
         if row is None:
             raise Refused(Kind.UNKNOWN, f"The forge {name!r} is not declared in fleet.toml.")
         token = self._config.secret(row["token_env"], row["token_file"])
@@ -139,7 +139,7 @@ class Forges:
 
 def webhook_secrets(fleet: Fleet, conn: Connection) -> dict[str, tuple[str, ...]]:
     """The webhook secrets of each forge that has one: while one is replaced, the old and the new are both good."""
-    rows = places.all_forges(conn)
+    rows = fleet_config.all_forges(conn)
     found = {row["name"]: fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]) for row in rows}
     return {name: (secret, *secrets_in(secret)) for name, secret in found.items() if secret}
 

@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.cli.processes import Keeper
-from app.cli.stage import free_port
-from app.cli.system import running
+from app.cli.demo.stage import free_port
+from app.cli.local.launcher import running
+from app.cli.local.process_manager import Keeper
 from bench.figures import figure
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app.store import claims
+from app.store import dequeue
 from bench.dequeuing.load import Client, dequeues, dequeues_and_completes, drive, post
 from bench.dequeuing.peers import Procrastinate, floor, pgbench
 from bench.dequeuing.stand import CLIENTS, Stand, stand
@@ -154,8 +154,8 @@ def _search(set_: Stand, sets: int, case: str) -> tuple[int, float]:
     for _ in range(SAMPLES):
         with set_.fleet.engine.connect() as conn:
             began = time.monotonic()
-            if not claims.ask(conn, asking).heads:
-                claims.further(conn, can, 1, [])
+            if not dequeue.ask(conn, asking).heads:
+                dequeue.further(conn, can, 1, [])
             times.append((time.monotonic() - began) * 1000)
             conn.rollback()
     return pages, quantile(times, 0.5)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from app.cli.stage import stage
+from app.cli.demo.stage import stage
 from bench.figures import figure
 
 SETTLE_SECS = 60

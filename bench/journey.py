@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from app.cli.stage import CAPABILITY, REPOSITORY, Stage, stage
+from app.cli.demo.stage import CAPABILITY, REPOSITORY, Stage, stage
 from app.forgejo.signature import sign
 from bench.figures import figure, quantile
 from tests.fakes.forge import FakeForge

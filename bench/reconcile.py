@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from app.ports import Fleet
-from app.services import reconcile
-from app.store import places, rounds
+from app.services.forge import reconcile
+from app.store import fleet_config, periodic_jobs
 from bench.figures import figure
 from bench.webhooks import servers
 from tests import builders
@@ -70,12 +70,12 @@ def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
 
 def _known(fleet: Fleet) -> set[str]:
     with fleet.engine.begin() as conn:
-        return {row["full_name"] for row in places.all_repositories(conn)}
+        return {row["full_name"] for row in fleet_config.all_repositories(conn)}
 
 
 def _looked_at(fleet: Fleet, since: datetime) -> int:
     with fleet.engine.begin() as conn:
-        return sum(at >= since for at in rounds.last_of(conn, reconcile.ROUND).values())
+        return sum(at >= since for at in periodic_jobs.last_of(conn, reconcile.ROUND).values())
 
 
 def _arguments() -> argparse.Namespace:

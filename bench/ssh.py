@@ -22,10 +22,10 @@ import httpx
 import psutil
 import sqlalchemy as sa
 
-from app.cli.processes import Child
-from app.cli.stage import Stage, stage
-from app.domain.place import Fitness
-from app.store import places
+from app.cli.demo.stage import Stage, stage
+from app.cli.local.process_manager import Child
+from app.domain.host import Fitness
+from app.store import fleet_config
 from app.store.engine import only, reading
 from app.store.tables import events, runs, tasks
 from app.store.tables import looks as looks_table
@@ -33,8 +33,10 @@ from bench.figures import figure, quantile
 from tests import sshd as servers_of_ssh
 from tests.silence import Wire, wire
 from tests.sshd import Sshd
-from workers import lines, looks, reach
-from workers.ssh import Line
+from workers.hosts import client
+from workers.runs import poll
+from workers.ssh import pool
+from workers.ssh.client import Line
 
 WARM_UP, BULK_MB, BULK_TIMES = 5, 100, 3
 SETTINGS = (
@@ -207,20 +209,20 @@ def _black_hole(set_: Stage, given: argparse.Namespace, hole: Wire) -> None:
 def _looks(set_: Stage, channel: list[float]) -> None:
     """One look at a host for all its runs, from this process."""
     with set_.fleet.engine.begin() as conn:
-        host: Any = places.host(conn, "host-1")
+        host: Any = fleet_config.host(conn, "host-1")
         mine = list(conn.execute(sa.select(runs.c.name).where(runs.c.host_id == "host-1")).scalars())
     asked = {"home": host["work_dir"], "instance": set_.fleet.instance(), "runs": [{"run": name} for name in mine]}
-    reach.ask(host, "poll", asked)
+    client.ask(host, "poll", asked)
     took, spent = [], time.process_time()
     for _ in range(100):
         began = time.monotonic()
-        reach.ask(host, "poll", asked)
+        client.ask(host, "poll", asked)
         took.append(1000 * (time.monotonic() - began))
     cpu = 1000 * (time.process_time() - spent) / 100
     name = f"ssh: a look at a host with {len(mine)} runs"
     figure(f"{name}, p50", statistics.median(took), "ms", statistics.median(channel), 100)
     figure(f"{name}, CPU here", cpu, "ms", statistics.median(channel), 100)
-    lines.forget()
+    pool.forget()
 
 
 def _kept_ssh(sshd: Sshd) -> list[str]:
@@ -246,13 +248,13 @@ def _bulk(set_: Stage, sshd: Sshd, ssh: list[str]) -> None:
     big = sshd.folder / "big"
     big.write_bytes(os.urandom(1 << 20) * BULK_MB)
     with set_.fleet.engine.begin() as conn:
-        host: Any = places.host(conn, "host-1")
+        host: Any = fleet_config.host(conn, "host-1")
     about = {"home": host["work_dir"], "instance": "bench"}
     agent = {"argv": ["cat", str(big)], "prompt": ""}
-    reach.ask(host, "start", about | {"run": "big.1", "task": "big", "agent": agent})
+    client.ask(host, "start", about | {"run": "big.1", "task": "big", "agent": agent})
     asked = about | {"runs": [{"run": "big.1"}], "limit": 1}
-    _until(lambda: bool(reach.ask(host, "poll", asked)["runs"]["big.1"].get("result")), "a hundred megabytes")
-    line = Line(lines.address_of(host))
+    _until(lambda: bool(client.ask(host, "poll", asked)["runs"]["big.1"].get("result")), "a hundred megabytes")
+    line = Line(pool.address_of(host))
     bare = min(_timed(lambda: _quietly([*ssh, "cat", str(big)])) for _ in range(BULK_TIMES))
     raw = min(_timed(lambda: line.run(f"cat {big}", most=BULK_MB + 1 << 20)) for _ in range(BULK_TIMES))
     line.close()
@@ -260,14 +262,14 @@ def _bulk(set_: Stage, sshd: Sshd, ssh: list[str]) -> None:
     stored = min(_stored(set_) for _ in range(BULK_TIMES))
     for name, took in (("raw channel", raw), ("fetched", fetched), ("fetched and stored", stored)):
         figure(f"ssh: {BULK_MB} MB of output, {name}", BULK_MB / took * 1000, "MB/s", BULK_MB / bare * 1000, BULK_TIMES)
-    lines.forget()
+    pool.forget()
 
 
 def _fetch(host: Any, about: dict[str, Any]) -> None:
     offset = 0
     while offset < BULK_MB << 20:
-        asked = about | {"runs": [{"run": "big.1", "stdout": offset}], "limit": looks.PIECE}
-        offset += len(reach.ask(host, "poll", asked)["runs"]["big.1"]["stdout"]["data"])
+        asked = about | {"runs": [{"run": "big.1", "stdout": offset}], "limit": poll.PIECE}
+        offset += len(client.ask(host, "poll", asked)["runs"]["big.1"]["stdout"]["data"])
 
 
 def _stored(set_: Stage) -> float:
@@ -293,7 +295,7 @@ def _stored_of(conn: sa.Connection, task_id: str) -> int:
 def _bare(set_: Stage, command: str, count: int = 50) -> list[float]:
     """A command on a raw channel of a connection that is kept."""
     with set_.fleet.engine.begin() as conn:
-        line = Line(lines.address_of(places.host(conn, "host-1")))
+        line = Line(pool.address_of(fleet_config.host(conn, "host-1")))
     line.run(command)
     found = [_timed(lambda: line.run(command)) for _ in range(count)]
     line.close()
@@ -309,7 +311,7 @@ def _ask_for_one(set_: Stage, title: str, needs: str = "python") -> str:
 
 def _fit(set_: Stage) -> int:
     with set_.fleet.engine.begin() as conn:
-        return sum(host.fitness is Fitness.FIT for host in places.all_hosts(conn))
+        return sum(host.fitness is Fitness.FIT for host in fleet_config.all_hosts(conn))
 
 
 def _started(set_: Stage) -> int:

@@ -20,14 +20,14 @@ from urllib.request import urlopen
 import sqlalchemy as sa
 
 from app import wiring
-from app.cli import embedded
-from app.cli.processes import Keeper
-from app.cli.stage import free_port
-from app.cli.system import TOP
-from app.config import embedded_database_url
+from app.cli.demo.stage import free_port
+from app.cli.local.launcher import TOP
+from app.cli.local.process_manager import Keeper
+from app.cli.local.servers import create_database, postgres, prepare_home
+from app.config.settings import embedded_database_url
 from app.forgejo.signature import sign
 from app.ports import Fleet
-from app.services import intake
+from app.services import create_task
 from app.store.migrate import migrate
 from app.store.tables import deliveries, tasks
 from bench.figures import figure, quantile
@@ -73,9 +73,9 @@ def servers() -> Iterator[Fleet]:
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, Keeper() as keeper:
         home = Path(folder)
         home.chmod(0o755)
-        embedded.prepare_home(home)
-        keeper.add(embedded.postgres(home))
-        embedded.create_database(embedded_database_url(home))
+        prepare_home(home)
+        keeper.add(postgres(home))
+        create_database(embedded_database_url(home))
         given = {"FLEET_HOME": folder, "FLEET_WEBHOOK_SECRET": SECRET, "FLEET_FORGE_TOKEN": "unset", "HOME": folder}
         fleet = wiring.fleet(given, connections=4)
         try:
@@ -168,7 +168,7 @@ def _apply(fleet: Fleet) -> list[float]:
     took: list[float] = []
     while True:
         begun = time.perf_counter()
-        if not intake.apply_deliveries(fleet):
+        if not create_task.apply_deliveries(fleet):
             return took
         took.append(time.perf_counter() - begun)
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from app.store import claims
+from app.store import dequeue
 
 # What an agent can do makes the case: everything there is, what one task in a thousand needs, what only the last in the
 # queue needs, what none needs.
@@ -62,21 +62,21 @@ def enlist(
     )
 
 
-def asking(agent_id: str = ALL, most: int = 1) -> claims.Asking:
+def asking(agent_id: str = ALL, most: int = 1) -> dequeue.Asking:
     """The question of an agent for work."""
-    return claims.Asking(agent_id, _hash(agent_id), None, most, None, datetime.now(UTC))
+    return dequeue.Asking(agent_id, _hash(agent_id), None, most, None, datetime.now(UTC))
 
 
 def statements(conn: psycopg.Connection[Any], case: str, sets: int, most: int = 1) -> list[tuple[str, dict[str, Any]]]:
     """The statements by which the agent of a case looks for work: those that it needs, as it comes to them."""
-    near = (claims._NEAR[most > 1, False], asking(case, most)._asdict())
+    near = (dequeue._NEAR[most > 1, False], asking(case, most)._asdict())
     found = conn.execute(*near).fetchall()
     if found and found[0][4] is not None:
         return [near]
     row = conn.execute("SELECT array_agg(id) FROM capsets WHERE names <@ %s::text[]", (can(case, sets),)).fetchone()
     met = (row and row[0]) or []
-    far = {"sets": met, "deep": max(claims.DEEP[0], most), "most": most, "held": []}
-    return [near, *([(claims._OF_SETS["ssh_cli", False], far), (claims._ANY[False], far)] if met else [])]
+    far = {"sets": met, "deep": max(dequeue.DEEP[0], most), "most": most, "held": []}
+    return [near, *([(dequeue._OF_SETS["ssh_cli", False], far), (dequeue._ANY[False], far)] if met else [])]
 
 
 def explained(conn: psycopg.Connection[Any], statement: tuple[str, dict[str, Any]]) -> dict[str, Any]:

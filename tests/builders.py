@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from app.domain.lifecycle import Fact, What
 from app.domain.task import Mode, Priority, State, Task
-from app.store import places, runs, tasks, views
+from app.store import fleet_config, runs, tasks, views
 from app.store.tables import Row
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -76,12 +76,12 @@ def a_host(
 
 def open_on_hosts(conn: Connection) -> list[Row]:
     """Every run on a host that has not ended."""
-    return [run for host in places.all_hosts(conn) for run in runs.open_on_host(conn, host.host_id)]
+    return [run for host in fleet_config.all_hosts(conn) for run in runs.open_on_host(conn, host.host_id)]
 
 
 def apply(conn: Connection, **given: Any) -> None:
     """Declare a fleet.toml."""
-    places.apply(conn, declared(**given))
+    fleet_config.apply(conn, declared(**given))
 
 
 def a_plain_task(conn: Connection, at: datetime, **given: Any) -> Task:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from app.ports import Fleet
-from app.services import assign, rescue
+from app.services.dispatch import placement
 from app.services.replay import differences
+from app.services.runs import expiry
 from app.store import logs, runs, tasks
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
-from workers import looks
-from workers import runs as hands
-from workers.crew import Crew
+from workers.runs import poll
+from workers.runs import start_stop as hands
+from workers.runs.threads import Crew
 
 PATIENCE_SECS = 40.0
 
@@ -40,7 +41,7 @@ class LocalHost:
         return task.id
 
     def start(self) -> None:
-        assign.place_waiting(self.fleet)
+        placement.place_waiting(self.fleet)
         while hands.pay(self.fleet):
             pass
 
@@ -48,7 +49,7 @@ class LocalHost:
         """A round of looks after so many seconds; it waits for every host."""
         self.clock.pass_(secs)
         crew = Crew(4)
-        ended = looks.look(self.fleet, crew)
+        ended = poll.look(self.fleet, crew)
         for one in crew.at_work.values():
             one.result()
         return ended
@@ -104,7 +105,7 @@ class LocalHost:
         """So much time passes while the control plane works."""
         for _ in range(max(1, int(secs // 10))):
             self.look(min(secs, 10))
-            rescue.rescue(self.fleet)
+            expiry.rescue(self.fleet)
 
     def end_all(self) -> None:
         """Leave no process behind."""

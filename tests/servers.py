@@ -10,9 +10,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from app.cli import embedded
-from app.cli.processes import Keeper
-from app.config import embedded_database_url, read
+from app.cli.local import servers
+from app.cli.local.process_manager import Keeper
+from app.config.settings import embedded_database_url, read
 from app.store.engine import connect
 from app.store.migrate import migrate
 from app.store.tables import metadata
@@ -39,13 +39,13 @@ class Servers:
 
     def start(self) -> None:
         """Start both and name them in the environment, where pytest's workers find them."""
-        embedded.POSTGRES_SETTINGS |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        embedded.POSTGRES_SETTINGS |= {"max_connections": "200"}
-        embedded.prepare_home(self.home)
-        self._keeper.add(embedded.postgres(self.home))
-        self._keeper.add(embedded.valkey(self.home))
+        servers.POSTGRES_SETTINGS |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        servers.POSTGRES_SETTINGS |= {"max_connections": "200"}
+        servers.prepare_home(self.home)
+        self._keeper.add(servers.postgres(self.home))
+        self._keeper.add(servers.valkey(self.home))
         os.environ[HOME] = str(self.home)
-        embedded.create_database(embedded_database_url(self.home), TEMPLATE)
+        servers.create_database(embedded_database_url(self.home), TEMPLATE)
         engine = connect(url(TEMPLATE), 1)
         migrate(engine)
         engine.dispose()

@@ -15,9 +15,9 @@ import psutil
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.cli.processes import Child
-from app.cli.stage import free_port
-from app.cli.system import TOP
+from app.cli.demo.stage import free_port
+from app.cli.local.launcher import TOP
+from app.cli.local.process_manager import Child
 from app.ports import Fleet
 from app.web import create_app, furnish
 from tests import servers

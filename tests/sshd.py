@@ -22,7 +22,7 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.cli.processes import Child
+from app.cli.local.process_manager import Child
 
 TOP = Path(__file__).parents[1]
 PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0")  # what a machine with ssh, but without sshd, may lack

@@ -11,7 +11,11 @@ from app.domain.run import Outcome, Usage, Verdict
 from app.domain.task import Task
 from app.forgejo.signature import sign
 from app.ports import Fleet
-from app.services import assign, intake, reconcile, report, settle
+from app.services import create_task
+from app.services.dispatch import placement
+from app.services.forge import reconcile
+from app.services.outbox import deliver
+from app.services.runs import report
 from app.store import runs, tasks, views
 from app.store.tables import Row, deliveries
 from tests import builders
@@ -154,7 +158,9 @@ class Workshop:
 
     def work(self) -> int:
         """One round of a worker, hosts apart."""
-        return intake.apply_deliveries(self.fleet) + assign.place_waiting(self.fleet) + settle.settle(self.fleet)
+        return (
+            create_task.apply_deliveries(self.fleet) + placement.place_waiting(self.fleet) + deliver.settle(self.fleet)
+        )
 
     def reconcile(self) -> None:
         """Look at the forge and do what follows, until nothing does."""

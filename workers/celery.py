@@ -9,7 +9,7 @@ from celery.signals import setup_logging, task_failure
 
 from app import wiring
 from app.ports import Fleet
-from workers.beat import schedule
+from workers.schedule import schedule
 
 CONNECTIONS = 10
 
@@ -33,7 +33,7 @@ def _say_what_broke(sender: Any = None, exception: BaseException | None = None, 
 
 def _make() -> Celery:
     config = fleet().config
-    celery = Celery("fleet", broker=config.redis_url, include=["workers.rounds"])
+    celery = Celery("fleet", broker=config.redis_url, include=["workers.tasks"])
     celery.conf.update(
         broker_transport_options=wiring.broker_options(),
         broker_connection_retry_on_startup=True,

@@ -4,27 +4,27 @@ from typing import Any
 
 from flask import Response, current_app, jsonify, request
 
-from app.api import answers, schemas
-from app.api.described import Blueprint
-from app.api.doors import Role, as_agent, fleet, knocking, let_in, only, shown
-from app.api.waiting import Waiting
+from app.api import requests, responses
+from app.api.auth import Role, as_agent, fleet, knocking, let_in, only, shown
+from app.api.long_poll import Waiting
+from app.api.openapi import Blueprint
 from app.domain import matching
 from app.domain.errors import Kind, Refused
-from app.services import enlist, lease
-from app.services.enlist import hash_of
+from app.services.agents import leases, registry
+from app.services.agents.registry import hash_of
 
 blueprint = Blueprint("agents", __name__, description="Programs that come to us for work")
 LONGEST_KEY = 200
 
 
 @blueprint.post("/register")
-@blueprint.answers(201, answers.Welcome)
-@blueprint.alt_response(200, schema=answers.Welcome, description="Known before")
+@blueprint.answers(201, responses.Welcome)
+@blueprint.alt_response(200, schema=responses.Welcome, description="Known before")
 @knocking
-@blueprint.arguments(schemas.Registration)
+@blueprint.arguments(requests.Registration)
 def register(given: dict[str, Any]) -> tuple[Response, int]:
     """Introduce an agent, or renew it. The token is told this once; the one before works for 60 seconds more."""
-    token, is_new = enlist.register(fleet(), given, shown())
+    token, is_new = registry.register(fleet(), given, shown())
     config = fleet().config
     return jsonify(
         agent_id=given["agent_id"],
@@ -35,32 +35,32 @@ def register(given: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.post("/heartbeat")
-@blueprint.answers(200, answers.Pulse, "unknown")
+@blueprint.answers(200, responses.Pulse, "unknown")
 @only(Role.AGENT)
-@blueprint.arguments(schemas.Heartbeat)
+@blueprint.arguments(requests.Heartbeat)
 def heartbeat(given: dict[str, Any]) -> Response:
     """Say that the agent lives, and hear what became of its tasks."""
-    news = lease.beat(fleet(), as_agent(given["agent_id"]), given["tasks"])
+    news = leases.beat(fleet(), as_agent(given["agent_id"]), given["tasks"])
     return jsonify(status="online", tasks=news)
 
 
 @blueprint.post("/deregister")
-@blueprint.answers(200, answers.Farewell, "unknown")
+@blueprint.answers(200, responses.Farewell, "unknown")
 @only(Role.AGENT)
-@blueprint.arguments(schemas.AgentOnly)
+@blueprint.arguments(requests.AgentOnly)
 def deregister(given: dict[str, Any]) -> Response:
     """Leave. What the agent holds goes back to the queue."""
-    return jsonify(requeued=enlist.deregister(fleet(), as_agent(given["agent_id"])))
+    return jsonify(requeued=registry.deregister(fleet(), as_agent(given["agent_id"])))
 
 
 @blueprint.get("")
-@blueprint.answers(200, answers.Agent(many=True))
+@blueprint.answers(200, responses.Agent(many=True))
 @only(Role.VIEWER, Role.OPERATOR)
-@blueprint.arguments(schemas.AgentFilter, location="query")
+@blueprint.arguments(requests.AgentFilter, location="query")
 def list_agents(asked: dict[str, Any]) -> Response:
     """Who is there, what they can do, what they hold."""
     wanted = matching.capability(asked["capability"]) if "capability" in asked else None
-    found = [one for one in enlist.listed(fleet()) if wanted in (None, *one["capabilities"])]
+    found = [one for one in registry.listed(fleet()) if wanted in (None, *one["capabilities"])]
     return jsonify([one for one in found if asked.get("status") in (None, one["status"])])
 
 
@@ -70,7 +70,7 @@ def dequeue(given: dict[str, Any]) -> Response:
     if key is not None and not 0 < len(key) <= LONGEST_KEY:
         raise Refused(Kind.INVALID, f"Idempotency-Key: must have 1 to {LONGEST_KEY} characters.")
     agent_id, words = given["agent_id"], given["capabilities"]
-    wish = lease.Wish(agent_id, hash_of(shown()), None if words is None else tuple(words), given["max_tasks"], key)
+    wish = leases.Wish(agent_id, hash_of(shown()), None if words is None else tuple(words), given["max_tasks"], key)
     found = _looked_for(wish, given["wait_secs"])
     if found is None:
         raise Refused(Kind.BUSY, "Too many agents wait here already: ask again in a few seconds.")
@@ -79,12 +79,12 @@ def dequeue(given: dict[str, Any]) -> Response:
     return jsonify({"tasks": found}) if given["max_tasks"] > 1 else jsonify(found[0])
 
 
-def _looked_for(wish: lease.Wish, seconds: float) -> list[dict[str, Any]] | None:
+def _looked_for(wish: leases.Wish, seconds: float) -> list[dict[str, Any]] | None:
     """The question lets the agent in by itself; only when it does not is the door asked why."""
     waiting: Waiting = current_app.extensions["waiting"]
     try:
-        return waiting.until(lambda last: lease.claim(fleet(), wish, last), seconds)
-    except lease.Stranger:
+        return waiting.until(lambda last: leases.claim(fleet(), wish, last), seconds)
+    except leases.Stranger:
         let_in(Role.AGENT)
         as_agent(wish.agent_id)
         raise

@@ -4,8 +4,8 @@ from functools import partial
 
 from flask import Flask
 
-from app.api import agents, answers, errors, health, hosts, reference, tasks
-from app.api.described import Api, document
+from app.api import agents, docs_page, errors, health, hosts, responses, tasks
+from app.api.openapi import Api, document
 
 
 def register(app: Flask, base: str) -> None:
@@ -28,7 +28,7 @@ def register(app: Flask, base: str) -> None:
         api.register_blueprint(blueprint, url_prefix=f"{base}/{name}")
     api.register_blueprint(health.blueprint)
     app.register_blueprint(health.blueprint, name="health_v1", url_prefix=base)
-    for shape in (answers.Delivery, answers.Work, answers.Batch):
+    for shape in (responses.Delivery, responses.Work, responses.Batch):
         api.spec.components.schema(shape.__name__, schema=shape)
     app.extensions["openapi"] = partial(document, api.spec, base)
-    app.register_blueprint(reference.blueprint, url_prefix=base)
+    app.register_blueprint(docs_page.blueprint, url_prefix=base)

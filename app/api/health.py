@@ -5,9 +5,9 @@ from flask import Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import wiring
-from app.api import answers
-from app.api.described import Blueprint
-from app.api.doors import fleet
+from app.api import responses
+from app.api.auth import fleet
+from app.api.openapi import Blueprint
 
 blueprint = Blueprint("health", __name__, description="Open to anyone")
 
@@ -21,8 +21,8 @@ def healthz() -> Response:
 
 
 @blueprint.get("/readyz")
-@blueprint.response(200, answers.Readiness)
-@blueprint.alt_response(503, schema=answers.Readiness, description="The database is away")
+@blueprint.response(200, responses.Readiness)
+@blueprint.alt_response(503, schema=responses.Readiness, description="The database is away")
 @blueprint.doc(security=[], operationId="readyz")
 def readyz() -> Response:
     """200 when the database answers; a broker that does not is named, and is no reason to send us nothing."""

@@ -4,48 +4,48 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from app.api import answers
-from app.api.described import Blueprint
-from app.api.doors import Role, fleet, only
-from app.domain.place import Fitness, Host
-from app.services import inspect
-from app.store import places, views
+from app.api import responses
+from app.api.auth import Role, fleet, only
+from app.api.openapi import Blueprint
+from app.domain.host import Fitness, Host
+from app.services.dispatch import host_health
+from app.store import fleet_config, views
 
 blueprint = Blueprint("hosts", __name__, description="Machines that we go to")
 
 
 @blueprint.get("")
-@blueprint.answers(200, answers.Host(many=True))
+@blueprint.answers(200, responses.Host(many=True))
 @only(Role.VIEWER, Role.OPERATOR)
 def list_hosts() -> Response:
     """Every host, its fitness, its slots, and what the last look at it showed."""
     with fleet().engine.begin() as conn:
-        return jsonify([shown(host) for host in places.all_hosts(conn)])
+        return jsonify([shown(host) for host in fleet_config.all_hosts(conn)])
 
 
 @blueprint.get("/<path:host_id>")
-@blueprint.answers(200, answers.Host, "unknown")
+@blueprint.answers(200, responses.Host, "unknown")
 @only(Role.VIEWER, Role.OPERATOR)
 def get_host(host_id: str) -> Response:
     """One host."""
     with fleet().engine.begin() as conn:
-        return jsonify(shown(inspect.find(places.all_hosts(conn), host_id)))
+        return jsonify(shown(host_health.find(fleet_config.all_hosts(conn), host_id)))
 
 
 @blueprint.post("/<path:host_id>/drain")
-@blueprint.answers(200, answers.Host, "unknown")
+@blueprint.answers(200, responses.Host, "unknown")
 @only(Role.OPERATOR)
 def drain(host_id: str) -> Response:
     """Give the host no new work; what runs there goes on."""
-    return jsonify(shown(inspect.set_fitness(fleet(), host_id, Fitness.DRAINING, "drained by an operator")))
+    return jsonify(shown(host_health.set_fitness(fleet(), host_id, Fitness.DRAINING, "drained by an operator")))
 
 
 @blueprint.post("/<path:host_id>/resume")
-@blueprint.answers(200, answers.Host, "unknown")
+@blueprint.answers(200, responses.Host, "unknown")
 @only(Role.OPERATOR)
 def resume(host_id: str) -> Response:
     """Let the host work again."""
-    return jsonify(shown(inspect.set_fitness(fleet(), host_id, Fitness.UNKNOWN, None)))
+    return jsonify(shown(host_health.set_fitness(fleet(), host_id, Fitness.UNKNOWN, None)))
 
 
 def shown(host: Host) -> dict[str, Any]:

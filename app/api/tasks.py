@@ -8,14 +8,17 @@ from urllib.parse import quote
 from flask import Response, jsonify, request
 from sqlalchemy import Connection
 
-from app.api import agents, answers, schemas
-from app.api.described import Blueprint
-from app.api.doors import Role, as_agent, caller, else_only, fleet, only
+from app.api import agents, requests, responses
+from app.api.auth import Role, as_agent, caller, else_only, fleet, only
 from app.api.errors import answer
+from app.api.openapi import Blueprint
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.domain.task import LIVE
-from app.services import accept, ask, assign, intake, lease
+from app.services import operator
+from app.services.agents import leases, reports
+from app.services.create_task import request as request_task
+from app.services.dispatch import placement
 from app.store import logs, runs, tasks, views
 from app.store.engine import reading
 from app.store.tables import Row
@@ -28,9 +31,9 @@ ONE_OR_MORE = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("
 
 
 @blueprint.get("")
-@blueprint.answers(200, answers.Task(many=True))
+@blueprint.answers(200, responses.Task(many=True))
 @only(*ANYONE)
-@blueprint.arguments(schemas.TaskFilter, location="query")
+@blueprint.arguments(requests.TaskFilter, location="query")
 def list_tasks(asked: dict[str, Any]) -> Response:
     """Tasks, newest first; `Link` leads to the next page, `X-Total-Count` says how many there are. An agent sees its
     own."""
@@ -48,12 +51,12 @@ def list_tasks(asked: dict[str, Any]) -> Response:
 
 
 @blueprint.post("")
-@blueprint.answers(201, answers.WholeTask)
+@blueprint.answers(201, responses.WholeTask)
 @only(Role.OPERATOR)
-@blueprint.arguments(schemas.NewTask)
+@blueprint.arguments(requests.NewTask)
 def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
     """Ask for work without an issue."""
-    return _shown(intake.request(fleet(), asked).task_id), 201
+    return _shown(request_task(fleet(), asked).task_id), 201
 
 
 @blueprint.post("/dequeue")
@@ -62,16 +65,16 @@ def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
 )
 @blueprint.alt_response(204, description="Nothing to do")
 @else_only(Role.AGENT)
-@blueprint.arguments(schemas.Dequeue)
+@blueprint.arguments(requests.Dequeue)
 def dequeue(given: dict[str, Any]) -> Response:
     """Ask for work: the highest priority first, then the oldest. Waits up to `wait_secs` for some to come."""
     return agents.dequeue(given)
 
 
 @blueprint.get("/<path:task_id>/log")
-@blueprint.answers(200, answers.LogRead, "unknown")
+@blueprint.answers(200, responses.LogRead, "unknown")
 @only(*ANYONE)
-@blueprint.arguments(schemas.LogWanted, location="query")
+@blueprint.arguments(requests.LogWanted, location="query")
 def read_log(asked: dict[str, Any], task_id: str) -> Response:
     """A piece of what a run printed, base64; `next_offset` is where to go on. Where `offset` is greater than asked, the
     bytes between were left out of a log that was too long."""
@@ -87,9 +90,9 @@ def read_log(asked: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.get("/<path:task_id>")
-@blueprint.answers(200, answers.WholeTask, "unknown")
+@blueprint.answers(200, responses.WholeTask, "unknown")
 @only(*ANYONE)
-@blueprint.arguments(schemas.Detail, location="query")
+@blueprint.arguments(requests.Detail, location="query")
 def get_task(asked: dict[str, Any], task_id: str) -> Response:
     """One task with its events and runs."""
     _may_see(task_id)
@@ -97,79 +100,79 @@ def get_task(asked: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/retry")
-@blueprint.answers(200, answers.WholeTask, "unknown")
+@blueprint.answers(200, responses.WholeTask, "unknown")
 @only(Role.OPERATOR)
 def retry_task(task_id: str) -> Response:
     """Try a task again that failed, was lost, was cancelled or is parked."""
-    ask.about(fleet(), task_id, What.RETRY)
+    operator.about(fleet(), task_id, What.RETRY)
     return _shown(task_id)
 
 
 @blueprint.post("/<path:task_id>/cancel")
-@blueprint.answers(200, answers.WholeTask, "unknown")
+@blueprint.answers(200, responses.WholeTask, "unknown")
 @only(Role.OPERATOR)
 def cancel_task(task_id: str) -> Response:
     """Cancel a task; what still runs is stopped."""
-    ask.about(fleet(), task_id, What.CANCEL)
+    operator.about(fleet(), task_id, What.CANCEL)
     return _shown(task_id)
 
 
 @blueprint.post("/<path:task_id>/assign")
-@blueprint.answers(200, answers.WholeTask, "unknown")
+@blueprint.answers(200, responses.WholeTask, "unknown")
 @only(Role.OPERATOR)
-@blueprint.arguments(schemas.Assignment)
+@blueprint.arguments(requests.Assignment)
 def assign_task(given: dict[str, Any], task_id: str) -> Response:
     """Give a waiting task to a place of your choice."""
     if given["agent_id"]:
-        assign.to_agent(fleet(), task_id, given["agent_id"])
+        placement.to_agent(fleet(), task_id, given["agent_id"])
     else:
-        assign.to_host(fleet(), task_id, given["host"])
+        placement.to_host(fleet(), task_id, given["host"])
     return _shown(task_id)
 
 
 @blueprint.post("/<path:task_id>/status")
-@blueprint.answers(200, answers.Reported, "unknown", "stale")
+@blueprint.answers(200, responses.Reported, "unknown", "stale")
 @only(Role.AGENT)
-@blueprint.arguments(schemas.Report)
+@blueprint.arguments(requests.Report)
 def report_status(given: dict[str, Any], task_id: str) -> Response:
     """Confirm a task, say how far it is, or give it up. `stop` says whether the agent shall leave it alone."""
-    how = accept.running if given["status"] == "running" else accept.failed
+    how = reports.running if given["status"] == "running" else reports.failed
     return _told(how(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
 
 
 @blueprint.post("/<path:task_id>/log")
-@blueprint.answers(200, answers.LogKept, "unknown", "stale")
+@blueprint.answers(200, responses.LogKept, "unknown", "stale")
 @only(Role.AGENT)
-@blueprint.arguments(schemas.LogPiece)
+@blueprint.arguments(requests.LogPiece)
 def write_log(given: dict[str, Any], task_id: str) -> Response:
     """Keep a piece of a run's output. What is known already is trimmed; a gap is refused."""
     piece = given | {"task_id": task_id, "data": _bytes(given["data"])}
-    wanted, is_gap = accept.log(fleet(), caller().agent_id or "", piece)
+    wanted, is_gap = reports.log(fleet(), caller().agent_id or "", piece)
     if not is_gap:
         return jsonify(next_offset=wanted)
     return answer(Kind.STALE, f"There is a gap: send the bytes from {wanted} first.", next_offset=wanted)
 
 
 @blueprint.post("/<path:task_id>/complete")
-@blueprint.answers(200, answers.Reported, "unknown", "stale")
+@blueprint.answers(200, responses.Reported, "unknown", "stale")
 @only(Role.AGENT)
-@blueprint.arguments(schemas.Receipt)
+@blueprint.arguments(requests.Receipt)
 def complete_task(given: dict[str, Any], task_id: str) -> Response:
     """End the work with a receipt. Its claims are checked on the forge; the same receipt twice is fine."""
     if given.get("task_id", task_id) != task_id:
         raise Refused(Kind.INVALID, f"task_id: the receipt is for {given['task_id']!r}, the address for {task_id!r}.")
-    return _ended(accept.complete(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
+    return _ended(reports.complete(fleet(), as_agent(given["agent_id"]), given | {"task_id": task_id}))
 
 
 @receipts.post("")
-@receipts.answers(200, answers.Reported, "unknown", "stale")
+@receipts.answers(200, responses.Reported, "unknown", "stale")
 @only(Role.AGENT)
-@receipts.arguments(schemas.Receipt)
+@receipts.arguments(requests.Receipt)
 def post_receipt(given: dict[str, Any]) -> Response:
     """The same as to complete a task, with the task's id in the body."""
     if "task_id" not in given:
         raise Refused(Kind.INVALID, "task_id: Missing data for required field.")
-    return _ended(accept.complete(fleet(), as_agent(given["agent_id"]), given))
+    return _ended(reports.complete(fleet(), as_agent(given["agent_id"]), given))
 
 
 def _bytes(text: str) -> bytes:
@@ -193,12 +196,12 @@ def _may_read(task_id: str, run: Row | None) -> None:
         raise Refused(Kind.FORBIDDEN, f"{task_id}: that is not a run of agent {caller().agent_id!r}.")
 
 
-def _ended(held: lease.Held) -> Response:
-    notice = accept.notice(fleet(), held)
+def _ended(held: leases.Held) -> Response:
+    notice = reports.notice(fleet(), held)
     return _told(held, {"notice": notice} if notice else {})
 
 
-def _told(held: lease.Held, more: dict[str, Any] | None = None) -> Response:
+def _told(held: leases.Held, more: dict[str, Any] | None = None) -> Response:
     """The task as it is now, and whether its agent shall leave it alone: it is held no longer, or goes on."""
     number = held.run["number"]
     with reading(fleet().engine) as conn:
@@ -206,7 +209,7 @@ def _told(held: lease.Held, more: dict[str, Any] | None = None) -> Response:
         has_ended = any(run["ended_at"] for run in found["runs"] if run["number"] == number)
         stop = has_ended or found["status"] not in LIVE
         asked = not stop and found["pr_number"] is not None
-        news = lease.feedback(conn, lease.held(conn, held.task.id, number)) if asked else {}
+        news = leases.feedback(conn, leases.held(conn, held.task.id, number)) if asked else {}
     return jsonify(found | {"lease": number, "stop": stop} | news | (more or {}))
 
 

@@ -5,12 +5,12 @@ from importlib import import_module
 
 import click
 
-from app.config import Wrong
+from app.config.settings import Wrong
 from app.domain.errors import Refused
 
 COMMANDS = {
-    "up": "up", "demo": "demo", "test": "test", "bench": "bench",
-    "apply": "settings", "config": "settings", "migrate": "settings",
+    "up": "up", "demo": "demo.command", "test": "test", "bench": "bench",
+    "apply": "config", "config": "config", "migrate": "config",
     "task": "tasks", "why": "tasks", "replay": "tasks", "logs": "logs", "prompt": "prompt", "receipt": "receipt",
     "agent": "agent", "agents": "agents", "enroll": "agents", "hosts": "hosts", "clis": "clis",
     "deliveries": "deliveries", "forge": "forge", "doctor": "forge", "docs": "docs",

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from app import wiring
-from app.cli.shown import ago, as_json, table
+from app.cli.output import ago, as_json, table
 from app.ports import Fleet
-from app.services import enlist
+from app.services.agents import registry
 from app.store import agents as rows
 from app.store import views
 
@@ -24,7 +24,7 @@ def agents() -> None:
 @json_option
 def list_agents(json_: bool) -> None:
     """Who is there, what they can do, what they hold."""
-    found = enlist.listed(_fleet())
+    found = registry.listed(_fleet())
     if json_:
         return as_json(found)
     columns = ("agent", "status", "seen", "slots", "host", "can do", "holds")
@@ -36,7 +36,7 @@ def list_agents(json_: bool) -> None:
 @click.argument("agent_id")
 def revoke(agent_id: str) -> None:
     """Refuse an agent from now on; what it holds goes back to the queue."""
-    back = enlist.revoke(_fleet(), agent_id)
+    back = registry.revoke(_fleet(), agent_id)
     click.echo(f"{agent_id} is revoked; {len(back)} tasks went back to the queue.")
 
 
@@ -44,7 +44,7 @@ def revoke(agent_id: str) -> None:
 @click.argument("agent_id")
 def restore(agent_id: str) -> None:
     """Let a revoked agent register again."""
-    enlist.restore(_fleet(), agent_id)
+    registry.restore(_fleet(), agent_id)
     click.echo(f"{agent_id} may register again.")
 
 
@@ -59,7 +59,7 @@ def enroll() -> None:
 @json_option
 def create(name: str, days: float | None, json_: bool) -> None:
     """A new enrolment token. It is shown this once."""
-    token = enlist.invite(_fleet(), name, days)
+    token = registry.invite(_fleet(), name, days)
     if json_:
         return click.echo(json.dumps({"name": name, "token": token}))
     click.echo(token)
@@ -83,7 +83,7 @@ def list_tokens(json_: bool) -> None:
 @click.argument("name")
 def revoke_token(name: str) -> None:
     """Revoke an enrolment token; the agents that used it stay."""
-    enlist.withdraw(_fleet(), name)
+    registry.withdraw(_fleet(), name)
     click.echo(f"The enrolment token {name} works no longer.")
 
 

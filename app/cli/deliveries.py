@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from app import wiring
-from app.cli.shown import ago, as_json, table
+from app.cli.output import ago, as_json, table
 from app.domain.errors import Kind, Refused
-from app.domain.visible import printable
+from app.domain.visible_text import printable
 from app.ports import Fleet
 from app.store import deliveries as store
 from app.store.tables import Row

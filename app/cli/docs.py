@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from app.domain import taxonomy
-from app.domain.diagram import lifecycle_page
+from app.domain import failures
+from app.domain.lifecycle_diagram import lifecycle_page
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"lifecycle.md": lifecycle_page, "failures.md": taxonomy.page}
+PAGES = {"lifecycle.md": lifecycle_page, "failures.md": failures.page}
 
 
 @click.command(hidden=True)

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from app import wiring
-from app.cli.shown import as_json, passages, table
+from app.cli.output import as_json, passages, table
 from app.domain.errors import Kind, Refused, Unavailable
 from app.forgejo import hooks
-from app.forgejo.wire import Wire
+from app.forgejo.http import Wire
 from app.ports import Fleet
-from app.services import doctor as examination
-from app.store import deliveries, places
+from app.services.forge import doctor as examination
+from app.store import deliveries, fleet_config
 from app.store.tables import Row
 
 PATIENCE_SECS = 10.0
@@ -99,7 +99,7 @@ def doctor(json_: bool) -> None:
 
 def _row(fleet: Fleet, name: str | None) -> Row:
     with fleet.engine.begin() as conn:
-        rows = [row for row in places.all_forges(conn) if name in (None, row["name"])]
+        rows = [row for row in fleet_config.all_forges(conn) if name in (None, row["name"])]
     if len(rows) != 1:
         known = ", ".join(row["name"] for row in rows) or "none"
         raise Refused(Kind.INVALID, f"Say which forge with --forge; fleet.toml declares {known}.")

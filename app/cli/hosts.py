@@ -12,13 +12,13 @@ from marshmallow import ValidationError
 
 from app import wiring
 from app.api.hosts import shown
-from app.cli.shown import ago, as_json, table
-from app.config import HostSchema, flat, jumps_to_nowhere
+from app.cli.output import ago, as_json, table
+from app.config.settings import HostSchema, flat, jumps_to_nowhere
 from app.domain.errors import Kind, Refused
-from app.domain.place import Fitness, Origin
+from app.domain.host import Fitness, Origin
 from app.ports import Fleet
-from app.services import inspect
-from app.store import places, runs
+from app.services.dispatch import host_health
+from app.store import fleet_config, runs
 
 TOP = Path(__file__).parents[2]
 Json = dict[str, Any]
@@ -37,7 +37,7 @@ def hosts() -> None:
 def list_hosts(label: str | None, json_: bool) -> None:
     """Which there are, how fit and how full they are."""
     with _fleet().engine.begin() as conn:
-        found = [shown(host) for host in places.all_hosts(conn) if label is None or label in host.labels]
+        found = [shown(host) for host in fleet_config.all_hosts(conn) if label is None or label in host.labels]
     if json_:
         return as_json(found)
     columns = ("host", "fitness", "since", "slots", "load", "free disk", "address", "why")
@@ -50,7 +50,7 @@ def list_hosts(label: str | None, json_: bool) -> None:
 def show(host_id: str, json_: bool) -> None:
     """One host: how it is, since when and why, and what the last look showed."""
     with _fleet().engine.begin() as conn:
-        found = shown(inspect.find(places.all_hosts(conn), host_id))
+        found = shown(host_health.find(fleet_config.all_hosts(conn), host_id))
     if json_:
         return as_json(found)
     plain = [(name, found[name]) for name in ("fitness", "why", "since", "hostname", "work_dir", "origin", "probed_at")]
@@ -87,7 +87,7 @@ def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool,
     if one["hostname"] != "localhost":
         one["host_key"] = _pinned(fleet, one, fingerprint, yes)
     with fleet.engine.begin() as conn:
-        places.add_host(conn, one)
+        fleet_config.add_host(conn, one)
     _tested(fleet, one["host_id"], json_)
 
 
@@ -96,13 +96,13 @@ def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool,
 def remove(host_id: str) -> None:
     """Forget a host that was added by command and has nothing to do any more."""
     with _fleet().engine.begin() as conn:
-        host = inspect.find(places.all_hosts(conn), host_id)
+        host = host_health.find(fleet_config.all_hosts(conn), host_id)
         if host.origin is Origin.DECLARED:
             raise Refused(Kind.INVALID, f"{host_id} is declared in fleet.toml: take it out there, then `fleet apply`.")
         going = runs.open_on_host(conn, host_id)
         if going:
             raise Refused(Kind.INVALID, f"{host_id} has {len(going)} runs: `fleet hosts drain {host_id}` and wait.")
-        places.remove_host(conn, host_id)
+        fleet_config.remove_host(conn, host_id)
     click.echo(f"{host_id} is forgotten; what lies in its work folder stays there.")
 
 
@@ -119,7 +119,7 @@ def test(host_id: str, json_: bool) -> None:
 @json_option
 def drain(host_id: str, json_: bool) -> None:
     """Give a host no new work; what runs there goes on, then it is drained."""
-    _say(inspect.set_fitness(_fleet(), host_id, Fitness.DRAINING, "drained by an operator"), json_)
+    _say(host_health.set_fitness(_fleet(), host_id, Fitness.DRAINING, "drained by an operator"), json_)
 
 
 @hosts.command()
@@ -127,7 +127,7 @@ def drain(host_id: str, json_: bool) -> None:
 @json_option
 def resume(host_id: str, json_: bool) -> None:
     """Let a host work again, also one in quarantine, once a look finds it fit."""
-    _say(inspect.set_fitness(_fleet(), host_id, Fitness.UNKNOWN, None), json_)
+    _say(host_health.set_fitness(_fleet(), host_id, Fitness.UNKNOWN, None), json_)
 
 
 def _checked(given: Json, slots: tuple[str, ...]) -> Json:
@@ -151,8 +151,8 @@ def _slots(text: str) -> Json:
 
 def _may_be_added(fleet: Fleet, one: Json) -> None:
     with fleet.engine.begin() as conn:
-        known = places.all_hosts(conn)
-        rows = [places.host(conn, host.host_id) for host in known]
+        known = fleet_config.all_hosts(conn)
+        rows = [fleet_config.host(conn, host.host_id) for host in known]
     if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
         raise Refused(Kind.INVALID, f"{one['host_id']} is declared in fleet.toml: change it there, then `fleet apply`.")
     over = {row["host_id"]: row["reach"].get("proxy_jump") for row in rows if row} | {one["host_id"]: one["proxy_jump"]}
@@ -164,7 +164,7 @@ def _may_be_added(fleet: Fleet, one: Json) -> None:
 def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
     """The key that the host shows, once somebody has said that it is the right one."""
     with fleet.engine.begin() as conn:
-        via = places.host(conn, one["proxy_jump"]) if one["proxy_jump"] else None
+        via = fleet_config.host(conn, one["proxy_jump"]) if one["proxy_jump"] else None
     host = {"hostname": one["hostname"], "reach": one} | (
         {"via_hostname": via["hostname"], "via_reach": dict(via["reach"])} if via else {}
     )
@@ -183,9 +183,9 @@ def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
 def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
     """Walk, and keep what was seen."""
     with fleet.engine.begin() as conn:
-        inspect.find(places.all_hosts(conn), host_id)
-        row: Any = places.host(conn, host_id)
-        clis = places.clis_on(conn, host_id)
+        host_health.find(fleet_config.all_hosts(conn), host_id)
+        row: Any = fleet_config.host(conn, host_id)
+        clis = fleet_config.clis_on(conn, host_id)
     local = row["hostname"] == "localhost"
     home = row["work_dir"] or (str(fleet.config.home / "work") if local else "~/.agent-fleet")
     names = ("host_id", "hostname", "reach", "via_hostname", "via_reach", "work_dir", "fitness", "why")
@@ -193,12 +193,12 @@ def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
     steps, fine = _walked("walk", request | {"least_disk": fleet.config.least_disk_mb << 20}, quiet=json_)
     last = steps[-1]
     if last["step"] == "probe":
-        inspect.seen(fleet, host_id, last["figures"])
+        host_health.seen(fleet, host_id, last["figures"])
         fleet.nudge.soon()
     elif last["step"] == "host key" and row["reach"].get("host_key"):
-        inspect.distrusted(fleet, host_id, f"host key changed: {last['sentence']}")
+        host_health.distrusted(fleet, host_id, f"host key changed: {last['sentence']}")
     else:
-        inspect.away(fleet, host_id, last["sentence"])
+        host_health.away(fleet, host_id, last["sentence"])
     if json_:
         as_json({"host_id": host_id, "fine": fine, "steps": steps})
     if not fine:
@@ -207,7 +207,7 @@ def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
 
 def _walked(how: str, request: Json, quiet: bool) -> tuple[list[Json], bool]:
     """The steps of a program of the workers, shown while they are made."""
-    argv = [sys.executable, "-m", "workers.walk", how]
+    argv = [sys.executable, "-m", "workers.hosts.diagnose", how]
     with subprocess.Popen(argv, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as walking:
         if walking.stdin is None or walking.stdout is None:
             raise Refused(Kind.UNAVAILABLE, "The walk could not be begun.")

@@ -14,10 +14,10 @@ import click
 from app import wiring
 from app.domain.errors import Kind, Refused
 from app.domain.task import WORKING
-from app.domain.visible import printable
+from app.domain.visible_text import printable
 from app.ports import Fleet
+from app.store import host_polls, runs, tasks
 from app.store import logs as store
-from app.store import looks, runs, tasks
 from app.store.tables import Row
 
 PAUSE_SECS = 0.3
@@ -67,7 +67,7 @@ class Reader:
             task = tasks.find(conn, self.task_id)
             run = runs.get(conn, task.id, number or task.run)
             if run and run["host_id"] and time.monotonic() > self.hurried_at + HURRY_SECS:
-                looks.hurry(conn, run["host_id"], self.fleet.clock())
+                host_polls.hurry(conn, run["host_id"], self.fleet.clock())
                 self.hurried_at = time.monotonic()
         if run is None:
             return task.live

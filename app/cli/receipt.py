@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from app import config as settings
 from app import wiring
+from app.config import settings
 from app.domain import receipt as receipts
-from app.domain import seal
+from app.domain import receipt_signature
 from app.domain.errors import Kind, Refused
-from app.services.seal import NAME, public_key
+from app.services.receipt_key import NAME, public_key
 from app.store import views
 
 
@@ -36,7 +36,7 @@ def show(task_id: str) -> None:
 def verify(file: Path, key: Path | None) -> None:
     """Say whether the receipt in FILE is whole: signed, and not changed by a single byte since."""
     trusted = key.read_text().strip() if key else _own_key()
-    proof = seal.verify(file.read_bytes(), trusted)
+    proof = receipt_signature.verify(file.read_bytes(), trusted)
     click.echo(f"{proof.get('task_id')}: the receipt is whole, signed with {proof['signature']['key']}")
     if trusted is None:
         click.echo("fleet: compare that key with what `fleet receipt key` prints where it was signed.", err=True)
@@ -51,4 +51,4 @@ def key_() -> None:
 def _own_key() -> str | None:
     """This fleet's own key, where there is one on this machine."""
     private = settings.read(os.environ).secret(NAME)
-    return seal.public_key(private.lower()) if private else None
+    return receipt_signature.public_key(private.lower()) if private else None

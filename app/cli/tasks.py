@@ -5,13 +5,14 @@ from typing import Any, cast
 import click
 
 from app import wiring
-from app.api.schemas import NewTask
-from app.cli.shown import ago, as_json, table
+from app.api.requests import NewTask
+from app.cli.output import ago, as_json, table
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import What
 from app.domain.quota import Amount
 from app.ports import Fleet
-from app.services import ask, assign, budgets, intake
+from app.services import create_task, operator
+from app.services.dispatch import budgets, placement
 from app.services.replay import differences
 from app.store import tasks, views
 
@@ -99,7 +100,7 @@ def create(json_: bool, no_pull_request: bool, **given: Any) -> None:
     faults = schema.validate(given)
     if faults:
         raise Refused(Kind.INVALID, "; ".join(f"{name}: {' '.join(map(str, what))}" for name, what in faults.items()))
-    _answer(intake.request(_fleet(), dict(schema.load(given))).task_id, json_)
+    _answer(create_task.request(_fleet(), dict(schema.load(given))).task_id, json_)
 
 
 @task.command()
@@ -107,7 +108,7 @@ def create(json_: bool, no_pull_request: bool, **given: Any) -> None:
 @json_option
 def retry(task_id: str, json_: bool) -> None:
     """Try a task again that failed, was lost, was cancelled or is parked."""
-    _answer(ask.about(_fleet(), task_id, What.RETRY).task_id, json_)
+    _answer(operator.about(_fleet(), task_id, What.RETRY).task_id, json_)
 
 
 @task.command()
@@ -115,7 +116,7 @@ def retry(task_id: str, json_: bool) -> None:
 @json_option
 def cancel(task_id: str, json_: bool) -> None:
     """Cancel a task; what still runs is stopped."""
-    _answer(ask.about(_fleet(), task_id, What.CANCEL).task_id, json_)
+    _answer(operator.about(_fleet(), task_id, What.CANCEL).task_id, json_)
 
 
 @task.command("raise")
@@ -138,7 +139,7 @@ def raise_(task_id: str, tokens: float, dollars: float, minutes: float, json_: b
 def why(task_id: str, json_: bool) -> None:
     """Why a task is where it is; for one that waits, why each host refuses it."""
     with _fleet().engine.begin() as conn:
-        found = assign.why(conn, tasks.find(conn, task_id), wiring.now())
+        found = placement.why(conn, tasks.find(conn, task_id), wiring.now())
     if json_:
         return as_json(found)
     refusals = cast(dict[str, str], found.pop("refusals", {})) | cast(dict[str, str], found.pop("agents", {}))

@@ -4,10 +4,10 @@ import os
 
 import click
 
-from app import config as settings
-from app.cli.demo import look_around
-from app.cli.processes import Keeper
-from app.cli.system import running
+from app.cli.demo.command import look_around
+from app.cli.local.launcher import running
+from app.cli.local.process_manager import Keeper
+from app.config import settings
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.domain.place import Host, Slots
+from app.domain.host import Host, Slots
 
 PREFIX = "agent:"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.domain import sections
-from app.domain.visible import clean, hidden, one_line, printable
+from app.domain import issue_sections
+from app.domain.visible_text import clean, hidden, one_line, printable
 
 LONGEST_BODY = 200_000
 LONGEST_RULES = 20_000
@@ -63,7 +63,7 @@ def read_issue(
     """The prompt of an issue. `checks` are the commands that will be run on the work, `rules` the repository's
     AGENTS.md and `forbidden` the paths that must stay as they are: all three come from people who may write."""
     cut = clean(body)[:LONGEST_BODY]
-    read = sections.split(cut)
+    read = issue_sections.split(cut)
     wanted = read.validation or tuple(f"Done: {item}" for item in read.todo)
     headline = one_line(title)
     ours = _ours(list(checks), list(forbidden), rules)
@@ -116,7 +116,7 @@ def fenced(kind: str, text: str) -> str:
     return f"{_WARNING.format(mark=mark)}\n----- {kind} {mark} -----\n{text.strip()}\n----- end of {kind} {mark} -----"
 
 
-def _told(read: sections.Sections, validation: Sequence[str]) -> str:
+def _told(read: issue_sections.Sections, validation: Sequence[str]) -> str:
     parts = [read.goal, ""] if read.goal else []
     for name, items in (("Constraints", read.constraints), ("Validation", validation)):
         if items:

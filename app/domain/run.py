@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from app.domain.failures import TAXONOMY
 from app.domain.lifecycle import Fact, What
-from app.domain.taxonomy import TAXONOMY
 
 
 class Verdict(StrEnum):

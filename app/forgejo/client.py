@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import httpx
 
 from app.domain.errors import Kind, Refused, Unavailable
-from app.forgejo import answers
-from app.forgejo.reading import NONE_SUCH, OUR_STATUS, Reading
+from app.forgejo import models
+from app.forgejo.queries import NONE_SUCH, OUR_STATUS, Reading
 from app.ports import Pull
 
 LABEL_COLOURS = "1d76db"
@@ -23,7 +23,7 @@ class Forgejo(Reading):
         asked = {"head": branch, "base": base, "title": title, "body": body}
         answer = self.send("POST", f"/repos/{repository}/pulls", asked, ok={409})
         if answer.status_code != httpx.codes.CONFLICT:
-            return answers.pull(answer.json())
+            return models.pull(answer.json())
         pull = self.open_pull_for(repository, branch, base)
         if pull is None:
             raise Unavailable(f"The forge says that a pull request from {branch} exists, and does not list it.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.errors import Kind, Refused
-from app.forgejo.wire import Json, Wire
+from app.forgejo.http import Json, Wire
 
 # What to ask for, in the names that the API takes; what it then lists are the names of single events.
 ASKED = (

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
-from app.domain.place import Fitness, Origin
+from app.domain.host import Fitness, Origin
 from app.domain.task import Mode, State
 
 metadata = sa.MetaData(

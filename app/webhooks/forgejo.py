@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 
 from app import wiring
 from app.domain.errors import Kind, Refused
-from app.forgejo import payloads
+from app.forgejo import webhook_payloads
 from app.forgejo.signature import is_signed
 from app.ports import Fleet
-from app.store import deliveries, places, rounds
-from app.webhooks.doorbell import Doorbell
+from app.store import deliveries, fleet_config, periodic_jobs
+from app.webhooks.nudge_thread import Doorbell
 
 blueprint = Blueprint("webhooks", __name__)
 
@@ -53,7 +53,7 @@ def _refusals_noted(fleet: Fleet) -> Iterator[None]:
     except Refused as no:
         if no.kind is Kind.UNAUTHORIZED and _header(EVENT_TYPES):
             with fleet.engine.begin() as conn:
-                rounds.is_due(conn, deliveries.REFUSED, fleet.clock(), NOTED_EVERY)
+                periodic_jobs.is_due(conn, deliveries.REFUSED, fleet.clock(), NOTED_EVERY)
         raise
 
 
@@ -70,8 +70,10 @@ def _signed_by(fleet: Fleet, conn: Connection, body: bytes) -> str:
         )
     if len(signed) == 1:
         return signed[0]
-    home = payloads.home(body)
-    at_home = [row["name"] for row in places.all_forges(conn) if row["name"] in signed and _host(row["url"]) == home]
+    home = webhook_payloads.home(body)
+    at_home = [
+        row["name"] for row in fleet_config.all_forges(conn) if row["name"] in signed and _host(row["url"]) == home
+    ]
     if len(at_home) != 1:
         raise Refused(
             Kind.UNAUTHORIZED,

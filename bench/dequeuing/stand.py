@@ -16,11 +16,11 @@ import psutil
 import psycopg
 
 from app import wiring
-from app.cli import embedded
-from app.cli.processes import Child, Keeper
-from app.cli.stage import free_port
-from app.cli.system import TOP
-from app.config import embedded_database_url, read
+from app.cli.demo.stage import free_port
+from app.cli.local import servers
+from app.cli.local.launcher import TOP
+from app.cli.local.process_manager import Child, Keeper
+from app.config.settings import embedded_database_url, read
 from app.ports import Fleet
 from app.store.migrate import migrate
 from tests import backlog
@@ -67,10 +67,10 @@ def stand() -> Iterator[Stand]:
     home.chmod(0o755)
     try:
         with Keeper() as keeper:
-            embedded.prepare_home(home)
-            keeper.add(embedded.postgres(home))
-            keeper.add(embedded.valkey(home))
-            embedded.create_database(embedded_database_url(home))
+            servers.prepare_home(home)
+            keeper.add(servers.postgres(home))
+            keeper.add(servers.valkey(home))
+            servers.create_database(embedded_database_url(home))
             environ = {
                 "FLEET_HOME": str(home), "PORT": str(free_port()), "FLEET_OPERATOR_TOKEN": "operator-of-the-bench",
                 "FLEET_ENROLL_TOKEN": "enrol-of-the-bench", "HOME": str(home),

@@ -11,10 +11,13 @@ from flask.testing import FlaskClient
 from app.domain.lifecycle import Fact, What
 from app.domain.task import Mode, State
 from app.ports import Fleet
-from app.services import assign, enlist, rescue
+from app.services.agents import registry
+from app.services.dispatch import placement
 from app.services.replay import differences
-from app.store import places, quota, tasks
+from app.services.runs import expiry
+from app.store import fleet_config, tasks
 from app.store.tables import agents, runs
+from app.store.usage import used
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host, a_stored_task, apply, declared
 from tests.conftest import FakeClock
@@ -42,7 +45,7 @@ def tick(fleet: Fleet, clock: FakeClock, seconds: float) -> None:
     """Time passes while the control plane looks."""
     for _ in range(int(seconds // 10)):
         clock.pass_(10)
-        rescue.rescue(fleet)
+        expiry.rescue(fleet)
 
 
 class TestRegistry:
@@ -85,17 +88,17 @@ class TestRegistry:
     def test_an_enrolment_token_can_be_revoked_and_can_expire(
         self, client: FlaskClient, fleet: Fleet, clock: FakeClock
     ) -> None:
-        week, ever = enlist.invite(fleet, "lab", 7), enlist.invite(fleet, "office", None)
+        week, ever = registry.invite(fleet, "lab", 7), registry.invite(fleet, "office", None)
         assert register(client, "a1", week).status_code == register(client, "a2", ever).status_code == 201
         clock.pass_(timedelta(days=8).total_seconds())
         assert_error(register(client, "a3", week), 401, "unauthorized")
-        enlist.withdraw(fleet, "office")
+        registry.withdraw(fleet, "office")
         assert_error(register(client, "a3", ever), 401, "unauthorized")
 
     def test_a_revoked_agent_is_refused_and_what_it_held_goes_back(self, client: FlaskClient, fleet: Fleet) -> None:
         task_id, agent = waiting(fleet), an_agent(client)
         agent.take()
-        assert enlist.revoke(fleet, "a1") == [task_id]
+        assert registry.revoke(fleet, "a1") == [task_id]
         assert_error(agent.post("/agents/heartbeat"), 401, "unauthorized")
         assert_error(register(client, token=ENROLL), 403, "forbidden", "revoked")
         assert state_of(fleet, task_id) is State.CREATED
@@ -258,7 +261,7 @@ class TestDequeue:
             waiting(fleet, number)
         crowd = [an_agent(client, f"a{n}", max_concurrency=20) for n in range(4)]
         with ThreadPoolExecutor(5) as pool:
-            placed = pool.submit(assign.place_waiting, fleet)
+            placed = pool.submit(placement.place_waiting, fleet)
             took = list(pool.map(lambda agent: [agent.dequeue().get_json(silent=True) for _ in range(8)], crowd))
         got = [task["task_id"] for tasks_ in took for task in tasks_ if task]
         assert len(got) == len(set(got)) == 20 - placed.result()
@@ -351,11 +354,11 @@ class TestLeases:
     ) -> None:
         task_id, agent = waiting(fleet), an_agent(client)
         agent.take()
-        rescue.pulse(fleet)
+        expiry.pulse(fleet)
         tick(fleet, clock, 600)
         assert state_of(fleet, task_id) is State.RUNNING
-        rescue.pulse(fleet)
-        rescue.rescue(fleet)
+        expiry.pulse(fleet)
+        expiry.rescue(fleet)
         assert state_of(fleet, task_id) is State.RUNNING
         assert agent.beat((task_id, 1))[0]["stop"] is False
 
@@ -471,7 +474,7 @@ class TestBudgets:
         rule = declared()["repositories"][0] | {"budget": budget}
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[], repositories=[rule])
-            places.remember_repository(conn, "main", {
+            fleet_config.remember_repository(conn, "main", {
                 "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
             })  # fmt: skip
         return waiting(fleet)
@@ -513,7 +516,7 @@ class TestBudgets:
             agent.say(task, "status", status="running", **told)
         assert self.uses(agent, task, cost_usd=1.0)["stop"]
         with fleet.engine.begin() as conn:
-            assert quota.used(conn, tasks.find(conn, task["task_id"]), 0, fleet.clock())["task"].dollars == 1.0
+            assert used(conn, tasks.find(conn, task["task_id"]), 0, fleet.clock())["task"].dollars == 1.0
 
     def test_that_are_used_up_already_let_nothing_begin(self, fleet: Fleet, agent: Agent, clock: FakeClock) -> None:
         self.capped(fleet, day={"tokens": 1000})
@@ -523,7 +526,7 @@ class TestBudgets:
         told = agent.say(task, "status", status="running").get_json()
         assert (told["stop"], told["status"], told["reason"]) == (True, "parked", "budget")
         clock.pass_(86400)
-        rescue.rescue(fleet)
+        expiry.rescue(fleet)
         assert not agent.say(agent.take(), "status", status="running").get_json()["stop"], "tomorrow it goes on"
 
     @pytest.mark.parametrize("told", ["many", {"input_tokens": "1"}, {"input_tokens": -5000}, {"input_tokens": 1e300}])

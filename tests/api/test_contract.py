@@ -7,7 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from app.ports import Fleet
-from app.services import enlist, lease, rescue
+from app.services.agents import leases, registry
+from app.services.runs import expiry
 from app.store import tasks
 from tests import servers
 from tests.api.test_agents import tick, waiting
@@ -159,11 +160,11 @@ class TestTokens:
     ) -> None:
         old = an_agent(client)
         new = Agent(client, "a1", register(client, token=old.token).get_json()["registry_token"])
-        enlist.revoke(fleet, "a1")
+        registry.revoke(fleet, "a1")
         for gone in (old, new):
             assert_error(gone.post("/agents/heartbeat"), 401, "unauthorized")
             assert_error(register(client, token=gone.token), 401, "unauthorized")
-        enlist.restore(fleet, "a1")
+        registry.restore(fleet, "a1")
         for gone in (old, new):
             assert_error(gone.dequeue(), 401, "unauthorized")
             assert_error(register(client, token=gone.token), 401, "unauthorized")
@@ -256,32 +257,33 @@ class TestAnAbsence:
     def test_of_everything_costs_an_agent_nothing(self, client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
         task_id, agent = waiting(fleet), an_agent(client)
         agent.take()
-        rescue.pulse(fleet)
-        rescue.rescue(fleet)
+        expiry.pulse(fleet)
+        expiry.rescue(fleet)
         clock.pass_(7200)
-        rescue.rescue(fleet)  # whichever comes back first
-        rescue.pulse(fleet)
-        rescue.rescue(fleet)
+        expiry.rescue(fleet)  # whichever comes back first
+        expiry.pulse(fleet)
+        expiry.rescue(fleet)
         clock.pass_(100)
-        rescue.pulse(fleet)
-        rescue.rescue(fleet)
+        expiry.pulse(fleet)
+        expiry.rescue(fleet)
         assert [one["stop"] for one in agent.beat((task_id, 1))] == [False]
 
     def test_of_everything_costs_a_host_nothing(self, fleet: Fleet, clock: FakeClock) -> None:
-        from app.services import assign, report
+        from app.services.dispatch import placement
+        from app.services.runs import report
         from app.store import runs
 
         with fleet.engine.begin() as conn:
             apply(conn)
         task_id = waiting(fleet)
-        assign.place_waiting(fleet)
+        placement.place_waiting(fleet)
         with fleet.engine.begin() as conn:
             run = runs.get(conn, tasks.find(conn, task_id).id, 1)
         assert run is not None
         report.started(fleet, run)
-        rescue.rescue(fleet)
+        expiry.rescue(fleet)
         clock.pass_(7200)
-        rescue.rescue(fleet)
+        expiry.rescue(fleet)
         tick(fleet, clock, 100)
         with fleet.engine.begin() as conn:
             assert tasks.find(conn, task_id).state == "running"
@@ -289,12 +291,12 @@ class TestAnAbsence:
     def test_is_not_granted_twice_for_one_gap(self, client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
         waiting(fleet)
         an_agent(client).take()
-        rescue.pulse(fleet)
+        expiry.pulse(fleet)
         clock.pass_(100)
         for _ in range(3):
-            rescue.pulse(fleet)
+            expiry.pulse(fleet)
         with fleet.engine.begin() as conn:
-            run = lease.held(conn, 1, 1).run
+            run = leases.held(conn, 1, 1).run
         assert (run["deadline"] - clock()).total_seconds() == 180
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from app.domain.task import State
-from app.services import rescue
+from app.services.runs import expiry
 from app.store import runs, views
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host, apply, declared
@@ -218,7 +218,7 @@ class TestTheOtherEnds:
             answer = agent.say(task, "complete", status="failed", error="The tests are red.")
             assert answer.get_json()["retry_count"] == min(attempt, 2)
             clock.pass_(25)
-            rescue.rescue(shop.fleet)
+            expiry.rescue(shop.fleet)
             task = agent.take() if attempt < 3 else None
         assert shop.task(number).state is State.FAILED
         shop.hear()

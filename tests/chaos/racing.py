@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.services import assign, report, rescue
+from app.services.dispatch import placement
+from app.services.runs import expiry, report
 from tests import builders
 from tests.chaos.history import Place
 from tests.pulling import ENROLL
@@ -210,7 +211,7 @@ class Hosts(Player):
     """All hosts: the placing round, and what their runs tell. A run may fall silent for good."""
 
     def turn(self) -> None:
-        placed = assign.place_waiting(self.race.fleet)
+        placed = placement.place_waiting(self.race.fleet)
         with self.race.fleet.engine.begin() as conn:
             open_ = builders.open_on_hosts(conn)
         for run in open_:
@@ -228,7 +229,7 @@ class Clock(Player):
     """The rescue round."""
 
     def turn(self) -> None:
-        rescue.rescue(self.race.fleet)
+        expiry.rescue(self.race.fleet)
         self.race.over.wait(0.3)
 
 

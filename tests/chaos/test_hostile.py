@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.visible import clean
+from app.domain.visible_text import clean
 from tests.journeys.traveller import Journey
 
 pytestmark = pytest.mark.journey

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import redis
 
-from app.cli.processes import Child
+from app.cli.local.process_manager import Child
 from tests.journeys.traveller import Journey
 
 pytestmark = pytest.mark.journey

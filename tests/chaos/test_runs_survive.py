@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.task import Task
-from app.services import intake
+from app.services import create_task
 from app.store import logs, runs, tasks, views
 from app.store.tables import Row
 from tests.journeys.traveller import Journey, journey
@@ -131,7 +131,7 @@ def ask_for_one(travel: Journey, number: int) -> str:
         "title": f"Talk {number}", "requirements": "Talk.", "repository": None, "required_capabilities": [],
         "priority": "normal", "execution_mode": "ssh_cli", "max_retries": 20, "wants_pull_request": False,
     }  # fmt: skip
-    return intake.request(travel.stage.fleet, asked).task_id
+    return create_task.request(travel.stage.fleet, asked).task_id
 
 
 def keep(travel: Journey) -> None:

@@ -16,9 +16,9 @@ from app.cli import forge as forge_commands
 from app.cli.__main__ import fleet as commands
 from app.domain.errors import Refused
 from app.forgejo import hooks
-from app.forgejo.wire import Wire
-from app.services import doctor
-from app.store import places, tables
+from app.forgejo.http import Wire
+from app.services.forge import doctor
+from app.store import fleet_config, tables
 from tests import builders, servers
 from tests.conftest import FakeClock
 from tests.workshop import SECRET, WIDGETS, Workshop, signed
@@ -277,7 +277,7 @@ def test_the_doctor_asks_the_name_service_what_the_forge_will_see(host: str, exp
 def _forges(workshop: Workshop) -> Any:
 
     with workshop.fleet.engine.begin() as conn:
-        return places.all_forges(conn)
+        return fleet_config.all_forges(conn)
 
 
 def test_the_forge_brings_a_test_delivery_that_is_waited_for(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.ports import Fleet
-from app.services import assign, report
+from app.services.dispatch import placement
+from app.services.runs import report
 from app.store import runs
 from app.store.tables import Row
 from tests import servers
@@ -27,7 +28,7 @@ def run(fleet: Fleet) -> Row:
     with fleet.engine.begin() as conn:
         apply(conn)
         task = a_stored_task(conn, at=fleet.clock())
-    assign.place_waiting(fleet)
+    placement.place_waiting(fleet)
     with fleet.engine.begin() as conn:
         run = runs.get(conn, task.id, 1)
     assert run is not None

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.domain.host import Fitness, Host, Slots
 from app.domain.matching import capability, choose, refusal, refusals, required, waits
-from app.domain.place import Fitness, Host, Slots
 
 NEEDS = frozenset({"python"})
 

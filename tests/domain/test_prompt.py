@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.prompt import LONGEST_BODY, branch_name, read_again, read_issue, read_review
-from app.domain.visible import clean, one_line, printable
+from app.domain.visible_text import clean, one_line, printable
 
 # The rules of `git check-ref-format`, as what must not be found.
 NOT_A_REF = re.compile(r"(^|/)\.|\.\.|\.lock(/|$)|[\x00-\x20\x7f~^:?*\[\\]|^/|/$|//|\.$|@\{|^@$")

@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from app.cli.leftovers import end_local_runs
-from app.cli.stage import REPOSITORY
+from app.cli.demo.leftovers import end_local_runs
+from app.cli.demo.stage import REPOSITORY
 from tests.journeys.traveller import Journey
 
 TOP = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.cli.stage import REPOSITORY
+from app.cli.demo.stage import REPOSITORY
 from app.store.tables import rules
 from tests.journeys.puller import Puller, Wire, pulling
 from tests.journeys.traveller import Journey

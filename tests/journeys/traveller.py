@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from app.cli.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
+from app.cli.demo.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
 from app.services.replay import differences
 from app.store import views
 from tests.fakes.forge import FakeForge

@@ -4,7 +4,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from app.store import places
+from app.store import fleet_config
 from app.store.tables import metadata
 
 
@@ -14,5 +14,5 @@ def test_migrations_and_tables_do_not_differ(conn: Connection) -> None:
 
 
 def test_an_instance_has_one_name_that_can_name_a_folder(conn: Connection) -> None:
-    assert places.instance(conn) == places.instance(conn)
-    assert places.instance(conn).isalnum()
+    assert fleet_config.instance(conn) == fleet_config.instance(conn)
+    assert fleet_config.instance(conn).isalnum()

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, What
 from app.domain.task import State
-from app.store import debts, tasks, views
+from app.store import outbox, tasks, views
 from app.store.tables import events, runs
 from tests.builders import AT, a_fact, a_stored_task
 
@@ -22,7 +22,7 @@ def test_a_move_writes_the_event_the_debts_and_the_run_together(conn: Connection
     moved = tasks.record(conn, task.id, Fact(What.PLACED, PLACED), AT)
     assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
     assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
-    assert [debt["kind"] for debt in debts.of_task(conn, task.id) if debt["seq"] == 2] == ["start", "label", "assign"]
+    assert [debt["kind"] for debt in outbox.of_task(conn, task.id) if debt["seq"] == 2] == ["start", "label", "assign"]
     assert conn.execute(sa.select(runs.c.number, runs.c.agent_type)).all() == [(1, "coder")]
 
 
@@ -33,12 +33,12 @@ def test_a_refused_fact_changes_nothing_at_all(conn: Connection) -> None:
     assert refused.value.kind is Kind.INVALID
     assert "review_pending" in str(refused.value)
     assert tasks.load(conn, task.id) == task
-    assert {debt["seq"] for debt in debts.of_task(conn, task.id)} == {1}
+    assert {debt["seq"] for debt in outbox.of_task(conn, task.id)} == {1}
 
 
 def test_who_asked_for_work_on_an_issue_is_owed_a_word_at_once(conn: Connection) -> None:
-    assert [debt["kind"] for debt in debts.of_task(conn, a_stored_task(conn).id)] == ["comment", "label"]
-    assert debts.of_task(conn, a_stored_task(conn, task_id="api#7", forge=None, issue_number=None).id) == []
+    assert [debt["kind"] for debt in outbox.of_task(conn, a_stored_task(conn).id)] == ["comment", "label"]
+    assert outbox.of_task(conn, a_stored_task(conn, task_id="api#7", forge=None, issue_number=None).id) == []
 
 
 def test_a_fact_with_a_key_is_heard_once(conn: Connection) -> None:

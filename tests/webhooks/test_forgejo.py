@@ -14,7 +14,7 @@ from app import wiring
 from app.domain.task import State
 from app.forgejo import hooks
 from app.forgejo.signature import sign
-from app.services import intake, replay
+from app.services import create_task, replay
 from app.web import create_app
 from tests.serving import client_of
 from tests.workshop import NOWHERE, SECRET, Workshop, signed
@@ -163,7 +163,7 @@ def test_two_deliveries_of_one_issue_applied_at_once_make_one_task(workshop: Wor
     def look(number: int) -> str:
         start.wait()
         repository = workshop.forge.repository("acme/widgets").id
-        return intake.look_at_issue(workshop.fleet, "main", "acme/widgets", repository, number)
+        return create_task.look_at_issue(workshop.fleet, "main", "acme/widgets", repository, number)
 
     with ThreadPoolExecutor(2) as pool:
         for number in numbers:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.task import State
-from app.services import rescue
-from app.store import looks as looked
-from app.store import places
+from app.services.runs import expiry
+from app.store import fleet_config
+from app.store import host_polls as looked
 from tests.conftest import FakeClock
 from tests.fakes.forge import plumbing
 from tests.workshop import Workshop
-from workers import looks, runs
+from workers.runs import poll, start_stop
 
 PATIENCE_SECS = 60.0
 
@@ -33,12 +33,12 @@ class Bench:
         fleet = self.shop.fleet
         self.shop.carry()
         self.shop.work()
-        runs.pay(fleet)
+        start_stop.pay(fleet)
         with fleet.engine.begin() as conn:
-            for host in places.all_hosts(conn):
+            for host in fleet_config.all_hosts(conn):
                 looked.hurry(conn, host.host_id, fleet.clock())
-        looks.look(fleet)
-        rescue.rescue(fleet)
+        poll.look(fleet)
+        expiry.rescue(fleet)
 
     def issue(self, label: str) -> int:
         """An issue for the CLI of that name, taken in."""

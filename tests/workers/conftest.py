@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.domain.place import Fitness
+from app.domain.host import Fitness
 from tests import sshd as servers_of_ssh
-from workers import hearing, lines
-from workers.connect import Limits
+from workers.runs import output
+from workers.ssh import pool
+from workers.ssh.connection import Limits
 
 QUICK = Limits(connect=0.6, greet=1.5, channel=0.6, answer=1.0)
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ def sshd(tmp_path: Path, sshd_program: servers_of_ssh.Program) -> Iterator[serve
     """An sshd with three hosts."""
     with servers_of_ssh.running(tmp_path / "sshd", sshd_program, count=3) as running:
         yield running
-        lines.forget()
+        pool.forget()
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def make_sshd(tmp_path: Path, sshd_program: servers_of_ssh.Program) -> Iterator[
             return stack.enter_context(servers_of_ssh.running(folder, sshd_program, count, settings, first=20))
 
         yield make
-        lines.forget()
+        pool.forget()
 
 
 def as_row(declared: Json, **given: Any) -> Any:
@@ -51,6 +52,6 @@ def request(sshd: servers_of_ssh.Sshd, at: int = 0, **given: Any) -> Json:
 @pytest.fixture(autouse=True)
 def fresh_ears() -> Iterator[None]:
     """Each test has a database of its own, in which runs are numbered from 1 again."""
-    hearing._ears.clear()
+    output._ears.clear()
     yield
-    hearing._ears.clear()
+    output._ears.clear()

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from app.domain import speech
+from app.domain import forge_messages
 from app.domain.task import State
 from tests import builders
 from tests.conftest import FakeClock
 from tests.workshop import REPO, Workshop
-from workers import looks, runs
+from workers.runs import poll, start_stop
 
 CODER: dict[str, Any] = {
     "argv": ["sh", "-c", "cat > prompt.md; echo more >> total.py"], "prompt": "stdin", "resume": None, "parser": "raw",
@@ -22,8 +22,8 @@ CODER: dict[str, Any] = {
 def work_to_the_end(workshop: Workshop, clock: FakeClock) -> None:
     """The host starts what is owed and works; we look until the run is over."""
     until = time.monotonic() + 60
-    runs.pay(workshop.fleet)
-    while not looks.look(workshop.fleet):
+    start_stop.pay(workshop.fleet)
+    while not poll.look(workshop.fleet):
         assert time.monotonic() < until, "the run never ended"
         time.sleep(0.05)
         clock.pass_(1)
@@ -46,7 +46,7 @@ def test_a_push_makes_the_pull_request_and_a_round_moves_it(agit: Workshop, cloc
     pull = agit.people["alice"].get(f"{REPO}/pulls/{task.pr_number}").json()
     assert (task.state, pull["flow"], pull["head"]["label"]) == (State.REVIEW_PENDING, 1, f"fleet/{task.branch}")
     assert pull["title"] == "Fix the total" and pull["body"].startswith(f"Closes #{number}\n")
-    assert speech.marker(task, "pull") in pull["body"], "the forge knew one line of it, we put the whole there"
+    assert forge_messages.marker(task, "pull") in pull["body"], "the forge knew one line of it, we put the whole there"
     assert [one["name"] for one in agit.people["alice"].get(f"{REPO}/branches").json()] == ["main"]
     agit.review(task.pr_number or 0)
     agit.hear()

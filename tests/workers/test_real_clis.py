@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from app.domain.place import Fitness
+from app.clis import catalog
+from app.domain.host import Fitness
 from app.domain.quota import Amount
 from app.domain.task import State
-from app.services import budgets, quota
-from app.store import places
+from app.services.dispatch import budgets, credentials
+from app.store import fleet_config
 from tests import realclis
 from tests import sshd as servers_of_ssh
 from tests.builders import apply
@@ -24,8 +25,9 @@ from tests.fakes.forge import FakeForge
 from tests.workers.bench import Bench
 from tests.workers.test_supervisor_apart import KEY, User, delivering, kept_apart, user
 from tests.workshop import Workshop
-from workers import command, lines, probes
-from workers.clis import shelf
+from workers.hosts import probe
+from workers.runs import start_request
+from workers.ssh import pool
 
 __all__ = ["delivering", "kept_apart", "user"]  # fixtures
 BOTH = ("codex", "claude")
@@ -120,16 +122,16 @@ def bench(
                 apply(conn, forge_url=forge.url, clis=again, **declared)
 
         at = Bench(shop, work, clock, declare)
-        at.until(lambda: probes.look(shop.fleet) or _is_fit(shop), "a fit host")
+        at.until(lambda: probe.look(shop.fleet) or _is_fit(shop), "a fit host")
         return at
 
     yield make
-    lines.forget()
+    pool.forget()
 
 
 def _is_fit(shop: Workshop) -> bool:
     with shop.fleet.engine.begin() as conn:
-        return all(host.fitness is Fitness.FIT for host in places.all_hosts(conn))
+        return all(host.fitness is Fitness.FIT for host in fleet_config.all_hosts(conn))
 
 
 def both(scenario: str) -> list[Wanted]:
@@ -153,7 +155,7 @@ def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_sess
         _sees_nothing_of_others(at, cli, number)
     _lies_nowhere(at, ground.folder)
     with at.shop.fleet.engine.begin() as conn:
-        warned = {row["credential"]: row["warning"] for row in quota.limits(conn)}
+        warned = {row["credential"]: row["warning"] for row in credentials.limits(conn)}
     assert "91 %" in warned["codex"] and "91%" in warned["claude"], warned
     at.declare("reviewed")
     for number in numbers.values():
@@ -211,7 +213,7 @@ def test_a_usage_limit_in_the_midst_of_work_parks_the_task_and_its_session_goes_
         assert (second[cli]["session"], second[cli]["verdict"]) == (first[cli]["session"], "succeeded"), cli
         assert "hello.txt" in at.files(number)
     with at.shop.fleet.engine.begin() as conn:
-        assert {row["closed_until"] for row in quota.limits(conn)} == {None}
+        assert {row["closed_until"] for row in credentials.limits(conn)} == {None}
 
 
 FAILURES = {
@@ -271,8 +273,8 @@ def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex
     delivering.take_over()
     delivering.start("other", f"touch works; until [ -e {home}/done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
     for cli in BOTH:
-        template = shelf.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
-        delivering.start(cli, "", **command.agent(template, None), prompt="Do it.")
+        template = catalog.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
+        delivering.start(cli, "", **start_request.agent(template, None), prompt="Do it.")
     for cli in BOTH:
         result, work = delivering.result(cli, 30), delivering.work(cli)
         assert (result["end"], result["pushed"]) == ("finished", True), (cli, result, delivering.said(cli))

@@ -16,7 +16,7 @@ import pytest
 
 from tests.summary import had, lacks
 from tests.workers.test_supervisor import SUPERVISOR, Json, eventually, read, told
-from workers import walk
+from workers.hosts import diagnose
 
 NOBODY = 65534
 KEY, APART = "key-of-another-cli", "CLIs that are kept apart"
@@ -249,7 +249,7 @@ def test_a_probe_tells_whether_a_host_can_and_of_the_git_that_is_used(user: User
 @pytest.mark.parametrize("can", [True, False])
 def test_a_walk_to_a_host_says_of_clis_and_of_checks_what_is_so(can: bool) -> None:
     answer = {"now": 0.0, "git": "git version 2", "lfs": True, "apart": can, "clis": {}, "missing": [], "disk_free": 1}
-    steps = walk._what_is_there(lambda _verb, _asked: answer, {"home": "~", "clis": {}, "least_disk": 0})
+    steps = diagnose._what_is_there(lambda _verb, _asked: answer, {"home": "~", "clis": {}, "least_disk": 0})
     said = next(step["sentence"] for step in steps if step["step"] == "apart")
     assert ("no CLI there can" in said and "`checks_apart = true`" in said) is can
 

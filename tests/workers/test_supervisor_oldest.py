@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from workers import answers
+from workers import protocol
 
 SUPERVISOR = Path(__file__).parents[2] / "workers" / "supervisor.py"
-Json = answers.Json
+Json = protocol.Json
 PYENV = "versions/3.8*/bin/python3.8"
 
 
@@ -44,9 +44,9 @@ class Served:
 
     def ask(self, verb: str, **request: object) -> Json:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(answers.frame(verb, json.dumps(self._about | request).encode()))
+        self._process.stdin.write(protocol.frame(verb, json.dumps(self._about | request).encode()))
         self._process.stdin.flush()
-        answer = answers.Answer(1 << 20)
+        answer = protocol.Answer(1 << 20)
         while not answer.is_whole:
             data = os.read(self._process.stdout.fileno(), 1 << 16)
             assert data, f"it died of {verb}"

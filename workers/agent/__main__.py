@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from app.config import Wrong, read_toml
+from app.clis import catalog
+from app.config.settings import Wrong, read_toml
 from app.domain.errors import Refused
 from workers.agent.agent import Agent, Settings
-from workers.agent.folder import Folder
-from workers.clis import shelf
+from workers.agent.state_dir import Folder
 
 TOKENS = ("FLEET_ENROLL_TOKEN", "FLEET_FORGE_TOKEN")
 
@@ -82,7 +82,7 @@ def _template(cli: str, clis: Path | None, faults: list[str]) -> Mapping[str, An
     """How to run the CLI, and whether it is here at all."""
     try:
         declared = read_toml(clis) if clis else {"clis": {}, "prices": {}}
-        template = {**shelf.template_of(cli, declared["clis"].get(cli)), "prices": declared["prices"]}
+        template = {**catalog.template_of(cli, declared["clis"].get(cli)), "prices": declared["prices"]}
     except (Wrong, Refused) as why:
         faults.extend(str(why).splitlines())
         return {}

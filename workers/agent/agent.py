@@ -13,15 +13,15 @@ import structlog
 from app.domain.masking import Mask
 from app.domain.run import slug
 from app.wiring import set_up_logs
-from workers.agent.asking import Asking
-from workers.agent.folder import Folder
-from workers.agent.hold import BUSY, Holds, Step
-from workers.agent.life import Household
-from workers.agent.lookout import LEAVING, Lookout
-from workers.agent.machine import Machine
+from workers.agent.api_client import Away, Refusal, Server, Unwelcome
+from workers.agent.dequeue import Asking
+from workers.agent.heartbeat import Pulse
+from workers.agent.leases import BUSY, Holds, Step
+from workers.agent.local_runs import Machine
 from workers.agent.outbox import Outbox
-from workers.agent.pulse import Pulse
-from workers.agent.server import Away, Refusal, Server, Unwelcome
+from workers.agent.run_watcher import LEAVING, Lookout
+from workers.agent.state_dir import Folder
+from workers.agent.task_thread import Household
 
 DRAINED, STOPPED, REFUSED = 0, 143, 1
 FAREWELL_SECS = 5.0

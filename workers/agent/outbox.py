@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from workers.agent.folder import Folder
-from workers.agent.hold import Hold
+from workers.agent.leases import Hold
+from workers.agent.state_dir import Folder
 
 Json = dict[str, Any]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from app.domain.lifecycle import What
 from app.domain.run import Outcome, judge
-from workers.agent import clock
-from workers.agent.hold import Hold
+from workers.agent import boot_clock
+from workers.agent.leases import Hold
 
 Json = dict[str, Any]
 MOST_COMMITS = 50
@@ -17,7 +17,7 @@ def of(hold: Hold, result: Json, outcome: Outcome) -> Json:
     fact = judge(hold.lease, result, outcome)
     told: Json = {
         "lease": hold.lease,
-        "duration_seconds": round(max(0.0, clock.now() - hold.began), 3),
+        "duration_seconds": round(max(0.0, boot_clock.now() - hold.began), 3),
         "summary": (outcome.final_text or "")[:LONGEST],
         "artifacts": _artifacts(hold, result),
         "checks": [_check(one) for one in (result.get("validation") or [])][:100],

@@ -1,0 +1,149 @@
+"""The demo's stage: the whole system beside a small forge, in a folder that goes when the demo is over."""
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app import wiring
+from app.cli.demo.forge_user import Person
+from app.cli.demo.leftovers import end_local_runs
+from app.cli.local.launcher import TOP, check_git, running
+from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
+from app.config.settings import Config, Wrong
+from app.ports import Fleet
+
+REPOSITORY, CAPABILITY = "acme/widgets", "agent:python"
+CHECK = "python3 -m unittest -q"
+
+FLEET_TOML = """\
+[forges.demo]
+url = "{forge}"
+
+[[repositories]]
+forge = "demo"
+name = "acme/widgets"
+validation = ["{check}"]
+
+{hosts}
+[clis.coder]
+argv = ["{python}", "{coder}", "--seconds", "{seconds}"]
+resume = ["{python}", "{coder}", "--seconds", "{seconds}", "--resume", "{{session_id}}"]
+parser = "codex-jsonl"
+"""
+
+LOCALHOST = """\
+[[hosts]]
+host_id = "localhost"
+hostname = "localhost"
+agents = [{ agent_type = "coder", max_concurrency = 2, capabilities = ["python"] }]
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The demo's surroundings: the fleet, the processes, and the people on the forge."""
+
+    keeper: Keeper
+    config: Config
+    environ: dict[str, str]
+    fleet: Fleet
+    forge_url: str
+    alice: Person
+    reviewer: Person
+
+
+@contextmanager
+def stage(
+    seconds: float = 0.5, forge: dict[str, Any] | None = None, hosts: str = LOCALHOST, **environ: str
+) -> Iterator[Stage]:
+    """The whole system, in a folder of its own that goes with it, with a small forge unless one is given (its `url`,
+    and its `users` with their tokens). The demo's CLI thinks for so many seconds, on `hosts` as fleet.toml declares
+    them, {work} being the folder where those of this machine work. Raises Wrong.
+    """
+    check_git()
+    try:
+        home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+    except OSError as error:
+        raise Wrong([f"There is no room for the demo ({error}): set TMPDIR to a folder that can be used."]) from error
+    home.chmod(0o755)
+    try:
+        with Keeper() as keeper:
+            forge = forge or _start_forge(keeper, home)
+            environ = _environment(home, forge, seconds, hosts) | environ
+            with running(keeper, environ, quiet=True) as config:
+                fleet = wiring.fleet(environ, connections=2)
+                try:
+                    yield _furnished(keeper, environ, fleet, forge)
+                finally:
+                    fleet.engine.dispose()
+                    end_local_runs(config.home / "work")
+    except Broken as broken:
+        raise Wrong([str(broken), *last_lines(broken.log)]) from broken
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
+    state, log = home / "forge.json", home / "forge.log"
+    home.chmod(0o755)
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.fakes.forge",
+        "--root",
+        str(home / "forge"),
+        "--state-file",
+        str(state),
+    ]
+    environ = os.environ | {"PYTHONPATH": str(TOP)}
+    keeper.add(Child("forge", argv, environ, serves=True, log=log, ready=state.exists))
+    found: dict[str, Any] = json.loads(state.read_text())
+    return found
+
+
+def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) -> dict[str, str]:
+    coder = TOP / "tests" / "fakes" / "coder.py"
+    hosts = hosts.replace("{work}", str(home / "home" / "work"))
+    toml = FLEET_TOML.format(
+        forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds, hosts=hosts
+    )
+    (home / "fleet.toml").write_text(toml)
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FLEET_") and name not in ("DATABASE_URL", "REDIS_URL")
+    }
+    return ours | {
+        "FLEET_HOME": str(home / "home"),
+        "FLEET_CONFIG": str(home / "fleet.toml"),
+        "FLEET_FORGE_TOKEN": forge["users"]["fleet"],
+        "FLEET_LOOK_SECS": "0.3",
+        "FLEET_SCAN_SECS": "1",
+        "FLEET_RECONCILE_SECS": "5",
+        "FLEET_MOST_LOAD": "10000",  # it goes on a busy machine too
+        "FLEET_REVIEW_QUIET_SECS": "0.5",
+        "PORT": os.environ.get("PORT") or str(free_port()),
+        "PYTHONPATH": str(TOP),
+    }
+
+
+def _furnished(keeper: Keeper, environ: dict[str, str], fleet: Fleet, forge: dict[str, Any]) -> Stage:
+    config = fleet.config
+    people = {name: Person(forge["url"], token) for name, token in forge["users"].items()}
+    secret = config.secret("FLEET_WEBHOOK_SECRET") or ""
+    people["alice"].hook(REPOSITORY, f"{config.public_url}/api/v1/webhooks/forgejo", secret)
+    return Stage(keeper, config, environ, fleet, forge["url"], people["alice"], people["reviewer"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

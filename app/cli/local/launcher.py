@@ -1,0 +1,157 @@
+"""The whole system as processes: checked, started in order, ready to serve, with its secrets kept."""
+
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+
+import sqlalchemy as sa
+from honcho.environ import parse_procfile
+
+from app import wiring
+from app.cli.local import servers
+from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
+from app.config import settings
+from app.config.settings import Config, Wrong
+from app.store import fleet_config
+from app.store.engine import connect
+from app.store.migrate import migrate
+
+TOP = Path(__file__).parents[3]
+
+
+@contextmanager
+def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Config]:
+    """The system, ready to serve, until `keeper` ends its processes. `quiet` sends every process's output to its log
+    in FLEET_HOME. Raises Wrong, before anything is started where that can be known."""
+    config = _read(environ)
+    check(config)
+    with _only_one(config.home):
+        config = _keep_secrets(environ, config)
+        try:
+            _start(keeper, config, environ, quiet)
+            yield config
+        except Broken as broken:
+            lines = "\n".join(f"  {line}" for line in last_lines(broken.log))
+            raise Wrong([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
+
+
+def _read(environ: Mapping[str, str]) -> Config:
+    """The settings. Raises Wrong with all that is wrong with them and with fleet.toml."""
+    toml, faults = Path(environ.get("FLEET_CONFIG") or "").expanduser(), list[str]()
+    for look in (partial(settings.read, environ), partial(settings.read_toml, toml) if toml.is_file() else dict):
+        try:
+            look()
+        except Wrong as wrong:
+            faults += wrong.faults
+    if faults:
+        raise Wrong(faults)
+    return settings.read(environ)
+
+
+def check_git() -> None:
+    """Raises Wrong where there is none."""
+    if subprocess.run(["/bin/sh", "-c", "command -v git"], capture_output=True, check=False).returncode:
+        raise Wrong(["git is missing: install it; the fleet works on repositories with it."])
+
+
+def check(config: Config) -> None:
+    """What must be so before anything is started. Raises Wrong with the first that is not."""
+    check_git()
+    servers.prepare_home(config.home)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.bind, config.port))
+        except OSError as error:
+            raise Wrong([f"Port {config.port} cannot be used ({error.strerror}): set PORT to a free one."]) from error
+    if faults := [*_no_database(config), *_no_broker(config)]:
+        raise Wrong(faults)
+
+
+def _no_database(config: Config) -> Iterator[str]:
+    """Why the database that was named cannot be used, if it was."""
+    if not config.embedded_database:
+        engine = connect(config.database_url, size=1)
+        try:
+            engine.connect().close()
+        except sa.exc.DBAPIError as error:
+            why = str(error.orig).strip().splitlines()[0]
+            yield f"The database of DATABASE_URL cannot be used ({why}): start it, or put the address right."
+        finally:
+            engine.dispose()
+
+
+def _no_broker(config: Config) -> Iterator[str]:
+    """The same of the broker."""
+    if not config.embedded_broker and not wiring.broker_answers(config.redis_url):
+        yield "Nothing answers at REDIS_URL: start a Redis or Valkey there, or put the address right."
+
+
+def _start(keeper: Keeper, config: Config, environ: dict[str, str], quiet: bool) -> None:
+    if config.embedded_database:
+        keeper.add(servers.postgres(config.home))
+        servers.create_database(config.database_url)
+    if config.embedded_broker:
+        keeper.add(servers.valkey(config.home))
+    _release(config, environ)
+    lines = parse_procfile((TOP / "Procfile").read_text()).processes
+    for name, ready in (("worker", None), ("beat", None), ("web", lambda: _answers(config))):
+        log = config.home / "log" / f"{name}.log" if quiet else None
+        keeper.add(
+            Child(
+                name,
+                ["/bin/sh", "-c", f"exec {lines[name]}"],
+                environ,
+                log=log,
+                ready=ready or (lambda: True),
+            )
+        )
+
+
+def _release(config: Config, environ: Mapping[str, str]) -> None:
+    """Bring schema and declarations up to date, as the Procfile's release line does."""
+    fleet = wiring.fleet(environ, connections=1)
+    try:
+        migrate(fleet.engine)
+        if config.fleet_toml:
+            with fleet.engine.begin() as conn:
+                fleet_config.apply(conn, settings.read_toml(config.fleet_toml))
+    finally:
+        fleet.engine.dispose()
+
+
+def _answers(config: Config) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{config.port}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """One fleet in a home at a time."""
+    with (home / "run" / "lock").open("a+") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except OSError:
+            raise Wrong([f"Another fleet is running in {home}: stop it, or choose another FLEET_HOME."]) from None
+        yield
+
+
+def _keep_secrets(environ: dict[str, str], config: Config) -> Config:
+    """Make the tokens that were not given, for their owner's eyes only, and read the configuration with them."""
+    for name in ("FLEET_OPERATOR_TOKEN", "FLEET_ENROLL_TOKEN", "FLEET_WEBHOOK_SECRET"):
+        if not config.secret(name):
+            path = settings.secret_path(config.home, name)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+    environ["FLEET_HOME"] = str(config.home)
+    return settings.read(environ)

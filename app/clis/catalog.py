@@ -1,0 +1,50 @@
+"""The CLIs and parsers there are: a folder with a cli.toml, one with a parser.py. No central list."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from app.clis.parser import Parser, Setting
+from app.config.references import SHELF, preset, presets
+from app.domain.errors import Kind, Refused
+
+__all__ = ["DEFAULTS", "Template", "parsers", "preset", "presets", "reader", "template_of"]
+Template = Mapping[str, Any]
+DEFAULTS: Template = {"prompt": "stdin", "parser": "raw", "silence_secs": 600}
+JOINED = ("env",)  # what an override adds to, where it replaces the rest
+
+
+@cache
+def parsers() -> Mapping[str, Any]:
+    """Every parser's module by the name it gives itself."""
+    modules = [importlib.import_module(f"app.clis.{path.parent.name}.parser") for path in SHELF.glob("*/parser.py")]
+    return {module.NAME: module for module in modules}
+
+
+def template_of(cli: str, declared: Template | None = None, overrides: Iterable[Template | None] = ()) -> Template:
+    """How to run a CLI: as fleet.toml declares it, on top of the preset it names; else the preset of that name. Each
+    override (the repository's, the host's) replaces what it says. Raises Refused where nobody knows the CLI."""
+    base = preset((declared or {}).get("preset") or cli) if not (declared or {}).get("argv") else {}
+    if base is None:
+        raise Refused(
+            Kind.UNKNOWN,
+            f"No CLI is named {cli!r}: declare [clis.{cli}] in fleet.toml, or use one of {', '.join(presets())}.",
+        )
+    template: Template = {**DEFAULTS, **base}
+    for more in (declared, *overrides):
+        template = _over(template, more or {})
+    return template
+
+
+def reader(parser: str, setting: Setting) -> Parser:
+    """A parser for one run. One that nobody knows is read raw."""
+    module = parsers().get(parser) or parsers()["raw"]
+    found: Parser = module.Reader(setting)
+    return found
+
+
+def _over(template: Template, more: Template) -> Template:
+    told = {name: value for name, value in more.items() if value is not None}
+    tables = {name: {**template.get(name, {}), **told.get(name, {})} for name in JOINED}
+    return {**template, **told, **tables}

@@ -1,0 +1,191 @@
+"""Reads Codex's JSONL, its form before October 2025, and lines of its session files."""
+
+from typing import Any
+
+from app.clis import failure_patterns, reset_times
+from app.clis.json_stream import Event, parsed
+from app.clis.parser import EventReader, Setting, number, of, short, text_of, was_killed
+from app.domain.run import Outcome, Usage, Verdict
+
+NAME = "codex-jsonl"
+NEAR_LIMIT = 80  # per cent of a window from which on we warn
+DENIED_STATUS = ("declined", "denied", "rejected")
+
+
+class Reader(EventReader):
+    """Success is `turn.completed` as the last word and exit code 0; only `turn.failed` ends a run badly."""
+
+    NAME = NAME
+
+    def __init__(self, setting: Setting | None = None) -> None:
+        super().__init__(setting)
+        self.last: str | None = None  # the last word: completed, failed
+        self.said: str | None = None  # the latest trouble
+        self.resets_at: str | None = None
+        self.whole = Usage()  # counters of the whole thread
+
+    def hear(self, event: Event) -> None:
+        kind = event.get("type")
+        if isinstance(event.get("msg"), dict):
+            self.heard += 1
+            return self._old(event["msg"])
+        if kind == "event_msg":
+            return self._session_file(event.get("payload"))
+        hear = _HEAR.get(kind) if isinstance(kind, str) else None
+        if hear:
+            self.heard += 1
+            hear(self, event)
+        return None
+
+    def judge(self, exit_code: int | None, stderr: str) -> Outcome:
+        self.denied += failure_patterns.refused_writes(stderr)
+        if self.last == "failed":
+            return self._failed(self.said or "")
+        if self.last != "completed" or self.cut:
+            spoken = None if (self.said or "").startswith("Reconnecting") else self.said
+            if spoken and not was_killed(exit_code):
+                return self._failed(spoken)
+            return self.unfinished(exit_code, stderr)
+        if exit_code == 0:
+            return self.outcome(Verdict.SUCCEEDED)
+        if was_killed(exit_code):
+            return self.outcome(Verdict.KILLED, "killed")
+        return self.outcome(Verdict.FAILED, "cli_failed", stderr.strip() or None)
+
+    def outcome(self, verdict: Verdict, failure: str | None = None, error: str | None = None, **more: Any) -> Outcome:
+        """Whatever the verdict, the tokens were used."""
+        counted = self.whole != Usage()
+        used = {"usage": self.whole.since(self.before), "session_usage": self.whole} if counted else {}
+        return super().outcome(verdict, failure, error, **used | more)
+
+    def _failed(self, said: str) -> Outcome:
+        known = {"resets_at": self.resets_at} if self.resets_at else {}
+        return self.failed(said, _failure(said), **known)
+
+    # --- what it says now
+
+    def _thread(self, event: Event) -> None:
+        self.seen.session_id = text_of(event.get("thread_id")) or self.seen.session_id
+
+    def _turn(self, _: Event) -> None:
+        self.last = None
+
+    def _error(self, event: Event) -> None:
+        self.said = text_of(event.get("message"))
+        self.seen.trouble = short(self.said)
+
+    def _completed(self, event: Event) -> None:
+        self.last, self.seen.trouble = "completed", None
+        self._count(event.get("usage"))
+
+    def _turn_failed(self, event: Event) -> None:
+        error = event.get("error")
+        self.last = "failed"
+        self.said = text_of(of(error, "message")) or text_of(error) or self.said
+        self._count(event.get("usage"))
+
+    def _item(self, event: Event) -> None:
+        self.last = None
+        told = event.get("item")
+        item: Event = told if isinstance(told, dict) else {}
+        kind, done = of(item, "type") or of(item, "item_type"), event.get("type") == "item.completed"
+        if kind in ("agent_message", "assistant_message") and done:
+            self._says(of(item, "text"))
+        elif kind == "command_execution":
+            self._command(item, done)
+        elif kind == "file_change":
+            self._change(item, done)
+
+    def _says(self, said: object) -> None:
+        if isinstance(said, str):
+            self.text, self.seen.message = text_of(said), short(said)
+            self.said = None  # whatever the trouble was, it went on
+
+    def _command(self, item: Event, done: bool) -> None:
+        if done:
+            self.seen.ran(item.get("command"))
+        else:
+            self.seen.command = short(item.get("command"))
+        if item.get("status") in DENIED_STATUS:
+            self.denied.append(f"command: {short(item.get('command'))}")
+
+    def _change(self, item: Event, done: bool) -> None:
+        paths = [of(change, "path") for change in item.get("changes") or []]
+        if item.get("status") in DENIED_STATUS:
+            self.denied += [f"write: {short(path)}" for path in paths]
+        elif done and item.get("status") != "failed":
+            for path in paths:
+                self.seen.touched(path)
+
+    def _count(self, used: object) -> None:
+        """Counters of the thread, input with what came from the cache."""
+        told = Usage(
+            number(of(used, "input_tokens")), number(of(used, "cached_input_tokens")), number(of(used, "output_tokens"))
+        )
+        if told != Usage():
+            self.whole = told
+            self.seen.usage = told.since(self.before)
+
+    # --- what it said before October 2025: no last word, and exit code 0 on a limit
+
+    def _old(self, msg: Event) -> None:
+        kind = msg.get("type")
+        if kind == "session_configured":
+            self.seen.session_id = text_of(msg.get("session_id")) or self.seen.session_id
+        elif kind == "agent_message":
+            self._says(msg.get("message"))
+        elif kind == "exec_command_begin":
+            self.seen.ran(msg.get("command"))
+        elif kind == "patch_apply_begin":
+            for path in msg.get("changes") or {}:
+                self.seen.touched(path)
+        elif kind == "token_count":
+            self._count(of(msg, "info", "total_token_usage"))
+        elif kind in ("error", "stream_error"):
+            self._error(msg)
+        elif kind == "task_complete":
+            self.last = "failed" if self.said else "completed"
+        elif kind == "turn_aborted":
+            self.last, self.said = "failed", "the turn was aborted"
+
+    # --- its session file, where the moment of the reset stands exactly, and the tokens after each answer of the model
+
+    def _is_older(self, used: object) -> bool:
+        """Than what is known: it is read a moment later than it was written, and again when it ends."""
+        return (number(of(used, "input_tokens")) or 0) < (self.whole.input_tokens or 0)
+
+    def _session_file(self, payload: object) -> None:
+        if not self._is_older(of(payload, "info", "total_token_usage")):
+            self._count(of(payload, "info", "total_token_usage"))
+        windows = [of(payload, "rate_limits", name) for name in ("primary", "secondary")]
+        for window in windows:
+            used, at = of(window, "used_percent"), reset_times.rfc3339(reset_times.from_epoch(of(window, "resets_at")))
+            if isinstance(used, int | float) and used >= 100:
+                self.resets_at = max(self.resets_at or "", at or "") or None
+            elif isinstance(used, int | float) and used >= NEAR_LIMIT:
+                self.seen.warning = f"{used:.0f} % of the plan's limit are used; it resets at {at}"
+        error = of(payload, "error")
+        if of(payload, "type") == "task_complete" and isinstance(error, dict):
+            self.last, self.said = "failed", text_of(error.get("message")) or "usage limit reached"
+
+
+_HEAR = {
+    "thread.started": Reader._thread,
+    "turn.started": Reader._turn,
+    "turn.completed": Reader._completed,
+    "turn.failed": Reader._turn_failed,
+    "error": Reader._error,
+    "item.started": Reader._item,
+    "item.updated": Reader._item,
+    "item.completed": Reader._item,
+}
+_BODY = ("usage_limit", "quota", "context_window", "auth", "rate_limited")
+
+
+def _failure(said: str) -> str | None:
+    """A message that is the body of an answer is a 400's, unless it names something more exact."""
+    body = parsed(said.encode()) if said.startswith("{") else None
+    if not isinstance(body, dict):
+        return failure_patterns.failure_of(said)
+    named = failure_patterns.failure_of(f"{of(body, 'error', 'code')} {of(body, 'error', 'message')}")
+    return named if named in _BODY else "bad_request"

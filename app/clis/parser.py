@@ -1,0 +1,207 @@
+"""What every parser has in common: bytes in as they come, progress meanwhile, an Outcome at the end. Never raises."""
+
+import re
+from collections.abc import Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Protocol
+
+from app.clis import failure_patterns, reset_times
+from app.clis.json_stream import Event, Events, parsed
+from app.domain.failures import LIMITS
+from app.domain.run import Outcome, Usage, Verdict
+
+LONGEST_TEXT, LONGEST_WORD, MOST_FILES, MOST_DENIED = 65_536, 300, 50, 50
+STDERR_KEPT = 65_536
+_NOTICE = re.compile(r"^WARNING: .*$\n?", re.M)  # lines of stderr that speak of no failure
+ODD = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+
+@dataclass
+class Progress:
+    """How far a run is, as far as its output says. Bounded, whatever a CLI prints."""
+
+    session_id: str | None = None
+    message: str | None = None
+    command: str | None = None
+    commands: int = 0
+    files: list[str] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    by_model: dict[str, Usage] = field(default_factory=dict)  # which models answered with how much of it, if it says so
+    trouble: str | None = None
+    warning: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        told = vars(self) | {"usage": vars(self.usage)}
+        return {name: value for name, value in told.items() if name != "by_model"}
+
+    def touched(self, path: object) -> None:
+        if isinstance(path, str) and path and path not in self.files and len(self.files) < MOST_FILES:
+            self.files.append(path[:LONGEST_WORD])
+
+    def ran(self, command: object) -> None:
+        self.commands += 1
+        self.command = short(command)
+
+
+class Parser(Protocol):
+    """One run's output, read as it comes."""
+
+    setting: "Setting"
+
+    def feed(self, data: bytes) -> None: ...
+    def overhear(self, noted: object) -> None: ...
+    def progress(self) -> Progress: ...
+    def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a parser is told beforehand: the moment to which times without a date belong, what the session had used
+    before this run, and the `[reading]` table of the CLI's template."""
+
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    before: Usage = field(default_factory=Usage)
+    session: str | None = None  # whose usage `before` is; None: of whichever session it will be
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EventReader:
+    """A parser of JSON events. A subclass hears one at a time and says at the end what they amount to."""
+
+    NAME: ClassVar[str]
+
+    def __init__(self, setting: Setting | None = None) -> None:
+        self.setting = setting or Setting()
+        self.seen = Progress()
+        self.heard = 0
+        self.denied: list[str] = []
+        self.text: str | None = None
+        self._events = Events()
+
+    def feed(self, data: bytes) -> None:
+        self._take(self._events.feed(data))
+
+    def overhear(self, noted: object) -> None:
+        """A line that the CLI wrote down elsewhere. It says nothing of whether its output is whole."""
+        event = parsed(noted.encode("utf-8", "replace")) if isinstance(noted, str) else None
+        self._take([event] if isinstance(event, dict) else [])
+
+    def progress(self) -> Progress:
+        return self.seen
+
+    def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
+        """What it amounts to. The parser itself stays as it is, and may be fed on."""
+        whole = self._twin()
+        whole._take(whole._events.end())
+        said = stderr[-STDERR_KEPT:].decode("utf-8", "replace")
+        try:
+            return whole.judge(exit_code, said)
+        except ODD:  # judge reads what others printed
+            return whole.outcome(Verdict.UNKNOWN, "unreadable")
+
+    def _twin(self) -> "EventReader":
+        """One that may hear more without us: whatever grows by hearing is its own. Events themselves change never."""
+        twin = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict):
+                setattr(twin, name, copy(value))
+        twin.seen = replace(self.seen, files=[*self.seen.files], by_model={**self.seen.by_model})
+        twin._events = self._events.twin()
+        return twin
+
+    def hear(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def judge(self, exit_code: int | None, stderr: str) -> Outcome:
+        raise NotImplementedError
+
+    @property
+    def cut(self) -> bool:
+        return self._events.cut
+
+    @property
+    def before(self) -> Usage:
+        """What the session had used before; nothing where the CLI began another one."""
+        return self.setting.before if self.setting.session in (None, self.seen.session_id) else Usage()
+
+    def outcome(self, verdict: Verdict, failure: str | None = None, error: str | None = None, **more: Any) -> Outcome:
+        """An outcome with what is known whatever the verdict. A limit is LIMITED, whoever said so."""
+        limited = failure in LIMITS and verdict is Verdict.FAILED
+        plain: dict[str, Any] = {
+            "final_text": error or self.text, "session_id": self.seen.session_id, "usage": self.seen.usage,
+            "denied_actions": tuple(dict.fromkeys(self.denied)), "warning": self.seen.warning, "error": error,
+        }  # fmt: skip
+        return Outcome(Verdict.LIMITED if limited else verdict, failure=failure, **plain | more)
+
+    def failed(self, said: str, failure: str | None = None, **more: Any) -> Outcome:
+        """A failure in the CLI's own words; of a limit also when it ends, if they say so."""
+        name = failure or failure_patterns.failure_of(said) or "cli_failed"
+        if name in LIMITS:
+            more = {"resets_at": reset_times.rfc3339(reset_times.reset_in(said, self.setting.now))} | more
+        return self.outcome(Verdict.FAILED, name, said[:LONGEST_TEXT] or None, **more)
+
+    def unfinished(self, exit_code: int | None, stderr: str, said: str | None = None) -> Outcome:
+        """The output has no last word: the CLI was killed, refused to start, or its output was cut. `said` is the last
+        trouble it spoke of."""
+        if was_killed(exit_code):
+            return self.outcome(Verdict.KILLED, "killed")
+        last = _NOTICE.sub("", stderr).strip()[-LONGEST_TEXT:]
+        if said and failure_patterns.failure_of(said):
+            return self.failed(said)
+        if last and exit_code != 0 and (name := failure_patterns.failure_of(last)):
+            return self.failed(last, name)
+        verdict = Verdict.UNKNOWN if exit_code == 0 else Verdict.FAILED
+        if self.heard:
+            return self.outcome(verdict, "cut_off", last or None)
+        return self.outcome(
+            verdict, "unreadable" if exit_code == 0 or self._events.passed_over else "not_started", last or None
+        )
+
+    def _take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            try:
+                self.hear(event)
+            except ODD:  # an event of another shape than we know
+                self.heard += 1
+
+
+def was_killed(exit_code: int | None) -> bool:
+    """By a signal, as a shell tells it (128 + n), as Python does (-n), or nobody knows."""
+    return exit_code is None or exit_code < 0 or 128 < exit_code <= 192
+
+
+def of(event: object, *path: str) -> Any:
+    """The value at a path of names, or None where something on the way is no object."""
+    for name in path:
+        event = event.get(name) if isinstance(event, dict) else None
+    return event
+
+
+def text_of(value: object) -> str | None:
+    return value[:LONGEST_TEXT] if isinstance(value, str) else None
+
+
+def short(value: object) -> str | None:
+    """One line for people."""
+    if isinstance(value, list):
+        value = " ".join(str(word) for word in value[:50])
+    return " ".join(value[: 4 * LONGEST_WORD].split())[:LONGEST_WORD] if isinstance(value, str) else None
+
+
+def number(value: object) -> int | None:
+    """A count: what is none is not counted."""
+    counts = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+    return int(value) if counts else None  # type: ignore[call-overload]
+
+
+def dollars(value: object) -> float | None:
+    counts = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
+    return float(value) if counts else None  # type: ignore[arg-type]
+
+
+def total(*counts: int | None) -> int | None:
+    """Their sum, or None where none is known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,65 @@
+"""Keeps to budgets of ours: what a run, its task, its repository may use; nothing of unknown price is begun."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.config.cli_schemas import caps_dollars, no_price
+from app.domain.lifecycle import Fact, What
+from app.domain.quota import Amount, Spent, spent_out
+from app.domain.task import Task
+from app.ports import Fleet
+from app.store import fleet_config, tasks, usage
+from app.store.tables import Row
+
+
+def over_budget(fleet: Fleet, run: Row) -> Spent | None:
+    """The budget that a run, its task or its repository has used up, or None."""
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        task = tasks.load(conn, run["task_pk"])
+        rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
+        if not rule or not rule["budget"]:
+            return None
+        extra = usage.allowance(conn, task.id)
+        return spent_out(rule["budget"], usage.used(conn, task, run["id"], at), extra, at)
+
+
+def unpriced(fleet: Fleet, run: Row) -> Spent | None:
+    """Why a cap in dollars cannot be kept on a run, or None: its repository may have named a CLI without a price."""
+    with fleet.engine.begin() as conn:
+        task = tasks.load(conn, run["task_pk"])
+        rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
+        declared, changes = said_of(conn, run)
+    is_capped = rule is not None and caps_dollars(rule["budget"])
+    why = no_price(run["agent_type"] or "", declared, *changes) if is_capped else None
+    return Spent(f"its repository {why}; `fleet apply`, then `fleet task retry {task.task_id}`") if why else None
+
+
+def said_of(conn: Connection, run: Row) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
+    """What is said of a run's CLI: its declaration, and what the repository's rule and the host change about it."""
+    task = tasks.load(conn, run["task_pk"])
+    rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
+    return fleet_config.said_of(conn, run["agent_type"] or "", rule, fleet_config.host(conn, run["host_id"] or ""))
+
+
+def there_are(conn: Connection) -> bool:
+    return usage.any_budget(conn)
+
+
+def shall_end(fleet: Fleet, run: Row, spent: Spent) -> None:
+    """Write down why a run is about to be ended, so that its end is understood whoever hears of it."""
+    why = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
+    with fleet.engine.begin() as conn:
+        usage.stop_for(conn, run["id"], why)
+
+
+def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:
+    """A person allows a task to use more; one that is parked for its budget goes on. Raises Refused."""
+    with fleet.engine.begin() as conn:
+        task = tasks.find(conn, task_id)
+        usage.allow(conn, task.id, more)
+        task = tasks.record(conn, task.id, Fact(What.RAISED, vars(more)), fleet.clock())
+    fleet.nudge.soon()
+    return task

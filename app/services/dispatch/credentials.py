@@ -1,0 +1,213 @@
+"""Keeps to limits of others: a credential that met one, or was refused, is closed for every task."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from app.domain.errors import Refused
+from app.domain.failures import REFUSALS
+from app.domain.host import Host, Slots
+from app.domain.lifecycle import Fact, What
+from app.domain.quota import Spent
+from app.domain.run import Outcome, Verdict
+from app.domain.task import Task
+from app.ports import Fleet
+from app.services.dispatch import budgets
+from app.store import fleet_config, runs, tasks, usage, views
+from app.store.tables import Row
+
+LONGEST_CHAIN = 5
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Which kinds of CLI may be started now. `closed` says of each kind that may not, why; `here` of each login that is
+    shut on one host alone. `trial` and `trial_here` are those whose time is over by the clock: one run tries, the
+    others wait for how it ends."""
+
+    closed: Mapping[str, str]
+    trial: Mapping[str, str]
+    credentials: Mapping[str, str]
+    failovers: Mapping[str, tuple[str, ...]]
+    here: Mapping[str, str]
+    trial_here: frozenset[str]
+
+    def on(self, hosts: list[Host]) -> list[Host]:
+        """The hosts as they are, with the slots closed that nobody may use."""
+        return [replace(host, slots=tuple(self._shut(host, slots) for slots in host.slots)) for host in hosts]
+
+    def placed(self, cli: str, host_id: str) -> "Doors":
+        """After a run of `cli` was placed: where that is the one that tries, the door is closed behind it."""
+        name = self.credentials.get(cli, cli)
+        mates = {kind: _TRIES for kind, credential in self.trial.items() if credential == name}
+        here = {login_on(name, host_id)} & self.trial_here
+        return replace(self, closed={**self.closed, **mates}, here={**self.here, **dict.fromkeys(here, _TRIES)})
+
+    def instead_of(self, cli: str | None) -> list[str]:
+        """The CLIs that take over while the door of `cli` is closed, in their order, each once."""
+        chain, todo = [cli], list(self.failovers.get(cli or "", ()))
+        while todo and len(chain) <= LONGEST_CHAIN:
+            next_ = todo.pop(0)
+            if next_ not in chain:
+                chain.append(next_)
+                todo += self.failovers.get(next_, ())
+        return [name for name in chain[1:] if name] if cli in self.closed else []
+
+    def why_shut(self, cli: str, host_id: str) -> str | None:
+        """Why no run of a CLI may be started on a host, or None."""
+        return self.closed.get(cli) or self.here.get(login_on(self.credentials.get(cli, cli), host_id))
+
+    def _shut(self, host: Host, slots: Slots) -> Slots:
+        why = self.why_shut(slots.agent_type, host.host_id)
+        return replace(slots, closed=why) if why else slots
+
+
+_TRIES = "a run tries whether its limit is over, or its login good again"
+
+
+def doors(conn: Connection, at: datetime) -> Doors:
+    """The doors as they are at `at`."""
+    declared = {row["name"]: row["template"] for row in fleet_config.all_clis(conn)}
+    kinds = {slots.agent_type for host in fleet_config.all_hosts(conn) for slots in host.slots} | set(declared)
+    credentials = {kind: declared.get(kind, {}).get("credential") or kind for kind in kinds}
+    rows = {row["name"]: row for row in usage.all_credentials(conn) if row["closed_until"]}
+    shut = {name: _why(row) for name, row in rows.items() if row["closed_until"] > at}
+    tried = rows.keys() - shut.keys()
+    shut |= dict.fromkeys(tried & _busy(conn, credentials), _TRIES) if tried else {}
+    return Doors(
+        closed={kind: shut[name] for kind, name in credentials.items() if name in shut},
+        trial={kind: name for kind, name in credentials.items() if name in tried},
+        credentials=credentials,
+        failovers={kind: tuple(template.get("failover") or ()) for kind, template in declared.items()},
+        here={name: why for name, why in shut.items() if "@" in name},
+        trial_here=frozenset(name for name in tried if "@" in name),
+    )
+
+
+def _busy(conn: Connection, credentials: Mapping[str, str]) -> set[str]:
+    """The credentials by which runs work now, on all hosts and on each."""
+    going = [
+        (credentials.get(kind, kind), host_id) for (host_id, kind), count in runs.taken_slots(conn).items() if count
+    ]
+    return {name for name, _ in going} | {login_on(name, host_id) for name, host_id in going}
+
+
+def _why(row: Row) -> str:
+    name, moment = row["name"], views.moment(row["closed_until"])
+    if not row["refused"]:
+        return f"the limit of {name} is reached until {moment}"
+    return f"the login of {name} was refused: mend it, then `fleet clis open {name}`; a run tries it at {moment}"
+
+
+def login_on(credential: str, host_id: str) -> str:
+    """The name of what a CLI has on one host alone: `codex@build-1`."""
+    return f"{credential}@{host_id}"
+
+
+def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) -> Fact:
+    """What the end of a run says of the credential it used: limited, refused, good, or nothing. The fact, with the
+    moment at which the task may go on: at once, where another CLI or host takes over. A task whose CLI was refused has
+    spent no attempt: it waits."""
+    name = credential_of(conn, run)
+    if outcome.warning:
+        usage.warn(conn, name, outcome.warning, at)
+    if outcome.verdict is Verdict.SUCCEEDED:
+        usage.open_(conn, [name, login_on(name, run["host_id"] or "")], since=run["assigned_at"])
+    reason = fact.detail.get("reason")
+    refused = fact.what is What.FAILED and reason in REFUSALS and bool(run["host_id"])
+    if not refused and not (fact.what is What.LIMIT_REACHED and reason == "limit"):
+        return fact
+    shut = login_on(name, run["host_id"]) if refused and reason == "not_logged_in" else name
+    why = f"{outcome.failure}: {outcome.error or ''}"
+    if refused:
+        log.error("the login of a CLI was refused", credential=shut, host=run["host_id"], why=why[:500])
+    until = usage.close(conn, shut, outcome.resets_at, why, at, refused)
+    goes_on = at if _others_can(conn, run, at) else until
+    return replace(fact, what=What.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
+
+
+def _others_can(conn: Connection, run: Row, at: datetime) -> bool:
+    """Whether the task need not wait: its CLI may work on another host, or another takes over."""
+    now, cli = doors(conn, at), run["agent_type"] or ""
+    kinds = [cli, *now.instead_of(cli)]
+    open_ = [
+        slots
+        for host in now.on(fleet_config.all_hosts(conn))
+        for slots in host.slots
+        if host.takes_work and slots.agent_type in kinds and slots.max_concurrency and not slots.closed
+    ]
+    return bool(open_) and bool(run["host_id"])
+
+
+def credential_of(conn: Connection, run: Row) -> str:
+    """By what a run pays: the kind of CLI on hosts, or what fleet.toml names; an agent brings its own."""
+    if not run["host_id"]:
+        return f"agent {run['agent_id']}"
+    return str((fleet_config.cli(conn, run["agent_type"] or "") or {}).get("credential") or run["agent_type"])
+
+
+def held_back(fleet: Fleet, run: Row) -> Spent | None:
+    """Why a run that is about to be started is not: its credential was closed meanwhile, its budget is used up, or
+    nobody could tell when that will be."""
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        name = credential_of(conn, run)
+        mine = (name, login_on(name, run["host_id"] or ""))
+        shut = [row for row in usage.all_credentials(conn) if row["name"] in mine and (row["closed_until"] or at) > at]
+    for row in shut:
+        return Spent(_why(row), row["closed_until"], "auth" if row["refused"] else "limit")
+    return budgets.over_budget(fleet, run) or budgets.unpriced(fleet, run)
+
+
+def reopen(fleet: Fleet, name: str) -> bool:
+    """A person says that a credential may be used again: everywhere, or `codex@build-1`, on one host. The tasks that
+    wait for it go on at once."""
+    credential, _, host_id = name.partition("@")
+    with fleet.engine.begin() as conn:
+        names = [row["name"] for row in usage.all_credentials(conn)]
+        mine = [one for one in names if one == name or (not host_id and one.startswith(f"{name}@"))]
+        opened = usage.open_(conn, mine)
+        for task in usage.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
+            with suppress(Refused):  # others have moved it meanwhile
+                tasks.record(conn, task, Fact(What.DUE), fleet.clock())
+    fleet.nudge.soon()
+    return bool(opened)
+
+
+def _clis_of(conn: Connection, credential: str) -> list[str]:
+    """The kinds of CLI that pay with a credential."""
+    named = {row["name"]: row["template"].get("credential") or row["name"] for row in fleet_config.all_clis(conn)}
+    return [credential] * (credential not in named) + [cli for cli, name in named.items() if name == credential]
+
+
+def switched_off(conn: Connection) -> list[str]:
+    """The repositories whose rule says `enabled = false`, as `forge id`."""
+    rules = fleet_config.all_rules(conn)
+    if all(rule["enabled"] for rule in rules):
+        return []
+    found = [
+        (row, fleet_config.first_rule(rules, row["forge"], row["full_name"]))
+        for row in fleet_config.all_repositories(conn)
+    ]
+    return [f"{row['forge']} {row['id']}" for row, rule in found if rule and not rule["enabled"]]
+
+
+def off(conn: Connection, task: Task) -> str | None:
+    """Why no run of a task is started though there is room, if its repository is switched off."""
+    rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
+    return "its repository is switched off: enabled = false in fleet.toml" if rule and not rule["enabled"] else None
+
+
+def limits(conn: Connection) -> list[dict[str, Any]]:
+    """Every credential that met a limit, is near one, or was refused, for people."""
+    return [
+        {"credential": row["name"], **{name: row[name] for name in ("why", "tries", "warning", "refused")},
+         "closed_until": views.moment(row["closed_until"]), "told_at": views.moment(row["told_at"])}
+        for row in usage.all_credentials(conn)
+    ]  # fmt: skip

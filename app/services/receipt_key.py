@@ -1,0 +1,40 @@
+"""Signs receipts with the fleet's own key, which is made when the first receipt is written."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from app.config.settings import secret_path
+from app.domain import receipt_signature
+from app.ports import Fleet
+
+NAME = "FLEET_RECEIPT_KEY"
+
+
+def sign(fleet: Fleet, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt with our signature."""
+    return receipt_signature.sign(body, key(fleet))
+
+
+def public_key(fleet: Fleet) -> str:
+    """The key by which others check our receipts."""
+    return receipt_signature.public_key(key(fleet))
+
+
+def key(fleet: Fleet) -> str:
+    """Our private key: as given, else as kept in FLEET_HOME, else made and kept there for its owner's eyes only."""
+    given = fleet.config.secret(NAME)
+    if given:
+        return given.lower()
+    path = secret_path(fleet.config.home, NAME)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(receipt_signature.new_key() + "\n")
+    try:
+        os.link(new, path)  # whoever is first has made it, whole
+    except FileExistsError:
+        pass
+    finally:
+        new.unlink()
+    return path.read_text().strip()

@@ -1,0 +1,93 @@
+"""Notices the clock: leases that ran out in silence, back-offs and pauses that are over."""
+
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from app.domain.errors import Refused, Unavailable
+from app.domain.lifecycle import Fact, What
+from app.domain.run import Outcome, Verdict
+from app.ports import Fleet
+from app.services.runs import recover, report
+from app.store import host_polls, periodic_jobs, runs, tasks
+from app.store.tables import Row
+
+AWAY = {"reason": "its host does not answer; what it was to deliver is on the forge"}
+log = structlog.get_logger()
+AWAY_AFTER = timedelta(seconds=30)
+WEB, PULSE_SECS = "web", 5.0  # what the web processes note, so that agents are not blamed for a door that was shut
+
+
+def rescue(fleet: Fleet) -> int:
+    """Move every task about which the clock has something to say; returns how many.
+
+    If nobody looked for a while, the control plane itself was away: every lease of a host gets that time back first.
+    """
+    at = fleet.clock()
+    with fleet.engine.begin() as conn:
+        gap = periodic_jobs.ran(conn, "rescue", at)
+        if gap and gap > max(AWAY_AFTER, timedelta(seconds=3 * fleet.config.scan_secs)):
+            runs.extend_leases(conn, gap, on_hosts=True)
+    return _expire(fleet, at) + _wake(fleet, at)
+
+
+def pulse(fleet: Fleet) -> None:
+    """A web process is there to hear agents. If none was for a while, their leases get that time back."""
+    with fleet.engine.begin() as conn:
+        gap = periodic_jobs.ran(conn, WEB, fleet.clock())
+        if gap and gap > AWAY_AFTER / 2:
+            runs.extend_leases(conn, gap, on_hosts=False)
+
+
+def _door_is_shut(conn: Connection, at: datetime) -> bool:
+    """Whether there were web processes once and are none now: then an agent's silence says nothing."""
+    heard = periodic_jobs.last(conn, WEB)
+    return heard is not None and at - heard > AWAY_AFTER / 2
+
+
+def _expire(fleet: Fleet, at: datetime) -> int:
+    with fleet.engine.begin() as conn:
+        silent = runs.silent(conn, at, on_hosts_only=_door_is_shut(conn, at))
+    return sum(_give_up(fleet, run, at) for run in silent)
+
+
+def _give_up(fleet: Fleet, run: Row, at: datetime) -> bool:
+    """End a run whose lease is over, unless the forge has what it was to deliver; False while that cannot be asked."""
+    try:
+        saved = recover.saved(fleet, run, AWAY) if run["host_id"] else None
+    except Unavailable as later:
+        log.warning("a silent run is kept until the forge can be asked for it", run=run["name"], why=str(later))
+        return False
+    if saved:
+        return report.ended(fleet, run, saved, Outcome(Verdict.UNKNOWN))
+    with fleet.engine.begin() as conn:
+        if runs.expired(conn, run["id"], at):
+            why = {"why": _last_word(conn, run)}
+            _notice(conn, run["task_pk"], Fact(What.EXPIRED, why, run=run["number"]), at, newest=run["number"])
+    return True
+
+
+def _last_word(conn: Connection, run: Row) -> str:
+    """Why nothing was heard of a run, as far as we know."""
+    look = run["host_id"] and host_polls.of(conn, run["host_id"])
+    if look and look["failing_since"]:
+        return f"{run['host_id']} has not answered since {look['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {look['why']}"
+    return f"{run['host_id'] or run['agent_id']} showed no sign of life of it"
+
+
+def _wake(fleet: Fleet, at: datetime) -> int:
+    with fleet.engine.begin() as conn:
+        due = tasks.due(conn, at)
+        for task in due:
+            _notice(conn, task.id, Fact(What.DUE), at)
+    return len(due)
+
+
+def _notice(conn: Connection, task_pk: int, fact: Fact, at: datetime, newest: int | None = None) -> None:
+    """What the clock says of an older run, or of a task that others moved meanwhile, changes nothing."""
+    try:
+        if newest is None or tasks.load(conn, task_pk).run == newest:
+            tasks.record(conn, task_pk, fact, at)
+    except Refused:
+        return

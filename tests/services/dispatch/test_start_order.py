@@ -1,0 +1,84 @@
+"""What the next run is told: the issue, the review that was not answered yet, what went wrong before."""
+
+from typing import Any, cast
+
+from sqlalchemy import Connection
+
+from app.domain.lifecycle import Fact, What
+from app.domain.run import Outcome, Verdict
+from app.ports import Fleet
+from app.services.dispatch import placement, start_order
+from app.store import tasks, views
+from app.store.tables import Row
+from tests.builders import AT, a_fact, a_stored_task
+from tests.services.dispatch.test_credentials import begin, ends, newest
+
+PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
+REVIEW: dict[str, Any] = {"text": "Use sum().", "comments": [["core.py", 7, "Here."]], "until": AT.isoformat()}
+
+
+def told(conn: Connection, *facts: Fact) -> Any:
+    task = a_stored_task(conn)
+    for fact in facts:
+        task = tasks.record(conn, task.id, fact, AT)
+    return start_order.prompt_of(conn, task, views.brief(conn, task.id))
+
+
+REVIEWED = (
+    Fact(What.PLACED, PLACED),
+    a_fact(What.STARTED, run=1),
+    a_fact(What.FINISHED, run=1, pushed=True, head="a", session="s-1"),
+    a_fact(What.PULL_OPENED, run=1, number=13, head="a"),
+    a_fact(What.CHANGES_REQUESTED, key="review 1", **REVIEW),
+)
+
+
+def test_a_first_run_is_told_the_issue(conn: Connection) -> None:
+    assert told(conn, Fact(What.PLACED, PLACED)) == (None, "# Fix the total\n")
+
+
+def test_a_review_round_goes_on_in_the_session_with_the_review(conn: Connection) -> None:
+    session, text = told(conn, *REVIEWED)
+    assert session == "s-1"
+    assert "Use sum()." in text and "core.py:7" in text
+
+
+def test_a_review_round_that_is_tried_again_still_knows_the_review_and_what_went_wrong(conn: Connection) -> None:
+    failed = a_fact(What.FAILED, run=2, reason="cli_failed", why="exit code 3", transient=True)
+    session, text = told(conn, *REVIEWED, failed, a_fact(What.DUE), Fact(What.PLACED, PLACED))
+    assert session == "s-1"
+    assert "Use sum()." in text and "exit code 3" in text
+
+
+class TestWhatAnEarlierRunPushed:
+    A, B, THEIRS = "a" * 40, "b" * 40, "c" * 40
+
+    def heads(self, *results: dict[str, Any] | None) -> dict[str, str]:
+        return start_order.last_pushed([cast(Row, {"result": result}) for result in results])
+
+    def test_is_told_to_the_host(self, fleet: Fleet) -> None:
+        (task,) = begin(fleet)
+        placement.place_waiting(fleet)
+        order = start_order.order(fleet, {"task_pk": task.id, "run": newest(fleet, task)[0].run})
+        assert order and order.repository and "pushed" not in order.repository
+        pushed = {"end": "finished", "pushed": True, "changed": True, "head": self.A, "commits": [self.A]}
+        ends(fleet, task, pushed, Outcome(Verdict.SUCCEEDED))
+        with fleet.engine.begin() as conn:
+            tasks.record(conn, task.id, a_fact(What.PULL_OPENED, run=1, number=13, head=self.A), fleet.clock())
+            tasks.record(conn, task.id, a_fact(What.CHANGES_REQUESTED, key="review 1", **REVIEW), fleet.clock())
+        placement.place_waiting(fleet)
+        order = start_order.order(fleet, {"task_pk": task.id, "run": 2})
+        assert order and order.repository and order.repository["pushed"] == self.A
+
+    def test_is_the_newest_that_is_no_commit_of_others(self) -> None:
+        first = {"pushed": True, "changed": True, "head": self.A}
+        assert self.heads(first, {"pushed": True, "changed": True, "head": self.B}, None) == {"pushed": self.B}
+        nothing_new = {"pushed": True, "changed": False, "head": self.THEIRS}
+        assert self.heads(first, nothing_new, {"pushed": False, "changed": True, "head": self.B}) == {"pushed": self.A}
+
+    def test_counts_where_it_was_found_on_the_forge_or_told_by_an_agent(self) -> None:
+        adopted = {"pushed": True, "changed": False, "head": self.A, "adopted": True}
+        assert self.heads(adopted) == self.heads({"pushed": True, "head": self.A}) == {"pushed": self.A}
+
+    def test_is_no_option_in_disguise(self) -> None:
+        assert self.heads({"pushed": True, "head": "--all"}, {"pushed": True, "head": None}) == {}

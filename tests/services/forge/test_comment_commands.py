@@ -1,0 +1,208 @@
+"""Commands in comments: by people who may write, once each, answered."""
+
+import pytest
+
+from app.domain.task import State
+from app.services import create_task
+from app.services.replay import differences
+from tests import builders
+from tests.conftest import FakeClock
+from tests.workshop import REPO, Workshop
+
+
+def failed(workshop: Workshop) -> int:
+    number = workshop.running()
+    workshop.finish(number, None, end="failed", step="prepare")
+    for _ in range(3):
+        workshop.hear()
+        if workshop.task(number).state is State.FAILED:
+            return number
+    workshop.comment(number, "/cancel")
+    workshop.hear()
+    return number
+
+
+def test_retry_tries_again_and_is_answered_by_reactions_alone(workshop: Workshop) -> None:
+    number = failed(workshop)
+    said = len(workshop.comments(number))
+    comment = workshop.comment(number, "Once more, please.\n\n/retry")
+    workshop.hear()
+    assert workshop.task(number).live
+    assert workshop.reactions(comment) == {"eyes", "rocket"}
+    assert len(workshop.comments(number)) == said
+
+
+def test_a_command_is_carried_out_once_however_often_it_is_heard(workshop: Workshop) -> None:
+    number = failed(workshop)
+    workshop.comment(number, "/retry")
+    workshop.hear()
+    workshop.comment(number, "/cancel")
+    workshop.hear()
+    for again in range(len(workshop.forge.deliveries)):
+        workshop.forge.deliver_again(again)
+    workshop.hear()
+    workshop.reconcile()
+    assert workshop.task(number).state is State.CANCELLED
+    assert workshop.facts(number).count("retry") == 1
+    assert differences(workshop.fleet) == (1, [])
+
+
+def test_without_any_delivery_the_round_hears_them(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.forge.faults.webhooks_off = True
+    comment = workshop.comment(number, "/cancel")
+    workshop.reconcile()
+    assert (workshop.task(number).state, workshop.task(number).reason) == (State.CANCELLED, "cancelled")
+    assert workshop.reactions(comment) == {"eyes", "rocket"}
+    workshop.reconcile()
+    assert workshop.facts(number).count("cancel") == 1
+
+
+def test_on_the_pull_request_it_is_the_same(workshop: Workshop) -> None:
+    number, pull = workshop.in_review()
+    workshop.comment(pull, "/cancel")
+    workshop.hear()
+    assert workshop.task(number).state is State.CANCELLED
+
+
+def test_who_may_not_write_is_not_obeyed_and_not_argued_with(workshop: Workshop) -> None:
+    number = workshop.running()
+    comment = workshop.comment(number, "/cancel", by="mallory")
+    workshop.hear()
+    assert workshop.task(number).state is State.RUNNING
+    assert workshop.reactions(comment) == {"eyes", "confused"}
+    assert len(workshop.comments(number)) == 1
+
+
+def test_nor_where_only_the_round_heard_it(workshop: Workshop) -> None:
+    number = workshop.running()
+    workshop.forge.faults.webhooks_off = True
+    workshop.comment(number, "/cancel", by="mallory")
+    workshop.reconcile()
+    assert workshop.task(number).state is State.RUNNING
+
+
+def test_a_refusal_says_why_once(workshop: Workshop) -> None:
+    number = workshop.running()
+    comment = workshop.comment(number, "/retry")
+    workshop.hear()
+    workshop.reconcile()
+    assert workshop.reactions(comment) == {"eyes", "confused"}
+    [reply] = [text for text in workshop.comments(number) if "kind=reply" in text]
+    assert "`/retry` was not done" in reply and "running" in reply
+
+
+@pytest.mark.parametrize("fault", ["cut-after-doing", "502-after-doing"])
+def test_a_reply_whose_answer_was_lost_is_one_reply(workshop: Workshop, clock: FakeClock, fault: str) -> None:
+    number = workshop.running()
+    workshop.comment(number, "/status")
+    workshop.forge.faults.next("POST", r"/issues/\d+/comments$", fault)
+    workshop.hear()
+    clock.pass_(10)
+    workshop.hear()
+    [reply] = [text for text in workshop.comments(number) if "kind=reply" in text]
+    assert "Being worked on by `localhost` (run 1)" in reply
+
+
+def test_help_is_for_everybody_who_may_write_also_without_a_task(workshop: Workshop) -> None:
+    number = workshop.open_issue(labels=())
+    workshop.comment(number, "/help")
+    workshop.comment(number, "/retry")
+    workshop.hear()
+    replies = workshop.comments(number)
+    assert "`/assign PLACE`" in replies[0] and "There is no task here" in replies[1]
+    assert workshop.tasks() == []
+
+
+def test_assign_gives_a_waiting_task_to_the_place_it_names(workshop: Workshop) -> None:
+    busy = [workshop.running() for _ in range(2)]
+    number = workshop.placed()
+    assert workshop.task(number).state is State.CREATED
+    workshop.comment(number, "/assign localhost")
+    workshop.comment(number, "/assign nowhere")
+    workshop.hear()
+    said = "\n".join(workshop.comments(number))
+    assert "full 2/2" in said and "no agent" in said
+    workshop.finish(busy[0])
+    workshop.hear()
+    assert workshop.task(number).host_id == "localhost"
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+def test_a_comment_that_only_became_a_command_is_none(workshop: Workshop, how: str) -> None:
+    number = workshop.running()
+    comment = workshop.comment(number, "Nothing.")
+    workshop.hear()
+    if how == "edited":
+        workshop.say("PATCH", f"/issues/comments/{comment}", body="/cancel")
+    else:
+        workshop.say("DELETE", f"/issues/comments/{comment}")
+    workshop.hear()
+    assert workshop.task(number).state is State.RUNNING
+
+
+def test_our_own_words_and_those_of_bots_are_no_commands(workshop: Workshop) -> None:
+    number = workshop.running()
+    token = workshop.forge.add_user("renovate-bot")
+    workshop.forge.collaborate("acme/widgets", "renovate-bot", "write")
+    workshop.people["renovate-bot"] = workshop.forge.client(token)
+    for by in ("fleet", "renovate-bot"):
+        workshop.comment(number, "/cancel", by=by)
+    workshop.hear()
+    workshop.reconcile()
+    assert workshop.task(number).state is State.RUNNING
+
+
+def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Workshop) -> None:
+    number = workshop.open_issue()
+    workshop.comment(number, "/status")
+    workshop.forge.settle()
+    said = next(one for one in workshop.forge.deliveries if one.event_type == "issue_comment")
+    workshop.bring(said)
+    create_task.apply_deliveries(workshop.fleet)
+    assert workshop.task(number).state is State.CREATED
+    workshop.hear()
+    assert len(workshop.tasks()) == 1
+
+
+def test_what_is_said_where_we_do_not_work_is_not_said_to_us(workshop: Workshop) -> None:
+    workshop.say("POST", "/branches", new_branch_name="mine")
+    workshop.forge.commit("acme/widgets", "alice", "mine", {"a": "1"}, "a")
+    pull = workshop.say("POST", "/pulls", head="mine", base="main", title="Mine")["number"]
+    theirs = workshop.comment(pull, "/retry")
+    workshop.hear()
+    with workshop.fleet.engine.begin() as conn:
+        builders.apply(conn, forge_url=workshop.forge.url, repositories=[])
+    elsewhere = workshop.comment(workshop.open_issue(labels=()), "/help")
+    workshop.hear()
+    assert workshop.reactions(theirs) == workshop.reactions(elsewhere) == set()
+
+
+def test_while_the_token_is_replaced_a_command_waits(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.running()
+    workshop.comment(number, "/cancel")
+    workshop.forge.faults.next("POST", r"/reactions$", 401)
+    workshop.hear()
+    clock.pass_(5)
+    workshop.hear()
+    assert workshop.task(number).state is State.CANCELLED
+
+
+def test_while_the_forge_is_away_a_command_waits(workshop: Workshop, clock: FakeClock) -> None:
+    number = workshop.running()
+    comment = workshop.comment(number, "/cancel")
+    workshop.forge.faults.next("POST", r"/reactions$", 503)
+    workshop.hear()
+    clock.pass_(5)
+    workshop.hear()
+    assert workshop.task(number).state is State.CANCELLED
+    assert workshop.reactions(comment) == {"eyes", "rocket"}
+
+
+def test_what_is_said_shows_in_the_history(workshop: Workshop) -> None:
+    number = workshop.running()
+    comment = workshop.comment(number, "/cancel", by="reviewer")
+    workshop.hear()
+    told = workshop.shown(number)["events"][-1]["detail"]
+    assert told == {"by": "reviewer", "comment": comment}
+    assert workshop.people["alice"].get(f"{REPO}/issues/{number}").status_code == 200

@@ -1,0 +1,151 @@
+"""Starts, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
+
+from collections.abc import Mapping
+from concurrent.futures import wait
+from typing import Any
+
+import structlog
+
+from app.domain.errors import Kind, Refused, Unavailable
+from app.domain.host import Fitness
+from app.domain.lifecycle import Debt
+from app.ports import Fleet
+from app.services.dispatch import credentials, host_health, start_order
+from app.services.outbox import deliver
+from app.services.runs import recover, report
+from app.store import fleet_config, host_polls, outbox, runs
+from app.store.tables import Row
+from workers.hosts import client
+from workers.hosts.client import Unable, Unreachable
+from workers.runs import outbox_threads, output, start_request
+from workers.runs.outbox_threads import Busy
+
+GRACE_SECS = 10
+WAIT_SECS = 5.0  # how long a round waits for what it sent to hosts
+SOON_SECS = 0.3
+log = structlog.get_logger()
+
+
+def pay(fleet: Fleet) -> int:
+    """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a
+    host that does not answer is left to its thread."""
+    with fleet.engine.begin() as conn:
+        owed = outbox.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=outbox_threads.crew.free())
+    wait([outbox_threads.crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
+    return len(owed)
+
+
+def _pay(fleet: Fleet, debt: Row) -> None:
+    try:
+        if debt["kind"] == Debt.START:
+            _start(fleet, debt)
+        else:
+            deliver.pay(fleet, debt, lambda fleet, task, debt: _stop(fleet, task.id, debt["run"]))
+    except Exception:  # it is ours for a while yet, and then anybody's
+        log.exception("a debt to a host could not be paid", kind=debt["kind"], task=debt["task_pk"])
+
+
+def _start(fleet: Fleet, debt: Row) -> None:
+    order = None
+    try:
+        order = start_order.order(fleet, debt)
+        if order is not None:
+            with outbox_threads.crew.at(order.host["host_id"]):
+                if report.may_start(fleet, order.run):
+                    _carry_out(fleet, order)
+    except Busy as soon:
+        return _start_later(fleet, debt, str(soon), SOON_SECS)
+    except Unavailable as later:
+        return _start_later(fleet, debt, str(later))
+    except Unreachable as unknown:
+        return _ask_again(fleet, debt, order.run if order else None, unknown)
+    except Refused as no:
+        return _cannot_start(fleet, debt, no)
+    with fleet.engine.begin() as conn:
+        outbox.paid(conn, debt["id"], fleet.clock())
+
+
+def _carry_out(fleet: Fleet, order: start_order.Order) -> None:
+    """Ask the host; a host that knows the run already says so, and the same process is adopted."""
+    spent = credentials.held_back(fleet, order.run)
+    if spent:
+        return report.parked(fleet, order.run, spent)
+    answer = client.ask(order.host, "start", start_request.spec(fleet, order))
+    if answer.get("state") in ("started", "known"):
+        report.started(fleet, order.run)
+        with fleet.engine.begin() as conn:
+            host_polls.hurry(conn, order.host["host_id"], fleet.clock())
+    log.info("start", run=order.run["name"], host=order.host["host_id"], answer=answer.get("state"))
+
+
+def _start_later(fleet: Fleet, debt: Row, why: str, secs: float | None = None) -> None:
+    """The confirm deadline says when it is too late; an outdated start is paid without being carried out."""
+    with fleet.engine.begin() as conn:
+        outbox.postpone(conn, debt, fleet.clock(), fleet.mask.text(why), secs)
+
+
+def _ask_again(fleet: Fleet, debt: Row, run: Row | None, why: Unreachable) -> None:
+    """Said again, a start changes nothing. Where it may have arrived, now or before, the run waits for its host to come
+    back; where it surely did not, the deadline of before we asked holds again."""
+    if run is not None and (isinstance(why, Unable) or why.never_asked):
+        report.did_not_start(fleet, run)
+    _start_later(fleet, debt, str(why))
+
+
+def _cannot_start(fleet: Fleet, debt: Row, no: Refused) -> None:
+    why = str(no)
+    with fleet.engine.begin() as conn:
+        outbox.give_up(conn, debt["id"], fleet.clock(), fleet.mask.text(why))
+        run = runs.get(conn, debt["task_pk"], debt["run"])
+    if run is not None:
+        report.failed(fleet, run, "cli_missing" if no.kind is Kind.UNKNOWN else "cannot_start", why, transient=False)
+
+
+def _stop(fleet: Fleet, task_pk: int, newest: int) -> None:
+    """End every run of a task that its host may still be working on, up to the one that the debt names."""
+    with fleet.engine.begin() as conn:
+        going = [
+            run
+            for run in runs.of_task(conn, task_pk)
+            if run["host_id"] and run["number"] <= newest and not run["result"]
+        ]
+        hosts = {run["host_id"]: fleet_config.host(conn, run["host_id"]) for run in going}
+    away: list[Unavailable] = []
+    for run in going:
+        host = hosts[run["host_id"]]
+        try:
+            if host is not None:
+                _cancel(fleet, host, run)
+        except Unavailable as later:  # the others are told all the same
+            away.append(later)
+    if away:
+        raise away[0]
+
+
+def _cancel(fleet: Fleet, host: Row, run: Row) -> None:
+    request = start_request.about(fleet, host, run["name"]) | {"grace_secs": GRACE_SECS}
+    try:
+        answer = client.ask(host, "cancel", request)
+    except Unreachable as why:
+        raise Unavailable(str(why)) from why
+    log.info("cancel", run=run["name"], host=host["host_id"], answer=answer.get("state"))
+
+
+def finish(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> bool:
+    """The run is over and its log is here whole: read it, and tell. One that was lost is looked for on the forge
+    first. Raises Unavailable while that cannot be asked."""
+    if result.get("end") == "lost":
+        result = recover.saved(fleet, run, result) or result
+    outcome = output.outcome(fleet, run, result)
+    ended = report.ended(fleet, run, {name: told for name, told in result.items() if name != "noted"}, outcome)
+    if ended and result.get("survivors"):
+        _drain(fleet, run, result["survivors"])
+    return ended
+
+
+def _drain(fleet: Fleet, run: Row, survivors: list[dict[str, Any]]) -> None:
+    """Processes that no signal ends may still write where a next run works: the host gets no more work."""
+    named = ", ".join(f"{one['pid']} ({one['command']})" for one in survivors[:5])
+    why = f"{run['name']} left processes that could not be ended: {named}. End them there, then resume the host."
+    host_health.set_fitness(fleet, run["host_id"], Fitness.DRAINING, fleet.mask.text(why))
+    log.error("a host is drained", host=run["host_id"], why=why)
