@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.clis import catalog
 from app.clis.parser import Setting
-from app.config.settings import read_toml
+from app.config.fleet_toml import read_toml
 from app.domain.run import Usage, Verdict
 
 TOP = Path(__file__).parents[1]

@@ -11,14 +11,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import wiring
-from app.clis import catalog
+from app.clis import catalog, command_line, outcomes
 from app.clis.parser import Setting
 from app.config.settings import Wrong
 from app.domain.errors import Kind, Refused
 from app.domain.run import Usage
 from app.services.dispatch import credentials
 from app.store import fleet_config
-from workers.runs import start_request
 from workers.supervisor import flags_for
 
 PIECE = 1 << 16
@@ -53,7 +52,7 @@ def list_(json_: bool) -> None:
 def show(name: str, host: str | None, repository: str | None, version_: str | None, resume: str | None) -> None:
     """What would be run, as JSON: argv word by word, environment, how the prompt goes in. Nothing is run."""
     template = catalog.template_of(name, _declared().get(name), _overrides(name, host, repository))
-    run = start_request.agent(template, resume)
+    run = command_line.agent(template, resume)
     shown = {
         "cli": name,
         "argv": flags_for(run["argv"], run["flags"], version_),
@@ -105,7 +104,7 @@ def parse(
     while data := file.read(PIECE):
         reader.feed(data)
     outcome = reader.finish(exit_code, stderr_file.read() if stderr_file else b"")
-    click.echo(json.dumps(start_request.clean(outcome).as_json(), indent=2))
+    click.echo(json.dumps(outcomes.clean(outcome).as_json(), indent=2))
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -179,7 +178,7 @@ def _moment(given: str | None) -> datetime:
 def _usage(given: str | None) -> Usage:
     try:
         told = json.loads(given) if given else {}
-        return start_request.clean_usage(Usage(**told))
+        return outcomes.clean_usage(Usage(**told))
     except (ValueError, TypeError):
         raise Refused(Kind.INVALID, f'--before {given!r} is not JSON like {{"input_tokens": 1200}}.') from None
 

@@ -9,7 +9,7 @@ import click
 
 from app import wiring
 from app.cli.output import as_json, table
-from app.config import settings
+from app.config import fleet_toml, settings
 from app.config.settings import Wrong
 from app.domain.masking import MASK
 from app.store import fleet_config
@@ -24,7 +24,7 @@ def apply(file: Path | None) -> None:
     path = file or fleet.config.fleet_toml
     if path is None:
         raise Wrong(["There is nothing to apply: name a file, or set FLEET_CONFIG."])
-    declared = settings.read_toml(path)
+    declared = fleet_toml.read_toml(path)
     with fleet.engine.begin() as conn:
         fleet_config.apply(conn, declared)
     counts = ", ".join(f"{len(declared[name])} {name}" for name in ("forges", "repositories", "hosts", "clis"))
@@ -63,7 +63,7 @@ def _in_words(value: Any) -> str:
 
 def _declared(found: settings.Config) -> dict[str, Any]:
     """What there is by fleet.toml, by name; of each forge whether its token and its webhook secret are given."""
-    declared = settings.read_toml(found.fleet_toml) if found.fleet_toml else settings.FleetTomlSchema().load({})
+    declared = fleet_toml.read_toml(found.fleet_toml) if found.fleet_toml else fleet_toml.FleetTomlSchema().load({})
     shown: dict[str, Any] = {}
     for name, forge in declared["forges"].items():
         shown[f"forge {name}"] = forge["url"]

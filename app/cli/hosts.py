@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 from app import wiring
 from app.api.hosts import shown
 from app.cli.output import ago, as_json, table
-from app.config.settings import HostSchema, flat, jumps_to_nowhere
+from app.config.fleet_toml import HostSchema, flat, jumps_to_nowhere
 from app.domain.errors import Kind, Refused
 from app.domain.host import Fitness, Origin
 from app.ports import Fleet

@@ -1,12 +1,13 @@
 """The CLIs and parsers there are: a folder with a cli.toml, one with a parser.py. No central list."""
 
 import importlib
+import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from app.clis.parser import Parser, Setting
-from app.config.references import SHELF, preset, presets
 from app.domain.errors import Kind, Refused
 
 __all__ = ["DEFAULTS", "Template", "parsers", "preset", "presets", "reader", "template_of"]
@@ -48,3 +49,19 @@ def _over(template: Template, more: Template) -> Template:
     told = {name: value for name, value in more.items() if value is not None}
     tables = {name: {**template.get(name, {}), **told.get(name, {})} for name in JOINED}
     return {**template, **told, **tables}
+
+
+SHELF = Path(__file__).parent  # a folder for each CLI; no central list
+
+
+Table = Mapping[str, Any]
+
+
+def presets() -> list[str]:
+    return sorted(path.parent.name for path in SHELF.glob("*/cli.toml"))
+
+
+@cache
+def preset(name: str) -> Table | None:
+    path = SHELF / name / "cli.toml"
+    return tomllib.loads(path.read_text()) if name.replace("-", "").isalnum() and path.is_file() else None

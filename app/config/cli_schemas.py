@@ -1,15 +1,13 @@
 """What fleet.toml may say of CLIs, of what they may cost and of how their work is committed."""
 
 import re
-import tomllib
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
-PRICES = Path(__file__).parents[1] / "clis" / "prices.toml"
+from app.clis.pricing import caps_dollars, no_price, price_of
+
 PARSERS = ("codex-jsonl", "claude-result", "json-path", "raw")
 CLI_NAME = validate.Regexp(r"^[A-Za-z0-9_.-]{1,100}$", error="must be of letters, digits, '.', '_' and '-'")
 WITH_ARGV = {"prompt": "stdin", "parser": "raw", "timeout_secs": 3600, "silence_secs": 600}
@@ -17,7 +15,6 @@ LONGEST_CHAIN = 5
 
 _WORD = validate.Regexp(r"^[^\x00]*$", error="must not hold a NUL")
 _TRAILER = validate.Regexp(r"^[A-Za-z0-9-]+: [^\x00-\x1f]+$", error="must look like Name: value")
-_DAY = re.compile(r"-\d{8}\Z")
 _ONE_LINE = validate.Regexp(r"^[^\x00-\x1f]+$", error="must be one line")
 
 
@@ -157,11 +154,6 @@ def clis_field() -> fields.Dict:
     return fields.Dict(keys=fields.String(validate=CLI_NAME), values=fields.Nested(OverrideSchema), load_default=dict)
 
 
-@cache
-def price_file() -> Mapping[str, Any]:
-    return tomllib.loads(PRICES.read_text())
-
-
 def price_the_clis(declared: Mapping[str, Any]) -> None:
     """Give each CLI that names a model the model's price, and so each change of one by a repository or a host:
     fleet.toml's, else the dated table's. Where none is known, an empty one takes the place of the other model's."""
@@ -169,14 +161,6 @@ def price_the_clis(declared: Mapping[str, Any]) -> None:
     for cli in (*declared["clis"].values(), *changes):
         if cli.get("model"):
             cli["price"] = price_of(cli["model"], declared["prices"])
-
-
-def price_of(model: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The price of a model, whole: fleet.toml's `own`, else the dated table's; empty where none is known. CLIs may tell
-    a model's name with the day that it is of."""
-    known = price_file()["models"] | own
-    price = known.get(model) or known.get(_DAY.sub("", model))
-    return {"cached": price["input"], **price, "as_of": str(price.get("as_of", "fleet.toml"))} if price else {}
 
 
 def faults(declared: Mapping[str, Any]) -> list[str]:
@@ -192,28 +176,6 @@ def faults(declared: Mapping[str, Any]) -> list[str]:
         for name, cli in declared["clis"].items()
         if name in (cli.get("failover") or [])
     ]
-
-
-def caps_dollars(budget: Mapping[str, Any] | None) -> bool:
-    return any("dollars" in amount for amount in (budget or {}).values())
-
-
-def no_price(name: str, *said: Mapping[str, Any] | None) -> str | None:
-    """Why a cap in dollars cannot be kept on a CLI of which this is `said`, by its declaration first, by a rule and a
-    host after it; None where its dollars are known."""
-    told: dict[str, Any] = {key: value for one in said for key, value in (one or {}).items()}
-    base, model = (said[0] or {}) if said else {}, told.get("model")
-    preset = base.get("preset") or ("" if base.get("argv") else name)
-    if told.get("price") or told.get("reports_cost") or preset in price_file()["reports"]:
-        return None
-    named = f"what the model {model!r} of the CLI {name!r} costs" if model else f"what the CLI {name!r} costs"
-    mend = f'give its price in [prices."{model}"]' if model else (
-        f"name its model in [clis.{name}] and the model's price in [prices]"
-    )  # fmt: skip
-    return (
-        f"has a budget in dollars, and nobody knows {named}: {mend}, or set reports_cost in [clis.{name}] where it "
-        "tells dollars itself"
-    )
 
 
 def _unpriced(cli: str, rule: Mapping[str, Any], declared: Mapping[str, Any]) -> list[str]:

@@ -1,30 +1,16 @@
 """Which names in fleet.toml lead nowhere: forges, CLIs, presets, placeholders, versions and models."""
 
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-SHELF = Path(__file__).parents[1] / "clis"  # a folder each; no central list
+from app.clis.catalog import Table, preset, presets
+
 PLACES = ("workdir", "run", "home", "task", "prompt_file", "flags")
 KNOWS_MORE = {"resume": ("session_id",), "model_flag": ("model",)}
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _SPACE = re.compile(r"\s")
 _VERSION = re.compile(r"\d+(\.\d+)+")
-Table = Mapping[str, Any]
-
-
-def presets() -> list[str]:
-    return sorted(path.parent.name for path in SHELF.glob("*/cli.toml"))
-
-
-@cache
-def preset(name: str) -> Table | None:
-    path = SHELF / name / "cli.toml"
-    return tomllib.loads(path.read_text()) if name.replace("-", "").isalnum() and path.is_file() else None
 
 
 def faults(declared: Table) -> list[str]:

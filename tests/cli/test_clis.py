@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from app.cli import clis as program
 from app.clis import catalog
-from app.config.settings import read_toml
+from app.config.fleet_toml import read_toml
 from app.domain.errors import Refused
 from app.store import fleet_config
 from tests import servers

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from app.cli.config import _without_password
+from app.clis.catalog import preset, presets
 from app.config import references
-from app.config.references import preset, presets
-from app.config.settings import SECRETS, Config, FleetTomlSchema, Wrong, default_home, read, read_toml, secret_path
+from app.config.fleet_toml import FleetTomlSchema, read_toml
+from app.config.settings import SECRETS, Config, Wrong, default_home, read, secret_path
 
 EXAMPLE = Path(__file__).parents[1] / "fixtures" / "fleet.example.toml"
 DATABASE = "postgresql://fleet:hunter2-database@db/fleet"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.clis import catalog
+from app.clis import catalog, command_line
 from app.domain.host import Fitness
 from app.domain.quota import Amount
 from app.domain.task import State
@@ -26,7 +26,6 @@ from tests.workers.bench import Bench
 from tests.workers.test_supervisor_apart import KEY, User, delivering, kept_apart, user
 from tests.workshop import Workshop
 from workers.hosts import probe
-from workers.runs import start_request
 from workers.ssh import pool
 
 __all__ = ["delivering", "kept_apart", "user"]  # fixtures
@@ -274,7 +273,7 @@ def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex
     delivering.start("other", f"touch works; until [ -e {home}/done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
     for cli in BOTH:
         template = catalog.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
-        delivering.start(cli, "", **start_request.agent(template, None), prompt="Do it.")
+        delivering.start(cli, "", **command_line.agent(template, None), prompt="Do it.")
     for cli in BOTH:
         result, work = delivering.result(cli, 30), delivering.work(cli)
         assert (result["end"], result["pushed"]) == ("finished", True), (cli, result, delivering.said(cli))

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 from app.clis import catalog
-from app.config.settings import Wrong, read_toml
+from app.config.fleet_toml import read_toml
+from app.config.settings import Wrong
 from app.domain.errors import Refused
 from workers.agent.agent import Agent, Settings
 from workers.agent.state_dir import Folder

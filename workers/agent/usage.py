@@ -5,13 +5,12 @@ from typing import Any
 
 import structlog
 
-from app.clis import catalog
+from app.clis import catalog, outcomes, pricing
 from app.clis.parser import Parser, Setting
 from app.domain.run import Usage
 from workers.agent.leases import Hold
 from workers.agent.local_runs import Machine, data_of
 from workers.errors import Unreachable
-from workers.runs import start_request
 
 Json = dict[str, Any]
 log = structlog.get_logger()
@@ -33,7 +32,7 @@ class Ear:
             log.warning("what it used is not known now", task=self._hold.task_id, why=str(why))
         self._parser.overhear(noted)
         seen = self._parser.progress()
-        return vars(start_request.priced(start_request.clean_usage(seen.usage), self._template, seen.by_model)[0])
+        return vars(pricing.priced(outcomes.clean_usage(seen.usage), self._template, seen.by_model)[0])
 
     def _hear(self, offset: int, data: bytes) -> None:
         """Each byte once. What an earlier life of ours heard is read again from this machine."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from app.clis import catalog
+from app.clis import catalog, command_line, outcomes, pricing
 from app.clis.catalog import Template
 from app.clis.parser import Parser, Progress, Setting
 from app.domain.run import Outcome, Usage, Verdict
@@ -154,15 +154,15 @@ def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> N
 
 def _priced(ear: _Ear) -> Progress:
     seen = ear.parser.progress()
-    used = start_request.clean_usage(seen.usage)
-    return replace(seen, usage=start_request.priced(used, ear.template, seen.by_model)[0])
+    used = outcomes.clean_usage(seen.usage)
+    return replace(seen, usage=pricing.priced(used, ear.template, seen.by_model)[0])
 
 
 def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
-    told = fleet.mask.json(start_request.clean_json(progress.as_json()))
+    told = fleet.mask.json(outcomes.clean_json(progress.as_json()))
     if told == ear.kept:
         return
-    session = start_request.session_of(told["session_id"])
+    session = command_line.session_of(told["session_id"])
     is_new, is_warned = session != ear.kept.get("session_id"), told["warning"] != ear.kept.get("warning")
     with fleet.engine.begin() as conn:
         goes_on = not (is_new or is_warned)  # lost, it is told again with the run's next word, or with its end
@@ -183,8 +183,8 @@ def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> O
         stderr = logs.read(conn, run["id"], "stderr", begin, STDERR_READ * 2)
     exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
     ear.parser.overhear(result.get("noted"))
-    heard = start_request.clean(ear.parser.finish(exit_code, stderr))
-    usage, source = start_request.priced(heard.usage, ear.template, ear.parser.progress().by_model)
+    heard = outcomes.clean(ear.parser.finish(exit_code, stderr))
+    usage, source = pricing.priced(heard.usage, ear.template, ear.parser.progress().by_model)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)
 
 

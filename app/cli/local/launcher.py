@@ -17,7 +17,7 @@ from honcho.environ import parse_procfile
 from app import wiring
 from app.cli.local import servers
 from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
-from app.config import settings
+from app.config import fleet_toml, settings
 from app.config.settings import Config, Wrong
 from app.store import fleet_config
 from app.store.engine import connect
@@ -45,7 +45,7 @@ def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Co
 def _read(environ: Mapping[str, str]) -> Config:
     """The settings. Raises Wrong with all that is wrong with them and with fleet.toml."""
     toml, faults = Path(environ.get("FLEET_CONFIG") or "").expanduser(), list[str]()
-    for look in (partial(settings.read, environ), partial(settings.read_toml, toml) if toml.is_file() else dict):
+    for look in (partial(settings.read, environ), partial(fleet_toml.read_toml, toml) if toml.is_file() else dict):
         try:
             look()
         except Wrong as wrong:
@@ -122,7 +122,7 @@ def _release(config: Config, environ: Mapping[str, str]) -> None:
         migrate(fleet.engine)
         if config.fleet_toml:
             with fleet.engine.begin() as conn:
-                fleet_config.apply(conn, settings.read_toml(config.fleet_toml))
+                fleet_config.apply(conn, fleet_toml.read_toml(config.fleet_toml))
     finally:
         fleet.engine.dispose()
 

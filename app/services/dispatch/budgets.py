@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.config.cli_schemas import caps_dollars, no_price
+from app.clis.pricing import caps_dollars, no_price
 from app.domain.lifecycle import Fact, What
 from app.domain.quota import Amount, Spent, spent_out
 from app.domain.task import Task

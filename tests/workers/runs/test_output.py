@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from app.clis import catalog
+from app.clis import catalog, pricing
 from app.clis.parser import Setting
 from app.domain.run import Usage, Verdict
 from app.ports import Fleet
@@ -17,7 +17,7 @@ from app.store import fleet_config, runs
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply, declared
 from tests.conftest import FakeClock
-from workers.runs import output, start_request
+from workers.runs import output
 
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "clis"
 CODEX = {
@@ -153,7 +153,7 @@ class TestClaudesDollars:
 
 def test_several_models_are_priced_each_by_its_own_name_with_or_without_its_day() -> None:
     used = {"claude-sonnet-4-5-20250929": Usage(1_000_000, 0, 0), "claude-haiku-4-5": Usage(0, 0, 1_000_000)}
-    dollars, source = start_request.priced(Usage(1_000_000, 0, 1_000_000), {}, used)
+    dollars, source = pricing.priced(Usage(1_000_000, 0, 1_000_000), {}, used)
     assert dollars.cost_usd == pytest.approx(8.0)
     assert source == "the price of claude-sonnet-4-5-20250929, 2025-11-01 and claude-haiku-4-5, 2025-11-01"
 

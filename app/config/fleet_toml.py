@@ -1,0 +1,164 @@
+"""Reads fleet.toml: its schema, and every fault at once."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+
+from app.config import cli_schemas, references
+from app.config.settings import Wrong
+
+
+class _Strict(Schema):
+    class Meta:
+        unknown = RAISE
+
+
+def _is_http(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValidationError("must be an http or https address")
+
+
+class ForgeSchema(_Strict):
+    url = fields.String(required=True, validate=_is_http)
+    token_env = fields.String(load_default="FLEET_FORGE_TOKEN")
+    token_file = fields.String(load_default=None)
+    webhook_secret_env = fields.String(load_default="FLEET_WEBHOOK_SECRET")
+    webhook_secret_file = fields.String(load_default=None)
+    bot_id = fields.Integer(strict=True, load_default=None, allow_none=True)
+    bots = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    labels = fields.Dict(
+        keys=fields.String(validate=validate.OneOf(["todo", "doing", "review", "done", "blocked"])),
+        values=fields.String(validate=validate.Length(max=50)),
+        load_default=dict,
+    )
+
+
+class RepositorySchema(_Strict):
+    forge = fields.String(required=True)
+    name = fields.String(
+        required=True,
+        validate=validate.Regexp(r"^[^/\s]+/[^/\s]+$", error="must look like team/app or team/*"),
+    )
+    cli = fields.String(load_default=None, allow_none=True)
+    max_retries = fields.Integer(strict=True, load_default=2, validate=validate.Range(0, 20))
+    task_timeout_secs = fields.Integer(strict=True, load_default=3600, validate=validate.Range(1, 7 * 86400))
+    validation = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    enabled = fields.Boolean(load_default=True)
+    clis = cli_schemas.clis_field()
+    budget = fields.Nested(cli_schemas.BudgetSchema, load_default=dict)
+    commit = fields.Nested(cli_schemas.CommitSchema, load_default=dict)
+    hooks = fields.Nested(cli_schemas.HooksSchema, load_default=dict)
+    reviewers = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+    flow = fields.String(load_default="branch", validate=validate.OneOf(["branch", "agit"]))
+
+
+class SlotsSchema(_Strict):
+    agent_type = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]+$"))
+    max_concurrency = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, 1000))
+    capabilities = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
+
+
+def _is_host_key(lines: str) -> None:
+    """Each line as known_hosts has it, without the host: a kind of key and the key."""
+    if not all(re.match(r"\s*(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ +\S+", line) for line in lines.strip().splitlines()):
+        raise ValidationError("each line must be a public key: ssh-ed25519 AAAA... (`fleet hosts test` shows it)")
+
+
+class HostSchema(_Strict):
+    """A machine that we go to. `jump_only` is for one that others are reached over and that runs nothing itself."""
+
+    host_id = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]{1,100}\Z"))
+    hostname = fields.String(required=True, validate=validate.Regexp(r"^[^\s/@]+\Z", error="must be a name or address"))
+    ssh_user = fields.String(load_default=None, allow_none=True)
+    ssh_port = fields.Integer(strict=True, load_default=22, validate=validate.Range(1, 65535))
+    ssh_key_path = fields.String(load_default=None, allow_none=True)
+    host_key = fields.String(load_default=None, allow_none=True, validate=_is_host_key)
+    proxy_jump = fields.String(load_default=None, allow_none=True)
+    jump_only = fields.Boolean(load_default=False)
+    work_dir = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(
+        r"^(~|~?/[A-Za-z0-9/._+@~-]*)\Z", error="must be absolute or begin with ~/, of letters, digits and /._+@-"
+    ))  # fmt: skip
+    labels = fields.List(fields.String(validate=validate.Length(1, 100)), load_default=list)
+    agents = fields.List(fields.Nested(SlotsSchema), load_default=list)
+    clis = cli_schemas.clis_field()
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_something_to_do(self, given: dict[str, Any], **_: Any) -> None:
+        if isinstance(given.get("agents", []), list) and not given.get("agents") and not given.get("jump_only"):
+            raise ValidationError("Name at least one kind of CLI, or set jump_only = true.", "agents")
+
+
+class FleetTomlSchema(_Strict):
+    forges = fields.Dict(keys=fields.String(), values=fields.Nested(ForgeSchema), load_default=dict)
+    repositories = fields.List(fields.Nested(RepositorySchema), load_default=list)
+    hosts = fields.List(fields.Nested(HostSchema), load_default=list)
+    clis = fields.Dict(
+        keys=fields.String(validate=cli_schemas.CLI_NAME),
+        values=fields.Nested(cli_schemas.CliSchema),
+        load_default=dict,
+    )
+    prices = fields.Dict(keys=fields.String(), values=fields.Nested(cli_schemas.PriceSchema), load_default=dict)
+
+
+Declared = dict[str, Any]
+
+
+def read_toml(path: Path) -> Declared:
+    """What fleet.toml declares: forges, repositories, hosts, clis, with defaults filled in. Raises Wrong."""
+    try:
+        declared: Declared = FleetTomlSchema().load(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise Wrong([f"{path} cannot be read: {error.strerror}."]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Wrong([f"{path} is not TOML: {error}."]) from error
+    except ValidationError as error:
+        told = [f"{where}: {what}" for where, what in flat(error.messages)]
+        names = references.faults(FleetTomlSchema().load({}) | dict(error.valid_data or {}))
+        raise Wrong([f"{path}: {fault}" for fault in told + names]) from error
+    cli_schemas.price_the_clis(declared)
+    if faults := _contradictions(declared) + references.faults(declared) + cli_schemas.faults(declared):
+        raise Wrong([f"{path}: {fault}" for fault in faults])
+    return declared
+
+
+def flat(messages: Any, at: str = "") -> list[tuple[str, str]]:
+    """Marshmallow's nested messages as (place, sentence) pairs: ("hosts.0.hostname", "Missing data ...")."""
+    if isinstance(messages, dict):
+        return [
+            pair
+            for key, value in messages.items()
+            for pair in flat(value, at if key == "value" else f"{at}.{key}".strip("."))
+        ]
+    return [(at, str(message)) for message in messages]
+
+
+def _contradictions(declared: Declared) -> list[str]:
+    ids = [host["host_id"] for host in declared["hosts"]]
+    faults = jumps_to_nowhere({host["host_id"]: host["proxy_jump"] for host in declared["hosts"]})
+    for host in declared["hosts"]:
+        kinds = [agent["agent_type"] for agent in host["agents"]]
+        faults += [
+            f"hosts: {host['host_id']} has {kind!r} twice" for kind in sorted({k for k in kinds if kinds.count(k) > 1})
+        ]
+    faults += [f"hosts: {host_id!r} is declared twice" for host_id in sorted({i for i in ids if ids.count(i) > 1})]
+    return faults
+
+
+def jumps_to_nowhere(jumps: Mapping[str, str | None]) -> list[str]:
+    """What is wrong with the hosts that others are reached over: each has to be there, and to be reached itself."""
+    return [
+        f"hosts: {host_id} is reached over {over!r}, which is not declared"
+        if over not in jumps
+        else f"hosts: {host_id} is reached over {over}, which is itself reached over another: one jump is possible"
+        for host_id, over in jumps.items()
+        if over is not None and (over not in jumps or jumps[over] is not None)
+    ]
