@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from app.ports import Fleet
 from app.services.forge import reconcile
-from app.store import fleet_config, periodic_jobs
+from app.store import periodic_jobs, repositories
 from bench.figures import figure
 from bench.webhooks import servers
 from tests import builders
@@ -70,7 +70,7 @@ def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
 
 def _known(fleet: Fleet) -> set[str]:
     with fleet.engine.begin() as conn:
-        return {row["full_name"] for row in fleet_config.all_repositories(conn)}
+        return {row["full_name"] for row in repositories.all_repositories(conn)}
 
 
 def _looked_at(fleet: Fleet, since: datetime) -> int:

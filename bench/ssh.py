@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from app.cli.demo.stage import Stage, stage
 from app.cli.local.process_manager import Child
 from app.domain.host import Fitness
-from app.store import fleet_config
+from app.store import hosts as host_rows
 from app.store.engine import only, reading
 from app.store.tables import events, runs, tasks
 from app.store.tables import looks as looks_table
@@ -209,7 +209,7 @@ def _black_hole(set_: Stage, given: argparse.Namespace, hole: Wire) -> None:
 def _looks(set_: Stage, channel: list[float]) -> None:
     """One look at a host for all its runs, from this process."""
     with set_.fleet.engine.begin() as conn:
-        host: Any = fleet_config.host(conn, "host-1")
+        host: Any = host_rows.host(conn, "host-1")
         mine = list(conn.execute(sa.select(runs.c.name).where(runs.c.host_id == "host-1")).scalars())
     asked = {"home": host["work_dir"], "instance": set_.fleet.instance(), "runs": [{"run": name} for name in mine]}
     client.ask(host, "poll", asked)
@@ -248,7 +248,7 @@ def _bulk(set_: Stage, sshd: Sshd, ssh: list[str]) -> None:
     big = sshd.folder / "big"
     big.write_bytes(os.urandom(1 << 20) * BULK_MB)
     with set_.fleet.engine.begin() as conn:
-        host: Any = fleet_config.host(conn, "host-1")
+        host: Any = host_rows.host(conn, "host-1")
     about = {"home": host["work_dir"], "instance": "bench"}
     agent = {"argv": ["cat", str(big)], "prompt": ""}
     client.ask(host, "start", about | {"run": "big.1", "task": "big", "agent": agent})
@@ -295,7 +295,7 @@ def _stored_of(conn: sa.Connection, task_id: str) -> int:
 def _bare(set_: Stage, command: str, count: int = 50) -> list[float]:
     """A command on a raw channel of a connection that is kept."""
     with set_.fleet.engine.begin() as conn:
-        line = Line(pool.address_of(fleet_config.host(conn, "host-1")))
+        line = Line(pool.address_of(host_rows.host(conn, "host-1")))
     line.run(command)
     found = [_timed(lambda: line.run(command)) for _ in range(count)]
     line.close()
@@ -311,7 +311,7 @@ def _ask_for_one(set_: Stage, title: str, needs: str = "python") -> str:
 
 def _fit(set_: Stage) -> int:
     with set_.fleet.engine.begin() as conn:
-        return sum(host.fitness is Fitness.FIT for host in fleet_config.all_hosts(conn))
+        return sum(host.fitness is Fitness.FIT for host in host_rows.all_hosts(conn))
 
 
 def _started(set_: Stage) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, Priority, State, Task
-from app.store import fleet_config, runs, tasks, views
+from app.store import fleet_config, hosts, runs, tasks, views
 from app.store.tables import Row
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -24,7 +24,7 @@ def a_task(**given: Any) -> Task:
     return replace(plain, **given)
 
 
-def a_fact(what: What, run: int | None = None, key: str | None = None, **detail: Any) -> Fact:
+def a_fact(what: FactKind, run: int | None = None, key: str | None = None, **detail: Any) -> Fact:
     return Fact(what, detail, run=run, key=key)
 
 
@@ -76,7 +76,7 @@ def a_host(
 
 def open_on_hosts(conn: Connection) -> list[Row]:
     """Every run on a host that has not ended."""
-    return [run for host in fleet_config.all_hosts(conn) for run in runs.open_on_host(conn, host.host_id)]
+    return [run for host in hosts.all_hosts(conn) for run in runs.open_on_host(conn, host.host_id)]
 
 
 def apply(conn: Connection, **given: Any) -> None:

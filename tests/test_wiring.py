@@ -4,7 +4,7 @@ import socket
 import time
 from pathlib import Path
 
-from app.wiring import Nudge
+from app.broker import Nudge
 
 
 def seconds_of(nudge: Nudge) -> float:

@@ -7,7 +7,7 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_failure
 
-from app import wiring
+from app import broker, wiring
 from app.ports import Fleet
 from workers.schedule import schedule
 
@@ -35,7 +35,7 @@ def _make() -> Celery:
     config = fleet().config
     celery = Celery("fleet", broker=config.redis_url, include=["workers.tasks"])
     celery.conf.update(
-        broker_transport_options=wiring.broker_options(),
+        broker_transport_options=broker.broker_options(),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         task_ignore_result=True,
@@ -44,7 +44,7 @@ def _make() -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
-        task_default_queue=wiring.QUEUE,
+        task_default_queue=broker.QUEUE,
         task_create_missing_queues=True,
         beat_schedule=schedule(config),
         beat_scheduler="workers.ticks:Ticks",

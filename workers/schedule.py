@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from app.broker import WORK
 from app.config.settings import Config
-from app.wiring import WORK
 from workers.runs.cleanup import EVERY_SECS
 
 

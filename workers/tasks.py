@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import structlog
 
+from app.broker import WORK
 from app.services import create_task
 from app.services.dispatch import placement
 from app.services.forge import reconcile
 from app.services.outbox import deliver
 from app.services.runs import expiry
-from app.wiring import WORK
 from workers.celery import app, fleet
 from workers.hosts import client
 from workers.hosts import probe as probes

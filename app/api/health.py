@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from flask import Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import wiring
+from app import broker
 from app.api import responses
 from app.api.auth import fleet
 from app.api.openapi import Blueprint
@@ -26,7 +26,7 @@ def healthz() -> Response:
 @blueprint.doc(security=[], operationId="readyz")
 def readyz() -> Response:
     """200 when the database answers; a broker that does not is named, and is no reason to send us nothing."""
-    words = {"database": _word(_database()), "broker": _word(wiring.broker_answers(fleet().config.redis_url))}
+    words = {"database": _word(_database()), "broker": _word(broker.broker_answers(fleet().config.redis_url))}
     response = jsonify(words)
     response.status_code = 200 if words["database"] == "ok" else 503
     return response

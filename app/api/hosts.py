@@ -9,7 +9,7 @@ from app.api.auth import Role, fleet, only
 from app.api.openapi import Blueprint
 from app.domain.host import Fitness, Host
 from app.services.dispatch import host_health
-from app.store import fleet_config, views
+from app.store import hosts, views
 
 blueprint = Blueprint("hosts", __name__, description="Machines that we go to")
 
@@ -20,7 +20,7 @@ blueprint = Blueprint("hosts", __name__, description="Machines that we go to")
 def list_hosts() -> Response:
     """Every host, its fitness, its slots, and what the last look at it showed."""
     with fleet().engine.begin() as conn:
-        return jsonify([shown(host) for host in fleet_config.all_hosts(conn)])
+        return jsonify([shown(host) for host in hosts.all_hosts(conn)])
 
 
 @blueprint.get("/<path:host_id>")
@@ -29,7 +29,7 @@ def list_hosts() -> Response:
 def get_host(host_id: str) -> Response:
     """One host."""
     with fleet().engine.begin() as conn:
-        return jsonify(shown(host_health.find(fleet_config.all_hosts(conn), host_id)))
+        return jsonify(shown(host_health.find(hosts.all_hosts(conn), host_id)))
 
 
 @blueprint.post("/<path:host_id>/drain")

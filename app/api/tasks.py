@@ -13,7 +13,7 @@ from app.api.auth import Role, as_agent, caller, else_only, fleet, only
 from app.api.errors import answer
 from app.api.openapi import Blueprint
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import What
+from app.domain.lifecycle import FactKind
 from app.domain.task import LIVE
 from app.services import operator
 from app.services.agents import leases, reports
@@ -104,7 +104,7 @@ def get_task(asked: dict[str, Any], task_id: str) -> Response:
 @only(Role.OPERATOR)
 def retry_task(task_id: str) -> Response:
     """Try a task again that failed, was lost, was cancelled or is parked."""
-    operator.about(fleet(), task_id, What.RETRY)
+    operator.about(fleet(), task_id, FactKind.RETRY)
     return _shown(task_id)
 
 
@@ -113,7 +113,7 @@ def retry_task(task_id: str) -> Response:
 @only(Role.OPERATOR)
 def cancel_task(task_id: str) -> Response:
     """Cancel a task; what still runs is stopped."""
-    operator.about(fleet(), task_id, What.CANCEL)
+    operator.about(fleet(), task_id, FactKind.CANCEL)
     return _shown(task_id)
 
 

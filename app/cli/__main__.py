@@ -5,7 +5,7 @@ from importlib import import_module
 
 import click
 
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 from app.domain.errors import Refused
 
 COMMANDS = {
@@ -43,7 +43,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (Wrong, Refused) as error:
+    except (ConfigError, Refused) as error:
         _stop(str(error))
     except Exception as error:
         if not _is_of_the_database(error):

@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import wiring
 from app.clis import catalog, command_line, outcomes
 from app.clis.parser import Setting
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 from app.domain.errors import Kind, Refused
 from app.domain.run import Usage
 from app.services.dispatch import credentials
-from app.store import fleet_config
+from app.store import fleet_config, hosts
 from workers.supervisor import flags_for
 
 PIECE = 1 << 16
@@ -142,7 +142,7 @@ def _overrides(name: str, host: str | None, repository: str | None) -> list[Mapp
     found: list[Mapping[str, Any]] = []
 
     def look(conn: Connection) -> None:
-        row = fleet_config.host(conn, host) if host else None
+        row = hosts.host(conn, host) if host else None
         if host and row is None:
             raise Refused(Kind.UNKNOWN, f"There is no host {host!r}; `fleet hosts list` shows those there are.")
         rules = (
@@ -162,7 +162,7 @@ def _ask(question: Any, needed: bool = False) -> None:
         engine = wiring.fleet(connections=1).engine
         with engine.begin() as conn:
             question(conn)
-    except (SQLAlchemyError, Wrong) as error:
+    except (SQLAlchemyError, ConfigError) as error:
         if needed:
             raise Refused(Kind.UNAVAILABLE, f"The database does not answer ({str(error).splitlines()[0]}).") from error
 

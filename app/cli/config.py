@@ -10,7 +10,7 @@ import click
 from app import wiring
 from app.cli.output import as_json, table
 from app.config import fleet_toml, settings
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 from app.domain.masking import MASK
 from app.store import fleet_config
 from app.store.migrate import migrate as migrate_database
@@ -23,7 +23,7 @@ def apply(file: Path | None) -> None:
     fleet = wiring.fleet(connections=1)
     path = file or fleet.config.fleet_toml
     if path is None:
-        raise Wrong(["There is nothing to apply: name a file, or set FLEET_CONFIG."])
+        raise ConfigError(["There is nothing to apply: name a file, or set FLEET_CONFIG."])
     declared = fleet_toml.read_toml(path)
     with fleet.engine.begin() as conn:
         fleet_config.apply(conn, declared)

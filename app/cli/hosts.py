@@ -18,7 +18,8 @@ from app.domain.errors import Kind, Refused
 from app.domain.host import Fitness, Origin
 from app.ports import Fleet
 from app.services.dispatch import host_health
-from app.store import fleet_config, runs
+from app.store import hosts as host_rows
+from app.store import runs
 
 TOP = Path(__file__).parents[2]
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ def hosts() -> None:
 def list_hosts(label: str | None, json_: bool) -> None:
     """Which there are, how fit and how full they are."""
     with _fleet().engine.begin() as conn:
-        found = [shown(host) for host in fleet_config.all_hosts(conn) if label is None or label in host.labels]
+        found = [shown(host) for host in host_rows.all_hosts(conn) if label is None or label in host.labels]
     if json_:
         return as_json(found)
     columns = ("host", "fitness", "since", "slots", "load", "free disk", "address", "why")
@@ -50,7 +51,7 @@ def list_hosts(label: str | None, json_: bool) -> None:
 def show(host_id: str, json_: bool) -> None:
     """One host: how it is, since when and why, and what the last look showed."""
     with _fleet().engine.begin() as conn:
-        found = shown(host_health.find(fleet_config.all_hosts(conn), host_id))
+        found = shown(host_health.find(host_rows.all_hosts(conn), host_id))
     if json_:
         return as_json(found)
     plain = [(name, found[name]) for name in ("fitness", "why", "since", "hostname", "work_dir", "origin", "probed_at")]
@@ -87,7 +88,7 @@ def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool,
     if one["hostname"] != "localhost":
         one["host_key"] = _pinned(fleet, one, fingerprint, yes)
     with fleet.engine.begin() as conn:
-        fleet_config.add_host(conn, one)
+        host_rows.add_host(conn, one)
     _tested(fleet, one["host_id"], json_)
 
 
@@ -96,13 +97,13 @@ def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool,
 def remove(host_id: str) -> None:
     """Forget a host that was added by command and has nothing to do any more."""
     with _fleet().engine.begin() as conn:
-        host = host_health.find(fleet_config.all_hosts(conn), host_id)
+        host = host_health.find(host_rows.all_hosts(conn), host_id)
         if host.origin is Origin.DECLARED:
             raise Refused(Kind.INVALID, f"{host_id} is declared in fleet.toml: take it out there, then `fleet apply`.")
         going = runs.open_on_host(conn, host_id)
         if going:
             raise Refused(Kind.INVALID, f"{host_id} has {len(going)} runs: `fleet hosts drain {host_id}` and wait.")
-        fleet_config.remove_host(conn, host_id)
+        host_rows.remove_host(conn, host_id)
     click.echo(f"{host_id} is forgotten; what lies in its work folder stays there.")
 
 
@@ -151,8 +152,8 @@ def _slots(text: str) -> Json:
 
 def _may_be_added(fleet: Fleet, one: Json) -> None:
     with fleet.engine.begin() as conn:
-        known = fleet_config.all_hosts(conn)
-        rows = [fleet_config.host(conn, host.host_id) for host in known]
+        known = host_rows.all_hosts(conn)
+        rows = [host_rows.host(conn, host.host_id) for host in known]
     if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
         raise Refused(Kind.INVALID, f"{one['host_id']} is declared in fleet.toml: change it there, then `fleet apply`.")
     over = {row["host_id"]: row["reach"].get("proxy_jump") for row in rows if row} | {one["host_id"]: one["proxy_jump"]}
@@ -164,7 +165,7 @@ def _may_be_added(fleet: Fleet, one: Json) -> None:
 def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
     """The key that the host shows, once somebody has said that it is the right one."""
     with fleet.engine.begin() as conn:
-        via = fleet_config.host(conn, one["proxy_jump"]) if one["proxy_jump"] else None
+        via = host_rows.host(conn, one["proxy_jump"]) if one["proxy_jump"] else None
     host = {"hostname": one["hostname"], "reach": one} | (
         {"via_hostname": via["hostname"], "via_reach": dict(via["reach"])} if via else {}
     )
@@ -183,9 +184,9 @@ def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
 def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
     """Walk, and keep what was seen."""
     with fleet.engine.begin() as conn:
-        host_health.find(fleet_config.all_hosts(conn), host_id)
-        row: Any = fleet_config.host(conn, host_id)
-        clis = fleet_config.clis_on(conn, host_id)
+        host_health.find(host_rows.all_hosts(conn), host_id)
+        row: Any = host_rows.host(conn, host_id)
+        clis = host_rows.clis_on(conn, host_id)
     local = row["hostname"] == "localhost"
     home = row["work_dir"] or (str(fleet.config.home / "work") if local else "~/.agent-fleet")
     names = ("host_id", "hostname", "reach", "via_hostname", "via_reach", "work_dir", "fitness", "why")

@@ -4,7 +4,7 @@ import click
 
 from app import wiring
 from app.cli.output import as_json
-from app.services.dispatch import start_order
+from app.services.dispatch import prompts
 from app.store import tasks, views
 
 
@@ -16,7 +16,7 @@ def prompt(task_id: str, json_: bool) -> None:
     with wiring.fleet(connections=1).engine.begin() as conn:
         task = tasks.find(conn, task_id)
         brief = views.brief(conn, task.id)
-        session, text = start_order.prompt_of(conn, task, brief)
+        session, text = prompts.prompt_of(conn, task, brief)
     if json_:
         return as_json({
             "task_id": task.task_id, "session": session, "text": text, "prompt_sha256": brief["prompt_sha256"],

@@ -8,11 +8,11 @@ from app import wiring
 from app.api.requests import NewTask
 from app.cli.output import ago, as_json, table
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import What
+from app.domain.lifecycle import FactKind
 from app.domain.quota import Amount
 from app.ports import Fleet
 from app.services import create_task, operator
-from app.services.dispatch import budgets, placement
+from app.services.dispatch import budgets, explain
 from app.services.replay import differences
 from app.store import tasks, views
 
@@ -108,7 +108,7 @@ def create(json_: bool, no_pull_request: bool, **given: Any) -> None:
 @json_option
 def retry(task_id: str, json_: bool) -> None:
     """Try a task again that failed, was lost, was cancelled or is parked."""
-    _answer(operator.about(_fleet(), task_id, What.RETRY).task_id, json_)
+    _answer(operator.about(_fleet(), task_id, FactKind.RETRY).task_id, json_)
 
 
 @task.command()
@@ -116,7 +116,7 @@ def retry(task_id: str, json_: bool) -> None:
 @json_option
 def cancel(task_id: str, json_: bool) -> None:
     """Cancel a task; what still runs is stopped."""
-    _answer(operator.about(_fleet(), task_id, What.CANCEL).task_id, json_)
+    _answer(operator.about(_fleet(), task_id, FactKind.CANCEL).task_id, json_)
 
 
 @task.command("raise")
@@ -139,7 +139,7 @@ def raise_(task_id: str, tokens: float, dollars: float, minutes: float, json_: b
 def why(task_id: str, json_: bool) -> None:
     """Why a task is where it is; for one that waits, why each host refuses it."""
     with _fleet().engine.begin() as conn:
-        found = placement.why(conn, tasks.find(conn, task_id), wiring.now())
+        found = explain.why(conn, tasks.find(conn, task_id), wiring.now())
     if json_:
         return as_json(found)
     refusals = cast(dict[str, str], found.pop("refusals", {})) | cast(dict[str, str], found.pop("agents", {}))

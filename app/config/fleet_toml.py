@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.config import cli_schemas, references
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 
 
 class _Strict(Schema):
@@ -117,16 +117,16 @@ def read_toml(path: Path) -> Declared:
     try:
         declared: Declared = FleetTomlSchema().load(tomllib.loads(path.read_text()))
     except OSError as error:
-        raise Wrong([f"{path} cannot be read: {error.strerror}."]) from error
+        raise ConfigError([f"{path} cannot be read: {error.strerror}."]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Wrong([f"{path} is not TOML: {error}."]) from error
+        raise ConfigError([f"{path} is not TOML: {error}."]) from error
     except ValidationError as error:
         told = [f"{where}: {what}" for where, what in flat(error.messages)]
         names = references.faults(FleetTomlSchema().load({}) | dict(error.valid_data or {}))
-        raise Wrong([f"{path}: {fault}" for fault in told + names]) from error
+        raise ConfigError([f"{path}: {fault}" for fault in told + names]) from error
     cli_schemas.price_the_clis(declared)
     if faults := _contradictions(declared) + references.faults(declared) + cli_schemas.faults(declared):
-        raise Wrong([f"{path}: {fault}" for fault in faults])
+        raise ConfigError([f"{path}: {fault}" for fault in faults])
     return declared
 
 

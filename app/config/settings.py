@@ -18,7 +18,7 @@ SECRETS = (
 )
 
 
-class Wrong(Exception):
+class ConfigError(Exception):
     """The configuration cannot be used. `faults` are sentences, one for each thing to mend."""
 
     def __init__(self, faults: list[str]) -> None:
@@ -115,7 +115,7 @@ def read(environ: Mapping[str, str]) -> Config:
     if config.offline_after_secs <= config.heartbeat_secs:
         look.faults.append("FLEET_OFFLINE_AFTER_SECS must be longer than FLEET_HEARTBEAT_SECS.")
     if look.faults:
-        raise Wrong(look.faults)
+        raise ConfigError(look.faults)
     return config
 
 

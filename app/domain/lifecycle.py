@@ -22,7 +22,7 @@ NOTHING_TO_CHANGE = re.compile(r"^\W{0,4}nothing to change\W{1,4}\w", re.IGNOREC
 ENDS = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
-class What(StrEnum):
+class FactKind(StrEnum):
     """The kinds of fact. Told by a runner, heard from the forge, noticed by the clock, asked by an operator."""
 
     REQUESTED = "requested"
@@ -54,10 +54,12 @@ class What(StrEnum):
     RAISED = "raised"
 
 
-TOLD = frozenset({What.STARTED, What.BEAT, What.GIVEN_BACK, What.FINISHED, What.FAILED, What.LIMIT_REACHED})
+TOLD = frozenset(
+    {FactKind.STARTED, FactKind.BEAT, FactKind.GIVEN_BACK, FactKind.FINISHED, FactKind.FAILED, FactKind.LIMIT_REACHED}
+)
 
 
-class Debt(StrEnum):
+class OutboxKind(StrEnum):
     """What we can owe the outside. Written with the event, paid later, harmless to pay twice."""
 
     START = "start"
@@ -78,7 +80,7 @@ class Fact:
     """Something that happened. `run` is the fence of whoever tells it; `key` names it, so that hearing
     it again changes nothing; `detail` is JSON."""
 
-    what: What
+    what: FactKind
     detail: Mapping[str, Any] = field(default_factory=dict)
     run: int | None = None
     key: str | None = None
@@ -94,15 +96,15 @@ Change = Callable[[Task, Fact, datetime], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Move:
+class Transition:
     """One row: in one of `source`, `fact` leads to `to` if `only_if` holds; then `also` changes the rest of
     the row and `owes` says what we owe. A quiet move says what is known already: it writes no event."""
 
     source: frozenset[State]
-    fact: What
+    fact: FactKind
     to: State | None
     only_if: Guard | None = None
-    owes: tuple[Debt, ...] = ()
+    owes: tuple[OutboxKind, ...] = ()
     also: tuple[Change, ...] = ()
     quiet: bool = False
 
@@ -112,10 +114,10 @@ class Decision:
     """What a fact does to a task: the row after it, and what is owed. `move.quiet` means nothing to write."""
 
     task: Task
-    move: Move
+    move: Transition
 
     @property
-    def owes(self) -> tuple[Debt, ...]:
+    def owes(self) -> tuple[OutboxKind, ...]:
         return self.move.owes
 
 
@@ -129,23 +131,23 @@ def begin(id_: int, asked: Mapping[str, Any], at: datetime) -> Task:
 def decide(task: Task, fact: Fact, at: datetime) -> Decision:
     """The task as it is after `fact` at the moment `at`, or Refused: `stale` when an older run speaks or its
     silence is noticed, `invalid` when no row of the table fits."""
-    fenced = fact.what in TOLD or (fact.what is What.EXPIRED and fact.run is not None)
+    fenced = fact.what in TOLD or (fact.what is FactKind.EXPIRED and fact.run is not None)
     if fenced and fact.run != task.run:
         raise Refused(Kind.STALE, f"{task.task_id}: run {fact.run} is over; the newest run is {task.run}.")
-    for move in MOVES:
+    for move in TRANSITIONS:
         if task.state in move.source and move.fact is fact.what and (not move.only_if or move.only_if(task, fact)):
             return Decision(task if move.quiet else _after(task, fact, at, move), move)
     raise Refused(Kind.INVALID, refusal(task, fact.what))
 
 
-def refusal(task: Task, what: What) -> str:
+def refusal(task: Task, what: FactKind) -> str:
     """Why `what` moves nothing now, and when it would."""
-    states = sorted({state for move in MOVES if move.fact is what for state in move.source})
+    states = sorted({state for move in TRANSITIONS if move.fact is what for state in move.source})
     when = f"that is possible when it is {' or '.join(states)}" if states else "nothing takes it"
     return f"{task.task_id} is {task.state}: '{what}' has no effect now; {when}."
 
 
-def _after(task: Task, fact: Fact, at: datetime, move: Move) -> Task:
+def _after(task: Task, fact: Fact, at: datetime, move: Transition) -> Task:
     to = move.to or task.state
     ended = (task.completed_at or at) if to in ENDS else None
     changes: dict[str, Any] = {
@@ -345,75 +347,78 @@ _CANCELLED, _COMPLETED = frozenset({State.CANCELLED}), frozenset({State.COMPLETE
 _FAILED, _FAILED_OR_CANCELLED = frozenset({State.FAILED}), frozenset({State.FAILED, State.CANCELLED})
 _ENDED = frozenset({State.FAILED, State.AGENT_LOST, State.CANCELLED})
 _ALL, _WAITING = frozenset(State), frozenset({State.CREATED, State.PARKED})
-_BEGIN = (Debt.LABEL, Debt.ASSIGN)
-_TELL = (Debt.COMMENT, Debt.LABEL, Debt.STATUS)
-_PROVE = (Debt.STOP, Debt.RECEIPT, *_TELL)
+_BEGIN = (OutboxKind.LABEL, OutboxKind.ASSIGN)
+_TELL = (OutboxKind.COMMENT, OutboxKind.LABEL, OutboxKind.STATUS)
+_PROVE = (OutboxKind.STOP, OutboxKind.RECEIPT, *_TELL)
 
-OWED_AT_FIRST = (Debt.COMMENT, Debt.LABEL)  # whoever asked sees at once that it was heard, though no place is free
+OWED_AT_FIRST = (
+    OutboxKind.COMMENT,
+    OutboxKind.LABEL,
+)  # acknowledges the request at once
 
-MOVES: tuple[Move, ...] = (
-    Move(_CREATED, What.PLACED, State.ASSIGNED, None, (Debt.START, *_BEGIN), (next_run, on_the_host)),
-    Move(_CREATED, What.CLAIMED, State.ASSIGNED, None, _BEGIN, (next_run, with_the_agent)),
-    Move(_CREATED, What.DUE, State.CREATED, also=(ready,)),
-    Move(_ASSIGNED, What.STARTED, State.RUNNING, owes=(Debt.COMMENT,), also=(confirmed,)),
-    Move(_RUNNING, What.STARTED, State.RUNNING, quiet=True),
-    Move(WORKING, What.BEAT, None, quiet=True),
-    Move(_ASSIGNED, What.EXPIRED, State.FAILED, was_never_confirmed_too_often,
-         (Debt.STOP, *_TELL), (because("never_confirmed"),)),
-    Move(_ASSIGNED, What.EXPIRED, State.CREATED, None, (Debt.STOP, *_TELL), (count_unconfirmed, ready)),
-    Move(WORKING, What.GIVEN_BACK, State.CREATED, None, _TELL, (ready, without_reason)),
-    Move(_RUNNING, What.EXPIRED, State.AGENT_LOST, None, (Debt.STOP,), (because("silent"), due_at_once)),
-    Move(_LOST, What.DUE, State.CREATED, has_retries_left, _TELL, (count_retry, ready)),
-    Move(_LOST, What.DUE, State.FAILED, None, _TELL, ()),
-    Move(WORKING, What.PULL_OPENED, None, is_opened_while_a_host_works, (), (know_of_pull, as_it_was)),
-    Move(WORKING, What.PULL_OPENED, State.REVIEW_PENDING, is_news_of_a_pull,
-         (*_TELL, Debt.ASK_REVIEW), (know_pull,)),
-    Move(_REVIEW, What.PULL_OPENED, State.REVIEW_PENDING, quiet=True),
-    Move(WORKING, What.FINISHED, State.RUNNING, wants_a_pull_and_has_one_to_open,
-         (Debt.OPEN_PULL,), (keep_session,)),
-    Move(WORKING, What.FINISHED, State.COMPLETED, wants_no_pull,
-         (Debt.RECEIPT, *_TELL), (keep_session, without_reason)),
-    Move(WORKING, What.FINISHED, State.REVIEW_PENDING, answers_the_review,
-         (Debt.ANSWER, *_TELL), (keep_session, because("nothing_to_change"))),
-    Move(WORKING, What.FINISHED, State.FAILED, says_why_nothing_changed,
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition(_CREATED, FactKind.PLACED, State.ASSIGNED, None, (OutboxKind.START, *_BEGIN), (next_run, on_the_host)),
+    Transition(_CREATED, FactKind.CLAIMED, State.ASSIGNED, None, _BEGIN, (next_run, with_the_agent)),
+    Transition(_CREATED, FactKind.DUE, State.CREATED, also=(ready,)),
+    Transition(_ASSIGNED, FactKind.STARTED, State.RUNNING, owes=(OutboxKind.COMMENT,), also=(confirmed,)),
+    Transition(_RUNNING, FactKind.STARTED, State.RUNNING, quiet=True),
+    Transition(WORKING, FactKind.BEAT, None, quiet=True),
+    Transition(_ASSIGNED, FactKind.EXPIRED, State.FAILED, was_never_confirmed_too_often,
+         (OutboxKind.STOP, *_TELL), (because("never_confirmed"),)),
+    Transition(_ASSIGNED, FactKind.EXPIRED, State.CREATED, None, (OutboxKind.STOP, *_TELL), (count_unconfirmed, ready)),
+    Transition(WORKING, FactKind.GIVEN_BACK, State.CREATED, None, _TELL, (ready, without_reason)),
+    Transition(_RUNNING, FactKind.EXPIRED, State.AGENT_LOST, None, (OutboxKind.STOP,), (because("silent"), due_at_once)),
+    Transition(_LOST, FactKind.DUE, State.CREATED, has_retries_left, _TELL, (count_retry, ready)),
+    Transition(_LOST, FactKind.DUE, State.FAILED, None, _TELL, ()),
+    Transition(WORKING, FactKind.PULL_OPENED, None, is_opened_while_a_host_works, (), (know_of_pull, as_it_was)),
+    Transition(WORKING, FactKind.PULL_OPENED, State.REVIEW_PENDING, is_news_of_a_pull,
+         (*_TELL, OutboxKind.ASK_REVIEW), (know_pull,)),
+    Transition(_REVIEW, FactKind.PULL_OPENED, State.REVIEW_PENDING, quiet=True),
+    Transition(WORKING, FactKind.FINISHED, State.RUNNING, wants_a_pull_and_has_one_to_open,
+         (OutboxKind.OPEN_PULL,), (keep_session,)),
+    Transition(WORKING, FactKind.FINISHED, State.COMPLETED, wants_no_pull,
+         (OutboxKind.RECEIPT, *_TELL), (keep_session, without_reason)),
+    Transition(WORKING, FactKind.FINISHED, State.REVIEW_PENDING, answers_the_review,
+         (OutboxKind.ANSWER, *_TELL), (keep_session, because("nothing_to_change"))),
+    Transition(WORKING, FactKind.FINISHED, State.FAILED, says_why_nothing_changed,
          _TELL, (keep_session, because("nothing_to_change"))),
-    Move(WORKING, What.FINISHED, State.FAILED, None, _TELL, (keep_session, because("no_delivery"))),
-    Move(_REVIEW, What.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
-    Move(WORKING, What.FAILED, State.CREATED, may_try_again,
+    Transition(WORKING, FactKind.FINISHED, State.FAILED, None, _TELL, (keep_session, because("no_delivery"))),
+    Transition(_REVIEW, FactKind.FINISHED, State.REVIEW_PENDING, None, (), (keep_session,)),
+    Transition(WORKING, FactKind.FAILED, State.CREATED, may_try_again,
          _TELL, (keep_session, count_retry, after_back_off)),
-    Move(WORKING, What.FAILED, State.FAILED, None, _TELL, (keep_session, because("failed"))),
-    Move(WORKING, What.LIMIT_REACHED, State.PARKED, None, _TELL, (keep_session, because("limit"), due_at_reset)),
-    Move(_PARKED, What.DUE, State.CREATED, None, _TELL, (ready, without_reason)),
-    Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, is_on_a_host,
-         (Debt.START, *_TELL), (next_run, count_review)),
-    Move(_REVIEW, What.CHANGES_REQUESTED, State.RUNNING, has_reviews_left, _TELL, (next_run, count_review)),
-    Move(_REVIEW, What.CHANGES_REQUESTED, State.FAILED, None,
-         (Debt.ANSWER, *_TELL), (because("review_loop_limit"),)),
-    Move(_REVIEW, What.CONFLICTED, State.RUNNING, belongs_to_a_host, (Debt.START, *_TELL), (next_run,)),
-    Move(_REVIEW, What.CONFLICTED, State.RUNNING, None, _TELL, (next_run,)),
-    Move(_REVIEW, What.PULL_NEWS, None, None, (Debt.COMMENT, Debt.STATUS), (know_head,)),
-    Move(_COMPLETED, What.PULL_MERGED, State.COMPLETED, quiet=True),
-    Move(_ALL, What.PULL_MERGED, State.COMPLETED, None, _PROVE, (know_pull, without_reason)),
-    Move(LIVE, What.PULL_CLOSED, State.CANCELLED, is_its_pull, (Debt.STOP, *_TELL), (because("pull_closed"),)),
-    Move(_FAILED_OR_CANCELLED, What.PULL_CLOSED, None, is_its_pull),
-    Move(_CANCELLED, What.PULL_REOPENED, State.REVIEW_PENDING, ended_with_its_pull, _TELL, (know_pull, without_reason)),
-    Move(LIVE | _LOST, What.ISSUE_CLOSED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("issue_closed"),)),
-    Move(LIVE | _LOST, What.LABEL_REMOVED, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("label_removed"),)),
-    Move(LIVE | _LOST, What.CANCEL, State.CANCELLED, None, (Debt.STOP, *_TELL), (because("cancelled"),)),
-    Move(_ALL - _COMPLETED, What.ISSUE_EDITED, None, None, (Debt.NOTE,), (as_it_was,)),
-    Move(_ALL - _COMPLETED, What.TEXT_ACCEPTED, None, None, (Debt.COMMENT,), (as_it_was,)),
-    Move(_WAITING, What.REROUTED, None, None, (), (by_its_labels, as_it_was)),
-    Move(_FAILED, What.ISSUE_WANTED, State.CREATED, None, (Debt.STOP, *_TELL), (afresh, ready)),
-    Move(_CANCELLED, What.ISSUE_WANTED, State.CREATED, was_ended_by_the_forge,
-         (Debt.STOP, *_TELL), (afresh, ready)),
-    Move(_ENDED, What.RETRY, State.CREATED, None, (Debt.STOP, *_TELL), (afresh, ready)),
-    Move(_CREATED, What.RETRY, State.CREATED, waits_for_the_clock, (), (ready,)),
-    Move(_PARKED, What.RETRY, State.CREATED, None, _TELL, (ready, without_reason)),
-    Move(_PARKED, What.RAISED, State.CREATED, waits_for_its_budget, _TELL, (ready, without_reason)),
-    Move(_ALL, What.RAISED, None, quiet=True),
+    Transition(WORKING, FactKind.FAILED, State.FAILED, None, _TELL, (keep_session, because("failed"))),
+    Transition(WORKING, FactKind.LIMIT_REACHED, State.PARKED, None, _TELL, (keep_session, because("limit"), due_at_reset)),
+    Transition(_PARKED, FactKind.DUE, State.CREATED, None, _TELL, (ready, without_reason)),
+    Transition(_REVIEW, FactKind.CHANGES_REQUESTED, State.RUNNING, is_on_a_host,
+         (OutboxKind.START, *_TELL), (next_run, count_review)),
+    Transition(_REVIEW, FactKind.CHANGES_REQUESTED, State.RUNNING, has_reviews_left, _TELL, (next_run, count_review)),
+    Transition(_REVIEW, FactKind.CHANGES_REQUESTED, State.FAILED, None,
+         (OutboxKind.ANSWER, *_TELL), (because("review_loop_limit"),)),
+    Transition(_REVIEW, FactKind.CONFLICTED, State.RUNNING, belongs_to_a_host, (OutboxKind.START, *_TELL), (next_run,)),
+    Transition(_REVIEW, FactKind.CONFLICTED, State.RUNNING, None, _TELL, (next_run,)),
+    Transition(_REVIEW, FactKind.PULL_NEWS, None, None, (OutboxKind.COMMENT, OutboxKind.STATUS), (know_head,)),
+    Transition(_COMPLETED, FactKind.PULL_MERGED, State.COMPLETED, quiet=True),
+    Transition(_ALL, FactKind.PULL_MERGED, State.COMPLETED, None, _PROVE, (know_pull, without_reason)),
+    Transition(LIVE, FactKind.PULL_CLOSED, State.CANCELLED, is_its_pull, (OutboxKind.STOP, *_TELL), (because("pull_closed"),)),
+    Transition(_FAILED_OR_CANCELLED, FactKind.PULL_CLOSED, None, is_its_pull),
+    Transition(_CANCELLED, FactKind.PULL_REOPENED, State.REVIEW_PENDING, ended_with_its_pull, _TELL, (know_pull, without_reason)),
+    Transition(LIVE | _LOST, FactKind.ISSUE_CLOSED, State.CANCELLED, None, (OutboxKind.STOP, *_TELL), (because("issue_closed"),)),
+    Transition(LIVE | _LOST, FactKind.LABEL_REMOVED, State.CANCELLED, None, (OutboxKind.STOP, *_TELL), (because("label_removed"),)),
+    Transition(LIVE | _LOST, FactKind.CANCEL, State.CANCELLED, None, (OutboxKind.STOP, *_TELL), (because("cancelled"),)),
+    Transition(_ALL - _COMPLETED, FactKind.ISSUE_EDITED, None, None, (OutboxKind.NOTE,), (as_it_was,)),
+    Transition(_ALL - _COMPLETED, FactKind.TEXT_ACCEPTED, None, None, (OutboxKind.COMMENT,), (as_it_was,)),
+    Transition(_WAITING, FactKind.REROUTED, None, None, (), (by_its_labels, as_it_was)),
+    Transition(_FAILED, FactKind.ISSUE_WANTED, State.CREATED, None, (OutboxKind.STOP, *_TELL), (afresh, ready)),
+    Transition(_CANCELLED, FactKind.ISSUE_WANTED, State.CREATED, was_ended_by_the_forge,
+         (OutboxKind.STOP, *_TELL), (afresh, ready)),
+    Transition(_ENDED, FactKind.RETRY, State.CREATED, None, (OutboxKind.STOP, *_TELL), (afresh, ready)),
+    Transition(_CREATED, FactKind.RETRY, State.CREATED, waits_for_the_clock, (), (ready,)),
+    Transition(_PARKED, FactKind.RETRY, State.CREATED, None, _TELL, (ready, without_reason)),
+    Transition(_PARKED, FactKind.RAISED, State.CREATED, waits_for_its_budget, _TELL, (ready, without_reason)),
+    Transition(_ALL, FactKind.RAISED, None, quiet=True),
 )  # fmt: skip
 
 
-def takes(state: State, what: What) -> Iterable[Move]:
+def takes(state: State, what: FactKind) -> Iterable[Transition]:
     """The rows that could take `what` in `state`, in the order in which they are tried."""
-    return (move for move in MOVES if state in move.source and move.fact is what)
+    return (move for move in TRANSITIONS if state in move.source and move.fact is what)

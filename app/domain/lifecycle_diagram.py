@@ -1,6 +1,6 @@
-"""The lifecycle as a page: a diagram and a table, both from `lifecycle.MOVES`."""
+"""The lifecycle as a page: a diagram and a table, both from `lifecycle.TRANSITIONS`."""
 
-from app.domain.lifecycle import MOVES, Move
+from app.domain.lifecycle import TRANSITIONS, Transition
 from app.domain.task import LIVE, State
 
 _HEAD = """# The life of a task
@@ -19,7 +19,7 @@ def lifecycle_page() -> str:
 
 def _diagram() -> str:
     lines = ["stateDiagram-v2", "    [*] --> created: requested"]
-    for move in MOVES:
+    for move in TRANSITIONS:
         if move.to and not move.quiet:
             lines += [f"    {source} --> {move.to}: {move.fact}" for source in _in_order(move) if source != move.to]
     return "\n".join(dict.fromkeys(lines))
@@ -27,10 +27,10 @@ def _diagram() -> str:
 
 def _table() -> str:
     rows = ["| from | fact | to | if | owes | and |", "|---|---|---|---|---|---|"]
-    return "\n".join(rows + [_row(move) for move in MOVES])
+    return "\n".join(rows + [_row(move) for move in TRANSITIONS])
 
 
-def _row(move: Move) -> str:
+def _row(move: Transition) -> str:
     cells = (
         _sources(move),
         move.fact,
@@ -42,12 +42,12 @@ def _row(move: Move) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _sources(move: Move) -> str:
+def _sources(move: Transition) -> str:
     named = {frozenset(State): "any", LIVE: "any live", LIVE | {State.AGENT_LOST}: "any live, agent_lost"}
     return named.get(move.source) or ", ".join(_in_order(move))
 
 
-def _in_order(move: Move) -> list[State]:
+def _in_order(move: Transition) -> list[State]:
     return [state for state in State if state in move.source]
 
 

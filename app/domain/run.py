@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.failures import TAXONOMY
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 
 
 class Verdict(StrEnum):
@@ -130,9 +130,9 @@ def judge(number: int, result: Mapping[str, Any], outcome: Outcome) -> Fact:
     failure = _failure(result, outcome)
     if failure is None:
         unreadable = {"unreadable": True} if outcome.verdict is Verdict.UNKNOWN else {}
-        return Fact(What.FINISHED, detail | unreadable, run=number)
+        return Fact(FactKind.FINISHED, detail | unreadable, run=number)
     if failure == "lost":
-        return Fact(What.EXPIRED, {"reason": "lost", "why": _why(result, failure, outcome)}, run=number)
+        return Fact(FactKind.EXPIRED, {"reason": "lost", "why": _why(result, failure, outcome)}, run=number)
     reason = "cancelled" if result.get("end") == "cancelled" else failure
     told = detail | {
         "reason": reason,
@@ -140,10 +140,10 @@ def judge(number: int, result: Mapping[str, Any], outcome: Outcome) -> Fact:
         "transient": FAILURES.get(failure, False),
     }
     if failure == "budget":
-        return Fact(What.LIMIT_REACHED, told | {"reason": "budget", "until": outcome.resets_at}, run=number)
+        return Fact(FactKind.LIMIT_REACHED, told | {"reason": "budget", "until": outcome.resets_at}, run=number)
     if outcome.verdict is Verdict.LIMITED and reason != "cancelled":
-        return Fact(What.LIMIT_REACHED, told | {"reason": "limit", "until": outcome.resets_at}, run=number)
-    return Fact(What.FAILED, told, run=number)
+        return Fact(FactKind.LIMIT_REACHED, told | {"reason": "limit", "until": outcome.resets_at}, run=number)
+    return Fact(FactKind.FAILED, told, run=number)
 
 
 def may_have_delivered(result: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from app.services.forge import repository_settings
 from app.services.forge.deliveries import apply_deliveries, sweep
 from app.services.forge.issues import look_at_issue
 from app.services.forge.repository_settings import Terms
-from app.store import fleet_config, tasks, views
+from app.store import fleet_config, repositories, tasks, views
 
 __all__ = ["apply_deliveries", "look_at_issue", "request", "sweep"]
 
@@ -67,7 +67,7 @@ def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | No
         repository = fleet.forges(name).repository(full_name) if rule else None
         if repository and rule:
             with fleet.engine.begin() as conn:
-                fleet_config.remember_repository(conn, name, vars(repository))
+                repositories.remember_repository(conn, name, vars(repository))
             return name, repository, repository_settings.of(fleet.forges(name), repository, rule)
     raise Refused(
         Kind.INVALID,

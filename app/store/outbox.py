@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.domain.lifecycle import Debt
+from app.domain.lifecycle import OutboxKind
 from app.store.tables import Row, debts
 
 HOLD = timedelta(seconds=45)
@@ -14,7 +14,7 @@ TRIES = 12
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=5)
 
 
-def take(conn: Connection, kinds: Iterable[Debt], at: datetime, most: int = 20) -> list[Row]:
+def take(conn: Connection, kinds: Iterable[OutboxKind], at: datetime, most: int = 20) -> list[Row]:
     """Open debts of these kinds that nobody else holds, oldest first, and never one whose older sibling of the
     same kind and task is still open. They are ours for HOLD; a payer that dies lets them go by that."""
     older = debts.alias()
@@ -39,7 +39,7 @@ def paid(conn: Connection, id_: int, at: datetime) -> None:
     conn.execute(sa.update(debts).where(debts.c.id == id_).values(paid_at=at, held_until=None, error=None))
 
 
-def carried_out(conn: Connection, task_pk: int, run: int, kind: Debt, at: datetime) -> None:
+def carried_out(conn: Connection, task_pk: int, run: int, kind: OutboxKind, at: datetime) -> None:
     """What was owed for a run is seen to be done, by whomever: nobody need wait until its payer lets it go."""
     owed = (debts.c.task_pk == task_pk, debts.c.run == run, debts.c.kind == kind, debts.c.paid_at.is_(None))
     conn.execute(sa.update(debts).where(*owed).values(paid_at=at, held_until=None, error=None))

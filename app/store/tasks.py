@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import OWED_AT_FIRST, Debt, Decision, Fact, What, begin, decide
+from app.domain.lifecycle import OWED_AT_FIRST, Decision, Fact, FactKind, OutboxKind, begin, decide
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
@@ -64,7 +64,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
     if made is None:  # an issue may have got its task meanwhile, under the name that was free then
         of_it = of_issue(conn, task.forge, task.repository_id or 0, task.issue_number or 0) if task.forge else None
         return of_it or find(conn, task.task_id)
-    line = _event(task, None, Fact(What.REQUESTED, asked, key=key), at)
+    line = _event(task, None, Fact(FactKind.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
     if task.issue_number is not None:
         conn.execute(sa.insert(debts), [_debt(task, kind, at) for kind in OWED_AT_FIRST])
@@ -176,7 +176,7 @@ def replayed(rows: Sequence[Row]) -> Task:
     first, *rest = rows
     task = begin(first["task_pk"], first["detail"], first["at"])
     for row in rest:
-        fact = Fact(What(row["what"]), row["detail"], run=row["run"])
+        fact = Fact(FactKind(row["what"]), row["detail"], run=row["run"])
         task = decide(task, fact, row["at"]).task
     return replace(task, version=len(rows))
 
@@ -247,7 +247,7 @@ def _tell(conn: Connection, task: Task, line: dict[str, Any]) -> None:
     engine.tell(conn, line | {"task_id": task.task_id, "number": task.run, "for_agents": for_agents})
 
 
-def _debt(task: Task, kind: Debt, at: datetime) -> dict[str, Any]:
+def _debt(task: Task, kind: OutboxKind, at: datetime) -> dict[str, Any]:
     return {"task_pk": task.id, "seq": task.version, "kind": kind, "run": task.run, "due_at": at}
 
 

@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import What
+from app.domain.lifecycle import FactKind
 from app.domain.task import Priority, State
 from app.store.engine import together
 from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
 
 Json = dict[str, Any]
 
-_BEGIN_A_RUN = (What.PLACED, What.CLAIMED, What.CHANGES_REQUESTED, What.CONFLICTED)
+_BEGIN_A_RUN = (FactKind.PLACED, FactKind.CLAIMED, FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
 _LATEST_SIGN = (
     sa.select(sa.func.max(runs.c.seen_at)).where(runs.c.task_pk == tasks.c.id).correlate(tasks).scalar_subquery()
 )

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import psutil
 import psycopg
 
-from app import wiring
+from app import logs, wiring
 from app.cli.demo.stage import free_port
 from app.cli.local import servers
 from app.cli.local.launcher import TOP
@@ -76,7 +76,7 @@ def stand() -> Iterator[Stand]:
                 "FLEET_ENROLL_TOKEN": "enrol-of-the-bench", "HOME": str(home),
             }  # fmt: skip
             fleet = wiring.fleet(environ, connections=2)
-            wiring.set_up_logs(fleet.mask, (home / "log" / "bench.log").open("w"))
+            logs.set_up_logs(fleet.mask, (home / "log" / "bench.log").open("w"))
             migrate(fleet.engine)
             web = _web(keeper, home, environ)
             address = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -8,14 +8,14 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, State
 from app.ports import Fleet
 from app.services.agents import registry
 from app.services.dispatch import placement
 from app.services.replay import differences
 from app.services.runs import expiry
-from app.store import fleet_config, tasks
+from app.store import repositories, tasks
 from app.store.tables import agents, runs
 from app.store.usage import used
 from tests.api.test_tasks import assert_error
@@ -438,10 +438,10 @@ class TestReviewRounds:
         with fleet.engine.begin() as conn:
             task = tasks.find(conn, task_id)
             pull = {"number": 7, "title": "t", "url": "u", "head": "h"}
-            tasks.record(conn, task.id, Fact(What.PULL_OPENED, pull, run=1), clock())
+            tasks.record(conn, task.id, Fact(FactKind.PULL_OPENED, pull, run=1), clock())
             asked = {"review": 1, "by": "reviewer", "text": "Cover the empty list.", "comments": [["total.py", 3, "Why?"]],
                      "until": (clock() + timedelta(seconds=180)).isoformat()}  # fmt: skip
-            tasks.record(conn, task.id, Fact(What.CHANGES_REQUESTED, asked, key="review 1"), clock())
+            tasks.record(conn, task.id, Fact(FactKind.CHANGES_REQUESTED, asked, key="review 1"), clock())
         news = {one["lease"]: one for one in agent.beat((task_id, 1))}
         assert news[1]["stop"] is True
         assert (news[2]["status"], news[2]["stop"]) == ("running", False)
@@ -474,7 +474,7 @@ class TestBudgets:
         rule = declared()["repositories"][0] | {"budget": budget}
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[], repositories=[rule])
-            fleet_config.remember_repository(conn, "main", {
+            repositories.remember_repository(conn, "main", {
                 "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
             })  # fmt: skip
         return waiting(fleet)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.ports import Fleet
 from app.store import tasks
 from tests.builders import AT, a_fact, a_stored_task
@@ -138,6 +138,6 @@ def test_cancel_ends_a_task_once_and_retry_brings_it_back(client: FlaskClient, t
 def test_a_retry_that_has_no_effect_says_when_it_would(client: FlaskClient, fleet: Fleet, task_id: str) -> None:
     with fleet.engine.begin() as conn:
         task = tasks.find(conn, task_id)
-        tasks.record(conn, task.id, Fact(What.PLACED, {"host_id": "h", "agent_type": "c"}), AT)
-        tasks.record(conn, task.id, a_fact(What.STARTED, run=1), AT)
+        tasks.record(conn, task.id, Fact(FactKind.PLACED, {"host_id": "h", "agent_type": "c"}), AT)
+        tasks.record(conn, task.id, a_fact(FactKind.STARTED, run=1), AT)
     assert_error(client.post(f"{TASKS}/acme/widgets%2312/retry"), 400, "invalid", "running", "failed")

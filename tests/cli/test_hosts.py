@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from app.cli.hosts import hosts as commands
 from app.domain.errors import Refused
+from app.logs import set_up_logs
 from app.ports import Fleet
-from app.store import fleet_config
-from app.wiring import set_up_logs
+from app.store import hosts as host_rows
 from tests import servers
 from tests.builders import a_stored_task, apply
 from tests.sshd import Sshd, user_name
@@ -93,6 +93,6 @@ def test_what_is_wrong_with_a_host_is_a_sentence_and_an_exit_code(hosts: Any, ss
     with fleet.engine.begin() as conn:
         apply(conn)
         a_stored_task(conn)
-        fleet_config.remove_host(conn, "localhost")
+        host_rows.remove_host(conn, "localhost")
     refused = hosts("remove", "nowhere")
     assert refused.returncode == 1 and "There is no host 'nowhere'" in refused.stderr

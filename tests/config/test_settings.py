@@ -9,7 +9,7 @@ from app.cli.config import _without_password
 from app.clis.catalog import preset, presets
 from app.config import references
 from app.config.fleet_toml import FleetTomlSchema, read_toml
-from app.config.settings import SECRETS, Config, Wrong, default_home, read, secret_path
+from app.config.settings import SECRETS, Config, ConfigError, default_home, read, secret_path
 
 EXAMPLE = Path(__file__).parents[1] / "fixtures" / "fleet.example.toml"
 DATABASE = "postgresql://fleet:hunter2-database@db/fleet"
@@ -25,7 +25,7 @@ def config(home: Path, **environ: str) -> Config:
 
 
 def faults(home: Path, **environ: str) -> list[str]:
-    with pytest.raises(Wrong) as wrong:
+    with pytest.raises(ConfigError) as wrong:
         config(home, **environ)
     return wrong.value.faults
 
@@ -168,7 +168,7 @@ def declared(tmp_path: Path, toml: str) -> dict[str, Any]:
 
 
 def faults_of(tmp_path: Path, toml: str) -> list[str]:
-    with pytest.raises(Wrong) as wrong:
+    with pytest.raises(ConfigError) as wrong:
         declared(tmp_path, toml)
     prefix = f"{tmp_path / 'fleet.toml'}: "
     assert all(fault.startswith(prefix) for fault in wrong.value.faults)
@@ -274,11 +274,11 @@ class TestFleetToml:
     def test_what_is_no_toml_is_refused(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "fleet.toml"
         path.write_bytes(content)
-        with pytest.raises(Wrong, match="is not TOML"):
+        with pytest.raises(ConfigError, match="is not TOML"):
             read_toml(path)
 
     def test_a_file_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(Wrong, match=r"none\.toml cannot be read: No such file"):
+        with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
             read_toml(tmp_path / "none.toml")
 
 

@@ -15,14 +15,14 @@ from app.domain.lifecycle import (
     ENDS,
     FIRST_BACK_OFF,
     LONGEST_BACK_OFF,
-    MOVES,
     TOLD,
+    TRANSITIONS,
     UNCONFIRMED_LIMIT,
-    Debt,
     Decision,
     Fact,
-    Move,
-    What,
+    FactKind,
+    OutboxKind,
+    Transition,
     begin,
     decide,
     takes,
@@ -31,8 +31,8 @@ from app.domain.task import LIVE, Mode, Priority, State, Task
 from tests.builders import AT, a_fact, a_task
 
 LATER = AT + timedelta(minutes=1)
-FACTS = tuple(what for what in What if what is not What.REQUESTED)
-TELL = {Debt.COMMENT, Debt.LABEL, Debt.STATUS}
+FACTS = tuple(what for what in FactKind if what is not FactKind.REQUESTED)
+TELL = {OutboxKind.COMMENT, OutboxKind.LABEL, OutboxKind.STATUS}
 
 # Where each fact may lead, told a second time. C created, A assigned, R running, V review_pending, P parked,
 # D completed, F failed, L agent_lost, X cancelled; `.` refused; several letters where it depends on the task.
@@ -67,7 +67,7 @@ raised              C    A    R    V    CP   D    F    L    X
 """
 STATES = dict(zip("CARVPDFLX", State, strict=True))
 ENDINGS = {
-    (state, What(row.split()[0])): cell
+    (state, FactKind(row.split()[0])): cell
     for row in GRID.strip().splitlines()[1:]
     for state, cell in zip(State, row.split()[1:], strict=True)
 }
@@ -93,10 +93,10 @@ DETAILS: dict[str, dict[str, Any]] = {
     "pushed what was known": {"pushed": True, "head": "old"},
     "says why nothing changed": {"summary": "Looked.\nNothing to change: it is right as it is."},
 }
-PLACES: dict[What, dict[str, Any]] = {
-    What.PLACED: {"host_id": "host-1"},
-    What.CLAIMED: {"agent_id": "agent-1"},
-    What.REROUTED: {"capset_id": 7, "priority": 3},
+PLACES: dict[FactKind, dict[str, Any]] = {
+    FactKind.PLACED: {"host_id": "host-1"},
+    FactKind.CLAIMED: {"agent_id": "agent-1"},
+    FactKind.REROUTED: {"capset_id": 7, "priority": 3},
 }
 
 
@@ -108,12 +108,12 @@ def a_task_in(state: State, **given: Any) -> Task:
     return a_task(**usual | given | {"state": state, "ready": given.get("ready", True) and state is State.CREATED})
 
 
-def the(task: Task, what: What, **detail: Any) -> Decision:
+def the(task: Task, what: FactKind, **detail: Any) -> Decision:
     """What a fact does that comes from the newest run."""
     return decide(task, Fact(what, detail, run=task.run), LATER)
 
 
-def variants(state: State, what: What) -> Iterator[tuple[Task, Fact]]:
+def variants(state: State, what: FactKind) -> Iterator[tuple[Task, Fact]]:
     for given_, detail, told in product(TASKS.values(), DETAILS.values(), (True, False)):
         task = a_task_in(state, **given_)
         if told or what not in TOLD:
@@ -134,28 +134,30 @@ every_meeting = pytest.mark.parametrize(
 
 class TestEveryStateMeetsEveryFact:
     @every_meeting
-    def test_and_goes_where_the_grid_says(self, state: State, what: What) -> None:
+    def test_and_goes_where_the_grid_says(self, state: State, what: FactKind) -> None:
         answers = [decided(task, fact) for task, fact in variants(state, what)]
         ends = {answer.task.state if isinstance(answer, Decision) else None for answer in answers}
         assert ends == {STATES.get(letter) for letter in ENDINGS[state, what]}
 
     @every_meeting
-    def test_and_the_first_row_that_fits_wins(self, state: State, what: What) -> None:
+    def test_and_the_first_row_that_fits_wins(self, state: State, what: FactKind) -> None:
         for task, fact in variants(state, what):
             fitting = [move for move in takes(state, what) if not move.only_if or move.only_if(task, fact)]
             answer = decided(task, fact)
             assert (answer.move if isinstance(answer, Decision) else None) is next(iter(fitting), None)
 
     @every_meeting
-    def test_and_a_refusal_names_the_task_and_where_it_would_be_possible(self, state: State, what: What) -> None:
+    def test_and_a_refusal_names_the_task_and_where_it_would_be_possible(self, state: State, what: FactKind) -> None:
         for refused in (decided(*variant) for variant in variants(state, what)):
             if isinstance(refused, Refused):
                 assert refused.kind is Kind.INVALID
                 assert f"acme/widgets#12 is {state}: '{what}'" in str(refused)
-                assert all(source in str(refused) for move in MOVES if move.fact is what for source in move.source)
+                assert all(
+                    source in str(refused) for move in TRANSITIONS if move.fact is what for source in move.source
+                )
 
     @every_meeting
-    def test_and_what_follows_a_move_follows_from_every_move(self, state: State, what: What) -> None:
+    def test_and_what_follows_a_move_follows_from_every_move(self, state: State, what: FactKind) -> None:
         for task, fact in variants(state, what):
             answer = decided(task, fact)
             if isinstance(answer, Refused):
@@ -168,18 +170,20 @@ class TestEveryStateMeetsEveryFact:
             assert not after.ready or after.state is State.CREATED
             assert (after.completed_at is not None) == (after.state in ENDS)
             assert answer.owes == answer.move.owes
-            rounds = (What.CHANGES_REQUESTED, What.CONFLICTED)
-            begins = what in (What.PLACED, What.CLAIMED) or (what in rounds and after.state is State.RUNNING)
+            rounds = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
+            begins = what in (FactKind.PLACED, FactKind.CLAIMED) or (what in rounds and after.state is State.RUNNING)
             assert after.run - task.run == begins
             assert (after.id, after.task_id, after.created_at, after.branch, after.max_retries) == (
                 task.id, task.task_id, task.created_at, task.branch, task.max_retries,
             )  # fmt: skip
-            if what is not What.REROUTED:
+            if what is not FactKind.REROUTED:
                 assert (after.priority, after.capset_id) == (task.priority, task.capset_id)
 
     @pytest.mark.parametrize("what", sorted(TOLD))
     @pytest.mark.parametrize("fence", [None, 0, 1, 3])
-    def test_and_a_run_that_is_not_the_newest_is_stale_whatever_it_tells(self, what: What, fence: int | None) -> None:
+    def test_and_a_run_that_is_not_the_newest_is_stale_whatever_it_tells(
+        self, what: FactKind, fence: int | None
+    ) -> None:
         for state in State:
             with pytest.raises(Refused) as refused:
                 decide(a_task_in(state), a_fact(what, run=fence, pushed=True, head="new"), LATER)
@@ -187,17 +191,17 @@ class TestEveryStateMeetsEveryFact:
             assert "acme/widgets#12" in str(refused.value) and "the newest run is 2" in str(refused.value)
 
 
-@pytest.mark.parametrize("move", [m for m in MOVES if m.only_if], ids=lambda m: f"{m.fact}-{m.only_if.__name__}")
-def test_the_walk_makes_each_guard_true_and_false(move: Move) -> None:
+@pytest.mark.parametrize("move", [m for m in TRANSITIONS if m.only_if], ids=lambda m: f"{m.fact}-{m.only_if.__name__}")
+def test_the_walk_makes_each_guard_true_and_false(move: Transition) -> None:
     assert move.only_if
     met = {move.only_if(task, fact) for state in move.source for task, fact in variants(state, move.fact)}
     assert met == {True, False}
 
 
-@pytest.mark.parametrize("number", range(len(MOVES)), ids=lambda n: f"{n}-{MOVES[n].fact}")
+@pytest.mark.parametrize("number", range(len(TRANSITIONS)), ids=lambda n: f"{n}-{TRANSITIONS[n].fact}")
 def test_the_walk_takes_each_row_of_the_table(number: int) -> None:
-    met = [decided(*v) for state in MOVES[number].source for v in variants(state, MOVES[number].fact)]
-    assert any(isinstance(answer, Decision) and answer.move is MOVES[number] for answer in met)
+    met = [decided(*v) for state in TRANSITIONS[number].source for v in variants(state, TRANSITIONS[number].fact)]
+    assert any(isinstance(answer, Decision) and answer.move is TRANSITIONS[number] for answer in met)
 
 
 class TestCreated:
@@ -215,14 +219,14 @@ class TestCreated:
         assert (task.ready, task.version, task.run, task.wants_pull, task.max_retries) == (True, 1, 0, False, 2)
 
     def test_placing_it_on_a_host_begins_a_run_and_owes_its_start(self) -> None:
-        decision = the(a_task(agent_id="agent-9", reason="lost"), What.PLACED, host_id="host-1")
+        decision = the(a_task(agent_id="agent-9", reason="lost"), FactKind.PLACED, host_id="host-1")
         task = decision.task
         assert (task.state, task.run, task.assigned_at, task.ready) == (State.ASSIGNED, 1, LATER, False)
         assert (task.mode, task.host_id, task.agent_id, task.reason) == (Mode.SSH_CLI, "host-1", None, None)
-        assert set(decision.owes) == {Debt.START, Debt.LABEL, Debt.ASSIGN}
+        assert set(decision.owes) == {OutboxKind.START, OutboxKind.LABEL, OutboxKind.ASSIGN}
 
     def test_an_agent_that_claims_it_begins_a_run_that_nobody_has_to_start(self) -> None:
-        decision = the(a_task(host_id="host-9"), What.CLAIMED, agent_id="agent-1")
+        decision = the(a_task(host_id="host-9"), FactKind.CLAIMED, agent_id="agent-1")
         task = decision.task
         assert (task.state, task.run, task.mode, task.agent_id, task.host_id) == (
             State.ASSIGNED,
@@ -231,82 +235,93 @@ class TestCreated:
             "agent-1",
             None,
         )
-        assert Debt.START not in decision.owes
+        assert OutboxKind.START not in decision.owes
 
     def test_a_back_off_that_is_over_makes_it_ready(self) -> None:
-        task = the(a_task(ready=False, due_at=AT), What.DUE).task
+        task = the(a_task(ready=False, due_at=AT), FactKind.DUE).task
         assert (task.state, task.ready, task.due_at) == (State.CREATED, True, None)
 
     def test_an_operator_need_not_wait_for_the_back_off(self) -> None:
-        assert the(a_task(ready=False, due_at=AT), What.RETRY).task.ready
+        assert the(a_task(ready=False, due_at=AT), FactKind.RETRY).task.ready
 
 
 class TestAssigned:
     def test_a_start_makes_it_running(self) -> None:
-        task = the(a_task_in(State.ASSIGNED, unconfirmed=3), What.STARTED).task
+        task = the(a_task_in(State.ASSIGNED, unconfirmed=3), FactKind.STARTED).task
         assert (task.state, task.started_at, task.unconfirmed) == (State.RUNNING, LATER, 0)
 
     def test_a_second_start_says_nothing_new(self) -> None:
-        assert the(a_task_in(State.RUNNING), What.STARTED).move.quiet
+        assert the(a_task_in(State.RUNNING), FactKind.STARTED).move.quiet
 
     def test_never_confirmed_it_goes_back_and_the_attempt_is_not_counted(self) -> None:
-        decision = the(a_task_in(State.ASSIGNED), What.EXPIRED)
+        decision = the(a_task_in(State.ASSIGNED), FactKind.EXPIRED)
         task = decision.task
         assert (task.state, task.ready, task.retry_count, task.unconfirmed) == (State.CREATED, True, 0, 1)
-        assert set(decision.owes) == {Debt.STOP, *TELL}
+        assert set(decision.owes) == {OutboxKind.STOP, *TELL}
 
     def test_never_confirmed_too_often_it_fails(self) -> None:
         task, rounds = a_task_in(State.ASSIGNED), 0
         while task.state is State.ASSIGNED:
-            task = the(task, What.EXPIRED).task
+            task = the(task, FactKind.EXPIRED).task
             rounds += 1
-            task = task if task.state is State.FAILED else the(task, What.PLACED, host_id="host-1").task
+            task = task if task.state is State.FAILED else the(task, FactKind.PLACED, host_id="host-1").task
         assert (rounds, task.reason) == (UNCONFIRMED_LIMIT, "never_confirmed")
 
     def test_finishing_confirms_a_run_that_never_said_it_had_started(self) -> None:
-        assert the(a_task_in(State.ASSIGNED, wants_pull=False), What.FINISHED).task.state is State.COMPLETED
+        assert the(a_task_in(State.ASSIGNED, wants_pull=False), FactKind.FINISHED).task.state is State.COMPLETED
 
 
 class TestRunning:
     def test_a_beat_is_no_event(self) -> None:
-        assert the(a_task_in(State.RUNNING), What.BEAT).move.quiet
+        assert the(a_task_in(State.RUNNING), FactKind.BEAT).move.quiet
 
     @pytest.mark.parametrize("state", [State.ASSIGNED, State.RUNNING])
     def test_a_pull_request_makes_it_wait_for_review(self, state: State) -> None:
         decision = the(
-            a_task_in(state), What.PULL_OPENED, number=13, title="Fix", url="https://forge.example.org/13", head="new"
+            a_task_in(state),
+            FactKind.PULL_OPENED,
+            number=13,
+            title="Fix",
+            url="https://forge.example.org/13",
+            head="new",
         )
         task = decision.task
         assert (task.state, task.pr_number, task.pr_title, task.head) == (State.REVIEW_PENDING, 13, "Fix", "new")
-        assert set(decision.owes) == {Debt.ASK_REVIEW, *TELL}
+        assert set(decision.owes) == {OutboxKind.ASK_REVIEW, *TELL}
 
     @pytest.mark.parametrize("state", [State.ASSIGNED, State.RUNNING])
     def test_a_pull_request_that_others_open_while_a_host_works_is_known_and_ends_nothing(self, state: State) -> None:
-        opened = a_fact(What.PULL_OPENED, number=13, title="Fix", url="https://forge.example.org/13", head="new")
+        opened = a_fact(FactKind.PULL_OPENED, number=13, title="Fix", url="https://forge.example.org/13", head="new")
         task = decide(a_task_in(state), opened, LATER).task
         assert (task.state, task.pr_number, task.head) == (state, 13, None)
-        done = the(task, What.FINISHED, pushed=True, head="new")
-        assert (done.task.state, done.owes) == (State.RUNNING, (Debt.OPEN_PULL,)), "what was pushed is looked at first"
+        done = the(task, FactKind.FINISHED, pushed=True, head="new")
+        assert (done.task.state, done.owes) == (State.RUNNING, (OutboxKind.OPEN_PULL,)), (
+            "what was pushed is looked at first"
+        )
         assert decide(a_task_in(state, host_id=None, agent_id="a"), opened, LATER).task.state is State.REVIEW_PENDING
 
     def test_the_pull_request_of_an_earlier_run_does_not_end_this_one(self) -> None:
         with pytest.raises(Refused):
-            decide(a_task_in(State.RUNNING, pr_number=13), a_fact(What.PULL_OPENED, number=13), LATER)
+            decide(a_task_in(State.RUNNING, pr_number=13), a_fact(FactKind.PULL_OPENED, number=13), LATER)
 
     def test_work_that_is_on_the_forge_gets_its_pull_request(self) -> None:
-        decision = the(a_task_in(State.RUNNING, head="old"), What.FINISHED, pushed=True, head="new", session="s-1")
-        assert (decision.task.state, decision.task.session, decision.owes) == (State.RUNNING, "s-1", (Debt.OPEN_PULL,))
+        decision = the(a_task_in(State.RUNNING, head="old"), FactKind.FINISHED, pushed=True, head="new", session="s-1")
+        assert (decision.task.state, decision.task.session, decision.owes) == (
+            State.RUNNING,
+            "s-1",
+            (OutboxKind.OPEN_PULL,),
+        )
 
     @pytest.mark.parametrize(
         "detail",
         [{}, {"pushed": False, "head": "new"}, {"pushed": True, "head": None}, {"pushed": True, "head": "old"}],
     )
     def test_a_finish_that_delivered_nothing_new_is_no_success(self, detail: dict[str, Any]) -> None:
-        task = the(a_task_in(State.RUNNING, head="old"), What.FINISHED, **detail).task
+        task = the(a_task_in(State.RUNNING, head="old"), FactKind.FINISHED, **detail).task
         assert (task.state, task.reason) == (State.FAILED, "no_delivery")
 
     def test_a_finish_that_says_why_nothing_changed_is_an_end_of_its_own(self) -> None:
-        task = the(a_task_in(State.RUNNING), What.FINISHED, summary="**Nothing to change:** it is right.").task
+        task = the(a_task_in(State.RUNNING), FactKind.FINISHED, summary="**Nothing to change:** it is right.").task
         assert (task.state, task.reason) == (State.FAILED, "nothing_to_change")
 
     @pytest.mark.parametrize(
@@ -320,24 +335,24 @@ class TestRunning:
         ],
     )
     def test_words_that_are_no_reason_are_none(self, detail: dict[str, Any]) -> None:
-        assert the(a_task_in(State.RUNNING), What.FINISHED, **detail).task.reason == "no_delivery"
+        assert the(a_task_in(State.RUNNING), FactKind.FINISHED, **detail).task.reason == "no_delivery"
 
     def test_in_a_round_of_review_the_reviewer_hears_the_reason(self) -> None:
         decision = the(
             a_task_in(State.RUNNING, pr_number=13, review_count=1),
-            What.FINISHED,
+            FactKind.FINISHED,
             summary="Nothing to change: it is right.",
         )
         assert (decision.task.state, decision.task.reason) == (State.REVIEW_PENDING, "nothing_to_change")
-        assert Debt.ANSWER in decision.owes
+        assert OutboxKind.ANSWER in decision.owes
 
     def test_where_no_pull_request_is_wanted_finishing_completes_it(self) -> None:
-        decision = the(a_task_in(State.RUNNING, wants_pull=False), What.FINISHED)
+        decision = the(a_task_in(State.RUNNING, wants_pull=False), FactKind.FINISHED)
         assert (decision.task.state, decision.task.completed_at) == (State.COMPLETED, LATER)
-        assert set(decision.owes) == {Debt.RECEIPT, *TELL}
+        assert set(decision.owes) == {OutboxKind.RECEIPT, *TELL}
 
     def test_a_passing_failure_is_tried_again_after_a_back_off(self) -> None:
-        decision = the(a_task_in(State.RUNNING), What.FAILED, transient=True, reason="timed_out")
+        decision = the(a_task_in(State.RUNNING), FactKind.FAILED, transient=True, reason="timed_out")
         task = decision.task
         assert (task.state, task.ready, task.retry_count, task.reason) == (State.CREATED, False, 1, "timed_out")
         assert (task.due_at, set(decision.owes)) == (LATER + FIRST_BACK_OFF, TELL)
@@ -345,7 +360,9 @@ class TestRunning:
     def test_the_back_off_doubles_up_to_its_longest(self) -> None:
         waits = [
             (
-                the(a_task_in(State.RUNNING, retry_count=n, max_retries=20), What.FAILED, transient=True).task.due_at
+                the(
+                    a_task_in(State.RUNNING, retry_count=n, max_retries=20), FactKind.FAILED, transient=True
+                ).task.due_at
                 or AT
             )
             - LATER
@@ -359,46 +376,46 @@ class TestRunning:
     )
     def test_any_other_failure_is_told(self, retry_count: int, transient: bool) -> None:
         decision = the(
-            a_task_in(State.RUNNING, retry_count=retry_count), What.FAILED, transient=transient, reason="cli_failed"
+            a_task_in(State.RUNNING, retry_count=retry_count), FactKind.FAILED, transient=transient, reason="cli_failed"
         )
         assert (decision.task.state, decision.task.reason, set(decision.owes)) == (State.FAILED, "cli_failed", TELL)
 
     def test_a_limit_parks_it_until_the_reset_and_costs_no_attempt(self) -> None:
         until = AT + timedelta(hours=3)
-        task = the(a_task_in(State.RUNNING), What.LIMIT_REACHED, until=until.isoformat(), session="s-1").task
+        task = the(a_task_in(State.RUNNING), FactKind.LIMIT_REACHED, until=until.isoformat(), session="s-1").task
         assert (task.state, task.due_at, task.reason) == (State.PARKED, until, "limit")
         assert (task.retry_count, task.session) == (0, "s-1")
 
     def test_a_limit_without_a_reset_time_waits_for_a_person(self) -> None:
-        assert the(a_task_in(State.RUNNING), What.LIMIT_REACHED).task.due_at is None
+        assert the(a_task_in(State.RUNNING), FactKind.LIMIT_REACHED).task.due_at is None
 
 
 class TestSilence:
     def test_past_the_deadline_the_runner_is_lost_and_told_to_stop(self) -> None:
-        decision = the(a_task_in(State.RUNNING), What.EXPIRED)
+        decision = the(a_task_in(State.RUNNING), FactKind.EXPIRED)
         task = decision.task
         assert (task.state, task.reason, task.due_at, decision.owes) == (
             State.AGENT_LOST,
             "silent",
             LATER,
-            (Debt.STOP,),
+            (OutboxKind.STOP,),
         )
 
     def test_the_silence_of_an_older_run_is_no_news(self) -> None:
         with pytest.raises(Refused) as refused:
-            decide(a_task_in(State.RUNNING), a_fact(What.EXPIRED, run=1, reason="lost"), LATER)
+            decide(a_task_in(State.RUNNING), a_fact(FactKind.EXPIRED, run=1, reason="lost"), LATER)
         assert refused.value.kind is Kind.STALE
 
     def test_lost_it_is_tried_again_while_retries_are_left(self) -> None:
-        task = the(a_task_in(State.AGENT_LOST, retry_count=1), What.DUE).task
+        task = the(a_task_in(State.AGENT_LOST, retry_count=1), FactKind.DUE).task
         assert (task.state, task.ready, task.retry_count) == (State.CREATED, True, 2)
 
     def test_lost_without_retries_it_fails_with_the_reason_it_was_lost_for(self) -> None:
-        decision = the(a_task_in(State.AGENT_LOST, retry_count=2, reason="silent"), What.DUE)
+        decision = the(a_task_in(State.AGENT_LOST, retry_count=2, reason="silent"), FactKind.DUE)
         assert (decision.task.state, decision.task.reason, set(decision.owes)) == (State.FAILED, "silent", TELL)
 
-    @pytest.mark.parametrize("what", [What.DUE, What.RETRY])
-    def test_a_pause_ends_by_time_or_by_an_operator_and_keeps_its_session(self, what: What) -> None:
+    @pytest.mark.parametrize("what", [FactKind.DUE, FactKind.RETRY])
+    def test_a_pause_ends_by_time_or_by_an_operator_and_keeps_its_session(self, what: FactKind) -> None:
         task = the(a_task_in(State.PARKED, session="s-1", reason="limit"), what).task
         assert (task.state, task.ready, task.session, task.reason) == (State.CREATED, True, "s-1", None)
         assert (task.host_id, task.retry_count) == ("host-1", 0)
@@ -406,76 +423,78 @@ class TestSilence:
 
 class TestReview:
     def test_changes_requested_continue_the_same_session_in_a_new_run(self) -> None:
-        decision = the(a_task_in(State.REVIEW_PENDING, session="s-1"), What.CHANGES_REQUESTED)
+        decision = the(a_task_in(State.REVIEW_PENDING, session="s-1"), FactKind.CHANGES_REQUESTED)
         task = decision.task
         assert (task.state, task.run, task.review_count, task.session) == (State.RUNNING, 3, 1, "s-1")
-        assert set(decision.owes) == {Debt.START, *TELL}
+        assert set(decision.owes) == {OutboxKind.START, *TELL}
 
     def test_an_agent_hears_of_changes_in_its_next_answer(self) -> None:
-        decision = the(a_task_in(State.REVIEW_PENDING, host_id=None, agent_id="agent-1"), What.CHANGES_REQUESTED)
+        decision = the(a_task_in(State.REVIEW_PENDING, host_id=None, agent_id="agent-1"), FactKind.CHANGES_REQUESTED)
         assert (decision.task.state, decision.task.run) == (State.RUNNING, 3)
-        assert Debt.START not in decision.owes
+        assert OutboxKind.START not in decision.owes
 
     @pytest.mark.parametrize(
         "place", [{"host_id": "host-1"}, {"host_id": None, "agent_id": "agent-1"}], ids=["host", "agent"]
     )
     def test_a_review_loop_has_an_end(self, place: dict[str, Any]) -> None:
-        decision = the(a_task_in(State.REVIEW_PENDING, review_count=2, **place), What.CHANGES_REQUESTED)
+        decision = the(a_task_in(State.REVIEW_PENDING, review_count=2, **place), FactKind.CHANGES_REQUESTED)
         assert (decision.task.state, decision.task.reason) == (State.FAILED, "review_loop_limit")
-        assert Debt.START not in decision.owes and Debt.ANSWER in decision.owes
+        assert OutboxKind.START not in decision.owes and OutboxKind.ANSWER in decision.owes
 
     def test_a_push_by_others_is_the_newest_commit(self) -> None:
-        decision = decide(a_task_in(State.REVIEW_PENDING, head="old"), a_fact(What.PULL_NEWS, head="new"), LATER)
-        assert (decision.task.head, Debt.STATUS in decision.owes) == ("new", True)
+        decision = decide(a_task_in(State.REVIEW_PENDING, head="old"), a_fact(FactKind.PULL_NEWS, head="new"), LATER)
+        assert (decision.task.head, OutboxKind.STATUS in decision.owes) == ("new", True)
 
     def test_a_run_that_finishes_after_its_pull_request_was_heard_of_keeps_its_session(self) -> None:
-        task = the(a_task_in(State.REVIEW_PENDING), What.FINISHED, session="s-1").task
+        task = the(a_task_in(State.REVIEW_PENDING), FactKind.FINISHED, session="s-1").task
         assert (task.state, task.session) == (State.REVIEW_PENDING, "s-1")
 
     @pytest.mark.parametrize("state", sorted(LIVE))
     def test_a_merge_completes_any_live_task_and_stops_what_still_runs(self, state: State) -> None:
-        decision = decide(a_task_in(state, reason="limit"), a_fact(What.PULL_MERGED, number=13), LATER)
+        decision = decide(a_task_in(state, reason="limit"), a_fact(FactKind.PULL_MERGED, number=13), LATER)
         assert (decision.task.state, decision.task.completed_at, decision.task.reason) == (State.COMPLETED, LATER, None)
-        assert set(decision.owes) == {Debt.STOP, Debt.RECEIPT, *TELL}
+        assert set(decision.owes) == {OutboxKind.STOP, OutboxKind.RECEIPT, *TELL}
 
     @pytest.mark.parametrize("state", [State.FAILED, State.AGENT_LOST, State.CANCELLED])
     def test_what_was_given_up_here_and_merged_there_is_done(self, state: State) -> None:
-        assert decide(a_task_in(state), a_fact(What.PULL_MERGED, number=13), LATER).task.state is State.COMPLETED
+        assert decide(a_task_in(state), a_fact(FactKind.PULL_MERGED, number=13), LATER).task.state is State.COMPLETED
 
     def test_a_merge_is_heard_once(self) -> None:
-        assert decide(a_task_in(State.COMPLETED), a_fact(What.PULL_MERGED), LATER).move.quiet
+        assert decide(a_task_in(State.COMPLETED), a_fact(FactKind.PULL_MERGED), LATER).move.quiet
 
     def test_a_pull_request_closed_unmerged_cancels_it(self) -> None:
-        task = decide(a_task_in(State.REVIEW_PENDING, pr_number=13), a_fact(What.PULL_CLOSED), LATER).task
+        task = decide(a_task_in(State.REVIEW_PENDING, pr_number=13), a_fact(FactKind.PULL_CLOSED), LATER).task
         assert (task.state, task.reason) == (State.CANCELLED, "pull_closed")
 
     def test_reopening_the_pull_request_brings_it_back(self) -> None:
         cancelled = a_task_in(State.CANCELLED, pr_number=13, reason="pull_closed")
-        task = decide(cancelled, a_fact(What.PULL_REOPENED), LATER).task
+        task = decide(cancelled, a_fact(FactKind.PULL_REOPENED), LATER).task
         assert (task.state, task.pr_number, task.completed_at, task.reason) == (State.REVIEW_PENDING, 13, None, None)
 
 
 class TestPeople:
-    @pytest.mark.parametrize("what", [What.ISSUE_CLOSED, What.LABEL_REMOVED, What.CANCEL])
+    @pytest.mark.parametrize("what", [FactKind.ISSUE_CLOSED, FactKind.LABEL_REMOVED, FactKind.CANCEL])
     @pytest.mark.parametrize("state", sorted(LIVE | {State.AGENT_LOST}))
-    def test_what_nobody_wants_any_more_is_cancelled_and_stopped(self, state: State, what: What) -> None:
+    def test_what_nobody_wants_any_more_is_cancelled_and_stopped(self, state: State, what: FactKind) -> None:
         decision = decide(a_task_in(state), a_fact(what), LATER)
         assert (decision.task.state, decision.task.completed_at) == (State.CANCELLED, LATER)
-        assert set(decision.owes) == {Debt.STOP, *TELL}
+        assert set(decision.owes) == {OutboxKind.STOP, *TELL}
 
     @pytest.mark.parametrize("reason", ["issue_closed", "label_removed"])
     def test_an_issue_that_is_wanted_again_begins_afresh(self, reason: str) -> None:
         gone = a_task_in(State.CANCELLED, reason=reason, retry_count=2, review_count=2)
-        task = decide(gone, a_fact(What.ISSUE_WANTED), LATER).task
+        task = decide(gone, a_fact(FactKind.ISSUE_WANTED), LATER).task
         assert (task.state, task.ready, task.retry_count, task.review_count) == (State.CREATED, True, 0, 0)
 
     def test_the_forge_does_not_bring_back_what_a_person_cancelled(self) -> None:
         with pytest.raises(Refused):
-            decide(a_task_in(State.CANCELLED, reason="cancelled"), a_fact(What.ISSUE_WANTED), LATER)
+            decide(a_task_in(State.CANCELLED, reason="cancelled"), a_fact(FactKind.ISSUE_WANTED), LATER)
 
     @pytest.mark.parametrize("state", [State.FAILED, State.AGENT_LOST, State.CANCELLED])
     def test_a_retry_begins_afresh_and_stops_the_old_run(self, state: State) -> None:
-        decision = decide(a_task_in(state, retry_count=2, review_count=2, reason="silent"), a_fact(What.RETRY), LATER)
+        decision = decide(
+            a_task_in(state, retry_count=2, review_count=2, reason="silent"), a_fact(FactKind.RETRY), LATER
+        )
         task = decision.task
         assert (task.state, task.ready, task.run, task.completed_at, task.reason) == (
             State.CREATED,
@@ -485,11 +504,11 @@ class TestPeople:
             None,
         )
         assert (task.retry_count, task.review_count, task.unconfirmed) == (0, 0, 0)
-        assert Debt.STOP in decision.owes
+        assert OutboxKind.STOP in decision.owes
 
     def test_what_is_completed_is_not_done_again(self) -> None:
         with pytest.raises(Refused, match="completed"):
-            decide(a_task_in(State.COMPLETED), a_fact(What.RETRY), LATER)
+            decide(a_task_in(State.COMPLETED), a_fact(FactKind.RETRY), LATER)
 
 
 details = st.fixed_dictionaries(
@@ -508,7 +527,7 @@ happenings = st.lists(st.tuples(st.sampled_from(FACTS), details, st.integers(0, 
 @given(happenings, st.integers(0, 3), st.booleans())
 @settings(max_examples=200, deadline=None, database=None)
 def test_no_sequence_of_facts_leads_astray(
-    told: list[tuple[What, dict[str, Any], int]], most: int, wants: bool
+    told: list[tuple[FactKind, dict[str, Any], int]], most: int, wants: bool
 ) -> None:
     task = a_task(max_retries=most, wants_pull=wants)
     for what, detail, behind in told:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.domain.lifecycle import MOVES
+from app.domain.lifecycle import TRANSITIONS
 from app.domain.lifecycle_diagram import lifecycle_page
 from app.domain.task import State
 
@@ -15,8 +15,8 @@ def test_the_page_in_the_docs_is_the_table() -> None:
 
 def test_every_row_of_the_table_stands_on_the_page() -> None:
     table = [line for line in lifecycle_page().splitlines() if line.startswith("| ")]
-    assert len(table) == len(MOVES) + 1
-    assert all(move.fact in row for move, row in zip(MOVES, table[1:], strict=True))
+    assert len(table) == len(TRANSITIONS) + 1
+    assert all(move.fact in row for move, row in zip(TRANSITIONS, table[1:], strict=True))
 
 
 def test_the_diagram_knows_every_state() -> None:

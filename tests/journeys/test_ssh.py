@@ -11,7 +11,7 @@ import pytest
 
 from app.cli.local.process_manager import Child
 from app.services.dispatch import host_health
-from app.store import fleet_config
+from app.store import hosts as host_rows
 from tests import sshd as servers_of_ssh
 from tests.chaos.test_processes_die import until_at_work
 from tests.journeys.traveller import Journey, journey
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]  # four ways there 
 
 def fitness(travel: Journey, host_id: str = "host-1") -> tuple[str, str | None]:
     with travel.stage.fleet.engine.begin() as conn:
-        host = host_health.find(fleet_config.all_hosts(conn), host_id)
+        host = host_health.find(host_rows.all_hosts(conn), host_id)
     return str(host.fitness), host.why
 
 

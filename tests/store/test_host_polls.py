@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Connection, Engine
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.store import host_polls, tasks
 from tests.builders import AT, a_host, a_stored_task, apply
 
@@ -19,7 +19,7 @@ def with_runs(conn: Connection, count: int) -> None:
     for n in range(count):
         task = a_stored_task(conn, f"acme/widgets#{n + 1}")
         placed = {"host_id": f"h{n}", "agent_type": "coder", "until": AT.isoformat()}
-        tasks.record(conn, task.id, Fact(What.PLACED, placed), AT)
+        tasks.record(conn, task.id, Fact(FactKind.PLACED, placed), AT)
     host_polls.begin(conn, AT)
 
 

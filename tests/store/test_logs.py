@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.store import logs, runs, tasks
 from app.store.tables import logs as log_rows
 from app.store.tables import runs as rows
@@ -18,7 +18,7 @@ def run_id(conn: Connection) -> int:
     apply(conn)
     task = a_stored_task(conn)
     placed = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
-    tasks.record(conn, task.id, Fact(What.PLACED, placed), AT)
+    tasks.record(conn, task.id, Fact(FactKind.PLACED, placed), AT)
     run = runs.get(conn, task.id, 1)
     assert run is not None
     return int(run["id"])

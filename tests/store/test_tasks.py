@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State
 from app.store import outbox, tasks, views
 from app.store.tables import events, runs
@@ -19,7 +19,7 @@ PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()
 
 def test_a_move_writes_the_event_the_debts_and_the_run_together(conn: Connection) -> None:
     task = a_stored_task(conn)
-    moved = tasks.record(conn, task.id, Fact(What.PLACED, PLACED), AT)
+    moved = tasks.record(conn, task.id, Fact(FactKind.PLACED, PLACED), AT)
     assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
     assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
     assert [debt["kind"] for debt in outbox.of_task(conn, task.id) if debt["seq"] == 2] == ["start", "label", "assign"]
@@ -29,7 +29,7 @@ def test_a_move_writes_the_event_the_debts_and_the_run_together(conn: Connection
 def test_a_refused_fact_changes_nothing_at_all(conn: Connection) -> None:
     task = a_stored_task(conn)
     with pytest.raises(Refused) as refused:
-        tasks.record(conn, task.id, a_fact(What.CHANGES_REQUESTED), AT)
+        tasks.record(conn, task.id, a_fact(FactKind.CHANGES_REQUESTED), AT)
     assert refused.value.kind is Kind.INVALID
     assert "review_pending" in str(refused.value)
     assert tasks.load(conn, task.id) == task
@@ -43,10 +43,10 @@ def test_who_asked_for_work_on_an_issue_is_owed_a_word_at_once(conn: Connection)
 
 def test_a_fact_with_a_key_is_heard_once(conn: Connection) -> None:
     task = a_stored_task(conn)
-    opened = a_fact(What.PULL_OPENED, run=1, number=13, head="a" * 40)
-    tasks.record(conn, task.id, Fact(What.PLACED, PLACED), AT)
+    opened = a_fact(FactKind.PULL_OPENED, run=1, number=13, head="a" * 40)
+    tasks.record(conn, task.id, Fact(FactKind.PLACED, PLACED), AT)
     tasks.record(conn, task.id, opened, AT)
-    review = a_fact(What.CHANGES_REQUESTED, key="review 7", until=AT.isoformat())
+    review = a_fact(FactKind.CHANGES_REQUESTED, key="review 7", until=AT.isoformat())
     once = tasks.record(conn, task.id, review, AT)
     assert tasks.record(conn, task.id, review, AT) == once
     assert once.review_count == 1
@@ -59,7 +59,7 @@ def test_of_many_who_place_one_task_at_once_one_wins(engine: Engine) -> None:
     def place(number: int) -> str:
         try:
             with engine.begin() as conn:
-                tasks.record(conn, task.id, Fact(What.PLACED, PLACED | {"host_id": f"host-{number}"}), AT)
+                tasks.record(conn, task.id, Fact(FactKind.PLACED, PLACED | {"host_id": f"host-{number}"}), AT)
         except Refused:
             return "refused"
         return "won"
@@ -88,10 +88,10 @@ def test_the_same_task_id_asked_for_twice_is_one_task(conn: Connection) -> None:
 def test_events_amount_to_the_row(conn: Connection) -> None:
     task = a_stored_task(conn)
     for fact in (
-        Fact(What.PLACED, PLACED),
-        a_fact(What.STARTED, run=1),
-        a_fact(What.FAILED, run=1, reason="cli_failed", transient=True, session="s"),
-        a_fact(What.DUE),
+        Fact(FactKind.PLACED, PLACED),
+        a_fact(FactKind.STARTED, run=1),
+        a_fact(FactKind.FAILED, run=1, reason="cli_failed", transient=True, session="s"),
+        a_fact(FactKind.DUE),
     ):
         task = tasks.record(conn, task.id, fact, AT)
     told = list(conn.execute(sa.select(events).where(events.c.task_pk == task.id).order_by(events.c.seq)).mappings())

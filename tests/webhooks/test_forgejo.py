@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app import wiring
+from app import broker
 from app.domain.task import State
 from app.forgejo import hooks
 from app.forgejo.signature import sign
@@ -258,7 +258,7 @@ def test_just_ten_mebibytes_are_taken(workshop: Workshop) -> None:
 
 
 def test_the_answer_does_not_need_the_broker(workshop: Workshop) -> None:
-    away = replace(workshop.fleet, nudge=wiring.Nudge("redis+socket:///nowhere/valkey.sock"))
+    away = replace(workshop.fleet, nudge=broker.Nudge("redis+socket:///nowhere/valkey.sock"))
     answer = client_of(away).post(ADDRESS, data=ISSUE, headers=signed(ISSUE))
     assert (answer.status_code, len(workshop.inbox())) == (202, 1)
 

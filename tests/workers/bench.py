@@ -9,8 +9,8 @@ from typing import Any
 
 from app.domain.task import State
 from app.services.runs import expiry
-from app.store import fleet_config
 from app.store import host_polls as looked
+from app.store import hosts
 from tests.conftest import FakeClock
 from tests.fakes.forge import plumbing
 from tests.workshop import Workshop
@@ -35,7 +35,7 @@ class Bench:
         self.shop.work()
         start_stop.pay(fleet)
         with fleet.engine.begin() as conn:
-            for host in fleet_config.all_hosts(conn):
+            for host in hosts.all_hosts(conn):
                 looked.hurry(conn, host.host_id, fleet.clock())
         poll.look(fleet)
         expiry.rescue(fleet)

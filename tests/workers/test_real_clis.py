@@ -16,7 +16,7 @@ from app.domain.host import Fitness
 from app.domain.quota import Amount
 from app.domain.task import State
 from app.services.dispatch import budgets, credentials
-from app.store import fleet_config
+from app.store import hosts
 from tests import realclis
 from tests import sshd as servers_of_ssh
 from tests.builders import apply
@@ -130,7 +130,7 @@ def bench(
 
 def _is_fit(shop: Workshop) -> bool:
     with shop.fleet.engine.begin() as conn:
-        return all(host.fitness is Fitness.FIT for host in fleet_config.all_hosts(conn))
+        return all(host.fitness is Fitness.FIT for host in hosts.all_hosts(conn))
 
 
 def both(scenario: str) -> list[Wanted]:

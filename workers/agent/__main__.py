@@ -13,7 +13,7 @@ import click
 
 from app.clis import catalog
 from app.config.fleet_toml import read_toml
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 from app.domain.errors import Refused
 from workers.agent.agent import Agent, Settings
 from workers.agent.state_dir import Folder
@@ -64,7 +64,7 @@ def _checked(
         enrol_token=secrets["FLEET_ENROLL_TOKEN"], forge_token=secrets["FLEET_FORGE_TOKEN"],
     )  # fmt: skip
     if faults:
-        raise Wrong(faults)
+        raise ConfigError(faults)
     return settings
 
 
@@ -84,7 +84,7 @@ def _template(cli: str, clis: Path | None, faults: list[str]) -> Mapping[str, An
     try:
         declared = read_toml(clis) if clis else {"clis": {}, "prices": {}}
         template = {**catalog.template_of(cli, declared["clis"].get(cli)), "prices": declared["prices"]}
-    except (Wrong, Refused) as why:
+    except (ConfigError, Refused) as why:
         faults.extend(str(why).splitlines())
         return {}
     program = template["argv"][0]
@@ -138,7 +138,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except Wrong as wrong:
+    except ConfigError as wrong:
         for fault in wrong.faults:
             click.echo(f"fleet agent: {fault}", err=True)
         sys.exit(1)

@@ -12,7 +12,7 @@ import structlog
 
 from app.domain.masking import Mask
 from app.domain.run import slug
-from app.wiring import set_up_logs
+from app.logs import set_up_logs
 from workers.agent.api_client import Away, Refusal, Server, Unwelcome
 from workers.agent.dequeue import Asking
 from workers.agent.heartbeat import Pulse

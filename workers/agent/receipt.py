@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.domain.lifecycle import What
+from app.domain.lifecycle import FactKind
 from app.domain.run import Outcome, judge
 from workers.agent import boot_clock
 from workers.agent.leases import Hold
@@ -24,13 +24,13 @@ def of(hold: Hold, result: Json, outcome: Outcome) -> Json:
         "usage": outcome.as_json()["usage"],
         "session": outcome.session_id,
     }
-    if fact.what is What.FINISHED and not _is_unreadable(hold, fact.detail):
+    if fact.what is FactKind.FINISHED and not _is_unreadable(hold, fact.detail):
         return told | {"status": "completed"}
     why = fact.detail.get("why") or "nobody could read what the CLI printed"
     return told | {
         "status": "failed",
         "error": why[:LONGEST],
-        "failure": "unreadable" if fact.what is What.FINISHED else fact.detail.get("reason"),
+        "failure": "unreadable" if fact.what is FactKind.FINISHED else fact.detail.get("reason"),
         "resets_at": fact.detail.get("until"),
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 from app.domain.run import slug
 
 Json = dict[str, Any]
@@ -35,10 +35,10 @@ class Folder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             why = f"Another agent works with {self.path}: stop it, or name another folder by --state."
-            raise Wrong([why]) from None
+            raise ConfigError([why]) from None
         except OSError as error:
             why = f"{self.path} cannot hold the agent's state ({error.strerror}): name a folder by --state."
-            raise Wrong([why]) from error
+            raise ConfigError([why]) from error
 
     # --- who we are
 
@@ -46,7 +46,9 @@ class Folder:
         """The id that was given once; else the wanted one, else one of our own. Raises Wrong when they differ."""
         known = (self._read(self.path / "agent.json") or {}).get("agent_id")
         if known and wanted not in (None, known):
-            raise Wrong([f"{self.path} belongs to the agent {known!r}, not to {wanted!r}: name another by --state."])
+            raise ConfigError(
+                [f"{self.path} belongs to the agent {known!r}, not to {wanted!r}: name another by --state."]
+            )
         return str(known or wanted or f"{slug(socket.gethostname()) or 'agent'}-{secrets.token_hex(3)}")
 
     def token(self) -> str | None:

@@ -14,7 +14,7 @@ from app.domain.errors import Refused
 from app.domain.host import Figures, Fitness, figures
 from app.ports import Fleet
 from app.services.dispatch import host_health
-from app.store import fleet_config
+from app.store import hosts
 from app.store.tables import Row
 from workers.errors import Distrusted, Unreachable
 from workers.hosts import client
@@ -37,11 +37,11 @@ def call(fleet: Fleet) -> None:
     """Have lines to the hosts that take work, before the first start goes there: to connect takes longer than all else
     of it; and none to those where nobody goes any more. For each process to do on its own."""
     with fleet.engine.begin() as conn:
-        known = fleet_config.all_hosts(conn)
+        known = hosts.all_hosts(conn)
         client.keep_only({host.host_id for host in known if host.fitness is not Fitness.QUARANTINED})
         cold = client.without_line(host.host_id for host in known if host.takes_work and not host.is_local)
         wanted = [host_id for host_id in cold if host_id not in _called][: CALLED_AT_ONCE - len(_called)]
-        strangers = fleet_config.hosts_named(conn, wanted) if wanted else {}
+        strangers = hosts.hosts_named(conn, wanted) if wanted else {}
     for host_id, host in strangers.items():
         _called.add(host_id)
         _calls().submit(_call, fleet, host)
@@ -78,7 +78,7 @@ def _one(fleet: Fleet, host: Row) -> bool:
     """Look at one host and write down what it showed; what breaks here is logged, and looked at again."""
     try:
         with fleet.engine.begin() as conn:
-            clis = fleet_config.clis_on(conn, host["host_id"])
+            clis = hosts.clis_on(conn, host["host_id"])
         takes_work_now = host_health.seen(fleet, host["host_id"], ask(fleet, host, clis))
         if takes_work_now:
             fleet.nudge.soon()

@@ -13,8 +13,8 @@ import structlog
 from app.domain.errors import Refused
 from app.domain.task import State
 from app.ports import Fleet
-from app.services.dispatch import start_order
-from app.store import fleet_config, periodic_jobs, runs, tasks, views
+from app.services.dispatch import git_flow, start_order
+from app.store import hosts, periodic_jobs, repositories, runs, tasks, views
 from app.store.tables import Row
 from workers.hosts import client
 from workers.hosts.client import Unable, Unreachable
@@ -36,7 +36,7 @@ def sweep(fleet: Fleet, every: float | None = None) -> int:
 
 def _sweep_host(fleet: Fleet, host_id: str, kept: list[Row]) -> int:
     with fleet.engine.begin() as conn:
-        host = fleet_config.host(conn, host_id)
+        host = hosts.host(conn, host_id)
     if host is None:
         return 0
     try:
@@ -105,11 +105,11 @@ def _about(fleet: Fleet, host: Row, run: Row) -> dict[str, Any]:
 def _request(fleet: Fleet, host: Row, run: Row, worktree: bool) -> dict[str, Any]:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
-        repository = task.repository_id and fleet_config.repository(conn, task.forge or "", task.repository_id)
+        repository = task.repository_id and repositories.repository(conn, task.forge or "", task.repository_id)
         brief = views.brief(conn, task.id)
     return _about(fleet, host, run) | {
         "task": start_order.task_name(task),
         "worktree": worktree,
-        "repository": start_order.repository_of(task, repository, brief) if repository else None,
-        "credentials": start_order.credentials(fleet, task) if repository else None,
+        "repository": git_flow.repository_of(task, repository, brief) if repository else None,
+        "credentials": git_flow.credentials(fleet, task) if repository else None,
     }

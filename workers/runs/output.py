@@ -17,7 +17,7 @@ from app.domain.run import Outcome, Usage, Verdict
 from app.ports import Fleet
 from app.services.dispatch import budgets
 from app.services.dispatch import credentials as limits
-from app.store import fleet_config, logs, runs
+from app.store import fleet_config, hosts, logs, runs
 from app.store.logs import Piece
 from app.store.tables import Row
 from app.store.usage import session_usage, warn
@@ -103,7 +103,7 @@ def _keep_to_budget(fleet: Fleet, run: Row) -> None:
     if spent is None:
         return
     with fleet.engine.begin() as conn:
-        host = fleet_config.host(conn, run["host_id"])
+        host = hosts.host(conn, run["host_id"])
     budgets.shall_end(fleet, run, spent)
     if host is not None:
         request = start_request.about(fleet, host, run["name"]) | {"grace_secs": BUDGET_GRACE_SECS}

@@ -17,7 +17,8 @@ import structlog
 from app.ports import Fleet
 from app.services.dispatch import budgets
 from app.services.runs import report
-from app.store import fleet_config, host_polls, runs
+from app.store import host_polls, runs
+from app.store import hosts as host_rows
 from app.store.host_polls import Answered
 from app.store.logs import Piece
 from app.store.tables import Row
@@ -81,7 +82,7 @@ def _taken(fleet: Fleet, crew: Crew) -> list[Visit]:
             host_polls.renew(conn, crew.name, crew.at_work, at)
         if not taken:
             return []
-        hosts, ours = fleet_config.hosts_named(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at)
+        hosts, ours = host_rows.hosts_named(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at)
         budgeted = budgets.there_are(conn)
     return [Visit(name, hosts.get(name), ours[name], failing, budgeted) for name, failing in taken.items()]
 

@@ -8,12 +8,13 @@ import structlog
 
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.host import Fitness
-from app.domain.lifecycle import Debt
+from app.domain.lifecycle import OutboxKind
 from app.ports import Fleet
 from app.services.dispatch import credentials, host_health, start_order
 from app.services.outbox import deliver
 from app.services.runs import recover, report
-from app.store import fleet_config, host_polls, outbox, runs
+from app.store import host_polls, outbox, runs
+from app.store import hosts as host_rows
 from app.store.tables import Row
 from workers.hosts import client
 from workers.hosts.client import Unable, Unreachable
@@ -30,14 +31,14 @@ def pay(fleet: Fleet) -> int:
     """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a
     host that does not answer is left to its thread."""
     with fleet.engine.begin() as conn:
-        owed = outbox.take(conn, (Debt.START, Debt.STOP), fleet.clock(), most=outbox_threads.crew.free())
+        owed = outbox.take(conn, (OutboxKind.START, OutboxKind.STOP), fleet.clock(), most=outbox_threads.crew.free())
     wait([outbox_threads.crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
     return len(owed)
 
 
 def _pay(fleet: Fleet, debt: Row) -> None:
     try:
-        if debt["kind"] == Debt.START:
+        if debt["kind"] == OutboxKind.START:
             _start(fleet, debt)
         else:
             deliver.pay(fleet, debt, lambda fleet, task, debt: _stop(fleet, task.id, debt["run"]))
@@ -109,7 +110,7 @@ def _stop(fleet: Fleet, task_pk: int, newest: int) -> None:
             for run in runs.of_task(conn, task_pk)
             if run["host_id"] and run["number"] <= newest and not run["result"]
         ]
-        hosts = {run["host_id"]: fleet_config.host(conn, run["host_id"]) for run in going}
+        hosts = {run["host_id"]: host_rows.host(conn, run["host_id"]) for run in going}
     away: list[Unavailable] = []
     for run in going:
         host = hosts[run["host_id"]]

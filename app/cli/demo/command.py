@@ -11,7 +11,7 @@ from app.cli.demo import narrator
 from app.cli.demo.stage import CAPABILITY, REPOSITORY, Stage, stage
 from app.cli.local.process_manager import last_lines
 from app.cli.tasks import history
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 from app.store import views
 
 STEP_SECS = 45.0
@@ -35,7 +35,9 @@ def demo() -> None:
             _play(set_, began)
         except Missed as missed:
             lines = last_lines(set_.config.home / "log" / f"{missed.process}.log")
-            raise Wrong([f"The demo failed: {missed}.", f"The last lines of {missed.process}:", *lines]) from missed
+            raise ConfigError(
+                [f"The demo failed: {missed}.", f"The last lines of {missed.process}:", *lines]
+            ) from missed
     _say(began, "everything is stopped and nothing is left lying about")
     click.echo("\nTo look around yourself: ./fleet up --demo")
 

@@ -17,7 +17,7 @@ from app.cli.demo.forge_user import Person
 from app.cli.demo.leftovers import end_local_runs
 from app.cli.local.launcher import TOP, check_git, running
 from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
-from app.config.settings import Config, Wrong
+from app.config.settings import Config, ConfigError
 from app.ports import Fleet
 
 REPOSITORY, CAPABILITY = "acme/widgets", "agent:python"
@@ -72,7 +72,9 @@ def stage(
     try:
         home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     except OSError as error:
-        raise Wrong([f"There is no room for the demo ({error}): set TMPDIR to a folder that can be used."]) from error
+        raise ConfigError(
+            [f"There is no room for the demo ({error}): set TMPDIR to a folder that can be used."]
+        ) from error
     home.chmod(0o755)
     try:
         with Keeper() as keeper:
@@ -86,7 +88,7 @@ def stage(
                     fleet.engine.dispose()
                     end_local_runs(config.home / "work")
     except Broken as broken:
-        raise Wrong([str(broken), *last_lines(broken.log)]) from broken
+        raise ConfigError([str(broken), *last_lines(broken.log)]) from broken
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

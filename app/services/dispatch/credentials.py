@@ -12,13 +12,14 @@ from sqlalchemy import Connection
 from app.domain.errors import Refused
 from app.domain.failures import REFUSALS
 from app.domain.host import Host, Slots
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Spent
 from app.domain.run import Outcome, Verdict
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services.dispatch import budgets
-from app.store import fleet_config, runs, tasks, usage, views
+from app.store import fleet_config, repositories, runs, tasks, usage, views
+from app.store import hosts as host_rows
 from app.store.tables import Row
 
 LONGEST_CHAIN = 5
@@ -74,7 +75,7 @@ _TRIES = "a run tries whether its limit is over, or its login good again"
 def doors(conn: Connection, at: datetime) -> Doors:
     """The doors as they are at `at`."""
     declared = {row["name"]: row["template"] for row in fleet_config.all_clis(conn)}
-    kinds = {slots.agent_type for host in fleet_config.all_hosts(conn) for slots in host.slots} | set(declared)
+    kinds = {slots.agent_type for host in host_rows.all_hosts(conn) for slots in host.slots} | set(declared)
     credentials = {kind: declared.get(kind, {}).get("credential") or kind for kind in kinds}
     rows = {row["name"]: row for row in usage.all_credentials(conn) if row["closed_until"]}
     shut = {name: _why(row) for name, row in rows.items() if row["closed_until"] > at}
@@ -120,8 +121,8 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
     if outcome.verdict is Verdict.SUCCEEDED:
         usage.open_(conn, [name, login_on(name, run["host_id"] or "")], since=run["assigned_at"])
     reason = fact.detail.get("reason")
-    refused = fact.what is What.FAILED and reason in REFUSALS and bool(run["host_id"])
-    if not refused and not (fact.what is What.LIMIT_REACHED and reason == "limit"):
+    refused = fact.what is FactKind.FAILED and reason in REFUSALS and bool(run["host_id"])
+    if not refused and not (fact.what is FactKind.LIMIT_REACHED and reason == "limit"):
         return fact
     shut = login_on(name, run["host_id"]) if refused and reason == "not_logged_in" else name
     why = f"{outcome.failure}: {outcome.error or ''}"
@@ -129,7 +130,7 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
         log.error("the login of a CLI was refused", credential=shut, host=run["host_id"], why=why[:500])
     until = usage.close(conn, shut, outcome.resets_at, why, at, refused)
     goes_on = at if _others_can(conn, run, at) else until
-    return replace(fact, what=What.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
+    return replace(fact, what=FactKind.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
 
 
 def _others_can(conn: Connection, run: Row, at: datetime) -> bool:
@@ -138,7 +139,7 @@ def _others_can(conn: Connection, run: Row, at: datetime) -> bool:
     kinds = [cli, *now.instead_of(cli)]
     open_ = [
         slots
-        for host in now.on(fleet_config.all_hosts(conn))
+        for host in now.on(host_rows.all_hosts(conn))
         for slots in host.slots
         if host.takes_work and slots.agent_type in kinds and slots.max_concurrency and not slots.closed
     ]
@@ -175,7 +176,7 @@ def reopen(fleet: Fleet, name: str) -> bool:
         opened = usage.open_(conn, mine)
         for task in usage.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
             with suppress(Refused):  # others have moved it meanwhile
-                tasks.record(conn, task, Fact(What.DUE), fleet.clock())
+                tasks.record(conn, task, Fact(FactKind.DUE), fleet.clock())
     fleet.nudge.soon()
     return bool(opened)
 
@@ -193,7 +194,7 @@ def switched_off(conn: Connection) -> list[str]:
         return []
     found = [
         (row, fleet_config.first_rule(rules, row["forge"], row["full_name"]))
-        for row in fleet_config.all_repositories(conn)
+        for row in repositories.all_repositories(conn)
     ]
     return [f"{row['forge']} {row['id']}" for row, rule in found if rule and not rule["enabled"]]
 

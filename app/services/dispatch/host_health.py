@@ -7,7 +7,7 @@ import structlog
 from app.domain.errors import Kind, Refused
 from app.domain.host import Figures, Fitness, Host, judge
 from app.ports import Fleet
-from app.store import fleet_config
+from app.store import hosts as host_rows
 from app.store.tables import Row
 
 SOON = timedelta(seconds=10)  # how long a host with which something is the matter waits for the next look
@@ -19,9 +19,9 @@ def due(fleet: Fleet) -> list[Row]:
     """The hosts that someone should look at now, and that nobody else does."""
     at, every = fleet.clock(), timedelta(seconds=fleet.config.probe_secs)
     with fleet.engine.begin() as conn:
-        for drained in fleet_config.end_drains(conn, at):
+        for drained in host_rows.end_drains(conn, at):
             log.info("a host is drained", host=drained)
-        return fleet_config.due_for_a_look(conn, at, every, min(SOON, every), at + LONGEST)
+        return host_rows.due_for_a_look(conn, at, every, min(SOON, every), at + LONGEST)
 
 
 def seen(fleet: Fleet, host_id: str, figures: Figures) -> bool:
@@ -40,16 +40,16 @@ def distrusted(fleet: Fleet, host_id: str, why: str) -> None:
     runs are kept for that: they go on there, and are adopted when the host is trusted again."""
     why, keep = fleet.mask.text(why)[:1000], timedelta(seconds=fleet.config.quarantine_grace_secs)
     with fleet.engine.begin() as conn:
-        if fleet_config.quarantine(conn, host_id, why, fleet.clock(), keep):
+        if host_rows.quarantine(conn, host_id, why, fleet.clock(), keep):
             log.error("security: a host is in quarantine", host=host_id, why=why)
 
 
 def set_fitness(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None) -> Host:
     """An operator drains a host or lets it work again. Raises Refused(unknown)."""
     with fleet.engine.begin() as conn:
-        fleet_config.set_fitness(conn, host_id, fitness, why, fleet.clock())
-        fleet_config.end_drains(conn, fleet.clock())
-        found = find(fleet_config.all_hosts(conn), host_id)
+        host_rows.set_fitness(conn, host_id, fitness, why, fleet.clock())
+        host_rows.end_drains(conn, fleet.clock())
+        found = find(host_rows.all_hosts(conn), host_id)
     fleet.nudge.soon()
     return found
 
@@ -64,7 +64,7 @@ def find(hosts: list[Host], host_id: str) -> Host:
 
 def _looked_at(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None, figures: Figures | None) -> bool:
     with fleet.engine.begin() as conn:
-        changed = fleet_config.looked_at(conn, host_id, fleet.clock(), fitness, why, figures)
+        changed = host_rows.looked_at(conn, host_id, fleet.clock(), fitness, why, figures)
     if changed:
         log.info("a host's fitness", host=host_id, fitness=fitness, why=why)
     return changed

@@ -6,12 +6,12 @@ from typing import Any
 
 from app.domain import comment_command, forge_messages
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State, Task
 from app.ports import Fleet, Forge
 from app.services.dispatch import placement
 from app.services.forge import issue_text
-from app.store import comment_commands, fleet_config, runs, tasks
+from app.store import comment_commands, hosts, runs, tasks
 from app.store.tables import Row
 
 TAKEN, REFUSED, IGNORED = "taken", "refused", "ignored"
@@ -45,7 +45,7 @@ def _retry(fleet: Fleet, forge: Forge, row: Row, task: Task | None) -> Answer:
         fleet, forge, row["full_name"], known, issue, row["author"], _key(row), lambda note: _saw(row, note)
     ):
         return REFUSED, "The issue was edited, and the new text was only noted now. Read it, and say `/retry` again."
-    refused = _record(fleet, row, known, What.RETRY, f"retry {_key(row)}")
+    refused = _record(fleet, row, known, FactKind.RETRY, f"retry {_key(row)}")
     if refused is None:
         return TAKEN, None
     if issue:
@@ -73,7 +73,7 @@ def _cancel(fleet: Fleet, _: Forge, row: Row, task: Task | None) -> Answer:
     known = _wanted(task)
     if known.state is State.CANCELLED:
         return TAKEN, None
-    refused = _record(fleet, row, known, What.CANCEL, _key(row))
+    refused = _record(fleet, row, known, FactKind.CANCEL, _key(row))
     if refused:
         raise refused
     return TAKEN, None
@@ -85,7 +85,7 @@ def _assign(fleet: Fleet, _: Forge, row: Row, task: Task | None) -> Answer:
     with fleet.engine.begin() as conn:
         if not comment_commands.begin(conn, row["id"], fleet.clock()):
             return REFUSED, "This was interrupted and may have been done. `/status` shows it; say it again if not."
-        is_host = fleet_config.host(conn, place) is not None
+        is_host = hosts.host(conn, place) is not None
     if not place:
         raise Refused(Kind.INVALID, "Say which place: `/assign HOST` or `/assign AGENT`.")
     (placement.to_host if is_host else placement.to_agent)(fleet, known.task_id, place)
@@ -100,7 +100,7 @@ def _wanted(task: Task | None) -> Task:
     return task
 
 
-def _record(fleet: Fleet, row: Row, task: Task, what: What, key: str) -> Refused | None:
+def _record(fleet: Fleet, row: Row, task: Task, what: FactKind, key: str) -> Refused | None:
     """The fact, and that its command is done, in one transaction: exactly once. The refusal, if it has no effect."""
     fact = Fact(what, {"by": row["author"], "comment": row["comment_id"]}, key=key)
     with fleet.engine.begin() as conn:

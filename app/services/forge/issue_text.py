@@ -6,13 +6,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.domain import matching, prompt
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State, Task
 from app.domain.visible_text import clean, one_line
 from app.ports import Asker, Fleet, Forge, Issue, Repository
-from app.services.forge import permissions, pull_requests, repository_settings
+from app.services import facts
+from app.services.forge import permissions, repository_settings
 from app.services.forge.repository_settings import Terms
-from app.store import fleet_config, task_details, tasks, views
+from app.store import fleet_config, repositories, task_details, tasks, views
 
 
 def edited(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> Issue | None:
@@ -50,7 +51,9 @@ def accept(
     text = read(issue, repository_settings.of(forge, repository, rule))
     with fleet.engine.begin() as conn:
         task_details.change(conn, task.id, pinned(issue, text))
-        tasks.record(conn, task.id, Fact(What.TEXT_ACCEPTED, {"by": by, "sha": sha, "prompt": text.hash}, key=key), at)
+        tasks.record(
+            conn, task.id, Fact(FactKind.TEXT_ACCEPTED, {"by": by, "sha": sha, "prompt": text.hash}, key=key), at
+        )
     return True
 
 
@@ -79,13 +82,13 @@ def take(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, a
     with fleet.engine.begin() as conn:
         rule, repository = fleet_config.rule_for(conn, forge.name, full_name), _known(conn, forge, task, full_name)
     if rule is None or repository is None:
-        return pull_requests.hear(fleet, task, fact)
+        return facts.record_if_news(fleet, task, fact)
     text = read(issue, repository_settings.of(forge, repository, rule))
 
     def changed(conn: Connection) -> None:
         task_details.change(conn, task.id, pinned(issue, text) | {"accepted_entry": asker and asker.entry})
 
-    return pull_requests.hear(fleet, task, fact, changed)
+    return facts.record_if_news(fleet, task, fact, changed)
 
 
 def labelled_until_now(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> None:
@@ -118,14 +121,14 @@ def _note(fleet: Fleet, forge: Forge, full_name: str, task: Task, sha: str) -> N
     with fleet.engine.begin() as conn:
         task_details.change(conn, task.id, {"accepted_entry": asker.entry if asker else 0})
     detail = {"sha": sha, "noted_at": forge.moment()}
-    pull_requests.hear(fleet, task, Fact(What.ISSUE_EDITED, detail, key=f"edit {sha}"))
+    facts.record_if_news(fleet, task, Fact(FactKind.ISSUE_EDITED, detail, key=f"edit {sha}"))
 
 
 def _notes(conn: Connection, task: Task) -> list[dict[str, Any]]:
     """The edits of which it was said that they do not count yet."""
-    return views.events_of(conn, task.id, (What.ISSUE_EDITED,))
+    return views.events_of(conn, task.id, (FactKind.ISSUE_EDITED,))
 
 
 def _known(conn: Connection, forge: Forge, task: Task, full_name: str) -> Repository | None:
-    row = fleet_config.repository(conn, forge.name, task.repository_id or 0)
+    row = repositories.repository(conn, forge.name, task.repository_id or 0)
     return Repository(row["id"], full_name, row["clone_url"], row["default_branch"]) if row else None

@@ -3,9 +3,10 @@
 from sqlalchemy import Connection
 
 from app.domain import matching, prompt
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, Priority, State, Task
 from app.ports import Asker, Fleet, Forge, Issue, Repository
+from app.services import facts
 from app.services.forge import issue_text, permissions, pull_requests, renames, repository_settings
 from app.services.forge.repository_settings import Terms
 from app.store import fleet_config, task_details, tasks, views
@@ -56,7 +57,7 @@ def _follow(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue
         return issue_text.heed_edit(fleet, forge, full_name, task, issue)
     if task.branch:
         pull_requests.look_for_merge(fleet, task, full_name)
-    fact = Fact(What.LABEL_REMOVED if issue.open else What.ISSUE_CLOSED)
+    fact = Fact(FactKind.LABEL_REMOVED if issue.open else FactKind.ISSUE_CLOSED)
     return _hear(fleet, task, fact)
 
 
@@ -66,7 +67,7 @@ def _gone(fleet: Fleet, forge: Forge, full_name: str, task: Task | None) -> str 
     repository = forge.repository(full_name) if task and task.live else None
     if task is None or repository is None or repository.id != task.repository_id:
         return None
-    return _hear(fleet, task, Fact(What.ISSUE_CLOSED, {"deleted": True}))
+    return _hear(fleet, task, Fact(FactKind.ISSUE_CLOSED, {"deleted": True}))
 
 
 def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str | None:
@@ -89,7 +90,7 @@ def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: I
     if not may:
         return f"{task.task_id}: whoever wants it again may not write to {full_name}"
     once = f"wanted {asker.entry}" if asker and task.state is State.FAILED else None
-    heard = issue_text.take(fleet, forge, full_name, task, issue, asker, Fact(What.ISSUE_WANTED, key=once))
+    heard = issue_text.take(fleet, forge, full_name, task, issue, asker, Fact(FactKind.ISSUE_WANTED, key=once))
     fleet.nudge.soon()
     return f"{task.task_id} is {heard.state}"
 
@@ -107,14 +108,14 @@ def _reroute(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issu
     if not permissions.may_ask(fleet, forge, full_name, issue, _asker(forge, full_name, issue)):
         return
     detail = {"capset_id": capset, "priority": int(priority), "needs": list(needs)}
-    pull_requests.hear(fleet, task, Fact(What.REROUTED, detail))
+    facts.record_if_news(fleet, task, Fact(FactKind.REROUTED, detail))
     with fleet.engine.begin() as conn:
         task_details.change(conn, task.id, {"labels": list(issue.labels), "task_type": _task_type(issue.labels)})
     fleet.nudge.soon()
 
 
 def _hear(fleet: Fleet, task: Task, fact: Fact) -> str:
-    heard = pull_requests.hear(fleet, task, fact)
+    heard = facts.record_if_news(fleet, task, fact)
     fleet.nudge.soon()
     return f"{task.task_id} is {heard.state}"
 

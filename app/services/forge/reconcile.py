@@ -11,8 +11,8 @@ from app.domain import matching
 from app.domain.errors import Refused, Unavailable
 from app.domain.task import Task
 from app.ports import Fleet, Forge, Repository
-from app.services.forge import comment_commands, deliveries, issues, pull_requests, renames
-from app.store import fleet_config, forge_cursors, periodic_jobs, tasks
+from app.services.forge import comment_commands, deliveries, issues, pull_requests, renames, review_rounds
+from app.store import fleet_config, forge_cursors, periodic_jobs, repositories, tasks
 from app.store.tables import Row
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
     with fleet.engine.begin() as conn:
         last, met, busy = (
             periodic_jobs.last_of(conn, ROUND),
-            fleet_config.all_repositories(conn),
+            repositories.all_repositories(conn),
             tasks.busy_repositories(conn),
         )
     named = [(rule["forge"], rule["name"]) for rule in rules if not set(rule["name"]) & PATTERN]
@@ -81,7 +81,7 @@ def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
     with fleet.engine.begin() as conn:
         if not periodic_jobs.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
             return
-        met = [row for row in fleet_config.all_repositories(conn) if row["forge"] == rule["forge"]]
+        met = [row for row in repositories.all_repositories(conn) if row["forge"] == rule["forge"]]
     known = {(row["id"], row["full_name"]) for row in met}
     for repository in fleet.forges(rule["forge"]).repositories_of(owner):
         with fleet.engine.begin() as conn:
@@ -105,7 +105,7 @@ def _guarded(look: Callable[..., object], *given: Any) -> int | None:
     where nobody answered, and the same look may succeed later."""
     try:
         found = look(*given)
-    except pull_requests.TooEarly:
+    except review_rounds.TooEarly:
         return 1
     except Refused as no:
         log.warning("reconcile", look=look.__name__, why=str(no))

@@ -1,13 +1,13 @@
 """Follows repositories that are renamed, moved or made anew: the forge says nothing of it, and only the id stays."""
 
 from app.ports import Fleet, Repository
-from app.store import fleet_config
+from app.store import repositories
 
 
 def name_of(fleet: Fleet, forge_name: str, repository_id: int, told: str) -> str:
     """The present name of a repository, which somebody calls `told`: where that is news, the forge is asked."""
     with fleet.engine.begin() as conn:
-        known = fleet_config.repository(conn, forge_name, repository_id)
+        known = repositories.repository(conn, forge_name, repository_id)
     if known is None or known["full_name"] == told:
         return told
     return look_up(fleet, forge_name, repository_id) or told
@@ -26,12 +26,12 @@ def remember(fleet: Fleet, forge_name: str, repository: Repository) -> None:
     """Keep how a repository is called. One that had this name before has another now, or is gone: nothing that is meant
     for it may reach the new bearer of its name."""
     with fleet.engine.begin() as conn:
-        fleet_config.remember_repository(conn, forge_name, vars(repository))
-        former = fleet_config.namesakes(conn, forge_name, repository.full_name, repository.id)
+        repositories.remember_repository(conn, forge_name, vars(repository))
+        former = repositories.namesakes(conn, forge_name, repository.full_name, repository.id)
     for id_ in former:
         now = fleet.forges(forge_name).repository_by_id(id_)
         with fleet.engine.begin() as conn:
             if now is None:
-                fleet_config.forget_name(conn, forge_name, id_)
+                repositories.forget_name(conn, forge_name, id_)
             else:
-                fleet_config.remember_repository(conn, forge_name, vars(now))
+                repositories.remember_repository(conn, forge_name, vars(now))

@@ -7,11 +7,11 @@ from sqlalchemy import Connection
 
 from app.domain import forge_messages, receipt
 from app.domain.errors import Unavailable
-from app.domain.lifecycle import What
+from app.domain.lifecycle import FactKind
 from app.domain.task import State, Task
 from app.ports import Fleet
 from app.services import receipt_key
-from app.services.forge import issue_text, pull_requests
+from app.services.forge import issue_text, review_rounds
 from app.services.outbox.pull_requests import repository_of
 from app.store import agents, fleet_config, forge_comments, views
 from app.store.tables import Row
@@ -23,9 +23,9 @@ def comment(fleet: Fleet, task: Task, _: Row) -> None:
         return
     with fleet.engine.begin() as conn:
         brief = views.brief(conn, task.id)
-        news = views.newest_event(conn, task.id, (What.PULL_NEWS,))
+        news = views.newest_event(conn, task.id, (FactKind.PULL_NEWS,))
         why = views.newest_why(conn, task.id, forge_messages.why_name(task))
-        asked = views.newest_event(conn, task.id, (What.CHANGES_REQUESTED,)) if task.review_count else None
+        asked = views.newest_event(conn, task.id, (FactKind.CHANGES_REQUESTED,)) if task.review_count else None
     noted = _noted(brief, (asked or {}).get("detail") or {})
     _post(fleet, task, "status", forge_messages.status(task, (news or {}).get("detail"), why, noted))
 
@@ -42,7 +42,7 @@ def answer(fleet: Fleet, task: Task, debt: Row) -> None:
         told = views.event(conn, task.id, debt["seq"])
     if task.pr_number is None or told is None:
         return None
-    if told["fact"] == What.CHANGES_REQUESTED:
+    if told["fact"] == FactKind.CHANGES_REQUESTED:
         if task.reason != "review_loop_limit":  # somebody had it begin anew meanwhile
             return None
         words = forge_messages.too_many_rounds(task, str(told["detail"].get("by") or "A reviewer"))
@@ -115,7 +115,7 @@ def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
     pull = forge.pull(name, task.pr_number)
     if pull is None or not pull.merged:
         raise Unavailable(f"{task.task_id}: pull request {task.pr_number} is not merged on the forge (yet).")
-    said = pull_requests.with_rights(forge, name, forge.reviews(name, task.pr_number))
+    said = review_rounds.with_rights(forge, name, forge.reviews(name, task.pr_number))
     approved = sorted({one.by.login for one in said if one.state == "APPROVED" and one.official})
     return {
         "number": pull.number,

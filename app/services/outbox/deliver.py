@@ -5,7 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from app.domain.errors import Kind, Refused, Unavailable
-from app.domain.lifecycle import Debt, Fact, What
+from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
 from app.services.outbox import comments, pull_requests
@@ -20,7 +20,7 @@ def settle(fleet: Fleet) -> int:
     with fleet.engine.begin() as conn:
         owed = outbox.take(conn, PAY, fleet.clock())
     for debt in owed:
-        pay(fleet, debt, PAY[Debt(debt["kind"])])
+        pay(fleet, debt, PAY[OutboxKind(debt["kind"])])
     return len(owed)
 
 
@@ -45,16 +45,16 @@ def pay(fleet: Fleet, debt: Row, how: Callable[[Fleet, Task, Row], None]) -> Non
             outbox.paid(conn, debt["id"], fleet.clock())
 
 
-PAY: dict[Debt, Callable[[Fleet, Task, Row], None]] = {
-    Debt.OPEN_PULL: pull_requests.open_pull,
-    Debt.ASK_REVIEW: pull_requests.ask_review,
-    Debt.STATUS: pull_requests.set_status,
-    Debt.COMMENT: comments.comment,
-    Debt.NOTE: comments.note,
-    Debt.ANSWER: comments.answer,
-    Debt.LABEL: comments.label,
-    Debt.ASSIGN: comments.assign,
-    Debt.RECEIPT: comments.write_receipt,
+PAY: dict[OutboxKind, Callable[[Fleet, Task, Row], None]] = {
+    OutboxKind.OPEN_PULL: pull_requests.open_pull,
+    OutboxKind.ASK_REVIEW: pull_requests.ask_review,
+    OutboxKind.STATUS: pull_requests.set_status,
+    OutboxKind.COMMENT: comments.comment,
+    OutboxKind.NOTE: comments.note,
+    OutboxKind.ANSWER: comments.answer,
+    OutboxKind.LABEL: comments.label,
+    OutboxKind.ASSIGN: comments.assign,
+    OutboxKind.RECEIPT: comments.write_receipt,
 }
 
 
@@ -71,6 +71,6 @@ def _give_up(fleet: Fleet, debt: Row, why: str) -> None:
     with fleet.engine.begin() as conn:
         outbox.give_up(conn, debt["id"], fleet.clock(), told)
         task = tasks.load(conn, debt["task_pk"])
-        if debt["kind"] == Debt.OPEN_PULL and task.state in WORKING and task.run == debt["run"]:
+        if debt["kind"] == OutboxKind.OPEN_PULL and task.state in WORKING and task.run == debt["run"]:
             detail = {"reason": "pull_refused", "why": told, "transient": False}
-            tasks.record(conn, task.id, Fact(What.FAILED, detail, run=task.run), fleet.clock())
+            tasks.record(conn, task.id, Fact(FactKind.FAILED, detail, run=task.run), fleet.clock())

@@ -5,11 +5,12 @@ from urllib.parse import quote
 
 from app.domain import forge_messages
 from app.domain.errors import Kind, Refused, Unavailable
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State, Task
 from app.ports import Fleet, Forge, Pull
-from app.services.forge import forbidden_paths, permissions, pull_requests
-from app.store import fleet_config, outbox, views
+from app.services import facts
+from app.services.forge import forbidden_paths, permissions
+from app.store import outbox, repositories, views
 from app.store.tables import Row
 
 
@@ -20,7 +21,7 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     forge, name, base = repository_of(fleet, task)
     with fleet.engine.begin() as conn:
         brief, runs = views.brief(conn, task.id), views.run_list(conn, task.id)
-        finished = views.newest_event(conn, task.id, (What.FINISHED,))
+        finished = views.newest_event(conn, task.id, (FactKind.FINISHED,))
     settings, checked = brief["settings"] or {}, is_checked(brief, runs)
     pushed = finished["detail"].get("head") if finished else None
     topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
@@ -30,7 +31,7 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     if hit:
         raise forbidden_paths.refusal(pull, hit)
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
-    pull_requests.hear(fleet, task, Fact(What.PULL_OPENED, known, run=task.run))
+    facts.record_if_news(fleet, task, Fact(FactKind.PULL_OPENED, known, run=task.run))
     fleet.nudge.soon()
 
 
@@ -75,7 +76,7 @@ def set_status(fleet: Fleet, task: Task, _: Row) -> None:
 def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
     """The task's forge, and its repository's present name and default branch."""
     with fleet.engine.begin() as conn:
-        row = fleet_config.repository(conn, task.forge or "", task.repository_id or 0)
+        row = repositories.repository(conn, task.forge or "", task.repository_id or 0)
     if row is None:
         raise Unavailable(f"{task.task_id}: its repository is not known yet.")
     if not row["full_name"]:

@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import Connection
 
 from app.domain.errors import Refused, Unavailable
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
 from app.services.runs import recover, report
@@ -64,7 +64,7 @@ def _give_up(fleet: Fleet, run: Row, at: datetime) -> bool:
     with fleet.engine.begin() as conn:
         if runs.expired(conn, run["id"], at):
             why = {"why": _last_word(conn, run)}
-            _notice(conn, run["task_pk"], Fact(What.EXPIRED, why, run=run["number"]), at, newest=run["number"])
+            _notice(conn, run["task_pk"], Fact(FactKind.EXPIRED, why, run=run["number"]), at, newest=run["number"])
     return True
 
 
@@ -80,7 +80,7 @@ def _wake(fleet: Fleet, at: datetime) -> int:
     with fleet.engine.begin() as conn:
         due = tasks.due(conn, at)
         for task in due:
-            _notice(conn, task.id, Fact(What.DUE), at)
+            _notice(conn, task.id, Fact(FactKind.DUE), at)
     return len(due)
 
 

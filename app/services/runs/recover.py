@@ -7,7 +7,7 @@ from app.domain.errors import Refused, Unavailable
 from app.domain.run import may_have_delivered
 from app.domain.task import Task
 from app.ports import Fleet
-from app.store import fleet_config, runs, tasks
+from app.store import repositories, runs, tasks
 from app.store.tables import Row
 
 
@@ -18,7 +18,7 @@ def saved(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> dict[str, Any] |
         return None
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
-        repository = task.repository_id and fleet_config.repository(conn, task.forge or "", task.repository_id)
+        repository = task.repository_id and repositories.repository(conn, task.forge or "", task.repository_id)
         known = _known_heads(task, runs.of_task(conn, task.id), run)
     if not repository or not task.branch or task.run != run["number"]:
         return None

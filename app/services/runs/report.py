@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import Debt, Fact, What
+from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.quota import Spent
 from app.domain.run import Outcome, Usage, Verdict, judge
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services.dispatch import budgets, credentials
-from app.store import fleet_config, host_polls, logs, outbox, runs, tasks
+from app.store import host_polls, hosts, logs, outbox, repositories, runs, tasks
 from app.store.host_polls import Answered
 from app.store.logs import Piece
 from app.store.tables import Row
@@ -26,8 +26,8 @@ def started(fleet: Fleet, run: Row) -> None:
     with fleet.engine.begin() as conn:
         runs.started(conn, run["id"], at, at + _lease(fleet, run))
         if run["host_id"]:  # whoever asked for the start may have died before it heard
-            outbox.carried_out(conn, run["task_pk"], run["number"], Debt.START, at)
-    _tell(fleet, run, Fact(What.STARTED, run=run["number"]))
+            outbox.carried_out(conn, run["task_pk"], run["number"], OutboxKind.START, at)
+    _tell(fleet, run, Fact(FactKind.STARTED, run=run["number"]))
 
 
 def beat(fleet: Fleet, run: Row) -> None:
@@ -94,7 +94,7 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome, b
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
         if result.get("lfs") and run["host_id"]:
-            fleet_config.keeps_lfs(conn, task.forge, task.repository_id)
+            repositories.keeps_lfs(conn, task.forge, task.repository_id)
         fact = credentials.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
         _record(conn, fleet, run, fact, task)
     fleet.nudge.soon()
@@ -106,7 +106,7 @@ def failed(fleet: Fleet, run: Row, reason: str, why: str, transient: bool) -> No
     detail = {"reason": reason, "why": fleet.mask.text(why)[:2000], "transient": transient}
     with fleet.engine.begin() as conn:
         runs.ended(conn, run["id"], fleet.clock(), reason)
-        _record(conn, fleet, run, Fact(What.FAILED, detail, run=run["number"]))
+        _record(conn, fleet, run, Fact(FactKind.FAILED, detail, run=run["number"]))
     fleet.nudge.soon()
 
 
@@ -115,7 +115,7 @@ def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
     detail = {"reason": spent.reason, "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
         runs.ended(conn, run["id"], fleet.clock(), spent.reason)
-        _record(conn, fleet, run, Fact(What.LIMIT_REACHED, detail, run=run["number"]))
+        _record(conn, fleet, run, Fact(FactKind.LIMIT_REACHED, detail, run=run["number"]))
     fleet.nudge.soon()
 
 
@@ -154,7 +154,7 @@ def out_of_budget(fleet: Fleet, run: Row, spent: Spent) -> None:
 
 def _version(conn: Any, run: Row) -> dict[str, Any]:
     """The version of the CLI, as the last look at its host showed it; an agent says so itself, if anybody."""
-    host = fleet_config.host(conn, run["host_id"]) if run["host_id"] else None
+    host = hosts.host(conn, run["host_id"]) if run["host_id"] else None
     found = ((host["probe"] if host else None) or {}).get("clis", {}).get(run["agent_type"])
     return {"cli_version": found} if found else {}
 

@@ -9,15 +9,15 @@ import sqlalchemy as sa
 
 from app.domain.errors import Refused, Unavailable
 from app.domain.host import Fitness
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Amount, Spent
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.task import State, Task
 from app.ports import Fleet
 from app.services.agents import leases
-from app.services.dispatch import budgets, credentials, placement, start_order
+from app.services.dispatch import budgets, credentials, explain, placement, start_order
 from app.services.runs import expiry, report
-from app.store import agents, fleet_config, runs, tasks, views
+from app.store import agents, hosts, repositories, runs, tasks, views
 from app.store import usage as rows
 from app.store.tables import Row
 from app.store.tables import runs as run_rows
@@ -43,7 +43,7 @@ def a_limit(fleet: Fleet, reset: timedelta | None = RESET, **given: Any) -> Outc
 def begin(fleet: Fleet, count: int = 1, **declared: Any) -> list[Task]:
     with fleet.engine.begin() as conn:
         apply(conn, **declared)
-        fleet_config.remember_repository(conn, "main", {
+        repositories.remember_repository(conn, "main", {
             "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
         })  # fmt: skip
         return [a_stored_task(conn, f"acme/widgets#{number + 1}") for number in range(count)]
@@ -89,8 +89,8 @@ class TestAUsageLimit:
         placement.place_waiting(fleet)
         ends(fleet, first, LIMITED, a_limit(fleet))
         with fleet.engine.begin() as conn:
-            assert "the limit of coder is reached until" in str(placement.why(conn, second, clock())["refusals"])
-            (host,) = fleet_config.all_hosts(conn)
+            assert "the limit of coder is reached until" in str(explain.why(conn, second, clock())["refusals"])
+            (host,) = hosts.all_hosts(conn)
             assert host.fitness is not Fitness.QUARANTINED and host.takes_work
             assert credentials.limits(conn)[0]["why"].startswith("usage_limit")
 
@@ -119,7 +119,7 @@ class TestAUsageLimit:
         with fleet.engine.begin() as conn:
             going = [task for task in (first, second, third) if tasks.load(conn, task.id).state is State.ASSIGNED]
             waiting = next(task for task in (first, second, third) if task not in going)
-            assert "a run tries whether its limit is over" in str(placement.why(conn, waiting, clock())["refusals"])
+            assert "a run tries whether its limit is over" in str(explain.why(conn, waiting, clock())["refusals"])
         ends(fleet, going[0], a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
         assert placement.place_waiting(fleet) == 2
 
@@ -165,7 +165,7 @@ class TestAUsageLimit:
     def test_of_an_agent_closes_no_host(self, fleet: Fleet, clock: FakeClock) -> None:
         (task,) = begin(fleet)
         with fleet.engine.begin() as conn:
-            tasks.record(conn, task.id, Fact(What.CLAIMED, {"agent_id": "a-1", "agent_type": "coder"}), clock())
+            tasks.record(conn, task.id, Fact(FactKind.CLAIMED, {"agent_id": "a-1", "agent_type": "coder"}), clock())
         parked = ends(fleet, task, LIMITED, a_limit(fleet, reset=None))
         assert parked.state is State.PARKED and parked.due_at == clock() + timedelta(minutes=1)
         with fleet.engine.begin() as conn:
@@ -194,7 +194,7 @@ class TestARefusedLogin:
         assert parked.due_at == clock() + timedelta(minutes=5)
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=2)])
-            assert "`fleet clis open coder`" in str(placement.why(conn, second, clock())["sentence"])
+            assert "`fleet clis open coder`" in str(explain.why(conn, second, clock())["sentence"])
             (told,) = credentials.limits(conn)
             assert told["refused"] and told["why"] == "auth: 401 Unauthorized"
         assert placement.place_waiting(fleet) == 0
@@ -244,7 +244,7 @@ class TestARefusedLogin:
     def test_of_an_agent_is_the_agents_own_affair(self, fleet: Fleet, clock: FakeClock) -> None:
         (task,) = begin(fleet)
         with fleet.engine.begin() as conn:
-            tasks.record(conn, task.id, Fact(What.CLAIMED, {"agent_id": "a-1", "agent_type": "coder"}), clock())
+            tasks.record(conn, task.id, Fact(FactKind.CLAIMED, {"agent_id": "a-1", "agent_type": "coder"}), clock())
         failed = ends(fleet, task, LIMITED, self.refused())
         assert (failed.state, failed.reason) == (State.FAILED, "auth")
 
@@ -327,7 +327,7 @@ class TestASwitchedOffRepository:
         assert placement.place_waiting(fleet) == 1
         assert newest(fleet, other)[0].state is State.ASSIGNED
         with fleet.engine.begin() as conn:
-            assert "enabled = false" in str(placement.why(conn, tasks.load(conn, off.id), clock())["reason"])
+            assert "enabled = false" in str(explain.why(conn, tasks.load(conn, off.id), clock())["reason"])
 
     def test_is_nothing_for_agents_either(self, fleet: Fleet) -> None:
         off, *_ = begin(fleet, 70, repositories=[self.RULE], hosts=[])
@@ -447,7 +447,7 @@ class TestABudget:
             Outcome(Verdict.FAILED, failure="network", usage=Usage(900, 0, 150)),
         )
         with fleet.engine.begin() as conn:
-            tasks.record(conn, task.id, Fact(What.RETRY), fleet.clock())
+            tasks.record(conn, task.id, Fact(FactKind.RETRY), fleet.clock())
         placement.place_waiting(fleet)
         again = newest(fleet, task)[1]
         spent = budgets.over_budget(fleet, again)
@@ -595,7 +595,7 @@ class TestACapInDollars:
         task, held = self.held(fleet)
         assert (task.state, task.reason, task.due_at, task.retry_count) == (State.PARKED, "budget", None, 0)
         with fleet.engine.begin() as conn:
-            told = placement.why(conn, task, clock())
+            told = explain.why(conn, task, clock())
         assert held and told["why"] == held.why
         assert "nobody knows what the CLI 'coder' costs" in held.why and f"retry {task.task_id}" in held.why
 
@@ -614,7 +614,7 @@ class TestASession:
     def ended(self, fleet: Fleet, task: Task, **given: Any) -> None:
         with fleet.engine.begin() as conn:
             if tasks.load(conn, task.id).state is State.FAILED:
-                tasks.record(conn, task.id, Fact(What.RETRY), fleet.clock())
+                tasks.record(conn, task.id, Fact(FactKind.RETRY), fleet.clock())
         placement.place_waiting(fleet)
         ends(
             fleet,

@@ -9,9 +9,9 @@ from app.domain.host import Fitness, figures
 from app.domain.run import Outcome, Verdict
 from app.domain.task import Mode, State
 from app.ports import Fleet
-from app.services.dispatch import placement
+from app.services.dispatch import explain, placement
 from app.services.runs import expiry, report
-from app.store import fleet_config, tasks
+from app.store import hosts, repositories, tasks
 from app.store.runs import of_task
 from app.store.tables import runs
 from tests.builders import a_host, a_stored_task, apply
@@ -46,7 +46,7 @@ def test_why_names_what_each_host_lacks(fleet: Fleet) -> None:
         task = a_stored_task(conn, needs=("gpu",))
     assert placement.place_waiting(fleet) == 0
     with fleet.engine.begin() as conn:
-        assert placement.why(conn, task)["refusals"] == {"localhost": "coder lacks gpu"}
+        assert explain.why(conn, task)["refusals"] == {"localhost": "coder lacks gpu"}
 
 
 def test_the_higher_priority_goes_first(make_fleet: Callable[..., Fleet]) -> None:
@@ -79,13 +79,11 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
 ) -> None:
     with fleet.engine.begin() as conn:
         apply(conn, hosts=[a_host("a", slots=9), a_host("b", slots=1)])
-        fleet_config.remember_repository(conn, "main", {
+        repositories.remember_repository(conn, "main", {
             "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
         })  # fmt: skip
         for host_id, lfs in (("a", False), ("b", True)):
-            fleet_config.looked_at(
-                conn, host_id, clock(), Fitness.FIT, None, figures({"lfs": lfs, "load": [0.0]}, 0, 0)
-            )
+            hosts.looked_at(conn, host_id, clock(), Fitness.FIT, None, figures({"lfs": lfs, "load": [0.0]}, 0, 0))
         first = a_stored_task(conn, "acme/widgets#1")
     assert placement.place_waiting(fleet) == 1
     with fleet.engine.begin() as conn:
@@ -106,5 +104,5 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
         waits = tasks.load(conn, second.id)
         assert placed == {"acme/widgets#1": "b", "acme/gears#3": "a"}, "it holds up nobody"
         assert "git-lfs, which this repository needs, is not installed there" in str(
-            placement.why(conn, waits)["sentence"]
+            explain.why(conn, waits)["sentence"]
         )

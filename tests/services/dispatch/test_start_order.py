@@ -4,10 +4,10 @@ from typing import Any, cast
 
 from sqlalchemy import Connection
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
-from app.services.dispatch import placement, start_order
+from app.services.dispatch import git_flow, placement, prompts, start_order
 from app.store import tasks, views
 from app.store.tables import Row
 from tests.builders import AT, a_fact, a_stored_task
@@ -21,20 +21,20 @@ def told(conn: Connection, *facts: Fact) -> Any:
     task = a_stored_task(conn)
     for fact in facts:
         task = tasks.record(conn, task.id, fact, AT)
-    return start_order.prompt_of(conn, task, views.brief(conn, task.id))
+    return prompts.prompt_of(conn, task, views.brief(conn, task.id))
 
 
 REVIEWED = (
-    Fact(What.PLACED, PLACED),
-    a_fact(What.STARTED, run=1),
-    a_fact(What.FINISHED, run=1, pushed=True, head="a", session="s-1"),
-    a_fact(What.PULL_OPENED, run=1, number=13, head="a"),
-    a_fact(What.CHANGES_REQUESTED, key="review 1", **REVIEW),
+    Fact(FactKind.PLACED, PLACED),
+    a_fact(FactKind.STARTED, run=1),
+    a_fact(FactKind.FINISHED, run=1, pushed=True, head="a", session="s-1"),
+    a_fact(FactKind.PULL_OPENED, run=1, number=13, head="a"),
+    a_fact(FactKind.CHANGES_REQUESTED, key="review 1", **REVIEW),
 )
 
 
 def test_a_first_run_is_told_the_issue(conn: Connection) -> None:
-    assert told(conn, Fact(What.PLACED, PLACED)) == (None, "# Fix the total\n")
+    assert told(conn, Fact(FactKind.PLACED, PLACED)) == (None, "# Fix the total\n")
 
 
 def test_a_review_round_goes_on_in_the_session_with_the_review(conn: Connection) -> None:
@@ -44,8 +44,8 @@ def test_a_review_round_goes_on_in_the_session_with_the_review(conn: Connection)
 
 
 def test_a_review_round_that_is_tried_again_still_knows_the_review_and_what_went_wrong(conn: Connection) -> None:
-    failed = a_fact(What.FAILED, run=2, reason="cli_failed", why="exit code 3", transient=True)
-    session, text = told(conn, *REVIEWED, failed, a_fact(What.DUE), Fact(What.PLACED, PLACED))
+    failed = a_fact(FactKind.FAILED, run=2, reason="cli_failed", why="exit code 3", transient=True)
+    session, text = told(conn, *REVIEWED, failed, a_fact(FactKind.DUE), Fact(FactKind.PLACED, PLACED))
     assert session == "s-1"
     assert "Use sum()." in text and "exit code 3" in text
 
@@ -54,7 +54,7 @@ class TestWhatAnEarlierRunPushed:
     A, B, THEIRS = "a" * 40, "b" * 40, "c" * 40
 
     def heads(self, *results: dict[str, Any] | None) -> dict[str, str]:
-        return start_order.last_pushed([cast(Row, {"result": result}) for result in results])
+        return git_flow.last_pushed([cast(Row, {"result": result}) for result in results])
 
     def test_is_told_to_the_host(self, fleet: Fleet) -> None:
         (task,) = begin(fleet)
@@ -64,8 +64,8 @@ class TestWhatAnEarlierRunPushed:
         pushed = {"end": "finished", "pushed": True, "changed": True, "head": self.A, "commits": [self.A]}
         ends(fleet, task, pushed, Outcome(Verdict.SUCCEEDED))
         with fleet.engine.begin() as conn:
-            tasks.record(conn, task.id, a_fact(What.PULL_OPENED, run=1, number=13, head=self.A), fleet.clock())
-            tasks.record(conn, task.id, a_fact(What.CHANGES_REQUESTED, key="review 1", **REVIEW), fleet.clock())
+            tasks.record(conn, task.id, a_fact(FactKind.PULL_OPENED, run=1, number=13, head=self.A), fleet.clock())
+            tasks.record(conn, task.id, a_fact(FactKind.CHANGES_REQUESTED, key="review 1", **REVIEW), fleet.clock())
         placement.place_waiting(fleet)
         order = start_order.order(fleet, {"task_pk": task.id, "run": 2})
         assert order and order.repository and order.repository["pushed"] == self.A

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.domain.errors import Refused
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, Priority, State
 from app.services import create_task, operator
 from app.services.forge import reconcile
@@ -201,7 +201,7 @@ def test_a_stranger_slips_in_no_text_by_opening_it_again(workshop: Workshop, all
 
 def test_what_an_operator_cancelled_the_forge_does_not_bring_back(workshop: Workshop) -> None:
     number = workshop.running()
-    operator.about(workshop.fleet, f"{WIDGETS}#{number}", What.CANCEL)
+    operator.about(workshop.fleet, f"{WIDGETS}#{number}", FactKind.CANCEL)
     for once_more in (workshop.close, workshop.reopen):
         once_more(number)
         workshop.hear()
@@ -358,7 +358,7 @@ def test_reconciling_and_hearing_of_one_issue_make_one_task(workshop: Workshop) 
 def test_a_fact_of_an_operator_and_the_forges_own_are_told_apart(workshop: Workshop) -> None:
     number = workshop.running()
     with workshop.fleet.engine.begin() as conn:
-        tasks.record(conn, workshop.task(number).id, Fact(What.CANCEL), workshop.fleet.clock())
+        tasks.record(conn, workshop.task(number).id, Fact(FactKind.CANCEL), workshop.fleet.clock())
     workshop.close(number)
     workshop.hear()
     assert workshop.facts(number)[-1] == "cancel"

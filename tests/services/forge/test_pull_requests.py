@@ -5,11 +5,11 @@ from datetime import datetime
 
 import pytest
 
-from app.domain.lifecycle import Fact, What
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State
 from app.services import create_task, operator
-from app.services.dispatch import start_order
-from app.services.forge import pull_requests
+from app.services.dispatch import prompts
+from app.services.forge import review_rounds
 from app.services.runs import report
 from app.store import tasks, views
 from tests.conftest import FakeClock
@@ -203,7 +203,7 @@ def test_closed_reopened_and_closed_again_is_cancelled(workshop: Workshop) -> No
 def test_a_pull_request_that_a_cancelled_task_had_is_not_brought_back_by_reopening_it(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     with workshop.fleet.engine.begin() as conn:
-        tasks.record(conn, workshop.task(number).id, Fact(What.CANCEL), workshop.fleet.clock())
+        tasks.record(conn, workshop.task(number).id, Fact(FactKind.CANCEL), workshop.fleet.clock())
     workshop.say("PATCH", f"/pulls/{pull}", state="closed")
     workshop.say("PATCH", f"/pulls/{pull}", state="open")
     workshop.hear()
@@ -215,7 +215,7 @@ def test_a_new_pull_request_is_opened_after_the_old_one_was_closed(workshop: Wor
     workshop.say("PATCH", f"/pulls/{pull}", state="closed")
     workshop.hear()
     with workshop.fleet.engine.begin() as conn:
-        tasks.record(conn, workshop.task(number).id, Fact(What.RETRY), workshop.fleet.clock())
+        tasks.record(conn, workshop.task(number).id, Fact(FactKind.RETRY), workshop.fleet.clock())
     workshop.hear()
     workshop.start(number)
     workshop.finish(number, "2")
@@ -261,11 +261,11 @@ def test_a_retry_is_not_undone_by_a_pull_request_that_was_closed_before(workshop
     number, _ = workshop.in_review()
     task = workshop.task(number)
     with workshop.fleet.engine.begin() as conn:
-        tasks.record(conn, task.id, Fact(What.CANCEL), workshop.fleet.clock())
+        tasks.record(conn, task.id, Fact(FactKind.CANCEL), workshop.fleet.clock())
     workshop.say("PATCH", f"/pulls/{task.pr_number}", state="closed")
     workshop.hear()
     with workshop.fleet.engine.begin() as conn:
-        tasks.record(conn, task.id, Fact(What.RETRY), workshop.fleet.clock())
+        tasks.record(conn, task.id, Fact(FactKind.RETRY), workshop.fleet.clock())
     workshop.reconcile()
     assert workshop.task(number).live
 
@@ -340,7 +340,7 @@ def test_a_round_is_told_the_code_and_what_was_asked_and_answered_before(worksho
     workshop.hear()
     with workshop.fleet.engine.begin() as conn:
         task = workshop.task(number)
-        session, text = start_order.prompt_of(conn, task, views.brief(conn, task.id))
+        session, text = prompts.prompt_of(conn, task, views.brief(conn, task.id))
     assert session == "session-1"
     assert "- total.py:1: Still wrong.\n    | @@ -1 +1 @@" in text
     assert "Asked:\nCover the empty list.\nAnswered:\nThe total is right now." in text
@@ -360,7 +360,7 @@ def test_a_base_that_moved_gets_a_round_that_resolves_it(workshop: Workshop) -> 
     task = workshop.task(number)
     assert (task.state, task.run, task.review_count) == (State.RUNNING, 2, 0)
     with workshop.fleet.engine.begin() as conn:
-        session, text = start_order.prompt_of(conn, task, views.brief(conn, task.id))
+        session, text = prompts.prompt_of(conn, task, views.brief(conn, task.id))
     assert session == "session-1" and "Merge `origin/main` into this branch" in text
 
 
@@ -384,7 +384,7 @@ def test_conflicts_without_end_are_left_to_a_person(workshop: Workshop) -> None:
             workshop.finish(number, content)
             workshop.hear()
     assert workshop.task(number).state is State.REVIEW_PENDING
-    assert workshop.facts(number).count("conflicted") == pull_requests.MOST_CONFLICTS
+    assert workshop.facts(number).count("conflicted") == review_rounds.MOST_CONFLICTS
     assert "conflicts with its base, and a person must look" in workshop.comments(number)[0]
 
 
@@ -707,6 +707,6 @@ def test_a_round_too_many_is_not_spoken_of_when_the_task_has_begun_anew(workshop
     workshop.carry()
     create_task.apply_deliveries(workshop.fleet)
     assert workshop.task(number).reason == "review_loop_limit"
-    operator.about(workshop.fleet, workshop.task(number).task_id, What.RETRY)
+    operator.about(workshop.fleet, workshop.task(number).task_id, FactKind.RETRY)
     workshop.hear()
     assert workshop.comments(pull) == []

@@ -11,11 +11,11 @@ import pytest
 from app.domain import receipt, receipt_signature
 from app.domain.errors import Refused
 from app.domain.host import Fitness
-from app.domain.lifecycle import Debt, Fact, What
+from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.task import State
 from app.services import create_task
 from app.services.outbox import deliver
-from app.store import fleet_config, outbox, tasks, views
+from app.store import hosts, outbox, tasks, views
 from tests import builders
 from tests.conftest import FakeClock
 from tests.workshop import REPO, WIDGETS, Workshop
@@ -48,7 +48,7 @@ def test_a_pull_request_whose_answer_was_lost_is_one_pull_request(
 def test_a_start_whose_asker_died_is_no_debt_once_the_run_is_seen(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.placed()
     with workshop.fleet.engine.begin() as conn:
-        (taken,) = outbox.take(conn, [Debt.START], clock())  # and whoever took it was killed
+        (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # and whoever took it was killed
     assert [one["kind"] for one in workshop.shown(number)["debts"]] == ["start"]
     workshop.start(number)
     workshop.hear()
@@ -243,7 +243,7 @@ def test_an_answer_that_is_not_the_forges_own_keeps_no_debt_of_others_waiting(
 def test_the_receipt_is_written_only_when_the_forge_says_merged(workshop: Workshop, clock: FakeClock) -> None:
     number, pull = workshop.in_review()
     with workshop.fleet.engine.begin() as conn:
-        claimed = Fact(What.PULL_MERGED, {"number": pull, "merge_commit": "f" * 40})
+        claimed = Fact(FactKind.PULL_MERGED, {"number": pull, "merge_commit": "f" * 40})
         tasks.record(conn, workshop.task(number).id, claimed, clock())
     workshop.hear()
     assert receipt_of(workshop, number) is None
@@ -402,10 +402,10 @@ def test_a_receipt_has_the_shape_that_is_promised(workshop: Workshop, clock: Fak
     """By the schema in the docs, in which every key stands; with the version that the host's last look showed."""
     seen = {"clock_offset": 0.0, "round_trip": 0.1, "clis": {"coder": "coder 1.2.3"}, "missing": []}
     with workshop.fleet.engine.begin() as conn:
-        fleet_config.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen)
+        hosts.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen)
     number, pull = workshop.in_review()
     with workshop.fleet.engine.begin() as conn:
-        fleet_config.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen | {"clis": {"coder": "coder 2"}})
+        hosts.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen | {"clis": {"coder": "coder 2"}})
     workshop.review(pull)
     workshop.hear()
     workshop.start(number)

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from app.domain.host import Fitness, Host
 from app.domain.task import Mode, State
 from app.ports import Fleet
-from app.services.dispatch import host_health, placement
-from app.store import fleet_config, runs, tasks
+from app.services.dispatch import explain, host_health, placement
+from app.store import hosts as host_rows
+from app.store import runs, tasks
 from app.store.tables import hosts
 from tests.builders import a_stored_task, apply
 from tests.conftest import FakeClock
@@ -38,7 +39,7 @@ def declare(fleet: Fleet, *named: dict[str, Any], **given: Any) -> None:
 
 def host(fleet: Fleet, host_id: str = "host-1") -> Host:
     with fleet.engine.begin() as conn:
-        return host_health.find(fleet_config.all_hosts(conn), host_id)
+        return host_health.find(host_rows.all_hosts(conn), host_id)
 
 
 def look(fleet: Fleet) -> None:
@@ -66,7 +67,7 @@ def waiting(fleet: Fleet, **given: Any) -> Any:
 
 def why(fleet: Fleet, task: Any) -> dict[str, Any]:
     with fleet.engine.begin() as conn:
-        return placement.why(conn, tasks.load(conn, task.id))
+        return explain.why(conn, tasks.load(conn, task.id))
 
 
 class TestFitness:
@@ -234,10 +235,10 @@ class TestApply:
     ) -> None:
         declare(fleet, sshd.declared(0))
         with fleet.engine.begin() as conn:
-            fleet_config.add_host(conn, sshd.declared(1))
+            host_rows.add_host(conn, sshd.declared(1))
         declare(fleet)
         assert host(fleet, "host-2").fitness is Fitness.UNKNOWN and host(fleet, "host-2").slots
-        assert (host(fleet).fitness, host(fleet).why) == (Fitness.DRAINING, fleet_config.UNDECLARED)
+        assert (host(fleet).fitness, host(fleet).why) == (Fitness.DRAINING, host_rows.UNDECLARED)
         look(fleet)
         assert host(fleet, "host-2").fitness is Fitness.FIT
         assert host(fleet).fitness is Fitness.DRAINED

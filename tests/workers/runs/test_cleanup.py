@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from app.domain.lifecycle import What
+from app.domain.lifecycle import FactKind
 from app.domain.task import State
 from app.ports import Fleet
 from app.services import operator
@@ -86,7 +86,7 @@ def test_a_run_whose_end_was_never_heard_is_ended_before_it_goes(host: Callable[
     task = here.task()
     pid = here.file(task, "state.json")["pid"]
     here.rescue(10)
-    operator.about(here.fleet, "acme/widgets#12", What.CANCEL)
+    operator.about(here.fleet, "acme/widgets#12", FactKind.CANCEL)
     expire(here, task)
     here.clock.pass_(2 * DAY)
     swept = here.until(lambda: sweep(here.fleet), "the sweep")

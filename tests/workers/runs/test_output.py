@@ -13,7 +13,7 @@ from app.domain.run import Usage, Verdict
 from app.ports import Fleet
 from app.services.dispatch import budgets, placement
 from app.services.runs import expiry, report
-from app.store import fleet_config, runs
+from app.store import repositories, runs
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply, declared
 from tests.conftest import FakeClock
@@ -93,7 +93,7 @@ def test_dollars_are_those_of_the_model_that_the_repository_and_the_host_chose(f
     outcome = output.outcome(fleet, run, ENDED)
     assert outcome.cost_source == "the price of gpt-6, 2025-11-01"
     with fleet.engine.begin() as conn:
-        fleet_config.remember_repository(conn, "main", WIDGETS)
+        repositories.remember_repository(conn, "main", WIDGETS)
         apply(conn, repositories=[rule], clis={"coder": CODEX})
     output.forget(run["id"])
     assert output.outcome(fleet, run, ENDED).usage.cost_usd is None, "nobody knows what m costs, and gpt-5 did not work"
@@ -110,7 +110,7 @@ class TestClaudesDollars:
             agents = [{"agent_type": "claude", "max_concurrency": 1, "capabilities": ["python"]}]
             with fleet.engine.begin() as conn:
                 apply(conn, hosts=[a_host(agents=agents)], **declared)
-                fleet_config.remember_repository(conn, "main", WIDGETS)
+                repositories.remember_repository(conn, "main", WIDGETS)
                 task = a_stored_task(conn)
             placement.place_waiting(fleet)
             with fleet.engine.begin() as conn:
@@ -196,7 +196,7 @@ def codex_noted(tokens: int) -> str:
 
 def test_a_budget_is_crossed_by_what_a_cli_notes_while_it_prints_nothing_of_it(fleet: Fleet, run: Row) -> None:
     with fleet.engine.begin() as conn:
-        fleet_config.remember_repository(conn, "main", WIDGETS)
+        repositories.remember_repository(conn, "main", WIDGETS)
         rule = declared()["repositories"][0] | {"budget": {"run": {"tokens": 900_000}}}
         apply(conn, hosts=[a_host()], repositories=[rule], clis={"coder": CODEX})
     print_(fleet, run, sample("codex-sigterm-after-write.jsonl"), 0)

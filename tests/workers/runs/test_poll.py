@@ -15,8 +15,8 @@ from app.domain.task import State
 from app.ports import Fleet
 from app.services.dispatch import host_health
 from app.services.runs import expiry, report
-from app.store import fleet_config
 from app.store import host_polls as store
+from app.store import hosts
 from tests.hosts import LocalHost
 from workers.hosts import client, local
 from workers.runs import outbox_threads, poll
@@ -152,7 +152,7 @@ def test_processes_that_no_signal_ends_drain_the_host(host: Callable[..., LocalH
     result = here.file(task, "result.json") | {"survivors": [{"pid": 4711, "command": "zombie --maker"}]}
     assert finish(here.fleet, here.run(task), result)
     with here.fleet.engine.begin() as conn:
-        row = fleet_config.host(conn, "h0")
+        row = hosts.host(conn, "h0")
     assert row is not None and row["fitness"] in (Fitness.DRAINING, Fitness.DRAINED)
     assert "4711 (zombie --maker)" in row["why"]
 

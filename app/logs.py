@@ -1,0 +1,48 @@
+"""Configures structured logs: one JSON object a line, secrets masked."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from app.config import settings
+from app.domain.masking import Mask
+
+log = structlog.get_logger()
+
+
+def set_up_logs(mask: Mask, stream: Any = None) -> None:
+    """One line of JSON an entry, secrets masked by value."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            lambda _, __, line: mask.json(line),
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def announce(event: Mapping[str, Any]) -> None:
+    """The one subscriber to the events: a line for each fact."""
+    detail = event["detail"]
+    log.info(
+        str(event["what"]),
+        task=event["task_id"],
+        run=event["number"],
+        moved=f"{event['from_state'] or '-'} -> {event['to_state']}",
+        **{
+            name: detail[name]
+            for name in ("host_id", "reason", "why", "number", "head")
+            if detail.get(name) is not None
+        },
+    )
+
+
+def is_secret(name: str) -> bool:
+    return name in settings.SECRETS or any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY"))

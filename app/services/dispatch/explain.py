@@ -1,0 +1,82 @@
+"""Explains why a task waits: each host's and agent's refusal as a sentence."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain import forge_messages, matching
+from app.domain.lifecycle import FactKind
+from app.domain.task import Mode, Task
+from app.services.dispatch import credentials
+from app.services.dispatch.lfs import able, large_of
+from app.store import agents, views
+from app.store import hosts as host_rows
+from app.store.tables import Row
+
+MOST_NAMED = 20  # places in one sentence
+
+
+def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, object]:
+    """Where a task is and why: for one that waits, the sentence with which each host refuses it; at a moment,
+    also which limits stand then."""
+    names, cli = views.needs(conn, task.capset_id)
+    needs = frozenset(names)
+    answer: dict[str, object] = {"task_id": task.task_id, "status": task.state, "needs": sorted(needs)}
+    if not task.live or not task.ready:
+        return answer | _where_it_is(conn, task)
+    hosts = host_rows.all_hosts(conn)
+    hosts = able(credentials.doors(conn, at).on(hosts) if at else hosts, task, large_of(conn))
+    off = credentials.off(conn, task)
+    by_hosts = [] if task.mode is Mode.HTTP_PULL else matching.waits(needs, hosts, cli)
+    by_agents = {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs)
+    waits = _sentence(needs, by_hosts + [f"agent {name} {why[3:]}" for name, why in by_agents.items()])
+    return (
+        answer
+        | ({"reason": off} if off else {})
+        | {
+            "mode": task.mode,
+            "sentence": f"waits: {off}" if off else waits,
+            "refusals": {} if task.mode is Mode.HTTP_PULL else matching.refusals(needs, hosts, cli),
+            "agents": by_agents,
+            "hosts": len(hosts),
+        }
+    )
+
+
+def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
+    """For a task that is not waiting for a place: where it is, why it was placed there, and why it does not go on."""
+    placed = views.newest_event(conn, task.id, (FactKind.PLACED,)) if task.host_id else None
+    chosen: dict[str, Any] = placed["detail"] if placed else {}
+    return {
+        "reason": task.reason,
+        "why": views.newest_why(conn, task.id, forge_messages.why_name(task)),
+        "host": task.host_id,
+        "waits_until": views.moment(task.due_at),
+        "sentence": chosen.get("because") and f"on {task.host_id}: {chosen['because']}",
+        "refusals": chosen.get("refusals") or {},
+    }
+
+
+def _sentence(needs: frozenset[str], refusals: list[str]) -> str:
+    """`waits: needs gpu; host a lacks it, host b full 2/2`."""
+    wants = f"waits: needs {', '.join(sorted(needs))}" if needs else "waits: needs nothing special"
+    if not refusals:
+        return f"{wants}; it is placed in a moment"
+    more = f", and {len(refusals) - MOST_NAMED} more" if len(refusals) > MOST_NAMED else ""
+    return f"{wants}; {', '.join(refusals[:MOST_NAMED])}{more}"
+
+
+def _agents_refusals(conn: Connection, needs: frozenset[str]) -> dict[str, str]:
+    """For each agent that has not taken a waiting task, why not as far as we know."""
+    return {row["agent_id"]: _agents_refusal(row, needs) for row in agents.everybody(conn)}
+
+
+def _agents_refusal(agent: Row, needs: frozenset[str]) -> str:
+    lacks, held = needs - set(agent["capabilities"]), len(agent["holds"] or [])
+    if agent["revoked_at"]:
+        return "it was revoked"
+    if lacks:
+        return f"it lacks {', '.join(sorted(lacks))}"
+    full = f"it is full {held}/{agent['max_concurrency']}"
+    return full if held >= agent["max_concurrency"] else f"it has not asked; last seen {views.moment(agent['seen_at'])}"

@@ -1,0 +1,64 @@
+"""Describes how a run pushes: branch or AGit, remote, credentials and the last pushed commit."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from app.domain import forge_messages
+from app.domain.task import Task
+from app.ports import Fleet
+from app.store import fleet_config
+from app.store.tables import Row
+
+GIT_USER = "fleet"
+
+
+FULL_NAME = re.compile(r"[0-9a-f]{40,64}\Z")  # of a commit
+
+
+def push_of(task: Task, row: Row | dict[str, Any]) -> dict[str, Any] | None:
+    """Whither an agent pushes its commits (`ref`), with which push options, and from where it fetches what was pushed
+    before, if not from its branch. None without a repository."""
+    repository = row["repository"]
+    if not repository or not task.branch:
+        return None
+    if (row["settings"] or {}).get("flow") != "agit":
+        return {"ref": f"refs/heads/{task.branch}", "options": [], "fetch": None}
+    how = _agit(task, row, repository["default_branch"], task.branch)
+    return {"ref": how["push_to"], "options": how["push_options"], "fetch": how.get("fetch_from")}
+
+
+def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
+    base, branch = repository["default_branch"], task.branch or ""
+    where = {"url": repository["clone_url"], "base": base, "branch": branch}
+    return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
+
+
+def last_pushed(of_task: Sequence[Row]) -> dict[str, str]:
+    """The newest commit that a run has pushed (`pushed`), nothing before the first: an agent may rewrite it, also on a
+    host that took no note of it. A run that changed nothing may tell of a commit of others."""
+    results: list[dict[str, Any]] = [run["result"] or {} for run in reversed(of_task)]
+    told = (one for one in results if one.get("pushed") and (one.get("adopted") or one.get("changed", True)))
+    head = next((one["head"] for one in told if FULL_NAME.match(one.get("head") or "")), None)
+    return {"pushed": head} if head else {}
+
+
+def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> dict[str, Any]:
+    """A push that makes a pull request by itself, or moves the one that it made: whoever may read may do that. An
+    option is one line, and Forgejo 11 and 12 know no way to write several: the whole text is put there later."""
+    fetch = {"fetch_from": f"refs/pull/{task.pr_number}/head"} if task.pr_number else {}
+    title = forge_messages.pull_title(brief["title"], True)
+    options = [f"topic={branch}", f"title={_as_it_is(title)}", f"description={forge_messages.pushed(task)}"]
+    return {"push_to": f"refs/for/{base}", "push_options": options, **fetch}
+
+
+def _as_it_is(title: str) -> str:
+    """A title that the forge will not take for something encoded."""
+    return title.lstrip("{") if title.startswith("{base64}") else title
+
+
+def credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
+    with fleet.engine.begin() as conn:
+        row = next((row for row in fleet_config.all_forges(conn) if row["name"] == task.forge), None)
+    token = row and fleet.config.secret(row["token_env"], row["token_file"])
+    return {"username": GIT_USER, "password": token} if token else None

@@ -1,0 +1,108 @@
+"""Composes a run's prompt: the issue, a review round or a continued session."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain import previous_runs, prompt
+from app.domain.lifecycle import FactKind
+from app.domain.task import State, Task
+from app.store import views
+from app.store.tables import Row
+
+GO_ON = "Go on where you stopped. This is what was asked:\n\n"
+
+
+ROUNDS = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
+
+
+TOLD_TO_IT = (*ROUNDS, FactKind.FINISHED, FactKind.FAILED)  # what the next run's prompt is made from
+
+
+MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
+
+
+def what_to_say(
+    conn: Connection, task: Task, run: Row, brief: Row, of_task: Sequence[Row]
+) -> tuple[str | None, str, str]:
+    """The session to go on with, the prompt for it, and the one for a fresh session: each is told what others did that
+    it does not know of."""
+    session = session_for(of_task, run)
+    before = [one for one in views.run_list(conn, task.id) if one["number"] < run["number"]]
+    _, fresh = prompt_of(conn, task, brief, resume=False)
+    fresh += previous_runs.write(before)
+    if session is None:
+        return None, fresh, fresh
+    its_last = max((one["number"] for one in before if one["session"] == session), default=0)
+    _, text = prompt_of(conn, task, brief, session=session)
+    text += previous_runs.write([one for one in before if one["number"] > its_last])
+    return session, text if review_to_answer(conn, task) else f"{GO_ON}{text}", fresh
+
+
+def session_for(of_task: Sequence[Row], run: Row) -> str | None:
+    """The newest session of an earlier run that the same kind of CLI had on the same host. None where there is none, or
+    where the CLI said that it is gone."""
+    for before in reversed([one for one in of_task if one["number"] < run["number"]]):
+        if (before["host_id"], before["agent_type"]) != (run["host_id"], run["agent_type"]):
+            continue
+        if (before["outcome"] or {}).get("failure") in ("no_session", "session_in_use"):
+            return None
+        if before["session"]:
+            return str(before["session"])
+    return None
+
+
+def prompt_of(
+    conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True, session: str | None = None
+) -> tuple[str | None, str]:
+    """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
+    went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
+    session = (session or task.session) if resume else None
+    text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
+    if task.run <= 1:
+        return None, text
+    told = views.events_of(conn, task.id, TOLD_TO_IT)
+    since = _since_the_review(conn, task, told)
+    why = next((event["detail"].get("why") for event in since if event["fact"] == FactKind.FAILED), "") or ""
+    asked = _asked(since)
+    if asked is None:
+        return None, prompt.read_again(text, why)
+    review = _round_text(goal, asked, told)
+    return session, prompt.read_again(review if session else f"{text}\n{review}", why)
+
+
+def _round_text(goal: str, asked: dict[str, Any], told: list[dict[str, Any]]) -> str:
+    """A round's own prompt: the review with its notes and what was said before it, or the conflict to be resolved."""
+    if "base" in asked:
+        return str(asked["text"])
+    comments = [(path, line, text) for path, line, text in asked["comments"]]
+    return prompt.read_review(
+        goal, asked["text"], comments, asked.get("hunks") or (), _earlier(told, asked.get("review"))
+    )
+
+
+def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
+    """The rounds before this review: what was asked, and the agent's words when it was done."""
+    rounds: list[dict[str, Any]] = []
+    for event in told:
+        if event["fact"] == FactKind.CHANGES_REQUESTED:
+            rounds.append({**event["detail"], "answer": ""})
+        elif event["fact"] == FactKind.FINISHED and rounds:
+            rounds[-1]["answer"] = event["detail"].get("summary") or ""
+    return [one for one in rounds if one.get("review") != review][-MOST_ROUNDS:]
+
+
+def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
+    """The review that asked for changes and was not answered yet: by, text, comments."""
+    return _asked(_since_the_review(conn, task, views.events_of(conn, task.id, ROUNDS)))
+
+
+def _since_the_review(conn: Connection, task: Task, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of this, what happened after the task was last ready for review, newest first."""
+    ready = views.last_in_state(conn, task.id, State.REVIEW_PENDING)
+    return [event for event in reversed(told) if event["seq"] > ready]
+
+
+def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
