@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 
+from app.cli.demo.forge import FakeForge
+from app.cli.demo.forge.demo import furnish
 from app.cli.demo.stage import CAPABILITY, REPOSITORY, Stage, stage
 from app.forgejo.signature import sign
 from bench.figures import figure, quantile
-from tests.fakes.forge import FakeForge
-from tests.fakes.forge.demo import furnish
 
 TASKS, WARM_UP = 50, 5
 

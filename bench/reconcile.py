@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from app.cli.demo.forge import FakeForge
 from app.ports import Fleet
 from app.services.forge import reconcile
 from app.store import periodic_jobs, repositories
 from bench.figures import figure
 from bench.webhooks import servers
 from tests import builders
-from tests.fakes.forge import FakeForge
 
 ROUNDS = 3
 

@@ -20,6 +20,7 @@ from urllib.request import urlopen
 import sqlalchemy as sa
 
 from app import wiring
+from app.cli.demo.forge import FakeForge
 from app.cli.demo.stage import free_port
 from app.cli.local.launcher import TOP
 from app.cli.local.process_manager import Keeper
@@ -32,7 +33,6 @@ from app.store.migrate import migrate
 from app.store.tables import deliveries, tasks
 from bench.figures import figure, quantile
 from tests import builders
-from tests.fakes.forge import FakeForge
 from tests.workshop import WIDGETS
 
 SECRET = "the-secret-of-the-bench"

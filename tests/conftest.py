@@ -11,11 +11,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine
 
 from app import wiring
+from app.cli.demo.forge import FakeForge
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
 from tests import servers, sharing, sshd, summary
-from tests.fakes.forge import FakeForge
 from tests.serving import client_of
 from tests.workshop import Workshop
 

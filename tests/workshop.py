@@ -7,6 +7,7 @@ import httpx
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from app.cli.demo.forge import Delivery, FakeForge
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.task import Task
 from app.forgejo.signature import sign
@@ -19,7 +20,6 @@ from app.services.runs import report
 from app.store import runs, tasks, views
 from app.store.tables import Row, deliveries
 from tests import builders
-from tests.fakes.forge import Delivery, FakeForge
 from tests.serving import client_of
 
 WIDGETS = "acme/widgets"

@@ -9,14 +9,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
+from app.cli.demo.forge import FakeForge
+from app.cli.demo.forge import agit as forge_agit
 from app.domain.task import State
 from app.services.runs import expiry
 from app.store import runs, views
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host, apply, declared
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge
-from tests.fakes.forge import agit as forge_agit
 from tests.pulling import Agent, an_agent, register
 from tests.workshop import WIDGETS, Workshop
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.cli.demo.forge import Faults
 from tests.chaos.test_processes_die import assert_the_usual_end
-from tests.fakes.forge import Faults
 from tests.journeys.traveller import Journey
 
 pytestmark = pytest.mark.journey

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.forge import FakeForge
-from tests.fakes.forge.demo import furnish
+from app.cli.demo.forge import FakeForge
+from app.cli.demo.forge.demo import furnish
 
 WIDGETS = "/repos/acme/widgets"
 SECRET = "s3cret"

@@ -106,7 +106,7 @@ def test_the_forge_comes_back_on_its_port_with_all_it_knew(town: Town) -> None:
 
 def test_it_runs_as_a_process_and_stops_when_told(tmp_path: Path, receiver: Receiver) -> None:
     state_file = tmp_path / "state.json"
-    command = [sys.executable, "-m", "tests.fakes.forge", "--root", str(tmp_path / "root")]
+    command = [sys.executable, "-m", "app.cli.demo.forge", "--root", str(tmp_path / "root")]
     forge = subprocess.Popen(
         [*command, "--state-file", str(state_file)], cwd=ROOT, stdout=subprocess.PIPE, env=os.environ
     )
@@ -126,7 +126,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         "import subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE);"
         "p.stdout.readline(); print(p.pid)"
     )
-    command = [sys.executable, "-m", "tests.fakes.forge", "--root", str(tmp_path / "root")]
+    command = [sys.executable, "-m", "app.cli.demo.forge", "--root", str(tmp_path / "root")]
     parent = [sys.executable, "-c", code, *command, "--state-file", str(tmp_path / "state.json")]
     pid = int(subprocess.run(parent, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
     if sys.platform.startswith("linux"):

@@ -7,8 +7,9 @@ import base64
 import httpx
 import pytest
 
+from app.cli.demo.forge.contract import Contract
+
 from .conftest import WIDGETS, Town
-from .forge.contract import Contract
 
 
 def test_without_a_good_token_nobody_is_anybody(town: Town) -> None:

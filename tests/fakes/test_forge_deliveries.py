@@ -10,8 +10,9 @@ import urllib.parse
 import httpx
 import pytest
 
+from app.cli.demo.forge.subscriptions import passes
+
 from .conftest import SECRET, WIDGETS, Receiver, Town
-from .forge.subscriptions import passes
 
 
 def test_headers_and_both_signatures(hooked: Town, receiver: Receiver) -> None:

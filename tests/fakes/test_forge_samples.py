@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from app.cli.demo.forge import Delivery, sign
+from app.cli.demo.forge.deliveries import go_json
+from app.cli.demo.forge.subscriptions import COARSE
+
 from .conftest import WIDGETS, Town
-from .forge import Delivery, sign
-from .forge.deliveries import go_json
-from .forge.subscriptions import COARSE
 
 SAMPLES = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"
 INDEX = {each["file"]: each for each in json.loads((SAMPLES / "index.json").read_text())}

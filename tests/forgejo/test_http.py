@@ -3,11 +3,11 @@
 import httpx
 import pytest
 
+from app.cli.demo.forge import FakeForge, api
 from app.domain.errors import Refused, Unavailable
 from app.forgejo import http as wires
 from app.forgejo.client import Forgejo
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge, api
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class Puller:
         self.can = f"can-{secrets.token_hex(4)}"
         self.agent_id = f"puller-{self.can}"
         self.process: subprocess.Popen[bytes] | None = None
-        coder = TOP / "tests" / "fakes" / "coder.py"
+        coder = TOP / "app" / "cli" / "demo" / "coder.py"
         argv = [sys.executable, str(coder), "--seconds", str(seconds)]
         resume = [*argv, "--resume", "{session_id}"]
         clis = folder / "clis.toml"

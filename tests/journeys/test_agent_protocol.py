@@ -17,7 +17,7 @@ from tests.journeys.test_agent import log_of, pulls
 from tests.journeys.traveller import Journey
 
 PAGE = (Path(__file__).parents[2] / "docs" / "agent-protocol.md").read_text()
-CODER = Path(__file__).parents[1] / "fakes" / "coder.py"
+CODER = Path(__file__).parents[2] / "app" / "cli" / "demo" / "coder.py"
 NEEDS = {"sh": ("sh", "curl", "jq", "base64"), "python": ("python3",)}
 
 

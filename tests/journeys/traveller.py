@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
+from app.cli.demo.forge import FakeForge
+from app.cli.demo.forge.demo import furnish
 from app.cli.demo.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
 from app.services.replay import differences
 from app.store import views
-from tests.fakes.forge import FakeForge
-from tests.fakes.forge.demo import furnish
 
 PATIENCE_SECS = 60.0
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from app.cli.demo.forge import plumbing
 from app.domain.task import State
 from app.services.runs import expiry
 from app.store import host_polls as looked
 from app.store import hosts
 from tests.conftest import FakeClock
-from tests.fakes.forge import plumbing
 from tests.workshop import Workshop
 from workers.runs import poll, start_stop
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.cli.demo.forge import FakeForge
 from app.clis import catalog, command_line
 from app.domain.host import Fitness
 from app.domain.quota import Amount
@@ -21,7 +22,6 @@ from tests import realclis
 from tests import sshd as servers_of_ssh
 from tests.builders import apply
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge
 from tests.workers.bench import Bench
 from tests.workers.test_supervisor_apart import KEY, User, delivering, kept_apart, user
 from tests.workshop import Workshop

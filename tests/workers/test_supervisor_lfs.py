@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.demo.forge import FakeForge
 from tests import gitlfs
-from tests.fakes.forge import FakeForge
 from tests.workers.test_supervisor import ENVIRONMENT, Host, Json, git
 
 

@@ -99,7 +99,7 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
     argv = [
         sys.executable,
         "-m",
-        "tests.fakes.forge",
+        "app.cli.demo.forge",
         "--root",
         str(home / "forge"),
         "--state-file",
@@ -112,7 +112,7 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
 
 
 def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) -> dict[str, str]:
-    coder = TOP / "tests" / "fakes" / "coder.py"
+    coder = Path(__file__).with_name("coder.py")
     hosts = hosts.replace("{work}", str(home / "home" / "work"))
     toml = FLEET_TOML.format(
         forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds, hosts=hosts

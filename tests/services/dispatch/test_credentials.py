@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
+from app.cli.demo.forge import FakeForge
 from app.domain.errors import Refused, Unavailable
 from app.domain.host import Fitness
 from app.domain.lifecycle import Fact, FactKind
@@ -23,7 +24,6 @@ from app.store.tables import Row
 from app.store.tables import runs as run_rows
 from tests.builders import a_host, a_stored_task, apply
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge
 from tests.workshop import Workshop, a_result
 from workers.runs import start_request
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from app.cli.demo.forge import FakeForge
 from app.domain.task import State
 from app.ports import Fleet
 from app.services.replay import differences
 from app.store import views
 from tests import servers
-from tests.fakes.forge import FakeForge
 from tests.workshop import WIDGETS, Workshop
 
 pytestmark = pytest.mark.timeout(900)  # a story is long, and other tests run beside it

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from app.cli.demo.forge import FakeForge
 from app.domain.task import State
 from app.forgejo.signature import sign
 from app.ports import Fleet
@@ -15,7 +16,6 @@ from app.store import tasks, views
 from app.store.tables import debts
 from tests import builders
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge
 from tests.workshop import NOWHERE, SECRET, WIDGETS, Workshop
 
 GADGETS = "acme/gadgets"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from app.cli.demo.forge import FakeForge
 from app.domain.errors import Unavailable
 from app.domain.task import State
 from app.services.runs import expiry, report
 from app.store import host_polls
-from tests.fakes.forge import FakeForge
 from tests.workshop import WIDGETS, Workshop, a_result, an_outcome
 from workers.runs.start_stop import finish
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.cli.demo.forge import FakeForge
 from app.domain.quota import Amount
 from app.domain.task import State
 from app.services.dispatch import budgets
 from tests.builders import a_host
 from tests.conftest import FakeClock
-from tests.fakes.forge import FakeForge
 from tests.workers.bench import Bench
 from tests.workshop import Workshop
 

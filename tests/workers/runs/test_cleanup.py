@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
+from app.cli.demo.forge import FakeForge
 from app.domain.lifecycle import FactKind
 from app.domain.task import State
 from app.ports import Fleet
@@ -14,7 +15,6 @@ from app.services import operator
 from app.services.dispatch.start_order import task_name
 from app.store import runs
 from tests.builders import a_host, apply
-from tests.fakes.forge import FakeForge
 from tests.hosts import LocalHost
 from tests.workshop import WIDGETS, Workshop
 from workers.runs.cleanup import sweep

@@ -7,7 +7,7 @@
     forge.client(token).post("/repos/acme/widgets/issues", json={"title": "It is broken"})
     forge.stop()
 
-As a process: python -m tests.fakes.forge --root DIR --state-file FILE
+As a process: python -m app.cli.demo.forge --root DIR --state-file FILE
 """
 
 from .deliveries import Delivery, sign

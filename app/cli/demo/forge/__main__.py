@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.fakes.forge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m app.cli.demo.forge", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="an empty folder for the bare repositories")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--state-file", type=Path, required=True, help="where to write url, port and tokens")

@@ -12,7 +12,7 @@ from flask import Response, request
 
 from .state import Json
 
-DESCRIPTION = Path(__file__).parents[2] / "fixtures" / "forgejo" / "swagger-subset.json"
+DESCRIPTION = Path(__file__).parents[4] / "tests" / "fixtures" / "forgejo" / "swagger-subset.json"
 ANYWHERE = {307, 401, 403, 404, 422, 423}  # every call may be refused, or sent to a new name, described or not
 EVERYWHERE = {"token"}  # in the query of every call
 NOT_DESCRIBED = {"User": {"username"}}  # Forgejo adds it when it writes the JSON
