@@ -17,9 +17,10 @@ from app.domain.place import Fitness
 from tests.silence import wire
 from tests.sshd import Sshd
 from tests.workers.conftest import QUICK, as_row, request
-from workers import footing, lines, reach
+from workers import lines, reach
 from workers.away import Distrusted, LeftAlone, Unreachable
 from workers.lines import Kept, address_of
+from workers.supervisor import bundle
 
 
 def asked(kept: Kept, sshd: Sshd, verb: str = "probe", **given: Any) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class TestFooting:
     def test_the_supervisor_is_pushed_once_whole_and_for_our_eyes_only(self, sshd: Sshd) -> None:
         kept = Kept(address_of(as_row(sshd.declared())))
         assert asked(kept, sshd)["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        code, sha = footing.supervisor()
+        code, sha = bundle.source(), bundle.sha256()
         path = sshd.work() / "bin" / f"{sha}.py"
         assert path.read_bytes() == code
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -60,7 +61,7 @@ class TestFooting:
     def test_one_that_was_changed_or_deleted_there_is_pushed_again(self, sshd: Sshd) -> None:
         kept = Kept(address_of(as_row(sshd.declared())))
         asked(kept, sshd)
-        code, sha = footing.supervisor()
+        code, sha = bundle.source(), bundle.sha256()
         for file in (sshd.work() / "bin").iterdir():
             file.unlink()
         asked(kept, sshd)
@@ -84,7 +85,7 @@ class TestFooting:
             "probe",
             request(sshd),
         )["git"], "it was pushed again"
-        assert path.read_bytes() == footing.supervisor()[0]
+        assert path.read_bytes() == bundle.source()
         assert not (sshd.folder / "stolen").exists()
 
     def test_programs_are_found_as_in_a_login(self, sshd: Sshd) -> None:

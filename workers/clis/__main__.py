@@ -19,7 +19,7 @@ from app.store import places
 from workers import command
 from workers.clis import shelf
 from workers.clis.reading import Setting
-from workers.supervisor import flags_for
+from workers.supervisor.main import flags_for
 
 PIECE = 1 << 16
 SHOWN = ("timeout_secs", "silence_secs", "credential", "failover", "model")
