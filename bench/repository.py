@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import figure
+from workers.supervisor import bundle
 
 QUICK = bool(os.environ.get("FLEET_BENCH_QUICK"))
 SMALL = (1_000, 20_000)  # files, bytes in each
 FILES, BYTES = SMALL if QUICK else (10_000, 100_000)
 AT_ONCE = 20
-SUPERVISOR = Path(__file__).parents[1] / "workers" / "supervisor.py"
 LIMITS = {"wall_secs": 60, "spare_secs": 0.01 if QUICK else 1.0}
 Json = dict[str, Any]
 
@@ -27,6 +27,7 @@ Json = dict[str, Any]
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="fleet-bench-repository-"))
     try:
+        (folder / "supervisor.py").write_bytes(bundle.source())
         _large(folder / "large")
         _many(folder / "many")
     finally:
@@ -79,7 +80,7 @@ def _one(home: Path, forge: Path, number: int) -> float:
 def _after_a_commit(home: Path, forge: Path, folder: Path) -> float:
     clone = folder / "someone"
     _git("clone", "--quiet", "--no-checkout", "--shared", str(forge), str(clone))
-    blob = _git("-C", str(clone), "hash-object", "-w", str(SUPERVISOR)).strip()
+    blob = _git("-C", str(clone), "hash-object", "-w", __file__).strip()
     _git("-C", str(clone), "read-tree", "HEAD")
     _git("-C", str(clone), "update-index", "--add", "--cacheinfo", f"100644,{blob},new.py")
     _git("-C", str(clone), "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "more")
@@ -139,7 +140,8 @@ def _result(home: Path, number: int) -> Json:
 
 
 def _ask(verb: str, request: Json) -> Json:
-    argv = [sys.executable, "-I", "-S", str(SUPERVISOR), verb]
+    supervisor = Path(request["home"]).parents[1] / "supervisor.py"
+    argv = [sys.executable, "-I", "-S", str(supervisor), verb]
     done = subprocess.run(argv, input=json.dumps(request).encode(), capture_output=True, check=False)
     answer: Json = json.loads(done.stdout)
     return answer

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from workers.supervisor import whisper
+from workers.supervisor import bundle
+from workers.supervisor.main import whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SUPERVISOR = Path(__file__).parents[2] / "workers" / "supervisor.py"
+BUILT = tempfile.TemporaryDirectory(prefix="fleet-supervisor-")
+SUPERVISOR = Path(BUILT.name) / "supervisor.py"
+SUPERVISOR.write_bytes(bundle.source())
 ENVIRONMENT = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
 Json = dict[str, Any]
 

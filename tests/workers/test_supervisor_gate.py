@@ -9,7 +9,7 @@ import psutil
 
 FORKED = """
 import os, time
-from workers import supervisor
+from workers.supervisor import main as supervisor
 files = [os.open("/dev/null", os.O_RDWR) for _ in range(3)]
 print(supervisor.Child(["sleep", "60"], dict(os.environ), "/", files).pid, flush=True)
 time.sleep(60)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.workers.test_supervisor import SUPERVISOR
 from workers import protocol
 
-SUPERVISOR = Path(__file__).parents[2] / "workers" / "supervisor.py"
 Json = protocol.Json
 PYENV = "versions/3.8*/bin/python3.8"
 

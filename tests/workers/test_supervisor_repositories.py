@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.test_supervisor import Host, Json, ask, commit, eventually, git, push_by_somebody
-from workers.supervisor import ASKPASS, beside
+from workers.supervisor.main import ASKPASS, beside
 
 PATIENT = {"wall_secs": 60, "silence_secs": 60}
 

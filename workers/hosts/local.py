@@ -1,6 +1,5 @@
 """The supervisor on this machine: a process that stays and is asked over pipes, as it is over SSH elsewhere."""
 
-import hashlib
 import json
 import os
 import py_compile
@@ -18,8 +17,8 @@ from typing import Any
 from workers.errors import Unreachable
 from workers.protocol import Answer, Json, frame
 from workers.ssh import deadlines
+from workers.supervisor import bundle
 
-SUPERVISOR = Path(__file__).parents[1] / "supervisor.py"
 SECONDS, MOST = 60.0, 64 << 20  # of an answer: time and bytes
 KEPT, KEPT_SECS = 2, 60.0  # that wait for the next request: a look and a start; a supervisor itself waits for longer
 PIECE = 1 << 20
@@ -125,7 +124,7 @@ def _taken(which: Callable[[Key, Session], bool], most: int = KEPT) -> list[tupl
 
 def _told(key: Key, session: Session, answer: Answer) -> Json:
     if not answer.is_whole:
-        raise Unreachable(session.end() or "it ended without a word, or did not answer in time")
+        raise Unreachable(bundle.annotate(session.end()) or "it ended without a word, or did not answer in time")
     with _lock:
         _idle.append((key, session))
         over = _idle.pop(0)[1] if len(_idle) > KEPT else None
@@ -138,13 +137,12 @@ def _told(key: Key, session: Session, answer: Answer) -> Json:
 def copied(home: str) -> Path:
     """The supervisor under its content's hash, so that one that runs is never changed under its feet; compiled, since
     compiling it would be a sixth of every start."""
-    code = SUPERVISOR.read_bytes()
-    path = Path(home) / "bin" / f"{hashlib.sha256(code).hexdigest()}.py"
+    path = Path(home) / "bin" / f"{bundle.sha256()}.py"
     compiled = path.with_suffix(f".{sys.implementation.cache_tag}.pyc")
     if not compiled.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        new.write_bytes(code)
+        new.write_bytes(bundle.source())
         new.replace(path)
         py_compile.compile(str(path), str(compiled), doraise=True)
     return compiled

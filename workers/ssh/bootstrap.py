@@ -1,14 +1,11 @@
 """What we stand on at a host: its login PATH, its home, a Python, and the supervisor, pushed once a content."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from workers.errors import Unreachable
 from workers.ssh.client import Line
+from workers.supervisor import bundle
 
-SUPERVISOR = Path(__file__).parents[1] / "supervisor.py"
 SURVEY_SECS, SHORT_SECS = 20.0, 10.0
 MARK, GONE = "fleet-footing", b"fleet-gone"
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+@~-")
@@ -94,7 +91,7 @@ def survey(line: Line) -> Footing:
 
 def push(line: Line, footing: Footing, home: str) -> str:
     """Have our supervisor there, whole; its path. Raises Unreachable."""
-    code, sha = supervisor()
+    code, sha = bundle.source(), bundle.sha256()
     path = f"{footing.folder(home)}/bin/{sha}.py"
     program = PUSH.format(code=code, path=path, sha=sha, mark=MARK)
     said, trouble = line.run(f"sh -c 'exec {footing.python} -I -S -'", program.encode())
@@ -106,11 +103,4 @@ def push(line: Line, footing: Footing, home: str) -> str:
 
 def command(footing: Footing, path: str, verb: str) -> str:
     """One verb, asked of the supervisor; the same for every login shell, with nothing secret in it."""
-    return f"sh -c 'exec {footing.python} -I -S -c \"{RUN}\" {path} {supervisor()[1]} {GONE.decode()} {verb}'"
-
-
-@cache
-def supervisor() -> tuple[bytes, str]:
-    """The supervisor's code, and its hash."""
-    code = SUPERVISOR.read_bytes()
-    return code, hashlib.sha256(code).hexdigest()
+    return f"sh -c 'exec {footing.python} -I -S -c \"{RUN}\" {path} {bundle.sha256()} {GONE.decode()} {verb}'"

@@ -16,6 +16,7 @@ from workers.ssh.bootstrap import Footing
 from workers.ssh.circuit_breaker import Breaker
 from workers.ssh.client import Line, NotAsked
 from workers.ssh.connection import Address, Limits
+from workers.supervisor import bundle
 
 MOST = 64 << 20  # bytes of an answer: a poll brings a piece of each log
 SECONDS = {"start": 40.0, "poll": 20.0, "cancel": 30.0, "release": 180.0, "probe": 20.0}
@@ -94,7 +95,7 @@ class Kept:
         self.close()
         if bootstrap.GONE in answer.said:
             raise NotAsked("its supervisor is gone")
-        raise Unreachable(f"it gave no answer: {trouble[-500:].decode(errors='replace')}")
+        raise Unreachable(f"it gave no answer: {bundle.annotate(trouble[-500:].decode(errors='replace'))}")
 
     def _made_ready(self, home: str) -> Ready:
         """One attempt at a time a process, with growing pauses: far below what sshd's MaxStartups lets in."""

@@ -19,9 +19,9 @@ from tests.sshd import Sshd
 from tests.workers.conftest import QUICK, as_row, request
 from workers.errors import Distrusted, LeftAlone, Unreachable
 from workers.hosts import client
-from workers.ssh import bootstrap
 from workers.ssh import pool as connections
 from workers.ssh.pool import Kept, address_of
+from workers.supervisor import bundle
 
 
 def asked(kept: Kept, sshd: Sshd, verb: str = "probe", **given: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class TestFooting:
     def test_the_supervisor_is_pushed_once_whole_and_for_our_eyes_only(self, sshd: Sshd) -> None:
         kept = Kept(address_of(as_row(sshd.declared())))
         assert asked(kept, sshd)["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        code, sha = bootstrap.supervisor()
+        code, sha = bundle.source(), bundle.sha256()
         path = sshd.work() / "bin" / f"{sha}.py"
         assert path.read_bytes() == code
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -62,7 +62,7 @@ class TestFooting:
     def test_one_that_was_changed_or_deleted_there_is_pushed_again(self, sshd: Sshd) -> None:
         kept = Kept(address_of(as_row(sshd.declared())))
         asked(kept, sshd)
-        code, sha = bootstrap.supervisor()
+        code, sha = bundle.source(), bundle.sha256()
         for file in (sshd.work() / "bin").iterdir():
             file.unlink()
         asked(kept, sshd)
@@ -86,7 +86,7 @@ class TestFooting:
             "probe",
             request(sshd),
         )["git"], "it was pushed again"
-        assert path.read_bytes() == bootstrap.supervisor()[0]
+        assert path.read_bytes() == bundle.source()
         assert not (sshd.folder / "stolen").exists()
 
     def test_programs_are_found_as_in_a_login(self, sshd: Sshd) -> None:

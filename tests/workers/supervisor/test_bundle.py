@@ -1,0 +1,93 @@
+"""The bundle is what the modules say, in an order in which each finds what it imports."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.supervisor import bundle
+
+PACKAGE = Path(bundle.__file__).parent
+TREES = {name: ast.parse((PACKAGE / f"{name}.py").read_text(), feature_version=(3, 8)) for name in bundle.MODULES}
+PREFIX = "workers.supervisor."
+
+
+def own_imports(tree: ast.Module) -> list[ast.ImportFrom]:
+    """Return every import of another module of the package, wherever it stands."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return [node for node in found if (node.module or "").startswith("workers")]
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Return the names that a module defines at its top level, imports aside."""
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return names | {
+        node.id
+        for one in assigned
+        for node in ast.walk(one)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def test_every_module_is_bundled_once() -> None:
+    assert sorted(bundle.MODULES) == sorted(
+        path.stem for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "bundle")
+    )
+
+
+@pytest.mark.parametrize("name", bundle.MODULES)
+def test_a_module_imports_only_from_modules_before_it(name: str) -> None:
+    earlier = bundle.MODULES[: bundle.MODULES.index(name)]
+    for node in own_imports(TREES[name]):
+        assert (node.module or "").removeprefix(PREFIX) in earlier, f"line {node.lineno}"
+        assert not [one.asname for one in node.names if one.asname], "the bundle keeps each name as it is defined"
+
+
+@pytest.mark.parametrize("name", bundle.MODULES)
+def test_a_module_imports_names_that_their_module_defines_itself(name: str) -> None:
+    for node in own_imports(TREES[name]):
+        assert {one.name for one in node.names} <= defined_for_types(TREES[(node.module or "").removeprefix(PREFIX)])
+
+
+def defined_for_types(tree: ast.Module) -> set[str]:
+    """Return the names that a module defines, for the type checker alone included."""
+    checked = [node for node in tree.body if isinstance(node, ast.If)]
+    return defined(tree).union(*(defined(ast.Module(node.body, [])) for node in checked))
+
+
+def test_no_two_modules_define_the_same_name() -> None:
+    seen: dict[str, str] = {}
+    for name, tree in TREES.items():
+        for one in defined(tree):
+            assert one not in seen, f"{one} is defined in {seen[one]} and in {name}"
+            seen[one] = name
+
+
+def test_modules_import_the_standard_library_alone() -> None:
+    tree = ast.parse(bundle.source(), feature_version=(3, 8))
+    plain = [one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names]
+    named = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {name.partition(".")[0] for name in plain + named} <= {*sys.stdlib_module_names}
+
+
+def test_a_line_of_the_bundle_is_found_in_its_module() -> None:
+    lines = bundle.source().decode().splitlines()
+    for number, line in enumerate(lines, 1):
+        name, own = bundle.locate(number)
+        if line and name != "bundle.py":
+            assert (PACKAGE / name).read_text().splitlines()[own - 1] == line
+    assert bundle.locate(1) == ("bundle.py", 0)
+    for outside in (0, len(lines) + 1):
+        with pytest.raises(ValueError, match="has no line"):
+            bundle.locate(outside)
+
+
+def test_a_traceback_of_this_version_is_annotated() -> None:
+    number = bundle.source().decode().splitlines().index("def main() -> None:") + 1
+    said = f'  File "/home/fleet/bin/{bundle.sha256()}.py", line {number}, in <module>\n  File "/elsewhere.py", line 3'
+    first, second = bundle.annotate(said).splitlines()
+    _, own = bundle.locate(number)
+    assert first.endswith(f"line {number} (main.py:{own}), in <module>")
+    assert second == '  File "/elsewhere.py", line 3'
