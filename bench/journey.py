@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from app.cli.demo.forge import FakeForge
-from app.cli.demo.forge.demo import furnish
+from app.cli.demo.forge.sample_data import add_sample_data
 from app.cli.demo.stage import CAPABILITY, REPOSITORY, Stage, stage
 from app.forgejo.signature import sign
 from bench.figures import figure, quantile
@@ -20,7 +20,7 @@ TASKS, WARM_UP = 50, 5
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, FakeForge(Path(folder)) as forge:
-        users = furnish(forge)
+        users = add_sample_data(forge)
         with stage(0, {"url": forge.url, "users": users}) as set_:
             forge.faults.webhooks_off = True
             label = set_.alice.label(REPOSITORY, CAPABILITY)

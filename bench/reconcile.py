@@ -22,7 +22,7 @@ ROUNDS = 3
 
 def main() -> None:
     asked = _arguments()
-    with servers() as fleet, FakeForge(fleet.config.home / "forge", check=False) as forge:
+    with servers() as fleet, FakeForge(fleet.config.home / "forge") as forge:
         names = list(_furnished(fleet, forge, asked.many))
         few, many = (_measured(fleet, forge, those) for those in (names[: asked.few], names))
     figure("reconcile: a repository of many", many.ms, "ms", few.ms, ROUNDS)

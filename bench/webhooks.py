@@ -41,7 +41,7 @@ BODY = (TOP / "tests" / "fixtures" / "forgejo" / "payloads" / "issues-label_upda
 
 def main() -> None:
     asked = _arguments()
-    with servers() as fleet, FakeForge(fleet.config.home / "forge", check=False) as forge:
+    with servers() as fleet, FakeForge(fleet.config.home / "forge") as forge:
         _furnish(fleet, forge, asked.issues)
         with _web(fleet) as port:
             waits, statuses = _send(port, _deliveries(forge, asked.deliveries, asked.issues))
@@ -137,7 +137,7 @@ def _deliveries(forge: FakeForge, count: int, issues: int) -> Iterator[tuple[dic
     """Half of them new, each followed by itself: a stray double keeps its id."""
     body = json.loads(BODY)
     body["repository"]["id"] = forge.repository(WIDGETS).id
-    body["sender"]["id"] = forge.world.users["alice"].id
+    body["sender"]["id"] = forge.store.users["alice"].id
     for at in range(count // 2):
         body["issue"]["number"] = body["number"] = at % issues + 1
         raw = json.dumps(body).encode()

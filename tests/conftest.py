@@ -16,6 +16,7 @@ from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
 from tests import servers, sharing, sshd, summary
+from tests.fakes.checked_forge import checked_forge
 from tests.serving import client_of
 from tests.workshop import Workshop
 
@@ -121,7 +122,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def forge(tmp_path: Path) -> Iterator[FakeForge]:
     """A fake forge whose every answer is checked against the real one's API description."""
-    with FakeForge(tmp_path / "forge") as forge:
+    with checked_forge(tmp_path / "forge") as forge:
         yield forge
     assert forge.violations == []
 

@@ -336,14 +336,14 @@ class TestPushedForReview:
 
     def push(self, shop: Workshop, told: Any, by: str, content: str = "1") -> str:
         """As `git push` with these options would."""
-        world, repo = shop.forge.world, shop.forge.repository(WIDGETS)
+        store, repo = shop.forge.store, shop.forge.repository(WIDGETS)
         branch = f"elsewhere-{by}"
         shop.people["alice"].post(f"/repos/{WIDGETS}/branches", json={"new_branch_name": branch})
         sha = shop.forge.commit(WIDGETS, "alice", branch, {"total.py": content}, "Write")
         options = dict(one.split("=", 1) for one in told["options"])
         asked = {name: value if name != "description" else forge_agit.decoded(value) for name, value in options.items()}
-        with world.lock:
-            forge_agit.pushed(world, repo, world.users[by], told["ref"], sha, asked)
+        with store.lock:
+            forge_agit.pushed(store, repo, store.users[by], told["ref"], sha, asked)
         return sha
 
     @pytest.mark.parametrize("by", ["fleet", "coder"])

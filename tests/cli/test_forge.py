@@ -86,21 +86,21 @@ def test_a_hook_is_made_once_and_one_that_is_faulty_is_replaced(
 ) -> None:
     owner = workshop.forge.add_user("alice")
     monkeypatch.setenv("FLEET_SETUP_TOKEN", owner)
-    before = len(workshop.forge.world.hooks)
+    before = len(workshop.forge.store.hooks)
 
     def add(*more: str) -> Result:
         return call("forge", "add", WIDGETS, "--no-test", *more)
 
     assert "was made" in add().stdout
     assert "was there" in add().stdout
-    made = list(workshop.forge.world.hooks.values())[-1]
-    assert len(workshop.forge.world.hooks) == before + 1 and made.secret == SECRET and made.wants >= hooks.NEEDED
+    made = list(workshop.forge.store.hooks.values())[-1]
+    assert len(workshop.forge.store.hooks) == before + 1 and made.secret == SECRET and made.wants >= hooks.NEEDED
     made.wants = {"push"}
     assert "was made" in add().stdout
-    assert len(workshop.forge.world.hooks) == before + 1 and made.id not in workshop.forge.world.hooks
+    assert len(workshop.forge.store.hooks) == before + 1 and made.id not in workshop.forge.store.hooks
     monkeypatch.setenv("FLEET_WEBHOOK_SECRET", "another-secret-of-the-hook")
     assert "was there" in add().stdout and "was made" in add("--anew").stdout
-    [newest] = [hook for hook in workshop.forge.world.hooks.values() if hook.url == made.url]
+    [newest] = [hook for hook in workshop.forge.store.hooks.values() if hook.url == made.url]
     assert newest.secret == "another-secret-of-the-hook"
 
 
@@ -160,7 +160,7 @@ def test_the_hook_of_an_organisation_is_as_good_as_a_repositorys(workshop: Works
 def test_a_forge_that_knows_hooks_by_its_own_name_alone_gets_one(workshop: Workshop) -> None:
     workshop.forge.faults.next("POST", r"/hooks$", 422)
     hook(workshop)
-    [made] = [one for one in workshop.forge.world.hooks.values() if one.url.endswith(hooks.PATH)]
+    [made] = [one for one in workshop.forge.store.hooks.values() if one.url.endswith(hooks.PATH)]
     assert (made.kind, made.active) == ("gitea", True)
 
 
@@ -179,7 +179,7 @@ def test_the_doctor_finds_each_thing_that_is_wrong(workshop: Workshop, monkeypat
     url = f"{workshop.fleet.config.public_url}{hooks.PATH}"
     workshop.forge.add_hook(WIDGETS, workshop.forge.add_user("alice"), url, SECRET, events=["push"])
     assert "it does not send" in wrong(workshop)[f"{WIDGETS}: hook"]
-    made = list(workshop.forge.world.hooks.values())[-1]
+    made = list(workshop.forge.store.hooks.values())[-1]
     made.wants, made.branch_filter = set(hooks.NEEDED), "main"
     assert wrong(workshop)[f"{WIDGETS}: hook"] == "its branch filter leaves out all but main"
     made.active, made.content_type = False, "form"
@@ -202,11 +202,11 @@ def test_the_doctor_names_the_scopes_that_a_token_lacks(workshop: Workshop) -> N
     workshop.forge.limit(token, "write:issue", "read:repository")
     assert wrong(workshop)[WIDGETS] == "the token lacks the scope write:repository"
     assert "may not ask who it belongs to" in wrong(workshop)["main: token"]
-    declare(workshop, bot_id=workshop.forge.world.users["fleet"].id)
+    declare(workshop, bot_id=workshop.forge.store.users["fleet"].id)
     assert "main: token" not in wrong(workshop)
     workshop.forge.limit(token, "read:user", "write:issue", "write:repository")
     assert wrong(workshop) == {}
-    del workshop.forge.world.tokens[token]
+    del workshop.forge.store.tokens[token]
     assert "401" in wrong(workshop)["main: token"]
 
 
@@ -297,7 +297,7 @@ def test_the_forge_brings_a_test_delivery_that_is_waited_for(
         assert "arrived" in call("forge", "test", WIDGETS).stdout
         monkeypatch.setattr(forge_commands, "PATIENCE_SECS", 0.3)
         clock.pass_(1)
-        list(workshop.forge.world.hooks.values())[-1].secret = "another"
+        list(workshop.forge.store.hooks.values())[-1].secret = "another"
         failed = call("forge", "test", WIDGETS, "--json")
         assert json.loads(failed.stdout)["arrived"] is False and "--anew" in str(failed.exception)
     finally:

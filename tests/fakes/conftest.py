@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from app.cli.demo.forge import FakeForge
-from app.cli.demo.forge.demo import furnish
+from app.cli.demo.forge.sample_data import add_sample_data
+from tests.fakes.checked_forge import checked_forge
 
 WIDGETS = "/repos/acme/widgets"
 SECRET = "s3cret"
@@ -83,14 +84,14 @@ class Town:
         self.forge.settle()
         kinds = [delivery.kind for delivery in self.forge.deliveries]
         if forget:
-            self.forge.post.deliveries.clear()
+            self.forge.webhooks.deliveries.clear()
         return kinds
 
 
 @pytest.fixture
 def town(tmp_path: Path) -> Iterator[Town]:
-    with FakeForge(tmp_path / "forge") as forge:
-        yield Town(forge, furnish(forge), tmp_path)
+    with checked_forge(tmp_path / "forge") as forge:
+        yield Town(forge, add_sample_data(forge), tmp_path)
         assert forge.violations == []
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from app.cli.demo.forge.contract import Contract
 
+from .checked_forge import DESCRIPTION
 from .conftest import WIDGETS, Town
 
 
@@ -131,7 +132,7 @@ def test_only_admins_ask_about_the_rights_of_others(town: Town) -> None:
     assert town.alice.get(path).json()["permission"] == "write"
     assert town.reviewer.get(path).json()["permission"] == "write"
     assert town.fleet.get(path).status_code == 403
-    town.forge.world.anyone_may_ask_permissions = True
+    town.forge.store.anyone_may_ask_permissions = True
     assert town.fleet.get(path).status_code == 200
 
 
@@ -207,7 +208,7 @@ def test_what_a_pull_request_changes(town: Town) -> None:
 
 
 def test_the_contract_sees_what_forgejo_would_not_understand() -> None:
-    contract = Contract()
+    contract = Contract(DESCRIPTION)
     contract.check("POST", f"{WIDGETS}/pulls", {"title": "x", "draft": True}, 200, {"number": 1, "nope": 2})
     contract.check("GET", f"{WIDGETS}/nothing", None, 200, None)
     contract.check("GET", f"{WIDGETS}/pulls/1", None, 200, {"head": {"color": 3}})

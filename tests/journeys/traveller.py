@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from app.cli.demo.forge import FakeForge
-from app.cli.demo.forge.demo import furnish
+from app.cli.demo.forge.sample_data import add_sample_data
 from app.cli.demo.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
 from app.services.replay import differences
 from app.store import views
+from tests.fakes.checked_forge import checked_forge
 
 PATIENCE_SECS = 60.0
 
@@ -118,8 +119,8 @@ class Journey:
 @contextmanager
 def journey(tmp_path: Path, seconds: float = 0.2, hosts: str = LOCALHOST, **environ: str) -> Iterator[Journey]:
     """A forge of our own, furnished as in the demo, and the whole system beside it."""
-    with FakeForge(tmp_path / "forge") as forge:
-        users = furnish(forge)
+    with checked_forge(tmp_path / "forge") as forge:
+        users = add_sample_data(forge)
         with stage(seconds, {"url": forge.url, "users": users}, hosts, **environ) as set_:
             yield Journey(set_, forge)
         assert forge.violations == []

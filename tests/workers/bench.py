@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from app.cli.demo.forge import plumbing
+from app.cli.demo.forge import git_commands
 from app.domain.task import State
 from app.services.runs import expiry
 from app.store import host_polls as looked
@@ -84,7 +84,7 @@ class Bench:
 
     def git(self, *words: str) -> str:
         """Asked of the forge's own repository."""
-        return plumbing.text(self.shop.forge.repository("acme/widgets").path, *words)
+        return git_commands.text(self.shop.forge.repository("acme/widgets").path, *words)
 
     def files(self, number: int) -> set[str]:
         """What the task's branch holds on the forge."""

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from app.cli.demo.forge import FakeForge
 from app.domain.task import State
 from app.ports import Fleet
 from app.services.replay import differences
 from app.store import views
 from tests import servers
+from tests.fakes.checked_forge import checked_forge
 from tests.workshop import WIDGETS, Workshop
 
 pytestmark = pytest.mark.timeout(900)  # a story is long, and other tests run beside it
@@ -192,7 +192,7 @@ Tale = Callable[[Story], End]
 def fresh(engine: Engine, make_fleet: Callable[..., Fleet], folder: Path) -> Iterator[Workshop]:
     """A forge and a database that know nothing yet."""
     servers.empty(engine)
-    with FakeForge(folder / uuid.uuid4().hex) as forge:
+    with checked_forge(folder / uuid.uuid4().hex) as forge:
         yield Workshop(forge, make_fleet)
         assert forge.violations == []
 

@@ -106,7 +106,7 @@ def test_a_pull_request_with_the_label_is_not_an_issue(workshop: Workshop) -> No
 
 @pytest.mark.parametrize("right", ["read", "none"])
 def test_whoever_labelled_without_the_right_to_write_starts_nothing(workshop: Workshop, right: str) -> None:
-    workshop.forge.world.anyone_may_ask_permissions = True
+    workshop.forge.store.anyone_may_ask_permissions = True
     number = workshop.open_issue(by="mallory", labels=())
     workshop.label(number, "agent:python", by="reviewer")
     workshop.forge.collaborate(WIDGETS, "reviewer", right)
@@ -116,7 +116,7 @@ def test_whoever_labelled_without_the_right_to_write_starts_nothing(workshop: Wo
 
 
 def test_an_issue_of_a_stranger_is_worked_on_when_a_writer_labels_it(workshop: Workshop) -> None:
-    workshop.forge.world.anyone_may_ask_permissions = True
+    workshop.forge.store.anyone_may_ask_permissions = True
     number = workshop.open_issue(by="mallory", labels=())
     workshop.label(number, "Agent:Python", by="reviewer")
     workshop.hear()
@@ -124,7 +124,7 @@ def test_an_issue_of_a_stranger_is_worked_on_when_a_writer_labels_it(workshop: W
 
 
 def test_whoever_may_not_write_brings_nothing_back(workshop: Workshop) -> None:
-    workshop.forge.world.anyone_may_ask_permissions = True
+    workshop.forge.store.anyone_may_ask_permissions = True
     number = workshop.open_issue(by="reviewer")
     workshop.hear()
     workshop.label(number)
@@ -184,7 +184,7 @@ def test_what_the_forge_ended_it_brings_back(workshop: Workshop, end: str) -> No
 
 @pytest.mark.parametrize("all_may_ask", [True, False])
 def test_a_stranger_slips_in_no_text_by_opening_it_again(workshop: Workshop, all_may_ask: bool) -> None:
-    workshop.forge.world.anyone_may_ask_permissions = all_may_ask
+    workshop.forge.store.anyone_may_ask_permissions = all_may_ask
     number = workshop.open_issue(by="mallory", labels=(), body="What was read.")
     workshop.label(number, "agent:python", by="alice")
     workshop.hear()

@@ -192,7 +192,7 @@ def test_closed_reopened_and_closed_again_is_cancelled(workshop: Workshop) -> No
     for state in ("closed", "open"):
         workshop.say("PATCH", f"/pulls/{pull}", state=state)
         workshop.hear()
-    with workshop.forge.world.lock:
+    with workshop.forge.store.lock:
         closed = workshop.forge.repository("acme/widgets").issues[pull]
     workshop.say("PATCH", f"/pulls/{pull}", state="closed")
     closed.closed = closed.closed and closed.closed.replace(year=2031)
@@ -507,7 +507,7 @@ def test_what_a_stranger_answers_to_a_reviewer_is_not_told_to_the_agent(workshop
 @pytest.mark.parametrize("by", ["reviewer", "mallory"])
 def test_where_the_forge_calls_no_review_official_the_right_to_write_decides(workshop: Workshop, by: str) -> None:
     """Older Gitea does so where no rule protects the branch; and a rule may name other people."""
-    workshop.forge.world.nobody_is_official = True
+    workshop.forge.store.nobody_is_official = True
     number, pull = workshop.in_review()
     workshop.say("POST", f"/pulls/{pull}/reviews", by, event="REQUEST_CHANGES", body="Hm.")
     workshop.hear()

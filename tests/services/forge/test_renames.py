@@ -16,6 +16,7 @@ from app.store import tasks, views
 from app.store.tables import debts
 from tests import builders
 from tests.conftest import FakeClock
+from tests.fakes.checked_forge import checked_forge
 from tests.workshop import NOWHERE, SECRET, WIDGETS, Workshop
 
 GADGETS = "acme/gadgets"
@@ -79,7 +80,7 @@ def test_who_takes_the_name_of_another_takes_nothing_else(workshop: Workshop) ->
 
 def test_a_repository_that_is_gone_gets_nothing_that_is_meant_for_it(workshop: Workshop) -> None:
     number = workshop.running()
-    del workshop.forge.world.repositories[WIDGETS]
+    del workshop.forge.store.repositories[WIDGETS]
     workshop.forge.add_repository(WIDGETS)
     workshop.forge.collaborate(WIDGETS, "fleet", "write")
     workshop.open_issue("Something else", labels=())
@@ -97,10 +98,10 @@ def test_a_deleted_issue_ends_its_task_and_a_hidden_repository_does_not(workshop
     del workshop.forge.repository(WIDGETS).issues[number]
     workshop.reconcile()
     assert (workshop.task(number).state, workshop.task(number).reason) == (State.CANCELLED, "issue_closed")
-    hidden = workshop.forge.world.repositories.pop(WIDGETS)
+    hidden = workshop.forge.store.repositories.pop(WIDGETS)
     workshop.reconcile()
     assert workshop.task(other).state is State.RUNNING
-    workshop.forge.world.repositories[WIDGETS] = hidden
+    workshop.forge.store.repositories[WIDGETS] = hidden
 
 
 class Twins:
@@ -140,7 +141,7 @@ class Twins:
 
 @pytest.fixture
 def twins(workshop: Workshop, tmp_path: Path) -> object:
-    with FakeForge(tmp_path / "other") as second:
+    with checked_forge(tmp_path / "other") as second:
         yield Twins(workshop, second)
         assert second.violations == []
 

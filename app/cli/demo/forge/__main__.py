@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .demo import furnish
+from .sample_data import add_sample_data
 from .server import FakeForge
 
 PR_SET_PDEATHSIG = 1
@@ -28,7 +28,7 @@ def main() -> None:
         signal.signal(each, lambda *_: end.set())
     end_with_parent()
     forge = FakeForge(args.root, args.port).start()
-    tell(args.state_file, {"url": forge.url, "port": forge.port, "users": furnish(forge)})
+    tell(args.state_file, {"url": forge.url, "port": forge.port, "users": add_sample_data(forge)})
     end.wait()
     forge.stop()
 

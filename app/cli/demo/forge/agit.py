@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 
-from . import issues, plumbing, pulls
-from .state import Json, Pull, Repository, User
-from .world import World
+from . import git_commands, issues, pulls
+from .models import Json, Pull, Repository, User
+from .store import Store
 
 FOR = "refs/for/"
 
@@ -33,18 +33,18 @@ def decoded(value: str) -> str:
     return base64.b64decode(value.removeprefix("{base64}")).decode() if marked else value
 
 
-def pushed(world: World, repo: Repository, doer: User, ref: str, sha: str, asked: Json) -> None:
+def pushed(store: Store, repo: Repository, doer: User, ref: str, sha: str, asked: Json) -> None:
     """The ref itself does not stay; the same topic moves the open pull request that it made."""
-    plumbing.drop(repo.path, ref)
+    git_commands.drop(repo.path, ref)
     base = ref.removeprefix(FOR)
     head = f"{doer.login.lower()}/{asked['topic']}"
     there = pulls.find(repo, base, head, only_open=True)
     if there is not None:
-        pulls.head_moved(world, repo, there, doer, sha)
+        pulls.head_moved(store, repo, there, doer, sha)
         return
-    one = issues.file(world, repo, doer, asked.get("title", "Untitled"), asked.get("description", ""))
-    tip = plumbing.branch(repo.path, base) or ""
-    parted = plumbing.merge_base(repo.path, tip, sha)
-    one.pull = Pull(next(world.pull_ids), base, head, sha, parted, flow=1)
-    plumbing.move(repo.path, f"refs/pull/{one.number}/head", sha)
-    issues.announce(world, repo, one, "opened", doer)
+    one = issues.file(store, repo, doer, asked.get("title", "Untitled"), asked.get("description", ""))
+    tip = git_commands.branch(repo.path, base) or ""
+    parted = git_commands.merge_base(repo.path, tip, sha)
+    one.pull = Pull(next(store.pull_ids), base, head, sha, parted, flow=1)
+    git_commands.move(repo.path, f"refs/pull/{one.number}/head", sha)
+    issues.announce(store, repo, one, "opened", doer)

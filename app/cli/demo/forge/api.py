@@ -12,17 +12,17 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
 
-from .merging import NotNow
-from .plumbing import Refused
-from .state import Comment, Issue, Json, Pull, Repository, Review, User
-from .world import World
+from .git_commands import Refused
+from .merges import MergeRefused
+from .models import Comment, Issue, Json, Pull, Repository, Review, User
+from .store import Store
 
 DEFAULT_PAGE, LARGEST_PAGE = 30, 50
 SCOPES = (("user", "/user"), ("organization", "/orgs/"), ("issue", "/repos/[^/]+/[^/]+/(issues|labels|milestones)"))
 SLASH = "\x1f"  # stands for an encoded slash between the raw path and the routes
 
 
-class Problem(Exception):
+class ApiError(Exception):
     def __init__(self, status: int, message: str = "") -> None:
         super().__init__(message)
         self.status = status
@@ -34,18 +34,18 @@ def for_repositories(name: str) -> Blueprint:
 
 
 def install(app: Flask) -> None:
-    app.before_request(know_who_asks)
+    app.before_request(authenticate)
     app.url_value_preprocessor(decode_slashes)
     app.url_value_preprocessor(find_repository)
-    app.register_error_handler(Problem, lambda problem: refusal(problem.status, str(problem)))
-    app.register_error_handler(NotNow, lambda problem: refusal(problem.status, str(problem)))
+    app.register_error_handler(ApiError, lambda problem: refusal(problem.status, str(problem)))
+    app.register_error_handler(MergeRefused, lambda problem: refusal(problem.status, str(problem)))
     app.register_error_handler(Refused, lambda problem: refusal(409, str(problem)))
     app.register_error_handler(404, lambda problem: refusal(404, "Not Found"))
     app.register_error_handler(405, lambda problem: refusal(405, "Method Not Allowed"))
 
 
 def refusal(status: int, message: str) -> Response:
-    words: Json = {"message": message, "url": f"{world().url}/api/swagger"}
+    words: Json = {"message": message, "url": f"{store().url}/api/swagger"}
     if status == 404:
         words = {"message": message or "The target couldn't be found.", "url": words["url"], "errors": []}
     return answer(words, status)
@@ -57,52 +57,52 @@ def answer(what: Any, status: int = 200) -> Response:
     return made
 
 
-def nothing(status: int = 204) -> Response:
+def no_content(status: int = 204) -> Response:
     return Response(status=status)
 
 
-def world() -> World:
-    return cast(World, request.environ["forge.world"])
+def store() -> Store:
+    return cast(Store, request.environ["forge.store"])
 
 
 def repository() -> Repository:
     return cast(Repository, g.repository)
 
 
-def asker() -> User | None:
-    return cast("User | None", g.asker)
+def viewer() -> User | None:
+    return cast("User | None", g.viewer)
 
 
 def me() -> User:
-    user = asker()
+    user = viewer()
     if user is None:
-        raise Problem(401, "token is required")
+        raise ApiError(401, "token is required")
     return user
 
 
-def know_who_asks() -> Response | None:
+def authenticate() -> Response | None:
     request.get_data()  # read to the end whatever comes of it, or the next request on this connection breaks
     token = credentials()
-    g.asker = world().tokens.get(token) if token else None
-    if token and g.asker is None:
-        raise Problem(401, "user does not exist or token is wrong")
+    g.viewer = store().tokens.get(token) if token else None
+    if token and g.viewer is None:
+        raise ApiError(401, "user does not exist or token is wrong")
     check_scope(token)
     if request.blueprint and request.blueprint != "git" and "repository" in g:
-        if g.repository is None and (now := world().renamed.get(g.asked_for.lower())):
+        if g.repository is None and (now := store().renamed.get(g.asked_for.lower())):
             return Response(status=307, headers={"Location": moved_to(now)})
-        check_door(g.repository)
+        check_access(g.repository)
     return None
 
 
 def check_scope(token: str) -> None:
     """What is asked of a token's scopes goes by the path alone, before anything is looked for; writing allows reading."""
-    has, path = world().scopes.get(token), request.path.removeprefix("/api/v1")
+    has, path = store().scopes.get(token), request.path.removeprefix("/api/v1")
     if has is None or not request.path.startswith("/api/v1/") or path == "/version":
         return
     kind = next((kind for kind, start in SCOPES if re.match(start, path)), "repository")
     wanted = {f"write:{kind}"} | ({f"read:{kind}"} if request.method == "GET" else set())
     if not wanted & has:
-        raise Problem(403, f"token does not have at least one of required scope(s): [{min(wanted)}]")
+        raise ApiError(403, f"token does not have at least one of required scope(s): [{min(wanted)}]")
 
 
 def moved_to(repo: Repository) -> str:
@@ -139,47 +139,47 @@ def find_repository(endpoint: str | None, values: dict[str, Any] | None) -> None
     if values is None or "owner" not in values or "repo" not in values:
         return
     full_name = g.asked_for = f"{values.pop('owner')}/{values.pop('repo')}"
-    g.repository = world().repositories.get(full_name.lower().removesuffix(".git"))
+    g.repository = store().repositories.get(full_name.lower().removesuffix(".git"))
 
 
-def check_door(repo: Repository | None) -> None:
-    if repo is None or not world().may(asker(), "read", repo):
-        raise Problem(404)
+def check_access(repo: Repository | None) -> None:
+    if repo is None or not store().may(viewer(), "read", repo):
+        raise ApiError(404)
     if request.method != "GET":
         me()
         if repo.archived:
-            raise Problem(423, "repo is archived")
+            raise ApiError(423, "repo is archived")
 
 
-def need(right: str, message: str = "user should have a permission to write to a repo") -> User:
+def require(right: str, message: str = "user should have a permission to write to a repo") -> User:
     user = me()
-    if not world().may(user, right, repository()):
-        raise Problem(403, message)
+    if not store().may(user, right, repository()):
+        raise ApiError(403, message)
     return user
 
 
-def asked(*required: str) -> Json:
+def json_body(*required: str) -> Json:
     """The body of the call; 422 when it is no object or lacks a field."""
     body = request.get_json(silent=True)
     if request.get_data() and not isinstance(body, dict):
-        raise Problem(422, "the body is not a JSON object")
+        raise ApiError(422, "the body is not a JSON object")
     for name in required:
         if not (body or {}).get(name):
-            raise Problem(422, f"[{name.capitalize()}]: Required")
+            raise ApiError(422, f"[{name.capitalize()}]: Required")
     return cast(Json, body or {})
 
 
 def issue_of(number: int) -> Issue:
     one = repository().issues.get(number)
     if one is None:
-        raise Problem(404)
+        raise ApiError(404)
     return one
 
 
 def pull_of(number: int) -> tuple[Issue, Pull]:
     one = issue_of(number)
     if one.pull is None:
-        raise Problem(404)
+        raise ApiError(404)
     return one, one.pull
 
 
@@ -188,20 +188,20 @@ def comment_of(number: int) -> tuple[Issue, Comment]:
         for line in one.comments:
             if line.id == number:
                 return one, line
-    raise Problem(404)
+    raise ApiError(404)
 
 
 def review_of(pull: Pull, number: int) -> Review:
     for review in pull.reviews:
         if review.id == number:
             return review
-    raise Problem(404)
+    raise ApiError(404)
 
 
 def users(logins: list[str]) -> list[User]:
-    some = [world().users.get(login.lower()) for login in logins]
+    some = [store().users.get(login.lower()) for login in logins]
     if None in some:
-        raise Problem(422, "user does not exist")
+        raise ApiError(422, "user does not exist")
     return [user for user in some if user]
 
 
@@ -211,9 +211,9 @@ def moment(name: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text.replace(" ", "+")) if text else None
     except ValueError as wrong:
-        raise Problem(422, f"{name} is not a time: {text}") from wrong
+        raise ApiError(422, f"{name} is not a time: {text}") from wrong
     if found is not None and found.tzinfo is None:
-        raise Problem(422, f"{name} has no zone: {text}")
+        raise ApiError(422, f"{name} has no zone: {text}")
     return found
 
 
@@ -244,7 +244,7 @@ def links(page: int, limit: int, total: int) -> str:
     wanted = {"next": page + 1, "last": last} if page < last else {}
     wanted |= {"first": 1, "prev": page - 1} if page > 1 else {}
     query = {key: value for key, value in request.args.items() if key not in ("page", "limit")}
-    here = f"{world().url}{request.path}"
+    here = f"{store().url}{request.path}"
     return ",".join(
         f'<{here}?{urlencode({**query, "limit": limit, "page": number})}>; rel="{name}"'
         for name, number in wanted.items()

@@ -4,46 +4,46 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from . import issues, talk
+from . import issue_json, issues
 from .api import (
-    Problem,
+    ApiError,
     answer,
-    asked,
     comment_of,
     for_repositories,
     in_time,
     issue_of,
+    json_body,
     me,
-    need,
-    nothing,
+    no_content,
     paged,
     repository,
+    require,
+    store,
     users,
-    world,
 )
-from .state import Comment, Issue, Json
+from .models import Comment, Issue, Json
 
 routes = for_repositories("issues")
 REACTIONS = ("+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes")
 
 
 def shown(one: Issue) -> Json:
-    return talk.issue(world(), repository(), one)
+    return issue_json.issue(store(), repository(), one)
 
 
 def comment_shown(one: Issue, line: Comment) -> Json:
-    return talk.comment(world(), repository(), one, line)
+    return issue_json.comment(store(), repository(), one, line)
 
 
 @routes.post("/issues")
 def open_issue() -> Response:
-    order, user = asked("title"), me()
-    writer = world().may(user, "write", repository())
+    order, user = json_body("title"), me()
+    writer = store().may(user, "write", repository())
     ids = order.get("labels") or []
     labels = [label for label in repository().labels if label.id in ids] if writer else []
     names = (order.get("assignees") or []) + ([order["assignee"]] if order.get("assignee") else [])
     one = issues.open_issue(
-        world(),
+        store(),
         repository(),
         user,
         order["title"],
@@ -52,7 +52,7 @@ def open_issue() -> Response:
         users(list(dict.fromkeys(names))) if writer else [],
     )
     if order.get("closed") and writer:
-        issues.set_state(world(), repository(), one, user, "closed")
+        issues.set_state(store(), repository(), one, user, "closed")
     return answer(shown(one), 201)
 
 
@@ -84,16 +84,16 @@ def get_issue(number: int) -> Response:
 
 @routes.patch("/issues/<int:number>")
 def edit_issue(number: int) -> Response:
-    one, order, user = issue_of(number), asked(), me()
+    one, order, user = issue_of(number), json_body(), me()
     if one.user is not user:
-        need("write")
+        require("write")
     if one.pull and one.pull.merged and order.get("state") == "open":
-        raise Problem(412, "cannot change state of this issue or pull request")
-    issues.edit(world(), repository(), one, user, order.get("title"), order.get("body"))
+        raise ApiError(412, "cannot change state of this issue or pull request")
+    issues.edit(store(), repository(), one, user, order.get("title"), order.get("body"))
     if order.get("assignees") is not None:
-        issues.assign(world(), repository(), one, need("write"), users(order["assignees"]))
+        issues.assign(store(), repository(), one, require("write"), users(order["assignees"]))
     if order.get("state"):
-        issues.set_state(world(), repository(), one, user, order["state"])
+        issues.set_state(store(), repository(), one, user, order["state"])
     return answer(shown(one), 201)
 
 
@@ -109,10 +109,10 @@ def list_comments(number: int) -> Response:
 
 @routes.post("/issues/<int:number>/comments")
 def say(number: int) -> Response:
-    one, order = issue_of(number), asked("body")
+    one, order = issue_of(number), json_body("body")
     if one.locked:
-        need("write", "the issue is locked")
-    return answer(comment_shown(one, issues.say(world(), repository(), one, me(), order["body"])), 201)
+        require("write", "the issue is locked")
+    return answer(comment_shown(one, issues.say(store(), repository(), one, me(), order["body"])), 201)
 
 
 @routes.get("/issues/comments")
@@ -131,24 +131,24 @@ def get_comment(number: int) -> Response:
 @routes.patch("/issues/comments/<int:number>")
 def edit_comment(number: int) -> Response:
     one, line = comment_of(number)
-    user = me() if line.user is me() else need("write")
-    issues.edit_comment(world(), repository(), one, line, user, asked("body")["body"])
+    user = me() if line.user is me() else require("write")
+    issues.edit_comment(store(), repository(), one, line, user, json_body("body")["body"])
     return answer(comment_shown(one, line))
 
 
 @routes.delete("/issues/comments/<int:number>")
 def delete_comment(number: int) -> Response:
     one, line = comment_of(number)
-    user = me() if line.user is me() else need("write")
-    issues.delete_comment(world(), repository(), one, line, user)
-    return nothing()
+    user = me() if line.user is me() else require("write")
+    issues.delete_comment(store(), repository(), one, line, user)
+    return no_content()
 
 
 @routes.get("/issues/<int:number>/timeline")
 def timeline(number: int) -> Response:
     """A page says how many entries it has itself, not how many there are; one without any is `null`."""
     one = issue_of(number)
-    made = paged(in_time(one.timeline), lambda line: talk.timeline(world(), repository(), one, line))
+    made = paged(in_time(one.timeline), lambda line: issue_json.timeline(store(), repository(), one, line))
     entries = made.get_json()
     made = answer(entries or None)
     made.headers["X-Total-Count"] = str(len(entries))
@@ -167,14 +167,14 @@ def issue_reactions(number: int) -> Response:
 
 def react(to: Issue | Comment) -> Response:
     if request.method == "GET":
-        return answer([talk.reaction(world(), each) for each in to.reactions])
-    content, user = asked("content")["content"], me()
+        return answer([issue_json.reaction(store(), each) for each in to.reactions])
+    content, user = json_body("content")["content"], me()
     if content not in REACTIONS:
-        raise Problem(403, f"'{content}' is not an allowed reaction")
+        raise ApiError(403, f"'{content}' is not an allowed reaction")
     there = next((each for each in to.reactions if each[:2] == (user, content)), None)
     if request.method == "DELETE":
         to.reactions = [each for each in to.reactions if each is not there]
-        return nothing(200)
+        return no_content(200)
     if there is None:
-        to.reactions.append((user, content, world().now()))
-    return answer(talk.reaction(world(), there or to.reactions[-1]), 200 if there else 201)
+        to.reactions.append((user, content, store().now()))
+    return answer(issue_json.reaction(store(), there or to.reactions[-1]), 200 if there else 201)

@@ -6,38 +6,38 @@ import re
 
 from flask import Response
 
-from . import issues, objects
+from . import issues, repository_json
 from .api import (
-    Problem,
+    ApiError,
     answer,
-    asked,
     for_repositories,
     issue_of,
-    need,
-    nothing,
+    json_body,
+    no_content,
     paged,
     repository,
-    world,
+    require,
+    store,
 )
-from .state import Issue, Json, Label
+from .models import Issue, Json, Label
 
 routes = for_repositories("labels")
 
 
 def shown(label: Label) -> Json:
-    return objects.label(world(), repository(), label)
+    return repository_json.label(store(), repository(), label)
 
 
 def label_of(number: int) -> Label:
     for label in repository().labels:
         if label.id == number:
             return label
-    raise Problem(404)
+    raise ApiError(404)
 
 
 def colour(text: str) -> str:
     if not re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
-        raise Problem(422, f"bad color {text}: it should be like #0e8a16")
+        raise ApiError(422, f"bad color {text}: it should be like #0e8a16")
     return text.lstrip("#").lower()
 
 
@@ -49,9 +49,9 @@ def list_labels() -> Response:
 @routes.post("/labels")
 def make() -> Response:
     """Names are not unique: asked twice, there are two."""
-    order = asked("name", "color")
-    need("write")
-    label = world().add_label(repository(), order["name"], colour(order["color"]), bool(order.get("exclusive")))
+    order = json_body("name", "color")
+    require("write")
+    label = store().add_label(repository(), order["name"], colour(order["color"]), bool(order.get("exclusive")))
     label.description = order.get("description") or ""
     return answer(shown(label), 201)
 
@@ -63,8 +63,8 @@ def get_label(number: int) -> Response:
 
 @routes.patch("/labels/<int:number>")
 def edit(number: int) -> Response:
-    label, order = label_of(number), asked()
-    need("write")
+    label, order = label_of(number), json_body()
+    require("write")
     for name in ("name", "description", "exclusive", "is_archived"):
         if order.get(name) is not None:
             setattr(label, name, order[name])
@@ -76,11 +76,11 @@ def edit(number: int) -> Response:
 @routes.delete("/labels/<int:number>")
 def delete(number: int) -> Response:
     label = label_of(number)
-    need("write")
+    require("write")
     repository().labels.remove(label)
     for one in repository().issues.values():
         one.labels = [each for each in one.labels if each is not label]
-    return nothing()
+    return no_content()
 
 
 @routes.get("/issues/<int:number>/labels")
@@ -90,35 +90,35 @@ def on_issue(number: int) -> Response:
 
 @routes.post("/issues/<int:number>/labels")
 def add(number: int) -> Response:
-    one, user = issue_of(number), need("write", "write permission is required")
+    one, user = issue_of(number), require("write", "write permission is required")
     wanted = named()
     if wanted:
-        issues.add_labels(world(), repository(), one, user, wanted)
+        issues.add_labels(store(), repository(), one, user, wanted)
     return all_of(one)
 
 
 @routes.put("/issues/<int:number>/labels")
 def replace(number: int) -> Response:
-    one, user = issue_of(number), need("write", "write permission is required")
-    issues.set_labels(world(), repository(), one, user, named())
+    one, user = issue_of(number), require("write", "write permission is required")
+    issues.set_labels(store(), repository(), one, user, named())
     return all_of(one)
 
 
 @routes.delete("/issues/<int:number>/labels")
 def clear(number: int) -> Response:
-    issues.clear_labels(world(), repository(), issue_of(number), need("write"))
-    return nothing()
+    issues.clear_labels(store(), repository(), issue_of(number), require("write"))
+    return no_content()
 
 
 @routes.delete("/issues/<int:number>/labels/<identifier>")
 def take_off(number: int, identifier: str) -> Response:
-    one, user = issue_of(number), need("write")
+    one, user = issue_of(number), require("write")
     found = [label for label in repository().labels if identifier in (label.name, str(label.id))]
     if not found:
-        raise Problem(422, "label does not exist")
+        raise ApiError(422, "label does not exist")
     if found[0] in one.labels:
-        issues.set_labels(world(), repository(), one, user, [each for each in one.labels if each is not found[0]])
-    return nothing()
+        issues.set_labels(store(), repository(), one, user, [each for each in one.labels if each is not found[0]])
+    return no_content()
 
 
 def all_of(one: Issue) -> Response:
@@ -127,9 +127,9 @@ def all_of(one: Issue) -> Response:
 
 def named() -> list[Label]:
     """Ids or names, not both; what the repository does not have is dropped without a word."""
-    asked_for = asked().get("labels") or []
+    asked_for = json_body().get("labels") or []
     if len({type(each) for each in asked_for}) > 1:
-        raise Problem(422, "labels should be all ids or all names")
+        raise ApiError(422, "labels should be all ids or all names")
     found: dict[object, Label] = {}
     for label in repository().labels:
         for key in (label.id, label.name):

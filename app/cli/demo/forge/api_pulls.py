@@ -4,48 +4,48 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from . import commits, issues, merging, objects, plumbing, pulls, talk
+from . import commits, git_commands, issue_json, issues, merges, pulls, repository_json
 from .api import (
-    Problem,
+    ApiError,
     answer,
-    asked,
-    asker,
     for_repositories,
+    json_body,
     me,
-    need,
-    nothing,
+    no_content,
     paged,
     pull_of,
     repository,
+    require,
+    store,
     users,
-    world,
+    viewer,
 )
-from .state import Issue, Json, Pull
+from .models import Issue, Json, Pull
 
 routes = for_repositories("pulls")
 
 
 def shown(one: Issue) -> Json:
-    return talk.pull_request(world(), repository(), one, asker())
+    return issue_json.pull_request(store(), repository(), one, viewer())
 
 
 @routes.post("/pulls")
 def open_pull() -> Response:
-    order, user, repo = asked("title", "head", "base"), me(), repository()
+    order, user, repo = json_body("title", "head", "base"), me(), repository()
     base, head = order["base"], order["head"].removeprefix(f"{repo.owner.login}:")
     if head == base:
-        raise Problem(422, "Invalid PullRequest: There are no changes between the head and the base")
-    if not (plumbing.branch(repo.path, head) and plumbing.branch(repo.path, base)):
-        raise Problem(404)
+        raise ApiError(422, "Invalid PullRequest: There are no changes between the head and the base")
+    if not (git_commands.branch(repo.path, head) and git_commands.branch(repo.path, base)):
+        raise ApiError(404)
     if there := pulls.find(repo, base, head, only_open=True):
-        raise Problem(
+        raise ApiError(
             409,
             f"pull request already exists for these targets [id: {there.id}, issue_id: {there.id}, "
             f"head_branch: {head}, base_branch: {base}]",
         )
     labels = [label for label in repo.labels if label.id in (order.get("labels") or [])]
     one = pulls.open_pull(
-        world(),
+        store(),
         repo,
         user,
         order["title"],
@@ -88,57 +88,57 @@ def get_pull(number: int) -> Response:
 def by_branches(base: str, head: str) -> Response:
     one = pulls.find(repository(), base, head.removeprefix(f"{repository().owner.login}:"))
     if one is None:
-        raise Problem(404)
+        raise ApiError(404)
     return answer(shown(one))
 
 
 @routes.patch("/pulls/<int:number>")
 def edit(number: int) -> Response:
-    (one, pull), order, user, repo = pull_of(number), asked(), me(), repository()
+    (one, pull), order, user, repo = pull_of(number), json_body(), me(), repository()
     if one.user is not user:
-        need("write")
+        require("write")
     if pull.merged and order.get("state"):
-        raise Problem(412, "cannot change state of this pull request, it is merged")
-    issues.edit(world(), repo, one, user, order.get("title"), order.get("body"))
+        raise ApiError(412, "cannot change state of this pull request, it is merged")
+    issues.edit(store(), repo, one, user, order.get("title"), order.get("body"))
     if order.get("assignees") is not None:
-        issues.assign(world(), repo, one, user, users(order["assignees"]))
-    if order.get("labels") is not None and world().may(user, "write", repo):
-        issues.set_labels(world(), repo, one, user, [each for each in repo.labels if each.id in order["labels"]])
+        issues.assign(store(), repo, one, user, users(order["assignees"]))
+    if order.get("labels") is not None and store().may(user, "write", repo):
+        issues.set_labels(store(), repo, one, user, [each for each in repo.labels if each.id in order["labels"]])
     if order.get("state") == "open" and one.state == "closed":
         may_reopen(one, pull)
     if order.get("state"):
-        issues.set_state(world(), repo, one, user, order["state"])
+        issues.set_state(store(), repo, one, user, order["state"])
     return answer(shown(one), 201)
 
 
 def may_reopen(one: Issue, pull: Pull) -> None:
-    if not plumbing.branch(repository().path, pull.head):
-        raise Problem(422, "the head branch is gone")
+    if not git_commands.branch(repository().path, pull.head):
+        raise ApiError(422, "the head branch is gone")
     if pulls.find(repository(), pull.base, pull.head, only_open=True):
-        raise Problem(409, "another open pull request has these branches")
+        raise ApiError(409, "another open pull request has these branches")
 
 
 @routes.get("/pulls/<int:number>/commits")
 def list_commits(number: int) -> Response:
     _, pull = pull_of(number)
     found = commits.between(repository(), pull.merge_base, pull.head_sha)
-    return paged(found, lambda one: commits.in_api(world(), repository(), one))
+    return paged(found, lambda one: commits.in_api(store(), repository(), one))
 
 
 @routes.get("/pulls/<int:number>/files")
 def list_files(number: int) -> Response:
     _, pull = pull_of(number)
     path, old, new = repository().path, pull.merge_base, pull.head_sha
-    names = plumbing.text(path, "diff", "--name-status", "--no-renames", "-z", old, new).split("\0")
+    names = git_commands.text(path, "diff", "--name-status", "--no-renames", "-z", old, new).split("\0")
     letters = dict(zip(names[1::2], names[0::2], strict=False))
-    moved = plumbing.renames(path, old, new)
-    rows = [row for row in plumbing.numstat(path, old, new) if row[2] not in moved.values()]
+    moved = git_commands.renames(path, old, new)
+    rows = [row for row in git_commands.numstat(path, old, new) if row[2] not in moved.values()]
     return paged(rows, lambda row: file_shown(row, letters.get(row[2], "M"), new, moved.get(row[2])))
 
 
 def file_shown(row: tuple[int, int, str], letter: str, sha: str, before: str | None = None) -> Json:
     additions, deletions, name = row
-    web, api = objects.html(world(), repository()), f"{world().url}/api/v1/repos/{repository().full_name}"
+    web, api = repository_json.html(store(), repository()), f"{store().url}/api/v1/repos/{repository().full_name}"
     return ({"previous_filename": before} if before else {}) | {
         "filename": name,
         "status": "renamed" if before else {"A": "added", "D": "deleted"}.get(letter, "changed"),
@@ -157,21 +157,21 @@ def diff(number: int) -> Response:
     _, pull = pull_of(number)
     range_ = f"{pull.merge_base}..{pull.head_sha}"
     args = ["diff", range_] if request.endpoint == "pulls.diff" else ["format-patch", "--stdout", range_]
-    return Response(plumbing.run(repository().path, *args), mimetype="text/plain")
+    return Response(git_commands.run(repository().path, *args), mimetype="text/plain")
 
 
 @routes.get("/pulls/<int:number>/merge")
 def is_merged(number: int) -> Response:
     if not pull_of(number)[1].merged:
-        raise Problem(404)
-    return nothing()
+        raise ApiError(404)
+    return no_content()
 
 
 @routes.post("/pulls/<int:number>/merge")
 def merge(number: int) -> Response:
     one, _ = pull_of(number)
-    order = asked("Do")
-    if not world().may(me(), "write", repository()):
-        raise Problem(405, "User not allowed to merge PR")
-    merging.merge(world(), repository(), one, me(), order)
-    return nothing(200)
+    order = json_body("Do")
+    if not store().may(me(), "write", repository()):
+        raise ApiError(405, "User not allowed to merge PR")
+    merges.merge(store(), repository(), one, me(), order)
+    return no_content(200)

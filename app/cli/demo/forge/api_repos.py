@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from . import branches, commits, objects, plumbing
+from . import branches, commits, git_commands, repository_json
 from .api import (
-    Problem,
+    ApiError,
     answer,
-    asked,
-    asker,
     for_repositories,
+    json_body,
     me,
-    need,
-    nothing,
+    no_content,
     paged,
     repository,
+    require,
+    store,
     users,
-    world,
+    viewer,
 )
-from .state import Json
+from .models import Json
 
 routes = for_repositories("repositories")
 site = Blueprint("site", __name__, url_prefix="/api/v1")
@@ -45,74 +45,74 @@ def settings() -> Response:
 
 @site.get("/user")
 def who_am_i() -> Response:
-    return answer(objects.user(world(), me()))
+    return answer(repository_json.user(store(), me()))
 
 
 @site.get("/repositories/<int:number>")
 def by_number(number: int) -> Response:
-    repo = next((one for one in world().repositories.values() if one.id == number), None)
-    if repo is None or not world().may(asker(), "read", repo):
-        raise Problem(404)
-    return answer(objects.repository(world(), repo, asker()))
+    repo = next((one for one in store().repositories.values() if one.id == number), None)
+    if repo is None or not store().may(viewer(), "read", repo):
+        raise ApiError(404)
+    return answer(repository_json.repository(store(), repo, viewer()))
 
 
 @routes.get("")
 def get_repository() -> Response:
-    return answer(objects.repository(world(), repository(), asker()))
+    return answer(repository_json.repository(store(), repository(), viewer()))
 
 
 @routes.get("/collaborators/<login>")
 def is_collaborator(login: str) -> Response:
     if users([login])[0].login not in repository().collaborators:
-        raise Problem(404)
-    return nothing()
+        raise ApiError(404)
+    return no_content()
 
 
 @routes.put("/collaborators/<login>")
 def collaborate(login: str) -> Response:
-    need("admin")
-    repository().collaborators[users([login])[0].login] = asked().get("permission") or "write"
-    return nothing()
+    require("admin")
+    repository().collaborators[users([login])[0].login] = json_body().get("permission") or "write"
+    return no_content()
 
 
 @routes.delete("/collaborators/<login>")
 def part(login: str) -> Response:
-    need("admin")
+    require("admin")
     repository().collaborators.pop(users([login])[0].login, None)
-    return nothing()
+    return no_content()
 
 
 @routes.get("/assignees")
 def assignees() -> Response:
     """Everybody who may write; whoever may read the repository may ask."""
     found = [
-        user for user in world().users.values() if world().may(user, "write", repository()) and user.owners is None
+        user for user in store().users.values() if store().may(user, "write", repository()) and user.owners is None
     ]
-    return answer([objects.user(world(), user) for user in found])
+    return answer([repository_json.user(store(), user) for user in found])
 
 
 @routes.get("/collaborators/<login>/permission")
 def permission(login: str) -> Response:
     """Only admins may ask about others."""
-    if login.lower() != me().login.lower() and not world().anyone_may_ask_permissions:
-        need(
+    if login.lower() != me().login.lower() and not store().anyone_may_ask_permissions:
+        require(
             "admin",
             "Only admins can query all permissions, repo admins can query all repo permissions, "
             "collaborators can query only their own",
         )
-    user = world().users.get(login.lower())
+    user = store().users.get(login.lower())
     if user is None:
-        raise Problem(404)
-    right = world().right(user, repository())
-    return answer({"permission": right, "role_name": right, "user": objects.user(world(), user)})
+        raise ApiError(404)
+    right = store().right(user, repository())
+    return answer({"permission": right, "role_name": right, "user": repository_json.user(store(), user)})
 
 
 def branch_shown(name: str) -> Json:
-    sha = plumbing.branch(repository().path, name)
+    sha = git_commands.branch(repository().path, name)
     if sha is None:
-        raise Problem(404)
-    may = world().may(asker(), "write", repository())
-    tip = commits.in_payload(world(), repository(), commits.one_of(repository(), sha))
+        raise ApiError(404)
+    may = store().may(viewer(), "write", repository())
+    tip = commits.in_payload(store(), repository(), commits.one_of(repository(), sha))
     return {
         "name": name,
         "commit": {**tip, "added": None, "removed": None, "modified": None},
@@ -128,7 +128,7 @@ def branch_shown(name: str) -> Json:
 
 @routes.get("/branches")
 def list_branches() -> Response:
-    names = [ref.removeprefix("refs/heads/") for ref in plumbing.refs(repository().path, "refs/heads/")]
+    names = [ref.removeprefix("refs/heads/") for ref in git_commands.refs(repository().path, "refs/heads/")]
     return paged(names, branch_shown)
 
 
@@ -139,24 +139,24 @@ def get_branch(name: str) -> Response:
 
 @routes.post("/branches")
 def make_branch() -> Response:
-    order, user, repo = asked("new_branch_name"), need("write"), repository()
+    order, user, repo = json_body("new_branch_name"), require("write"), repository()
     name = order["new_branch_name"]
     start = order.get("old_ref_name") or order.get("old_branch_name") or repo.default_branch
-    if plumbing.branch(repo.path, name):
-        raise Problem(409, "The branch already exists.")
-    sha = plumbing.resolve(repo.path, start)
+    if git_commands.branch(repo.path, name):
+        raise ApiError(409, "The branch already exists.")
+    sha = git_commands.resolve(repo.path, start)
     if sha is None:
-        raise Problem(404, "The old branch does not exist.")
-    branches.make(world(), repo, user, name, sha)
+        raise ApiError(404, "The old branch does not exist.")
+    branches.make(store(), repo, user, name, sha)
     return answer(branch_shown(name), 201)
 
 
 @routes.delete("/branches/<path:name>")
 def remove_branch(name: str) -> Response:
-    user = need("write")
+    user = require("write")
     if name == repository().default_branch:
-        raise Problem(403, "can not delete default branch")
-    if plumbing.branch(repository().path, name) is None:
-        raise Problem(404)
-    branches.remove(world(), repository(), user, name)
-    return nothing()
+        raise ApiError(403, "can not delete default branch")
+    if git_commands.branch(repository().path, name) is None:
+        raise ApiError(404)
+    branches.remove(store(), repository(), user, name)
+    return no_content()

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from flask import Response
 
-from . import pulls, talk
+from . import issue_json, pulls
 from .api import (
-    Problem,
+    ApiError,
     answer,
-    asked,
     for_repositories,
+    json_body,
     me,
-    need,
-    nothing,
+    no_content,
     paged,
     pull_of,
     repository,
+    require,
     review_of,
+    store,
     users,
-    world,
 )
-from .state import Issue, Json, Review, ReviewComment
+from .models import Issue, Json, Review, ReviewComment
 
 routes = for_repositories("reviews")
 EVENTS = {
@@ -34,11 +34,11 @@ EVENTS = {
 
 
 def shown(one: Issue, review: Review) -> Json:
-    return talk.review(world(), repository(), one, review)
+    return issue_json.review(store(), repository(), one, review)
 
 
 def note_shown(one: Issue, review: Review, note: ReviewComment) -> Json:
-    return talk.review_comment(world(), repository(), one, review, note)
+    return issue_json.review_comment(store(), repository(), one, review, note)
 
 
 @routes.get("/pulls/<int:number>/reviews")
@@ -51,13 +51,13 @@ def list_reviews(number: int) -> Response:
 @routes.post("/pulls/<int:number>/reviews")
 def review(number: int) -> Response:
     one, _ = pull_of(number)
-    order, user = asked(), me()
+    order, user = json_body(), me()
     state = state_of(one, order)
     notes = order.get("comments") or []
     if state in ("COMMENT", "REQUEST_CHANGES") and not (order.get("body") or notes):
-        raise Problem(422, f"review event {state} need body or comments")
+        raise ApiError(422, f"review event {state} need body or comments")
     made = pulls.review(
-        world(), repository(), one, user, state, order.get("body") or "", notes, order.get("commit_id") or ""
+        store(), repository(), one, user, state, order.get("body") or "", notes, order.get("commit_id") or ""
     )
     return answer(shown(one, made))
 
@@ -65,9 +65,9 @@ def review(number: int) -> Response:
 def state_of(one: Issue, order: Json) -> str:
     state = EVENTS.get(order.get("event") or "")
     if state is None:
-        raise Problem(422, f"unknown review event {order['event']}")
+        raise ApiError(422, f"unknown review event {order['event']}")
     if state in ("APPROVED", "REQUEST_CHANGES") and one.user is me():
-        raise Problem(422, "approve or reject your own pull is not allowed")
+        raise ApiError(422, "approve or reject your own pull is not allowed")
     return state
 
 
@@ -81,13 +81,13 @@ def get_review(number: int, review_id: int) -> Response:
 def submit(number: int, review_id: int) -> Response:
     """Send off a pending review."""
     one, pull = pull_of(number)
-    this, order = review_of(pull, review_id), asked("event")
+    this, order = review_of(pull, review_id), json_body("event")
     if this.state != "PENDING" or this.user is not me():
-        raise Problem(422, "only a pending review of your own can be submitted")
+        raise ApiError(422, "only a pending review of your own can be submitted")
     this.state, this.body = state_of(one, order), order.get("body") or this.body
-    this.submitted = world().touch(repository(), one)
-    this.official = pulls.is_official(world(), repository(), me(), this.state)
-    pulls.announce_review(world(), repository(), one, this)
+    this.submitted = store().touch(repository(), one)
+    this.official = pulls.is_official(store(), repository(), me(), this.state)
+    pulls.announce_review(store(), repository(), one, this)
     return answer(shown(one, this))
 
 
@@ -96,9 +96,9 @@ def delete(number: int, review_id: int) -> Response:
     _, pull = pull_of(number)
     this = review_of(pull, review_id)
     if this.user is not me():
-        need("admin", "only the reviewer or an admin may delete a review")
+        require("admin", "only the reviewer or an admin may delete a review")
     pull.reviews.remove(this)
-    return nothing()
+    return no_content()
 
 
 @routes.get("/pulls/<int:number>/reviews/<int:review_id>/comments")
@@ -111,9 +111,9 @@ def list_notes(number: int, review_id: int) -> Response:
 @routes.post("/pulls/<int:number>/reviews/<int:review_id>/comments")
 def answer_to(number: int, review_id: int) -> Response:
     one, pull = pull_of(number)
-    this, order = review_of(pull, review_id), asked()
+    this, order = review_of(pull, review_id), json_body()
     line = int(order.get("new_position") or 0)
-    note = pulls.answer_note(world(), pull, this, me(), order.get("path") or "", line, order.get("body") or "")
+    note = pulls.answer_note(store(), pull, this, me(), order.get("path") or "", line, order.get("body") or "")
     return answer(note_shown(one, this, note))
 
 
@@ -122,9 +122,9 @@ def dismiss(number: int, review_id: int) -> Response:
     """Sends nothing, as in Forgejo."""
     one, pull = pull_of(number)
     this = review_of(pull, review_id)
-    need("admin", "must be repo admin")
+    require("admin", "must be repo admin")
     this.dismissed = True
-    world().touch(repository(), one)
+    store().touch(repository(), one)
     return answer(shown(one, this))
 
 
@@ -132,29 +132,29 @@ def dismiss(number: int, review_id: int) -> Response:
 def undismiss(number: int, review_id: int) -> Response:
     one, pull = pull_of(number)
     this = review_of(pull, review_id)
-    need("admin", "must be repo admin")
+    require("admin", "must be repo admin")
     this.dismissed = False
-    world().touch(repository(), one)
+    store().touch(repository(), one)
     return answer(shown(one, this))
 
 
 @routes.post("/pulls/<int:number>/requested_reviewers")
 def ask(number: int) -> Response:
     one, _ = pull_of(number)
-    reviewers = users(asked().get("reviewers") or [])
+    reviewers = users(json_body().get("reviewers") or [])
     if one.user in reviewers:
-        raise Problem(422, "poster of pr can't be reviewer")
+        raise ApiError(422, "poster of pr can't be reviewer")
     if one.user is not me():
-        need("write")
-    made = pulls.ask(world(), repository(), one, me(), reviewers)
+        require("write")
+    made = pulls.ask(store(), repository(), one, me(), reviewers)
     return answer([shown(one, review) for review in made], 201)
 
 
 @routes.delete("/pulls/<int:number>/requested_reviewers")
 def unask(number: int) -> Response:
     one, _ = pull_of(number)
-    reviewers = users(asked().get("reviewers") or [])
+    reviewers = users(json_body().get("reviewers") or [])
     if one.user is not me():
-        need("write")
-    pulls.unask(world(), repository(), one, me(), reviewers)
-    return nothing()
+        require("write")
+    pulls.unask(store(), repository(), one, me(), reviewers)
+    return no_content()

@@ -10,12 +10,12 @@ from urllib.parse import unquote_to_bytes
 from flask import Flask, Response, request
 from werkzeug.wrappers import Request
 
-from . import api, api_code, api_hooks, api_issues, api_labels, api_pulls, api_repos, api_reviews, git
+from . import api, api_code, api_hooks, api_issues, api_labels, api_pulls, api_repos, api_reviews, git_http
 from . import lfs as _lfs  # noqa: F401 - its doors are among git's
 from .contract import Contract
 from .faults import Fault, Faults
-from .serving import Cut
-from .world import World
+from .http_server import Cut
+from .store import Store
 
 LARGEST_BODY = 100 * 1024 * 1024
 PARTS = (
@@ -28,12 +28,12 @@ PARTS = (
     api_reviews.routes,
     api_hooks.routes,
     api_hooks.organisations,
-    git.routes,
+    git_http.routes,
 )
 
 
 class ForgeApp(Flask):
-    """Everything that is not a push or fetch runs under the lock of the world that it is about."""
+    """Everything that is not a push or fetch runs under the lock of the store that it is about."""
 
     def __init__(self) -> None:
         super().__init__("fake-forge", static_folder=None)
@@ -47,7 +47,7 @@ class ForgeApp(Flask):
     def dispatch_request(self) -> Any:
         if request.blueprint == "git":
             return super().dispatch_request()
-        with api.world().lock:
+        with api.store().lock:
             return super().dispatch_request()
 
 
@@ -62,15 +62,15 @@ def held_to_the_contract(response: Response) -> Response:
     return contract.after_request(response) if contract else response
 
 
-class Door:
-    """The forge as a WSGI application: its own world on the one application; faults strike outside it."""
+class WsgiFrontend:
+    """The forge as a WSGI application: its own store on the one application; faults strike outside it."""
 
-    def __init__(self, world: World, faults: Faults, contract: Contract | None) -> None:
-        self.faults, self.world, self.contract = faults, world, contract
+    def __init__(self, store: Store, faults: Faults, contract: Contract | None) -> None:
+        self.faults, self.store, self.contract = faults, store, contract
         self.calls: list[str] = []
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        environ["forge.world"], environ["forge.contract"] = self.world, self.contract
+        environ["forge.store"], environ["forge.contract"] = self.store, self.contract
         path = environ.get("REQUEST_URI", environ["PATH_INFO"]).split("?")[0]
         environ["PATH_INFO"] = "/".join(
             unquote_to_bytes(part).decode("latin-1").replace("/", api.SLASH) for part in path.split("/")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from . import objects, plumbing, talk
-from .state import Json, Repository
-from .world import World
+from . import git_commands, issue_json, repository_json
+from .models import Json, Repository
+from .store import Store
 
 FORMAT = "%x1e" + "%x1f".join(["%H", "%T", "%P", "%an", "%ae", "%aI", "%cn", "%ce", "%cI", "%B"]) + "%x1f"
 NAMES = (
@@ -30,7 +30,7 @@ NEW_BRANCH_LIMIT = 10
 @lru_cache(maxsize=4096)
 def _read(path: Path, ranges: tuple[str, ...], limit: int) -> str:
     asked = [f"-{limit}", f"--format={FORMAT}", "--name-status", "--no-renames", "--diff-merges=first-parent"]
-    found = plumbing.run(path, "-c", "core.quotePath=false", "log", *asked, *ranges, "--")
+    found = git_commands.run(path, "-c", "core.quotePath=false", "log", *asked, *ranges, "--")
     return found.decode(errors="replace")
 
 
@@ -58,7 +58,7 @@ def one_of(repo: Repository, sha: str) -> Json:
     return read(repo.path, sha, limit=1)[0]
 
 
-def in_payload(world: World, repo: Repository, one: Json) -> Json:
+def in_payload(store: Store, repo: Repository, one: Json) -> Json:
     """A commit in a push, or at a branch's tip."""
     files: dict[str, list[str]] = {"added": [], "removed": [], "modified": []}
     for letter, name in one["files"]:
@@ -66,30 +66,34 @@ def in_payload(world: World, repo: Repository, one: Json) -> Json:
     return {
         "id": one["sha"],
         "message": one["message"],
-        "url": f"{objects.html(world, repo)}/commit/{one['sha']}",
-        "author": _person(world, one, "author"),
-        "committer": _person(world, one, "committer"),
+        "url": f"{repository_json.html(store, repo)}/commit/{one['sha']}",
+        "author": _person(store, one, "author"),
+        "committer": _person(store, one, "committer"),
         "verification": None,
         "timestamp": one["committer_date"],
         **files,
     }
 
 
-def _person(world: World, one: Json, role: str) -> Json:
+def _person(store: Store, one: Json, role: str) -> Json:
     email = one[f"{role}_email"]
-    login = next((user.login for user in world.users.values() if world.email(user) == email), "")
+    login = next((user.login for user in store.users.values() if store.email(user) == email), "")
     return {"name": one[role], "email": email, "username": login}
 
 
-def in_api(world: World, repo: Repository, one: Json) -> Json:
-    api = f"{world.url}/api/v1/repos/{repo.full_name}/git"
+def in_api(store: Store, repo: Repository, one: Json) -> Json:
+    api = f"{store.url}/api/v1/repos/{repo.full_name}/git"
     roles = {
         role: {"name": one[role], "email": one[f"{role}_email"], "date": one[f"{role}_date"]}
         for role in ("author", "committer")
     }
     accounts = {
         role: next(
-            (objects.user(world, user) for user in world.users.values() if world.email(user) == one[f"{role}_email"]),
+            (
+                repository_json.user(store, user)
+                for user in store.users.values()
+                if store.email(user) == one[f"{role}_email"]
+            ),
             None,
         )
         for role in roles
@@ -99,7 +103,7 @@ def in_api(world: World, repo: Repository, one: Json) -> Json:
         "url": url,
         "sha": one["sha"],
         "created": created,
-        "html_url": f"{objects.html(world, repo)}/commit/{one['sha']}",
+        "html_url": f"{repository_json.html(store, repo)}/commit/{one['sha']}",
         "commit": {
             "url": url,
             **roles,
@@ -109,7 +113,8 @@ def in_api(world: World, repo: Repository, one: Json) -> Json:
         },
         **accounts,
         "parents": [
-            {"url": f"{api}/commits/{sha}", "sha": sha, "created": objects.ZERO_TIME} for sha in one["parents"].split()
+            {"url": f"{api}/commits/{sha}", "sha": sha, "created": repository_json.ZERO_TIME}
+            for sha in one["parents"].split()
         ],
         "files": [{"filename": name, "status": LETTERS.get(letter, "modified")} for letter, name in one["files"]],
         "stats": _stats(repo, one),
@@ -118,5 +123,5 @@ def in_api(world: World, repo: Repository, one: Json) -> Json:
 
 def _stats(repo: Repository, one: Json) -> Json:
     first = (one["parents"].split() or [""])[0]
-    additions, deletions, _ = talk.changed(repo.path, first, one["sha"])
+    additions, deletions, _ = issue_json.changed(repo.path, first, one["sha"])
     return {"total": additions + deletions, "additions": additions, "deletions": deletions}

@@ -10,16 +10,15 @@ from typing import Any
 
 from flask import Response, request
 
-from .state import Json
+from .models import Json
 
-DESCRIPTION = Path(__file__).parents[4] / "tests" / "fixtures" / "forgejo" / "swagger-subset.json"
 ANYWHERE = {307, 401, 403, 404, 422, 423}  # every call may be refused, or sent to a new name, described or not
 EVERYWHERE = {"token"}  # in the query of every call
 NOT_DESCRIBED = {"User": {"username"}}  # Forgejo adds it when it writes the JSON
 
 
 class Contract:
-    def __init__(self, description: Path = DESCRIPTION) -> None:
+    def __init__(self, description: Path) -> None:
         self.all: Json = json.loads(description.read_text())
         self.paths = [(pattern(path), path) for path in sorted(self.all["paths"], key=lambda path: path.count("{"))]
         self.violations: list[str] = []

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from .faults import Faults
-from .state import Hook, Json
+from .models import Hook, Json
 from .subscriptions import COARSE, passes
 
 TIMEOUT = 5.0
@@ -46,14 +46,14 @@ class Delivery:
         return f"{self.event_type}/{self.action}" if self.action else self.event_type
 
 
-class Post:
+class WebhookSender:
     """The post office: takes what happened, and sees to it that each hook hears of it (at most) once."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.deliveries: list[Delivery] = []
         self.dropped: list[Delivery] = []
-        self.letterboxes: dict[int, queue.Queue[Delivery | None]] = {}
+        self.queues: dict[int, queue.Queue[Delivery | None]] = {}
         self.pending = 0
         self.changed = threading.Condition()
 
@@ -74,9 +74,9 @@ class Post:
     def put(self, delivery: Delivery) -> None:
         with self.changed:
             self.pending += 1
-            box = self.letterboxes.get(delivery.hook_id)
+            box = self.queues.get(delivery.hook_id)
             if box is None:
-                box = self.letterboxes[delivery.hook_id] = queue.Queue()
+                box = self.queues[delivery.hook_id] = queue.Queue()
                 threading.Thread(target=self.walk, args=(box,), daemon=True, name="forge-post").start()
             box.put(delivery)
 
@@ -130,9 +130,9 @@ class Post:
 
     def close(self) -> None:
         with self.changed:
-            for box in self.letterboxes.values():
+            for box in self.queues.values():
                 box.put(None)
-            self.letterboxes.clear()
+            self.queues.clear()
 
 
 def write(hook: Hook, event_type: str, body: Json) -> Delivery:

@@ -8,8 +8,8 @@ import re
 from flask import Response, request
 
 from .api import answer, repository
-from .git import door, routes
-from .state import Json
+from .git_http import door, routes
+from .models import Json
 
 OID = re.compile(r"[0-9a-f]{64}\Z")
 

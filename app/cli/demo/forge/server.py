@@ -12,15 +12,15 @@ from typing import Any, Self
 import httpx
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from . import branches, payloads
-from .app import Door
+from . import branches, webhook_payloads
+from .action_runs import finish
+from .app import WsgiFrontend
 from .contract import Contract
-from .deliveries import Delivery, Post
+from .deliveries import Delivery, WebhookSender
 from .faults import Faults
-from .runs import finish
-from .serving import KeepAlive, cut, listen
-from .state import Json, Label, Repository
-from .world import World, system_clock
+from .http_server import KeepAlive, cut, listen
+from .models import Json, Label, Repository
+from .store import Store, system_clock
 
 HOOK_EVENTS = [
     "issues",
@@ -37,13 +37,13 @@ HOOK_EVENTS = [
 
 class FakeForge:
     def __init__(
-        self, root: Path, port: int = 0, check: bool = True, clock: Callable[[], datetime] = system_clock
+        self, root: Path, port: int = 0, description: Path | None = None, clock: Callable[[], datetime] = system_clock
     ) -> None:
         self.faults = Faults()
-        self.post = Post(self.faults)
-        self.world = World(Path(root), self.post, clock)
-        self.contract = Contract() if check else None
-        self.door = Door(self.world, self.faults, self.contract)
+        self.webhooks = WebhookSender(self.faults)
+        self.store = Store(Path(root), self.webhooks, clock)
+        self.contract = Contract(description) if description else None
+        self.frontend = WsgiFrontend(self.store, self.faults, self.contract)
         self.port = port
         self.server: BaseWSGIServer | None = None
         self.open_sockets: set[socket.socket] = set()
@@ -54,9 +54,9 @@ class FakeForge:
         with listen(self.port) as door:
             self.port = door.getsockname()[1]
             self.server = make_server(
-                "127.0.0.1", self.port, self.door, True, request_handler=handler, fd=door.fileno()
+                "127.0.0.1", self.port, self.frontend, True, request_handler=handler, fd=door.fileno()
             )
-        self.world.url = f"http://127.0.0.1:{self.port}"
+        self.store.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True, name="forge").start()
         return self
 
@@ -67,7 +67,7 @@ class FakeForge:
             self.server.server_close()
             self.server = None
         self.faults.clear()
-        self.post.close()
+        self.webhooks.close()
         for each in list(self.open_sockets):
             cut(each)
 
@@ -79,12 +79,12 @@ class FakeForge:
 
     @property
     def url(self) -> str:
-        return self.world.url
+        return self.store.url
 
     @property
     def calls(self) -> list[str]:
         """Every call so far, as `GET /repos/...`."""
-        return self.door.calls
+        return self.frontend.calls
 
     @property
     def violations(self) -> list[str]:
@@ -92,33 +92,33 @@ class FakeForge:
         return self.contract.violations if self.contract else []
 
     def add_user(self, login: str, full_name: str = "", is_admin: bool = False) -> str:
-        with self.world.lock:
-            return self.world.add_user(login, full_name, is_admin)
+        with self.store.lock:
+            return self.store.add_user(login, full_name, is_admin)
 
     def limit(self, token: str, *scopes: str) -> None:
         """Have the token allow nothing but this: `write:issue`, `read:user` and so on."""
-        with self.world.lock:
-            self.world.scopes[token] = set(scopes)
+        with self.store.lock:
+            self.store.scopes[token] = set(scopes)
 
     def add_organisation(self, login: str, owners: list[str]) -> None:
-        with self.world.lock:
-            self.world.add_organisation(login, owners)
+        with self.store.lock:
+            self.store.add_organisation(login, owners)
 
     def add_repository(self, full_name: str, files: dict[str, str] | None = None, private: bool = False) -> Repository:
-        with self.world.lock:
-            return self.world.add_repository(full_name, files or {"README.md": f"# {full_name}\n"}, private)
+        with self.store.lock:
+            return self.store.add_repository(full_name, files or {"README.md": f"# {full_name}\n"}, private)
 
     def rename(self, full_name: str, new_name: str) -> None:
-        with self.world.lock:
-            self.world.rename(full_name, new_name)
+        with self.store.lock:
+            self.store.rename(full_name, new_name)
 
     def collaborate(self, full_name: str, login: str, permission: str) -> None:
-        with self.world.lock:
-            self.repository(full_name).collaborators[self.world.users[login.lower()].login] = permission
+        with self.store.lock:
+            self.repository(full_name).collaborators[self.store.users[login.lower()].login] = permission
 
     def add_label(self, full_name: str, name: str, exclusive: bool = False) -> Label:
-        with self.world.lock:
-            return self.world.add_label(self.repository(full_name), name, exclusive=exclusive)
+        with self.store.lock:
+            return self.store.add_label(self.repository(full_name), name, exclusive=exclusive)
 
     def add_hook(self, full_name: str, token: str, url: str, secret: str = "", **more: Any) -> int:
         """Through the API, as a person with this token would."""
@@ -132,7 +132,7 @@ class FakeForge:
         return int(answer.json()["id"])
 
     def repository(self, full_name: str) -> Repository:
-        return self.world.repositories[full_name.lower()]
+        return self.store.repositories[full_name.lower()]
 
     def client(self, token: str) -> httpx.Client:
         return httpx.Client(
@@ -148,11 +148,11 @@ class FakeForge:
 
     def commit(self, full_name: str, login: str, branch: str, files: dict[str, str | None], message: str) -> str:
         """Commit onto a branch as if this person had pushed it."""
-        with self.world.lock:
+        with self.store.lock:
             return branches.write_file(
-                self.world,
+                self.store,
                 self.repository(full_name),
-                self.world.users[login.lower()],
+                self.store.users[login.lower()],
                 branch,
                 files,
                 message,
@@ -160,28 +160,28 @@ class FakeForge:
 
     def run_ci(self, full_name: str, sha: str, status: str, workflow: str = "test.yml") -> None:
         """A run of Forgejo Actions ended: a commit status, and action_run_* deliveries."""
-        with self.world.lock:
-            finish(self.world, self.repository(full_name), sha, status, workflow)
+        with self.store.lock:
+            finish(self.store, self.repository(full_name), sha, status, workflow)
 
     def test_delivery(self, full_name: str, login: str) -> None:
-        with self.world.lock:
+        with self.store.lock:
             repo = self.repository(full_name)
-            for hook in self.world.hooks.values():
-                body = payloads.test_push(self.world, repo, self.world.users[login.lower()])
-                self.post.send(hook, "push", body)
+            for hook in self.store.hooks.values():
+                body = webhook_payloads.test_push(self.store, repo, self.store.users[login.lower()])
+                self.webhooks.send(hook, "push", body)
 
     @property
     def deliveries(self) -> list[Delivery]:
-        return list(self.post.deliveries)
+        return list(self.webhooks.deliveries)
 
     @property
     def dropped(self) -> list[Delivery]:
-        return list(self.post.dropped)
+        return list(self.webhooks.dropped)
 
     def deliver_again(self, number: int, new_id: bool = True) -> None:
-        self.post.again(number, new_id)
+        self.webhooks.again(number, new_id)
 
     def settle(self, timeout: float = 10) -> None:
         """Wait until everything announced was sent."""
-        if not self.post.settle(timeout):
-            raise TimeoutError(f"{self.post.pending} deliveries are still under way after {timeout} s")
+        if not self.webhooks.settle(timeout):
+            raise TimeoutError(f"{self.webhooks.pending} deliveries are still under way after {timeout} s")

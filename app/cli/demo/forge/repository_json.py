@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from .state import Hook, Issue, Json, Label, Repository, Status, User
+from .models import Hook, Issue, Json, Label, Repository, Status, User
+from .store import Store
 from .subscriptions import KNOWN
-from .world import World
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 DRAFT = ("wip:", "[wip]")
@@ -57,16 +57,16 @@ def draft(title: str) -> bool:
     return title.lower().startswith(DRAFT)
 
 
-def user(world: World, one: User) -> Json:
+def user(store: Store, one: User) -> Json:
     return {
         "id": one.id,
         "login": one.login,
         "login_name": "",
         "source_id": 0,
         "full_name": one.full_name,
-        "email": world.email(one),
-        "avatar_url": f"{world.url}/avatars/{one.id:032}",
-        "html_url": f"{world.url}/{one.login}",
+        "email": store.email(one),
+        "avatar_url": f"{store.url}/avatars/{one.id:032}",
+        "html_url": f"{store.url}/{one.login}",
         "language": "",
         "is_admin": one.is_admin,
         "last_login": ZERO_TIME,
@@ -86,14 +86,14 @@ def user(world: World, one: User) -> Json:
     }
 
 
-def repository(world: World, repo: Repository, viewer: User | None) -> Json:
+def repository(store: Store, repo: Repository, viewer: User | None) -> Json:
     """`permissions` are the viewer's; in deliveries that is not always the one who acted."""
-    web, api = html(world, repo), f"{world.url}/api/v1/repos/{repo.full_name}"
-    ssh = f"ssh://git@{world.host}/{repo.full_name}"
+    web, api = html(store, repo), f"{store.url}/api/v1/repos/{repo.full_name}"
+    ssh = f"ssh://git@{store.host}/{repo.full_name}"
     still_open = [issue for issue in repo.issues.values() if issue.state == "open"]
     return {
         "id": repo.id,
-        "owner": user(world, repo.owner),
+        "owner": user(store, repo.owner),
         "name": repo.name,
         "full_name": repo.full_name,
         "description": repo.description,
@@ -125,7 +125,7 @@ def repository(world: World, repo: Repository, viewer: User | None) -> Json:
         "updated_at": when(repo.updated),
         "archived_at": "1970-01-01T00:00:00Z",
         "permissions": {
-            name: world.may(viewer, needed, repo)
+            name: store.may(viewer, needed, repo)
             for name, needed in (("admin", "admin"), ("push", "write"), ("pull", "read"))
         },
         **FIXED_REPOSITORY,
@@ -135,12 +135,12 @@ def repository(world: World, repo: Repository, viewer: User | None) -> Json:
     }
 
 
-def html(world: World, repo: Repository, issue: Issue | None = None) -> str:
-    base = f"{world.url}/{repo.full_name}"
+def html(store: Store, repo: Repository, issue: Issue | None = None) -> str:
+    base = f"{store.url}/{repo.full_name}"
     return f"{base}/{'pulls' if issue.pull else 'issues'}/{issue.number}" if issue else base
 
 
-def label(world: World, repo: Repository, one: Label) -> Json:
+def label(store: Store, repo: Repository, one: Label) -> Json:
     return {
         "id": one.id,
         "name": one.name,
@@ -148,24 +148,24 @@ def label(world: World, repo: Repository, one: Label) -> Json:
         "is_archived": one.is_archived,
         "color": one.color,
         "description": one.description,
-        "url": f"{world.url}/api/v1/repos/{repo.full_name}/labels/{one.id}",
+        "url": f"{store.url}/api/v1/repos/{repo.full_name}/labels/{one.id}",
     }
 
 
-def people(world: World, some: list[User]) -> Json:
-    everyone = [user(world, one) for one in some]
+def people(store: Store, some: list[User]) -> Json:
+    everyone = [user(store, one) for one in some]
     return {"assignee": everyone[0] if everyone else None, "assignees": everyone or None}
 
 
-def status(world: World, repo: Repository, sha: str, one: Status) -> Json:
+def status(store: Store, repo: Repository, sha: str, one: Status) -> Json:
     return {
         "id": one.id,
         "status": one.state,
         "target_url": one.target_url,
         "description": one.description,
-        "url": f"{world.url}/api/v1/repos/{repo.full_name}/statuses/{sha}",
+        "url": f"{store.url}/api/v1/repos/{repo.full_name}/statuses/{sha}",
         "context": one.context,
-        "creator": user(world, one.creator),
+        "creator": user(store, one.creator),
         "created_at": when(one.created),
         "updated_at": when(one.created),
     }

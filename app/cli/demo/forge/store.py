@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from . import plumbing
-from .deliveries import Post
-from .state import Comment, Hook, Issue, Json, Label, Repository, User
+from . import git_commands
+from .deliveries import WebhookSender
+from .models import Comment, Hook, Issue, Json, Label, Repository, User
 
 RIGHTS = {"none": 0, "read": 1, "write": 2, "admin": 3, "owner": 4}
 
@@ -20,9 +20,9 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-class World:
-    def __init__(self, root: Path, post: Post, clock: Callable[[], datetime]) -> None:
-        self.root, self.post, self.clock = root, post, clock
+class Store:
+    def __init__(self, root: Path, webhooks: WebhookSender, clock: Callable[[], datetime]) -> None:
+        self.root, self.webhooks, self.clock = root, webhooks, clock
         self.url = "http://127.0.0.1"
         self.lock = threading.RLock()
         self.users: dict[str, User] = {}
@@ -70,7 +70,7 @@ class World:
         path = self.root / f"{full_name}.git"
         if path.exists():  # somebody had the name before
             path = self.root / f"{full_name}-{len(self.repositories)}.git"
-        plumbing.create(path, files, owner.full_name, self.email(owner))
+        git_commands.create(path, files, owner.full_name, self.email(owner))
         now = self.now()
         repo = Repository(next(self.repository_ids), owner, name, path, now, now, private=private)
         self.repositories[full_name.lower()] = repo
@@ -127,7 +127,9 @@ class World:
 
     def announce(self, repo: Repository, event_type: str, body: Json, branch: str | None = None) -> None:
         """Queue one delivery for each hook that wants this event; `branch` is what branch filters see."""
-        self.post.announce([hook for hook in self.hooks.values() if self.reaches(hook, repo)], event_type, body, branch)
+        self.webhooks.announce(
+            [hook for hook in self.hooks.values() if self.reaches(hook, repo)], event_type, body, branch
+        )
 
     @staticmethod
     def reaches(hook: Hook, repo: Repository) -> bool:

@@ -7,11 +7,11 @@ import subprocess
 
 from flask import Blueprint, Response, request
 
-from . import agit, branches, plumbing
-from .api import asker, world
+from . import agit, branches, git_commands
 from .api import repository as asked_repository
-from .plumbing import QUIET, ZERO
-from .state import Repository
+from .api import store, viewer
+from .git_commands import QUIET, ZERO
+from .models import Repository
 
 routes = Blueprint("git", __name__, url_prefix="/<owner>/<repo>")
 SERVICES = {"git-upload-pack": "read", "git-receive-pack": "write"}
@@ -40,29 +40,29 @@ def fetch() -> Response:
 def push() -> Response:
     if refused := door("git-receive-pack"):
         return refused
-    repo, user, sent = asked_repository(), asker(), body()
+    repo, user, sent = asked_repository(), viewer(), body()
     assert user is not None
-    with world().lock:
-        before = plumbing.refs(repo.path)
+    with store().lock:
+        before = git_commands.refs(repo.path)
         answer = call("git-receive-pack", sent)
-        after = plumbing.refs(repo.path)
+        after = git_commands.refs(repo.path)
         for ref in sorted(set(before) | set(after)):
             if ref.startswith(agit.FOR):
-                agit.pushed(world(), repo, user, ref, after[ref], agit.options(sent))
+                agit.pushed(store(), repo, user, ref, after[ref], agit.options(sent))
             else:
-                branches.moved(world(), repo, user, ref, before.get(ref, ZERO), after.get(ref, ZERO))
+                branches.moved(store(), repo, user, ref, before.get(ref, ZERO), after.get(ref, ZERO))
     return pack(answer, "git-receive-pack", "result")
 
 
 def door(service: str) -> Response | None:
     """Ask for a name and token where one is needed; a token without the right gets 403."""
     repo: Repository | None = asked_repository()
-    user, needed = asker(), SERVICES[service]
-    if repo is not None and world().may(user, needed, repo) and (user or needed == "read"):
+    user, needed = viewer(), SERVICES[service]
+    if repo is not None and store().may(user, needed, repo) and (user or needed == "read"):
         return Response("the repository is archived\n", 403) if repo.archived and needed == "write" else None
     if user is None:
         return Response("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="Gitea"'})
-    seen = repo is not None and world().may(user, "read", repo)
+    seen = repo is not None and store().may(user, "read", repo)
     return Response("Forbidden\n" if seen else "Not found.\n", 403 if seen else 404)
 
 

@@ -6,36 +6,36 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from . import plumbing
-from .objects import draft, html, label, people, repository, user, when
-from .state import Comment, Issue, Json, Pull, Repository, Review, ReviewComment, User
-from .world import World
+from . import git_commands
+from .models import Comment, Issue, Json, Pull, Repository, Review, ReviewComment, User
+from .repository_json import draft, html, label, people, repository, user, when
+from .store import Store
 
 
-def issue(world: World, repo: Repository, one: Issue) -> Json:
+def issue(store: Store, repo: Repository, one: Issue) -> Json:
     pull_part = None
     if one.pull:
         pull_part = {
             "merged": one.pull.merged,
             "merged_at": when(one.pull.merged_at),
             "draft": draft(one.title),
-            "html_url": html(world, repo, one),
+            "html_url": html(store, repo, one),
         }
     return {
         "id": one.id,
-        "url": f"{world.url}/api/v1/repos/{repo.full_name}/issues/{one.number}",
-        "html_url": html(world, repo, one),
+        "url": f"{store.url}/api/v1/repos/{repo.full_name}/issues/{one.number}",
+        "html_url": html(store, repo, one),
         "number": one.number,
-        "user": user(world, one.user),
+        "user": user(store, one.user),
         "original_author": "",
         "original_author_id": 0,
         "title": one.title,
         "body": one.body,
         "ref": "",
         "assets": [],
-        "labels": [label(world, repo, each) for each in one.labels],
+        "labels": [label(store, repo, each) for each in one.labels],
         "milestone": None,
-        **people(world, one.assignees),
+        **people(store, one.assignees),
         "state": one.state,
         "is_locked": one.locked,
         "comments": len(one.comments),
@@ -56,43 +56,43 @@ def issue(world: World, repo: Repository, one: Issue) -> Json:
 
 @lru_cache(maxsize=4096)
 def changed(path: Path, old: str, new: str) -> tuple[int, int, int]:
-    rows = plumbing.numstat(path, old, new) if old and new else []
+    rows = git_commands.numstat(path, old, new) if old and new else []
     return sum(row[0] for row in rows), sum(row[1] for row in rows), len(rows)
 
 
 @lru_cache(maxsize=4096)
 def mergeable(path: Path, base: str, head: str) -> bool:
     try:
-        return bool(plumbing.merged_tree(path, base, head))
-    except plumbing.Refused:
+        return bool(git_commands.merged_tree(path, base, head))
+    except git_commands.Refused:
         return False
 
 
 def head_of(repo: Repository, one: Issue, pull: Pull) -> tuple[str, str]:
     """Where the head is now: its branch, or when that is gone the ref kept for the pull request."""
-    if sha := plumbing.branch(repo.path, pull.head):
+    if sha := git_commands.branch(repo.path, pull.head):
         return pull.head, sha
     return f"refs/pull/{one.number}/head", pull.head_sha
 
 
-def pull_request(world: World, repo: Repository, one: Issue, viewer: User | None) -> Json:
+def pull_request(store: Store, repo: Repository, one: Issue, viewer: User | None) -> Json:
     pull = one.pull
     assert pull is not None
-    web, whole = html(world, repo, one), repository(world, repo, viewer)
+    web, whole = html(store, repo, one), repository(store, repo, viewer)
     head_ref, head_sha = head_of(repo, one, pull)
-    base_sha = plumbing.branch(repo.path, pull.base) or ""
+    base_sha = git_commands.branch(repo.path, pull.base) or ""
     additions, deletions, files = changed(repo.path, pull.merge_base, pull.head_sha)
     return {
         "id": pull.id,
-        "url": f"{world.url}/api/v1/repos/{repo.full_name}/pulls/{one.number}",
+        "url": f"{store.url}/api/v1/repos/{repo.full_name}/pulls/{one.number}",
         "number": one.number,
-        "user": user(world, one.user),
+        "user": user(store, one.user),
         "title": one.title,
         "body": one.body,
-        "labels": [label(world, repo, each) for each in one.labels],
+        "labels": [label(store, repo, each) for each in one.labels],
         "milestone": None,
-        **people(world, one.assignees),
-        "requested_reviewers": [user(world, each) for each in pull.requested],
+        **people(store, one.assignees),
+        "requested_reviewers": [user(store, each) for each in pull.requested],
         "requested_reviewers_teams": [],
         "state": one.state,
         "draft": draft(one.title),
@@ -109,7 +109,7 @@ def pull_request(world: World, repo: Repository, one: Issue, viewer: User | None
         "merged": pull.merged,
         "merged_at": when(pull.merged_at),
         "merge_commit_sha": pull.merge_commit,
-        "merged_by": user(world, pull.merged_by) if pull.merged_by else None,
+        "merged_by": user(store, pull.merged_by) if pull.merged_by else None,
         "allow_maintainer_edit": False,
         "base": {"label": pull.base, "ref": pull.base, "sha": base_sha, "repo_id": repo.id, "repo": whole},
         "head": {"label": pull.head, "ref": head_ref, "sha": head_sha, "repo_id": repo.id, "repo": whole},
@@ -123,14 +123,14 @@ def pull_request(world: World, repo: Repository, one: Issue, viewer: User | None
     }
 
 
-def comment(world: World, repo: Repository, one: Issue, line: Comment) -> Json:
-    web = html(world, repo, one)
+def comment(store: Store, repo: Repository, one: Issue, line: Comment) -> Json:
+    web = html(store, repo, one)
     return {
         "id": line.id,
         "html_url": f"{web}#issuecomment-{line.id}",
         "pull_request_url": web if one.pull else "",
         "issue_url": "" if one.pull else web,
-        "user": user(world, line.user),
+        "user": user(store, line.user),
         "original_author": "",
         "original_author_id": 0,
         "body": line.body,
@@ -140,8 +140,8 @@ def comment(world: World, repo: Repository, one: Issue, line: Comment) -> Json:
     }
 
 
-def timeline(world: World, repo: Repository, one: Issue, line: Comment) -> Json:
-    same = comment(world, repo, one, line)
+def timeline(store: Store, repo: Repository, one: Issue, line: Comment) -> Json:
+    same = comment(store, repo, one, line)
     for key in ("original_author", "original_author_id", "assets"):
         del same[key]
     nothing = dict.fromkeys(
@@ -160,7 +160,7 @@ def timeline(world: World, repo: Repository, one: Issue, line: Comment) -> Json:
     return {
         **same,
         "type": line.kind,
-        "label": label(world, repo, line.label) if line.label else None,
+        "label": label(store, repo, line.label) if line.label else None,
         **nothing,
         "new_ref": "",
         "new_title": "",
@@ -176,15 +176,15 @@ def timeline(world: World, repo: Repository, one: Issue, line: Comment) -> Json:
     }
 
 
-def reaction(world: World, one: tuple[User, str, datetime]) -> Json:
-    return {"user": user(world, one[0]), "content": one[1], "created_at": when(one[2])}
+def reaction(store: Store, one: tuple[User, str, datetime]) -> Json:
+    return {"user": user(store, one[0]), "content": one[1], "created_at": when(one[2])}
 
 
-def review(world: World, repo: Repository, one: Issue, this: Review) -> Json:
-    web = html(world, repo, one)
+def review(store: Store, repo: Repository, one: Issue, this: Review) -> Json:
+    web = html(store, repo, one)
     return {
         "id": this.id,
-        "user": user(world, this.user),
+        "user": user(store, this.user),
         "team": None,
         "state": this.state,
         "body": this.body,
@@ -200,12 +200,12 @@ def review(world: World, repo: Repository, one: Issue, this: Review) -> Json:
     }
 
 
-def review_comment(world: World, repo: Repository, one: Issue, this: Review, note: ReviewComment) -> Json:
-    web = html(world, repo, one)
+def review_comment(store: Store, repo: Repository, one: Issue, this: Review, note: ReviewComment) -> Json:
+    web = html(store, repo, one)
     return {
         "id": note.id,
         "body": note.body,
-        "user": user(world, note.user),
+        "user": user(store, note.user),
         "resolver": None,
         "pull_request_review_id": this.id,
         "created_at": when(note.created),

@@ -37,7 +37,7 @@ class TotalTest(unittest.TestCase):
 }
 
 
-def furnish(forge: FakeForge) -> dict[str, str]:
+def add_sample_data(forge: FakeForge) -> dict[str, str]:
     """Make the people and the repository; answers with each person's token."""
     tokens = {
         "alice": forge.add_user("alice", "Alice Example"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import commits, objects, plumbing, talk
-from .plumbing import ZERO
-from .state import Comment, Issue, Json, Repository, Review, User
-from .world import World
+from . import commits, git_commands, issue_json, repository_json
+from .git_commands import ZERO
+from .models import Comment, Issue, Json, Repository, Review, User
+from .store import Store
 
 REVIEW_TYPES = {
     "APPROVED": "pull_request_review_approved",
@@ -15,7 +15,7 @@ REVIEW_TYPES = {
 
 
 def issue(
-    world: World,
+    store: Store,
     repo: Repository,
     one: Issue,
     action: str,
@@ -27,15 +27,15 @@ def issue(
         "action": action,
         "number": one.number,
         **({"changes": changes} if changes else {}),
-        "issue": talk.issue(world, repo, one),
-        "repository": objects.repository(world, repo, one.user),
-        "sender": objects.user(world, doer),
+        "issue": issue_json.issue(store, repo, one),
+        "repository": repository_json.repository(store, repo, one.user),
+        "sender": repository_json.user(store, doer),
         "commit_id": commit_id,
     }
 
 
 def comment(
-    world: World,
+    store: Store,
     repo: Repository,
     one: Issue,
     line: Comment,
@@ -43,21 +43,21 @@ def comment(
     doer: User,
     changes: Json | None = None,
 ) -> Json:
-    pull = {"pull_request": talk.pull_request(world, repo, one, doer)} if one.pull else {}
+    pull = {"pull_request": issue_json.pull_request(store, repo, one, doer)} if one.pull else {}
     return {
         "action": action,
-        "issue": talk.issue(world, repo, one),
+        "issue": issue_json.issue(store, repo, one),
         **pull,
-        "comment": talk.comment(world, repo, one, line),
+        "comment": issue_json.comment(store, repo, one, line),
         **({"changes": changes} if changes else {}),
-        "repository": objects.repository(world, repo, doer),
-        "sender": objects.user(world, doer),
+        "repository": repository_json.repository(store, repo, doer),
+        "sender": repository_json.user(store, doer),
         "is_pull": bool(one.pull),
     }
 
 
 def pull(
-    world: World,
+    store: Store,
     repo: Repository,
     one: Issue,
     action: str,
@@ -72,16 +72,16 @@ def pull(
         "action": action,
         "number": one.number,
         **({"changes": changes} if changes else {}),
-        "pull_request": talk.pull_request(world, repo, one, viewer),
-        "requested_reviewer": objects.user(world, reviewer) if reviewer else None,
-        "repository": objects.repository(world, repo, viewer),
-        "sender": objects.user(world, doer),
+        "pull_request": issue_json.pull_request(store, repo, one, viewer),
+        "requested_reviewer": repository_json.user(store, reviewer) if reviewer else None,
+        "repository": repository_json.repository(store, repo, viewer),
+        "sender": repository_json.user(store, doer),
         "commit_id": "",
         "review": said,
     }
 
 
-def push(world: World, repo: Repository, ref: str, old: str, new: str, doer: User) -> Json:
+def push(store: Store, repo: Repository, ref: str, old: str, new: str, doer: User) -> Json:
     """A new branch shows the last ten commits of history, not what was added."""
     tip = new if new != ZERO else old
     listed = (
@@ -89,45 +89,45 @@ def push(world: World, repo: Repository, ref: str, old: str, new: str, doer: Use
         if ZERO not in (old, new) and old != new
         else commits.read(repo.path, tip, limit=1 if old == new else commits.NEW_BRANCH_LIMIT)
     )
-    shown = [commits.in_payload(world, repo, one) for one in listed[: commits.PAYLOAD_LIMIT]]
+    shown = [commits.in_payload(store, repo, one) for one in listed[: commits.PAYLOAD_LIMIT]]
     start = repo.default_branch if old == ZERO else old
     return {
         "ref": ref,
         "before": old,
         "after": new,
-        "compare_url": f"{objects.html(world, repo)}/compare/{start}...{new}",
+        "compare_url": f"{repository_json.html(store, repo)}/compare/{start}...{new}",
         "commits": shown if new != ZERO else [],
         "total_commits": len(listed) if new != ZERO else 0,
-        "head_commit": commits.in_payload(world, repo, commits.one_of(repo, tip)) if new != ZERO else None,
-        "repository": objects.repository(world, repo, repo.owner),
-        "pusher": objects.user(world, doer),
-        "sender": objects.user(world, doer),
+        "head_commit": commits.in_payload(store, repo, commits.one_of(repo, tip)) if new != ZERO else None,
+        "repository": repository_json.repository(store, repo, repo.owner),
+        "pusher": repository_json.user(store, doer),
+        "sender": repository_json.user(store, doer),
     }
 
 
-def created(world: World, repo: Repository, ref: str, sha: str, doer: User) -> Json:
+def created(store: Store, repo: Repository, ref: str, sha: str, doer: User) -> Json:
     return {
         "sha": sha,
         "ref": ref,
         "ref_type": "tag" if ref.startswith("refs/tags/") else "branch",
-        "repository": objects.repository(world, repo, repo.owner),
-        "sender": objects.user(world, doer),
+        "repository": repository_json.repository(store, repo, repo.owner),
+        "sender": repository_json.user(store, doer),
     }
 
 
-def deleted(world: World, repo: Repository, ref: str, doer: User) -> Json:
+def deleted(store: Store, repo: Repository, ref: str, doer: User) -> Json:
     return {
         "ref": ref,
         "ref_type": "tag" if ref.startswith("refs/tags/") else "branch",
         "pusher_type": "user",
-        "repository": objects.repository(world, repo, repo.owner),
-        "sender": objects.user(world, doer),
+        "repository": repository_json.repository(store, repo, repo.owner),
+        "sender": repository_json.user(store, doer),
     }
 
 
-def test_push(world: World, repo: Repository, doer: User) -> Json:
-    sha = plumbing.branch(repo.path, repo.default_branch) or ZERO
-    return push(world, repo, f"refs/heads/{repo.default_branch}", sha, sha, doer)
+def test_push(store: Store, repo: Repository, doer: User) -> Json:
+    sha = git_commands.branch(repo.path, repo.default_branch) or ZERO
+    return push(store, repo, f"refs/heads/{repo.default_branch}", sha, sha, doer)
 
 
 def run(action: str, this: Json, prior_status: str, last: Json | None = None) -> Json:
