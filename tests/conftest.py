@@ -15,7 +15,7 @@ from app.cli.demo.forge import FakeForge
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from tests import servers, sharing, sshd, summary
+from tests import patience, servers, sharing, sshd, summary
 from tests.fakes.checked_forge import checked_forge
 from tests.serving import client_of
 from tests.workshop import Workshop
@@ -26,6 +26,7 @@ _shared: list[servers.Servers] = []
 def pytest_configure(config: pytest.Config) -> None:
     """The servers belong to the process that was called, not to its workers."""
     if not hasattr(config, "workerinput") and not config.option.collectonly:
+        patience.measure()
         shared = servers.Servers()
         _shared.append(shared)
         shared.start()
@@ -36,7 +37,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.ByFi
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    patience.scale_timeouts(config, items)
     sharing.longest_first(items)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from app.services.runs import expiry
 from app.store import logs, runs, tasks
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
+from tests.patience import wait_until
 from workers.runs import poll
 from workers.runs import start_stop as hands
 from workers.runs.threads import Crew
-
-PATIENCE_SECS = 40.0
 
 
 class LocalHost:
@@ -56,12 +54,7 @@ class LocalHost:
 
     def until(self, happened: Callable[[], Any], what: str = "it") -> Any:
         """Look again and again until something is so."""
-        until = time.monotonic() + PATIENCE_SECS
-        while not (found := happened()):
-            assert time.monotonic() < until, f"{what} never happened"
-            self.look(2)
-            time.sleep(0.02)
-        return found
+        return wait_until(happened, what, meanwhile=lambda: self.look(2))
 
     def ended(self, task: int, number: int = 1) -> Row:
         run: Row = self.until(lambda: (run := self.run(task, number))["ended_at"] and run, "the end of the run")
@@ -88,18 +81,12 @@ class LocalHost:
     def file(self, task: int, name: str, number: int = 1) -> dict[str, Any]:
         """A JSON file of the run's folder, once it is there."""
         path = self.folder(task, number) / name
-        until = time.monotonic() + PATIENCE_SECS
-        while not path.exists():
-            assert time.monotonic() < until, f"{name} never came"
-            time.sleep(0.02)
+        self.wait_for(path)
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
     def wait_for(self, path: Path) -> None:
-        until = time.monotonic() + PATIENCE_SECS
-        while not path.exists():
-            assert time.monotonic() < until, f"{path} never came"
-            time.sleep(0.02)
+        wait_until(path.exists, f"{path} exists")
 
     def rescue(self, secs: float) -> None:
         """So much time passes while the control plane works."""

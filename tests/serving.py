@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from app.cli.local.process_manager import Child
 from app.ports import Fleet
 from app.web import create_app, furnish
 from tests import servers
+from tests.patience import patient, wait_until
 from tests.pulling import BASE, ENROLL
 
 OPERATOR = "operator-token-of-the-test"
@@ -68,11 +68,7 @@ class Web:
 
     def start(self) -> None:
         self._child.start()
-        for _ in range(600):
-            if self._answers():
-                return
-            assert not self._child.is_dead(), self.log.read_text()[-3000:]
-        raise AssertionError(f"never ready: {self.log.read_text()[-3000:]}")
+        wait_until(self._answers, "the web process is ready", 60, meanwhile=self._assert_alive, details=self._log_end)
 
     def kill(self) -> None:
         """End it at once, with its workers: nothing is answered any more."""
@@ -91,7 +87,7 @@ class Web:
 
     def call(self, method: str, path: str, token: str = OPERATOR, **body: Any) -> tuple[int, Any]:
         """The status and the JSON of an answer; None where it has no body."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patient(40))
         try:
             return ask(link, method, path, token, **body)
         finally:
@@ -99,7 +95,7 @@ class Web:
 
     def raw(self, request: bytes, then: bytes = b"") -> tuple[int, dict[str, str], bytes]:
         """What is answered to these very bytes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as link:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=patient(20)) as link:
             link.sendall(request)
             if then:
                 link.sendall(then)
@@ -116,11 +112,16 @@ class Web:
 
     def _answers(self) -> bool:
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1) as answer:
+            with urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=patient(1)) as answer:
                 return bool(answer.status == 200)
         except OSError:
-            time.sleep(0.05)
             return False
+
+    def _assert_alive(self) -> None:
+        assert not self._child.is_dead(), self._log_end()
+
+    def _log_end(self) -> str:
+        return self.log.read_text()[-3000:]
 
 
 def ask(link: http.client.HTTPConnection, method: str, path: str, token: str, **body: Any) -> tuple[int, Any]:

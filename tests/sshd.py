@@ -11,10 +11,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.cli.local.process_manager import Child
+from tests.patience import patient, wait_until
 
 TOP = Path(__file__).parents[1]
 PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0")  # what a machine with ssh, but without sshd, may lack
 NAME = "program"
-PATIENCE_SECS = 20.0
 MOST_ADDRESSES = 16  # of one sshd
 CONFIG = """\
 Port {port}
@@ -225,10 +225,7 @@ class Sshd:
             argv = self._sshd(some) if self.program.path else self._stand_in(some)
             self.children.append(Child("sshd", argv, _env(self.program), log=self.folder / "sshd.log"))
             self.children[-1].start()
-            until = time.monotonic() + PATIENCE_SECS
-            while not self.answers(some[-1]):
-                assert not self.children[-1].is_dead() and time.monotonic() < until, self.log()
-                time.sleep(0.01)
+            wait_until(partial(self.answers, some[-1]), "sshd answers", meanwhile=self._assert_alive, details=self.log)
 
     def stop(self) -> None:
         """End it, its sessions and what runs in them; what was detached from them goes on."""
@@ -257,13 +254,16 @@ class Sshd:
 
     def answers(self, address: str) -> bool:
         try:
-            with socket.create_connection((address, self.port), timeout=1) as sock:
+            with socket.create_connection((address, self.port), timeout=patient(1)) as sock:
                 return sock.recv(4) == b"SSH-"
         except OSError:
             return False
 
     def log(self) -> str:
         return (self.folder / "sshd.log").read_text(errors="replace")
+
+    def _assert_alive(self) -> None:
+        assert not self.children[-1].is_dead(), self.log()
 
     def _sshd(self, addresses: list[str]) -> list[str]:
         listen = "\n".join(f"ListenAddress {address}" for address in addresses)

@@ -16,6 +16,7 @@ from app import wiring
 from app.ports import Fleet
 from tests import servers
 from tests.builders import a_plain_task
+from tests.patience import patient, wait_until
 from tests.pulling import BASE
 from tests.serving import Web, web_process
 
@@ -57,7 +58,7 @@ class Waiter(threading.Thread):
         self.status, self.answered = 0, 0.0
         self.told: Any = None
         self.retry_after: str | None = None
-        self.link = http.client.HTTPConnection("127.0.0.1", web.port, timeout=40)
+        self.link = http.client.HTTPConnection("127.0.0.1", web.port, timeout=patient(40))
 
     def run(self) -> None:
         body = json.dumps({"agent_id": self.agent, "wait_secs": self.wait_secs})
@@ -82,14 +83,14 @@ def crowd(web: Web) -> Iterator[list[Waiter]]:
     begun = datetime.now(UTC)
     for waiter in waiters:
         waiter.start()
-    until(lambda: sleeping(web, begun) >= WAITERS)
+    wait_until(lambda: sleeping(web, begun) >= WAITERS, "all agents wait")
     yield waiters
     for waiter in waiters:
         if waiter.is_alive():
             web.call("POST", "/agents/deregister", waiter.token, agent_id=waiter.agent)
     assert web.call("POST", "/tasks", title="The bell", requirements="")[0] == 201  # rung: who left hears so
     for waiter in waiters:
-        waiter.join(35)
+        waiter.join(patient(35))
 
 
 def sleeping(web: Web, since: datetime) -> int:
@@ -103,13 +104,6 @@ def sleeping(web: Web, since: datetime) -> int:
 def empty_the_queue(web: Web) -> None:
     with psycopg.connect(web.database.replace("+psycopg", "")) as conn:
         conn.execute("UPDATE tasks SET ready = false, state = 'cancelled' WHERE ready")
-
-
-def until(happened: Any, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "never"
-        time.sleep(0.02)
 
 
 def at_work(web: Web) -> int:
@@ -128,7 +122,7 @@ def connections(web: Web) -> int:
 
 
 def test_forty_who_wait_hold_no_connection_and_others_are_answered(web: Web, house: Fleet, crowd: list[Waiter]) -> None:
-    until(lambda: at_work(web) == 0)
+    wait_until(lambda: at_work(web) == 0, "no connection is busy")
     assert connections(web) <= 8 + 4 + 1 + 1  # the pool of the web process, its ear, and those who make tasks here
     assert web.call("GET", "/tasks")[0] == 200
     assert web.call("GET", "/readyz")[0] == 200
@@ -136,10 +130,10 @@ def test_forty_who_wait_hold_no_connection_and_others_are_answered(web: Web, hou
 
 def test_new_work_wakes_one_of_those_who_wait_and_only_one_gets_it(web: Web, house: Fleet, crowd: list[Waiter]) -> None:
     made = [new_task(house) for _ in range(3)]
-    until(lambda: sum(waiter.status == 200 for waiter in crowd) == 3)
+    wait_until(lambda: sum(waiter.status == 200 for waiter in crowd) == 3, "three agents have a task")
     got = [waiter.told["task_id"] for waiter in crowd if waiter.status == 200]
     assert sorted(got) == sorted(made)
-    until(lambda: sum(waiter.is_alive() for waiter in crowd) == WAITERS - 3)
+    wait_until(lambda: sum(waiter.is_alive() for waiter in crowd) == WAITERS - 3, "all others wait")
 
 
 def test_when_every_seat_is_taken_who_comes_hears_when_to_come_again(
@@ -148,7 +142,10 @@ def test_when_every_seat_is_taken_who_comes_hears_when_to_come_again(
     more = [Waiter(web, f"x{number}", 20) for number in range(4)]
     for waiter in more:
         waiter.start()
-    until(lambda: sum(waiter.status == 429 for waiter in more) == 4 - (SEATS - WAITERS))
+    wait_until(
+        lambda: sum(waiter.status == 429 for waiter in more) == 4 - (SEATS - WAITERS),
+        "those without a seat have an answer",
+    )
     busy = next(waiter for waiter in more if waiter.status == 429)
     assert busy.told["code"] == "busy"
     assert int(busy.retry_after or 0) > 0
@@ -156,7 +153,7 @@ def test_when_every_seat_is_taken_who_comes_hears_when_to_come_again(
         web.call("POST", "/tasks/dequeue", busy.token, agent_id=busy.agent)[0] == 204
     )  # who does not wait is answered
     made = {new_task(house) for _ in range(2)}
-    until(lambda: sum(waiter.status == 200 for waiter in [*crowd, *more]) == 2)
+    wait_until(lambda: sum(waiter.status == 200 for waiter in [*crowd, *more]) == 2, "two agents have a task")
     assert {waiter.told["task_id"] for waiter in [*crowd, *more] if waiter.status == 200} == made
     for waiter in more:
         if waiter.is_alive():
@@ -166,7 +163,7 @@ def test_when_every_seat_is_taken_who_comes_hears_when_to_come_again(
 def test_a_web_process_that_is_told_to_end_answers_those_who_wait(web: Web, crowd: list[Waiter]) -> None:
     web.stop()
     for waiter in crowd:
-        waiter.join(35)
+        waiter.join(patient(35))
     web.start()
     assert {waiter.status for waiter in crowd} == {204}
 

@@ -1,6 +1,5 @@
 """Receipts: every claim is looked up on the forge before it counts, and what cannot hold changes nothing."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from app.store import runs, views
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host, apply, declared
 from tests.conftest import FakeClock
+from tests.patience import wait_until
 from tests.pulling import Agent, an_agent, register
 from tests.workshop import WIDGETS, Workshop
 
@@ -270,13 +270,12 @@ class TestAtTheSameTime:
 
 def until_somebody_waits_for_a_lock(engine: Engine) -> None:
     waits = sa.text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')")
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
+
+    def is_waited_for() -> bool:
         with engine.connect() as conn:
-            if conn.execute(waits).scalar():
-                return
-        time.sleep(0.01)
-    raise AssertionError("nobody waits")
+            return bool(conn.execute(waits).scalar())
+
+    wait_until(is_waited_for, "a transaction waits for a lock")
 
 
 class TestWorkInProgress:

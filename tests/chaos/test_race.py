@@ -4,7 +4,6 @@ FLEET_RACE_TASKS=2000 is the whole race; the suite runs a shorter one."""
 
 import os
 import random
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -24,10 +23,11 @@ from tests.chaos import history
 from tests.chaos.history import Place
 from tests.chaos.racing import Clock, Hosts, Issuer, Killer, Player, Puller, Race
 from tests.conftest import CountingNudge
+from tests.patience import patient, wait_until
 from tests.serving import Web, web_process
 
 TASKS = int(os.environ.get("FLEET_RACE_TASKS", "300"))
-AGENTS, PATIENCE_SECS = 40, 150
+AGENTS = 40
 SETS = [
     (),
     ("python",),
@@ -87,15 +87,17 @@ def ask_for(fleet: Fleet, count: int) -> None:
 def run_to_the_end(race: Race, players: list[Player]) -> None:
     for player in players:
         player.start()
-    until = time.monotonic() + PATIENCE_SECS
-    left: Any = TASKS
-    while left and time.monotonic() < until:
-        time.sleep(0.2)
-        with race.fleet.engine.begin() as conn:
-            left = conn.execute(sa.select(sa.func.count()).where(tasks.c.state != "completed")).scalar()
-    race.over.set()
-    for player in players:
-        player.join(30)
+    try:
+        wait_until(lambda: unfinished(race.fleet) == 0, "each task is completed", 150, pause=0.2)
+    finally:
+        race.over.set()
+        for player in players:
+            player.join(patient(30))
+
+
+def unfinished(fleet: Fleet) -> Any:
+    with fleet.engine.begin() as conn:
+        return conn.execute(sa.select(sa.func.count()).where(tasks.c.state != "completed")).scalar()
 
 
 def test_each_task_is_done_once_by_one_that_can_and_has_room(track: tuple[Web, Fleet]) -> None:

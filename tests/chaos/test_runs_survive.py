@@ -25,13 +25,14 @@ from app.services import create_task
 from app.store import logs, runs, tasks, views
 from app.store.tables import Row
 from tests.journeys.traveller import Journey, journey
+from tests.patience import wait_until
 from tests.sshd import Program, Sshd, running
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 
 RUNS = int(os.environ.get("FLEET_CHAOS_RUNS", "16"))
 SEED = int(os.environ.get("FLEET_CHAOS_SEED", "20261124"))
-PATIENCE_SECS = 150 + 3 * RUNS
+SECONDS = 150 + 3 * RUNS
 PROCESSES = ("worker", "beat", "web", "valkey", "postgres", "connections", "served")
 SCRIPT = "echo began $$; for i in 1 2 3 4 5 6 7 8 9 10; do seq $i 400; echo $i >&2; sleep 0.1; done; echo done"
 SLOTS = {"agent_type": "talker", "max_concurrency": 3, "capabilities": []}
@@ -57,6 +58,11 @@ class Chaos:
     chance: random.Random
     killed: Counter[str] = field(default_factory=Counter)
     next_at: float = 0.0
+
+    def go_on(self) -> None:
+        """Start again what died, and perhaps kill something."""
+        keep(self.travel)
+        self.strike()
 
     def strike(self) -> None:
         """Perhaps now: mostly a process of ours, now and then a supervisor or a CLI."""
@@ -115,12 +121,10 @@ def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path
     with journey(tmp_path, 0.2, FLEET_CONFIG=str(toml), **settings) as travel:
         wanted = [ask_for_one(travel, number) for number in range(RUNS)]
         chaos = Chaos(travel, sshd, random.Random(SEED))
-        until = time.monotonic() + PATIENCE_SECS
-        while going := unfinished(travel, wanted):
-            assert time.monotonic() < until, f"never finished: {going}; killed {chaos.killed}\n{travel.logs()}"
-            keep(travel)
-            chaos.strike()
-            time.sleep(0.2)
+        wait_until(
+            lambda: not unfinished(travel, wanted), "each task is completed", SECONDS, pause=0.2,
+            meanwhile=chaos.go_on, details=lambda: f"{unfinished(travel, wanted)}; killed {chaos.killed}\n{travel.logs()}",
+        )  # fmt: skip
         print(f"killed {dict(chaos.killed)} with seed {SEED}")
         assert_nothing_was_lost_or_done_twice(travel, sshd, wanted)
         travel.assert_history_holds()

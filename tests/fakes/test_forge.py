@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from tests.patience import patient, wait_until
 
 from .conftest import WIDGETS, Receiver, Town
 
@@ -118,7 +119,7 @@ def test_it_runs_as_a_process_and_stops_when_told(tmp_path: Path, receiver: Rece
         assert set(state["users"]) == {"alice", "reviewer", "fleet"}
     finally:
         forge.send_signal(signal.SIGTERM)
-    assert forge.wait(10) == 0
+    assert forge.wait(patient(10)) == 0
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
@@ -130,15 +131,11 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     parent = [sys.executable, "-c", code, *command, "--state-file", str(tmp_path / "state.json")]
     pid = int(subprocess.run(parent, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
     if sys.platform.startswith("linux"):
-        assert ended(pid)
+        wait_until(lambda: has_ended(pid), "the forge has ended with its parent")
     else:
         os.kill(pid, signal.SIGTERM)
 
 
-def ended(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
-    for _ in range(200):
-        if not status.exists() or "State:\tZ" in status.read_text():
-            return True
-        time.sleep(0.05)
-    return False
+    return not status.exists() or "State:\tZ" in status.read_text()

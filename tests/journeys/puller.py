@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ import psutil
 from app.cli.demo.leftovers import end_local_runs
 from app.cli.demo.stage import REPOSITORY
 from tests.journeys.traveller import Journey
+from tests.patience import patient, wait_until
 
 TOP = Path(__file__).parents[2]
 QUICK = {
@@ -70,12 +70,12 @@ class Puller:
     def kill(self) -> None:
         self.send(signal.SIGKILL)
         assert self.process is not None
-        self.process.wait(10)
+        self.process.wait(patient(10))
 
     def code(self) -> int:
         """The exit code, once it has ended."""
         assert self.process is not None
-        return self.process.wait(30)
+        return self.process.wait(patient(30))
 
     def runs(self) -> list[dict[str, Any]]:
         """state.json of every run on this machine."""
@@ -183,7 +183,4 @@ class Wire:
 
 def until(happened: Any, what: str, secs: float = 30.0) -> None:
     """Wait without looking after the stage's processes, which shall stay dead."""
-    end = time.monotonic() + secs
-    while not happened():
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.1)
+    wait_until(happened, what, secs, pause=0.1)

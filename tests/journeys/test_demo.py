@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import patient
+
 TOP = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.journey
@@ -17,7 +19,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(folder: Path) 
         [TOP / "fleet", "demo"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patient(100),
         check=False,
         env=os.environ | {"TMPDIR": str(folder)},
     )
@@ -48,6 +50,6 @@ def test_a_demo_that_is_ended_in_the_midst_leaves_nothing_behind_either(folder: 
     while "placed on" not in demo.stdout.readline():
         assert demo.poll() is None
     demo.terminate()
-    demo.communicate(timeout=60)
+    demo.communicate(timeout=patient(60))
     assert demo.returncode != 0
     assert list(folder.iterdir()) == []

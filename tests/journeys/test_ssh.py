@@ -15,6 +15,7 @@ from app.store import hosts as host_rows
 from tests import sshd as servers_of_ssh
 from tests.chaos.test_processes_die import until_at_work
 from tests.journeys.traveller import Journey, journey
+from tests.patience import patient
 
 TOP = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def fitness(travel: Journey, host_id: str = "host-1") -> tuple[str, str | None]:
 def fleet(travel: Journey, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "app.cli", *words]
     environ = os.environ | travel.stage.environ
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=TOP, env=environ, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=patient(60), cwd=TOP, env=environ, check=False)
 
 
 def test_an_issue_is_merged_though_connection_and_worker_die(

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from tests import servers
+from tests.patience import patient, wait_until
 
 TOP = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.journey
 
 def fleet(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", *words], capture_output=True, text=True, timeout=60, cwd=TOP,
+        [sys.executable, "-m", "app.cli", *words], capture_output=True, text=True, timeout=patient(60), cwd=TOP,
         env=_environment(environ), check=False,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def test_a_second_fleet_in_the_same_home_is_refused_and_the_first_stops_cleanly(
         assert fleet("replay", "--check", FLEET_HOME=str(home)).returncode == 0
     finally:
         first.send_signal(signal.SIGINT)
-        said = first.communicate(timeout=60)[1]
+        said = first.communicate(timeout=patient(60))[1]
     assert first.returncode == 0, said
     assert token not in said
 
@@ -133,7 +133,7 @@ def test_killing_fleet_up_itself_leaves_no_process(home: Path) -> None:
     family = psutil.Process(up.pid).children(recursive=True)
     up.kill()
     up.wait()
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=patient(20))
     for process in alive:
         process.kill()
     assert alive == []
@@ -187,18 +187,20 @@ def started(argv: list[str], home: Path, port: int, **environ: str) -> Iterator[
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        process.wait(60)
-        assert psutil.wait_procs(family, timeout=20)[1] == []
+        process.wait(patient(60))
+        assert psutil.wait_procs(family, timeout=patient(20))[1] == []
 
 
 def _until_ready(port: int, process: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    def assert_alive() -> None:
         assert process.poll() is None, "fleet up ended"
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("fleet up was never ready")
+
+    wait_until(lambda: _is_ready(port), "fleet up is ready", 60, meanwhile=assert_alive)
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=patient(2)) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

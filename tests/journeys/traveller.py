@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,7 @@ from app.cli.demo.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
 from app.services.replay import differences
 from app.store import views
 from tests.fakes.checked_forge import checked_forge
-
-PATIENCE_SECS = 60.0
+from tests.patience import wait_until
 
 
 class Journey:
@@ -26,6 +24,7 @@ class Journey:
 
     def __init__(self, set_: Stage, forge: FakeForge) -> None:
         self.stage, self.forge = set_, forge
+        self.meanwhile: list[Callable[[], object]] = [set_.keeper.look]  # runs again and again while a test waits
 
     def open_issue(self, title: str = "Fix off-by-one in total()", body: str = "The last price is left out.") -> str:
         label = self.stage.alice.label(REPOSITORY, CAPABILITY)
@@ -37,11 +36,11 @@ class Journey:
 
     def until(self, happened: Callable[[], object], what: str) -> None:
         """Wait for something to be so, keeping the processes alive; fails with the logs when it never is."""
-        until = time.monotonic() + PATIENCE_SECS
-        while not self._is_so(happened):
-            self.stage.keeper.look()
-            assert time.monotonic() < until, f"never: {what}\n{self.logs()}"
-            time.sleep(0.1)
+        wait_until(lambda: self._is_so(happened), what, 60, meanwhile=self._go_on, details=self.logs, pause=0.1)
+
+    def _go_on(self) -> None:
+        for step in self.meanwhile:
+            step()
 
     @staticmethod
     def _is_so(happened: Callable[[], object]) -> bool:

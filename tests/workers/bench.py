@@ -13,10 +13,9 @@ from app.services.runs import expiry
 from app.store import host_polls as looked
 from app.store import hosts
 from tests.conftest import FakeClock
+from tests.patience import wait_until
 from tests.workshop import Workshop
 from workers.runs import poll, start_stop
-
-PATIENCE_SECS = 60.0
 
 
 class Bench:
@@ -51,11 +50,7 @@ class Bench:
         return {label: self.issue(label) for label in labels}
 
     def until(self, happened: Callable[[], object], what: str) -> None:
-        until = time.monotonic() + PATIENCE_SECS
-        while not happened():
-            assert time.monotonic() < until, f"never: {what}\n{json.dumps(self.told(), indent=1, default=str)}"
-            self.turn()
-            time.sleep(0.2)  # the CLIs shall have the CPU
+        wait_until(happened, what, 60, meanwhile=self.turn, details=self.told, pause=0.2)
 
     def until_all(self, numbers: dict[str, int], state: State, run: int = 0) -> dict[str, dict[str, Any]]:
         """The newest run of each once all are in `state`, in that run or a later one."""
@@ -74,10 +69,11 @@ class Bench:
         shown: dict[str, Any] = self.shop.shown(number)["runs"][-1]
         return shown
 
-    def told(self) -> list[Any]:
-        """Where every task is, for whoever reads a failure."""
+    def told(self) -> str:
+        """The state of every task, for the text of a failure."""
         shown = [self.shop.shown(task.issue_number or 0) for task in self.shop.tasks()]
-        return [[one["status"], one.get("reason"), one.get("runs")] for one in shown]
+        states = [[one["status"], one.get("reason"), one.get("runs")] for one in shown]
+        return json.dumps(states, indent=1, default=str)
 
     def skip(self, seconds: float) -> None:
         self._skipped += timedelta(seconds=seconds)

@@ -1,0 +1,66 @@
+"""Wait until a state is reached; one factor scales how long every test waits."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+PATIENCE = "FLEET_TEST_PATIENCE"
+MOST = 10.0
+Found = TypeVar("Found")
+
+
+def wait_until(
+    condition: Callable[[], Found],
+    what: str,
+    seconds: float = 40.0,
+    *,
+    meanwhile: Callable[[], object] | None = None,
+    details: Callable[[], object] | None = None,
+    pause: float = 0.02,
+) -> Found:
+    """Poll `condition` until its result is true, and return that result.
+
+    `meanwhile` runs before each repetition and may fail the test; `details` is called for the failure's text.
+    Raises AssertionError that names `what` after `seconds` times the factor of this session.
+    """
+    end = time.monotonic() + patient(seconds)
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(_describe(what, seconds, details))
+        if meanwhile:
+            meanwhile()
+        time.sleep(pause)  # real waiting: other threads and processes get the CPU between two polls
+    return found
+
+
+def patient(seconds: float) -> float:
+    """So many seconds on an idle machine, times the factor of this session. For timeouts and upper bounds."""
+    return seconds * factor()
+
+
+def factor() -> float:
+    """FLEET_TEST_PATIENCE, or 1."""
+    return float(os.environ.get(PATIENCE) or 1)
+
+
+def measure() -> None:
+    """Set the factor for this session and its test processes, unless it is set: how many processes wait for each CPU."""
+    load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+    os.environ.setdefault(PATIENCE, f"{min(max(1.0, load / cpus), MOST):.1f}")
+
+
+def scale_timeouts(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Multiply the timeout of each test, its own or that of pyproject.toml, by the factor."""
+    plain = float(config.getoption("timeout") or config.getini("timeout"))
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        seconds = float(own.args[0] if own else plain)
+        item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
+
+
+def _describe(what: str, seconds: float, details: Callable[[], object] | None) -> str:
+    told = f"Not reached within {patient(seconds):.0f} s: {what}."
+    return f"{told}\n{details()}" if details else told
