@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.cli.demo.stage import free_port
 from app.cli.local.launcher import running
-from app.cli.local.process_manager import Keeper
+from app.cli.local.process_manager import ProcessManager
 from bench.figures import figure
 
 
@@ -23,7 +23,7 @@ def main() -> None:
         environ = os.environ | {"FLEET_HOME": f"{folder}/home", "PORT": str(free_port())}
         for what in ("an empty folder to ready", "a stopped fleet to ready"):
             began = time.monotonic()
-            with Keeper() as keeper, running(keeper, dict(environ), quiet=True):
+            with ProcessManager() as manager, running(manager, dict(environ), quiet=True):
                 figure(f"cold: {what}", time.monotonic() - began, "s", bare)
 
 

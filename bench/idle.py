@@ -15,7 +15,7 @@ def main() -> None:
     with stage() as set_:
         time.sleep(SETTLE_SECS)
         total = 0.0
-        for child in set_.keeper.children:
+        for child in set_.manager.children:
             if child.process is not None and child.name != "forge":
                 family = [
                     psutil.Process(child.process.pid),
@@ -24,9 +24,9 @@ def main() -> None:
                 used = sum(_proportional(process.pid) for process in family)
                 total += used
                 figure(f"idle: {child.name}", used, "MB", runs=len(family))
-        keeper = _proportional(psutil.Process().pid)
-        figure("idle: fleet up", keeper, "MB")
-        figure("idle: everything", total + keeper, "MB", against=450)
+        manager = _proportional(psutil.Process().pid)
+        figure("idle: fleet up", manager, "MB")
+        figure("idle: everything", total + manager, "MB", against=450)
 
 
 def _proportional(pid: int) -> float:

@@ -23,7 +23,7 @@ import psutil
 import sqlalchemy as sa
 
 from app.cli.demo.stage import Stage, stage
-from app.cli.local.process_manager import Child
+from app.cli.local.process_manager import ChildProcess
 from app.domain.host import Fitness
 from app.store import hosts as host_rows
 from app.store.engine import only, reading
@@ -96,8 +96,8 @@ def _arguments() -> argparse.Namespace:
 
 def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire) -> None:
     for number in range(1, given.workers):
-        worker = next(child for child in set_.keeper.children if child.name == "worker")
-        set_.keeper.add(Child(f"worker-{number + 1}", worker.argv, worker.env, log=worker.log))
+        worker = next(child for child in set_.manager.children if child.name == "worker")
+        set_.manager.add(ChildProcess(f"worker-{number + 1}", worker.argv, worker.env, log=worker.log))
     _until(lambda: _fit(set_) == given.hosts, "all hosts fit")
     ssh = _kept_ssh(sshd)
     shell, channel, python = _bare_ssh(ssh), _bare(set_, "true"), _bare(set_, "python3 -I -S -c pass")
@@ -329,7 +329,7 @@ def _until(happened: Callable[[], bool], what: str, secs: float = 120) -> None:
 
 
 def _workers(set_: Stage) -> list[psutil.Process]:
-    pids = [child.process.pid for child in set_.keeper.children if child.name.startswith("worker") and child.process]
+    pids = [child.process.pid for child in set_.manager.children if child.name.startswith("worker") and child.process]
     return [psutil.Process(pid) for pid in pids]
 
 

@@ -23,7 +23,7 @@ from app import wiring
 from app.cli.demo.forge import FakeForge
 from app.cli.demo.stage import free_port
 from app.cli.local.launcher import TOP
-from app.cli.local.process_manager import Keeper
+from app.cli.local.process_manager import ProcessManager
 from app.cli.local.servers import create_database, postgres, prepare_home
 from app.config.settings import embedded_database_url
 from app.forgejo.signature import sign
@@ -70,11 +70,11 @@ def main() -> None:
 @contextmanager
 def servers() -> Iterator[Fleet]:
     """An embedded Postgres as a fleet has it, in a folder that goes with it; nothing listens where Redis should."""
-    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, Keeper() as keeper:
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, ProcessManager() as manager:
         home = Path(folder)
         home.chmod(0o755)
         prepare_home(home)
-        keeper.add(postgres(home))
+        manager.add(postgres(home))
         create_database(embedded_database_url(home))
         given = {"FLEET_HOME": folder, "FLEET_WEBHOOK_SECRET": SECRET, "FLEET_FORGE_TOKEN": "unset", "HOME": folder}
         fleet = wiring.fleet(given, connections=4)

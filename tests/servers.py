@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from app.cli.local import servers
-from app.cli.local.process_manager import Keeper
+from app.cli.local.process_manager import ProcessManager
 from app.config.settings import embedded_database_url, read
 from app.store.engine import connect
 from app.store.migrate import migrate
@@ -35,15 +35,15 @@ class Servers:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="fleet-test-"))
-        self._keeper = Keeper()
+        self._manager = ProcessManager()
 
     def start(self) -> None:
         """Start both and name them in the environment, where pytest's workers find them."""
         servers.POSTGRES_SETTINGS |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         servers.POSTGRES_SETTINGS |= {"max_connections": "200"}
         servers.prepare_home(self.home)
-        self._keeper.add(servers.postgres(self.home))
-        self._keeper.add(servers.valkey(self.home))
+        self._manager.add(servers.postgres(self.home))
+        self._manager.add(servers.valkey(self.home))
         os.environ[HOME] = str(self.home)
         servers.create_database(embedded_database_url(self.home), TEMPLATE)
         engine = connect(url(TEMPLATE), 1)
@@ -51,7 +51,7 @@ class Servers:
         engine.dispose()
 
     def stop(self) -> None:
-        self._keeper.stop()
+        self._manager.stop()
         os.environ.pop(HOME, None)
         shutil.rmtree(self.home, ignore_errors=True)
 

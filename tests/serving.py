@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 
 from app.cli.demo.stage import free_port
 from app.cli.local.launcher import TOP
-from app.cli.local.process_manager import Child
+from app.cli.local.process_manager import ChildProcess
 from app.ports import Fleet
 from app.web import create_app, furnish
 from tests import servers
@@ -64,7 +64,7 @@ class Web:
         argv = [sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.py", "app.web:create_app()"]
         env = os.environ | given | {"PYTHONPATH": str(TOP)}
         self.log = servers.home() / "log" / f"web-{self.port}.log"
-        self._child = Child("web", argv, env, log=self.log)
+        self._child = ChildProcess("web", argv, env, log=self.log)
 
     def start(self) -> None:
         self._child.start()
@@ -72,7 +72,7 @@ class Web:
 
     def kill(self) -> None:
         """End it at once, with its workers: nothing is answered any more."""
-        self._child.end_group()
+        self._child.kill_group()
         assert self._child.process is not None
         self._child.process.wait()
 

@@ -22,7 +22,7 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.cli.local.process_manager import Child
+from app.cli.local.process_manager import ChildProcess
 from tests.patience import patient, wait_until
 
 TOP = Path(__file__).parents[1]
@@ -154,7 +154,7 @@ class Sshd:
     count: int = 1
     settings: str = ""
     first: int = 2
-    children: list[Child] = field(default_factory=list)
+    children: list[ChildProcess] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -223,7 +223,7 @@ class Sshd:
         for at in range(0, self.count, MOST_ADDRESSES):
             some = self.addresses[at : at + MOST_ADDRESSES]
             argv = self._sshd(some) if self.program.path else self._stand_in(some)
-            self.children.append(Child("sshd", argv, _env(self.program), log=self.folder / "sshd.log"))
+            self.children.append(ChildProcess("sshd", argv, _env(self.program), log=self.folder / "sshd.log"))
             self.children[-1].start()
             wait_until(partial(self.answers, some[-1]), "sshd answers", meanwhile=self._assert_alive, details=self.log)
 

@@ -6,7 +6,7 @@ import click
 
 from app.cli.demo.command import look_around
 from app.cli.local.launcher import running
-from app.cli.local.process_manager import Keeper
+from app.cli.local.process_manager import ProcessManager
 from app.config import settings
 
 
@@ -22,7 +22,7 @@ def up(with_demo: bool) -> None:
     if with_demo:
         return look_around()
     environ = dict(os.environ)
-    with Keeper() as keeper, running(keeper, environ, quiet=False) as config:
+    with ProcessManager() as manager, running(manager, environ, quiet=False) as config:
         click.echo(f"fleet: up at {config.public_url} with its data in {config.home}", err=True)
         click.echo(
             f"fleet: the operator token is in {settings.secret_path(config.home, 'FLEET_OPERATOR_TOKEN')}",
@@ -30,4 +30,4 @@ def up(with_demo: bool) -> None:
         )
         if config.fleet_toml is None:
             click.echo("fleet: nothing is declared yet: write a fleet.toml, then `fleet apply fleet.toml`", err=True)
-        keeper.keep()
+        manager.run_until_stopped()

@@ -19,7 +19,7 @@ from app import logs, wiring
 from app.cli.demo.stage import free_port
 from app.cli.local import servers
 from app.cli.local.launcher import TOP
-from app.cli.local.process_manager import Child, Keeper
+from app.cli.local.process_manager import ChildProcess, ProcessManager
 from app.config.settings import embedded_database_url, read
 from app.ports import Fleet
 from app.store.migrate import migrate
@@ -35,7 +35,7 @@ class Stand:
     port: int
     fleet: Fleet
     conn: "psycopg.Connection[Any]"
-    web: Child
+    web: ChildProcess
     home: Path
 
     def agents(self, client: int) -> list[tuple[str, str]]:
@@ -66,10 +66,10 @@ def stand() -> Iterator[Stand]:
     home = Path(tempfile.mkdtemp(prefix="fleet-bench-"))
     home.chmod(0o755)
     try:
-        with Keeper() as keeper:
+        with ProcessManager() as manager:
             servers.prepare_home(home)
-            keeper.add(servers.postgres(home))
-            keeper.add(servers.valkey(home))
+            manager.add(servers.postgres(home))
+            manager.add(servers.valkey(home))
             servers.create_database(embedded_database_url(home))
             environ = {
                 "FLEET_HOME": str(home), "PORT": str(free_port()), "FLEET_OPERATOR_TOKEN": "operator-of-the-bench",
@@ -78,7 +78,7 @@ def stand() -> Iterator[Stand]:
             fleet = wiring.fleet(environ, connections=2)
             logs.set_up_logs(fleet.mask, (home / "log" / "bench.log").open("w"))
             migrate(fleet.engine)
-            web = _web(keeper, home, environ)
+            web = _web(manager, home, environ)
             address = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
             with psycopg.connect(address, autocommit=True) as conn:
                 yield Stand(read(environ).port, fleet, conn, web, home)
@@ -87,10 +87,12 @@ def stand() -> Iterator[Stand]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _web(keeper: Keeper, home: Path, environ: dict[str, str]) -> Child:
+def _web(manager: ProcessManager, home: Path, environ: dict[str, str]) -> ChildProcess:
     argv = [sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.py", "app.web:create_app()"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), **environ}
-    return keeper.add(Child("web", argv, env, log=home / "log" / "web.log", ready=lambda: _answers(environ["PORT"])))
+    return manager.add(
+        ChildProcess("web", argv, env, log=home / "log" / "web.log", ready=lambda: _answers(environ["PORT"]))
+    )
 
 
 def _answers(port: str) -> bool:

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import redis
 
-from app.cli.local.process_manager import Child
+from app.cli.local.process_manager import ChildProcess
 from tests.journeys.traveller import Journey
 
 pytestmark = pytest.mark.journey
@@ -61,14 +61,14 @@ def test_two_of_each_process_do_no_harm(stage_of_hosts: Journey) -> None:
 @contextmanager
 def twins(travel: Journey) -> Iterator[None]:
     """A second beat and a second worker."""
-    keeper = travel.stage.keeper
-    once = [child for child in keeper.children if child.name in ("beat", "worker")]
-    twice = [keeper.add(Child(f"{child.name}-2", child.argv, child.env, log=child.log)) for child in once]
+    manager = travel.stage.manager
+    once = [child for child in manager.children if child.name in ("beat", "worker")]
+    twice = [manager.add(ChildProcess(f"{child.name}-2", child.argv, child.env, log=child.log)) for child in once]
     try:
         yield
     finally:
         for child in twice:
-            keeper.children.remove(child)
+            manager.children.remove(child)
             child.stop()
 
 

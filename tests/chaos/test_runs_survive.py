@@ -82,7 +82,7 @@ class Chaos:
 
     def _kill_who_serves(self) -> None:
         """The supervisors that stay on the line of a host or at our own side, not those of runs: these have left."""
-        worker = next(child.process for child in self.travel.stage.keeper.children if child.name == "worker")
+        worker = next(child.process for child in self.travel.stage.manager.children if child.name == "worker")
         ours = psutil.Process(worker.pid).children() if worker else []
         for process in [*self.sshd.processes(), *ours]:
             if process.cmdline()[-1:] == ["serve"]:
@@ -140,9 +140,9 @@ def ask_for_one(travel: Journey, number: int) -> str:
 
 def keep(travel: Journey) -> None:
     """Whatever died is started again, however often."""
-    for child in travel.stage.keeper.children:
+    for child in travel.stage.manager.children:
         child.deaths = child.deaths[-2:]
-    travel.stage.keeper.look()
+    travel.stage.manager.restart_dead()
 
 
 def unfinished(travel: Journey, wanted: list[str]) -> list[str]:

@@ -17,8 +17,7 @@ from typing import Any
 
 import psutil
 
-from app.cli.demo.leftovers import end_local_runs
-from app.cli.demo.stage import REPOSITORY
+from app.cli.demo.stage import REPOSITORY, end_local_runs
 from tests.journeys.traveller import Journey
 from tests.patience import patient, wait_until
 

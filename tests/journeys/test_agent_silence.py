@@ -40,7 +40,7 @@ def test_when_the_fleet_itself_was_away_the_lease_lasts_and_the_session_goes_on(
         task_id = puller.issue()
         hasty_stage.until(puller.at_work, "the CLI at work")
         before = puller.at_work()
-        children = hasty_stage.stage.keeper.children
+        children = hasty_stage.stage.manager.children
         for child in [child for child in children if child.name in ("web", "beat", "worker")]:
             child.stop()
         until(lambda: "paused" in puller.steps(), "the run is ended, since nobody renews its lease")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.cli.local.process_manager import Child
+from app.cli.local.process_manager import ChildProcess
 from app.services.dispatch import host_health
 from app.store import hosts as host_rows
 from tests import sshd as servers_of_ssh
@@ -65,11 +65,11 @@ def test_each_of_two_workers_has_a_line_to_the_host_before_anything_starts_there
         servers_of_ssh.running(tmp_path / "sshd", sshd_program, first=46) as sshd,
         journey(tmp_path, hosts=sshd.toml(0)) as travel,
     ):
-        keeper = travel.stage.keeper
-        one = next(child for child in keeper.children if child.name == "worker")
-        other = keeper.add(Child("worker-2", one.argv, one.env, log=one.log))
+        manager = travel.stage.manager
+        one = next(child for child in manager.children if child.name == "worker")
+        other = manager.add(ChildProcess("worker-2", one.argv, one.env, log=one.log))
 
-        def has_line(worker: Child) -> bool:
+        def has_line(worker: ChildProcess) -> bool:
             sockets = psutil.Process(worker.process.pid).net_connections("tcp") if worker.process else []
             return any(bool(link.raddr) and link.raddr.port == sshd.port for link in sockets)
 

@@ -24,7 +24,9 @@ class Journey:
 
     def __init__(self, set_: Stage, forge: FakeForge) -> None:
         self.stage, self.forge = set_, forge
-        self.meanwhile: list[Callable[[], object]] = [set_.keeper.look]  # runs again and again while a test waits
+        self.meanwhile: list[Callable[[], object]] = [
+            set_.manager.restart_dead
+        ]  # runs again and again while a test waits
 
     def open_issue(self, title: str = "Fix off-by-one in total()", body: str = "The last price is left out.") -> str:
         label = self.stage.alice.label(REPOSITORY, CAPABILITY)
@@ -76,7 +78,7 @@ class Journey:
         return self.until_settled(task_id)
 
     def kill(self, name: str, number: int = 9) -> int:
-        child = next(child for child in self.stage.keeper.children if child.name == name)
+        child = next(child for child in self.stage.manager.children if child.name == name)
         assert child.process is not None
         os.kill(child.process.pid, number)
         return child.process.pid

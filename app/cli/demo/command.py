@@ -61,11 +61,11 @@ Open an issue that an agent will work on, then look at its task:
   FLEET_HOME={home} ./fleet task show '{REPOSITORY}#1'
 
 Ctrl-C stops it and removes everything.""")
-        set_.keeper.keep()
+        set_.manager.run_until_stopped()
 
 
 def _play(stage: Stage, began: float) -> None:
-    told = narrator.Teller(stage.fleet.engine, lambda words: _say(began, words))
+    told = narrator.Narrator(stage.fleet.engine, lambda words: _say(began, words))
     label = stage.alice.label(REPOSITORY, CAPABILITY)
     issue = stage.alice.open_issue(REPOSITORY, "Fix off-by-one in total()", narrator.ISSUE, [label])
     task_id = f"{REPOSITORY}#{issue}"
@@ -110,9 +110,9 @@ def _until(stage: Stage, expected: str, happened: Callable[[], bool], process: s
     """Wait for a step, keeping the processes alive meanwhile. Raises Missed."""
     until = time.monotonic() + STEP_SECS
     while not happened():
-        if stage.keeper.stopping:
+        if stage.manager.stopping:
             raise KeyboardInterrupt
-        for name in stage.keeper.look():
+        for name in stage.manager.restart_dead():
             click.echo(f"        {name} had died and was started again", err=True)
         if time.monotonic() > until:
             with stage.fleet.engine.begin() as conn:

@@ -19,7 +19,7 @@ EVENTS = [
 ]
 
 
-class Person:
+class ForgeUser:
     """Somebody with a token. Every call raises httpx.HTTPStatusError when the forge says no."""
 
     def __init__(self, url: str, token: str) -> None:

@@ -30,7 +30,7 @@ _WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-class Teller:
+class Narrator:
     """Reads a task's events and tells the new ones."""
 
     def __init__(self, engine: Engine, say: Callable[[str], None]) -> None:

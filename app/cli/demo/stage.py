@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from app import wiring
-from app.cli.demo.forge_user import Person
-from app.cli.demo.leftovers import end_local_runs
+from app.cli.demo.forge_user import ForgeUser
 from app.cli.local.launcher import TOP, check_git, running
-from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
+from app.cli.local.process_manager import ChildProcess, ProcessFailed, ProcessManager, last_lines
 from app.config.settings import Config, ConfigError
 from app.ports import Fleet
 
 REPOSITORY, CAPABILITY = "acme/widgets", "agent:python"
 CHECK = "python3 -m unittest -q"
+PATIENCE_SECS = 10.0
 
 FLEET_TOML = """\
 [forges.demo]
@@ -51,13 +53,13 @@ agents = [{ agent_type = "coder", max_concurrency = 2, capabilities = ["python"]
 class Stage:
     """The demo's surroundings: the fleet, the processes, and the people on the forge."""
 
-    keeper: Keeper
+    manager: ProcessManager
     config: Config
     environ: dict[str, str]
     fleet: Fleet
     forge_url: str
-    alice: Person
-    reviewer: Person
+    alice: ForgeUser
+    reviewer: ForgeUser
 
 
 @contextmanager
@@ -77,23 +79,23 @@ def stage(
         ) from error
     home.chmod(0o755)
     try:
-        with Keeper() as keeper:
-            forge = forge or _start_forge(keeper, home)
+        with ProcessManager() as manager:
+            forge = forge or _start_forge(manager, home)
             environ = _environment(home, forge, seconds, hosts) | environ
-            with running(keeper, environ, quiet=True) as config:
+            with running(manager, environ, quiet=True) as config:
                 fleet = wiring.fleet(environ, connections=2)
                 try:
-                    yield _furnished(keeper, environ, fleet, forge)
+                    yield _furnished(manager, environ, fleet, forge)
                 finally:
                     fleet.engine.dispose()
                     end_local_runs(config.home / "work")
-    except Broken as broken:
+    except ProcessFailed as broken:
         raise ConfigError([str(broken), *last_lines(broken.log)]) from broken
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
+def _start_forge(manager: ProcessManager, home: Path) -> dict[str, Any]:
     state, log = home / "forge.json", home / "forge.log"
     home.chmod(0o755)
     argv = [
@@ -106,7 +108,7 @@ def _start_forge(keeper: Keeper, home: Path) -> dict[str, Any]:
         str(state),
     ]
     environ = os.environ | {"PYTHONPATH": str(TOP)}
-    keeper.add(Child("forge", argv, environ, serves=True, log=log, ready=state.exists))
+    manager.add(ChildProcess("forge", argv, environ, serves=True, log=log, ready=state.exists))
     found: dict[str, Any] = json.loads(state.read_text())
     return found
 
@@ -137,15 +139,44 @@ def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) 
     }
 
 
-def _furnished(keeper: Keeper, environ: dict[str, str], fleet: Fleet, forge: dict[str, Any]) -> Stage:
+def _furnished(manager: ProcessManager, environ: dict[str, str], fleet: Fleet, forge: dict[str, Any]) -> Stage:
     config = fleet.config
-    people = {name: Person(forge["url"], token) for name, token in forge["users"].items()}
+    people = {name: ForgeUser(forge["url"], token) for name, token in forge["users"].items()}
     secret = config.secret("FLEET_WEBHOOK_SECRET") or ""
     people["alice"].hook(REPOSITORY, f"{config.public_url}/api/v1/webhooks/forgejo", secret)
-    return Stage(keeper, config, environ, fleet, forge["url"], people["alice"], people["reviewer"])
+    return Stage(manager, config, environ, fleet, forge["url"], people["alice"], people["reviewer"])
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def end_local_runs(home: Path) -> None:
+    """Cancel every run below `home` that has no result yet, and wait until each has one and its supervisor is gone: it
+    may still be packing a mirror, which it would make anew where somebody took it away."""
+    supervisor = next((home / "bin").glob("*.py"), None) if (home / "bin").is_dir() else None
+    going = [run for run in home.glob("runs/*/*") if not (run / "result.json").exists()]
+    if supervisor is None:
+        return
+    for run in going:
+        request = {"home": str(home), "instance": run.parent.name, "run": run.name, "grace_secs": 1}
+        argv = [sys.executable, "-I", "-S", str(supervisor), "cancel"]
+        subprocess.run(
+            argv, input=json.dumps(request).encode(), capture_output=True, check=False, timeout=PATIENCE_SECS
+        )
+    until = time.monotonic() + PATIENCE_SECS
+    while time.monotonic() < until and not all((run / "result.json").exists() for run in going):
+        time.sleep(0.05)
+    while time.monotonic() < until and any(_is_at_work(run) for run in home.glob("runs/*/*")):
+        time.sleep(0.02)
+
+
+def _is_at_work(run: Path) -> bool:
+    """Whether the supervisor of a run lives, where /proc tells."""
+    try:
+        pid = json.loads((run / "state.json").read_text())["pid"]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

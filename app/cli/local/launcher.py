@@ -16,7 +16,7 @@ from honcho.environ import parse_procfile
 
 from app import broker, wiring
 from app.cli.local import servers
-from app.cli.local.process_manager import Broken, Child, Keeper, last_lines
+from app.cli.local.process_manager import ChildProcess, ProcessFailed, ProcessManager, last_lines
 from app.config import fleet_toml, settings
 from app.config.settings import Config, ConfigError
 from app.store import fleet_config
@@ -27,17 +27,17 @@ TOP = Path(__file__).parents[3]
 
 
 @contextmanager
-def running(keeper: Keeper, environ: dict[str, str], quiet: bool) -> Iterator[Config]:
-    """The system, ready to serve, until `keeper` ends its processes. `quiet` sends every process's output to its log
+def running(manager: ProcessManager, environ: dict[str, str], quiet: bool) -> Iterator[Config]:
+    """The system, ready to serve, until `manager` ends its processes. `quiet` sends every process's output to its log
     in FLEET_HOME. Raises Wrong, before anything is started where that can be known."""
     config = _read(environ)
     check(config)
     with _only_one(config.home):
         config = _keep_secrets(environ, config)
         try:
-            _start(keeper, config, environ, quiet)
+            _start(manager, config, environ, quiet)
             yield config
-        except Broken as broken:
+        except ProcessFailed as broken:
             lines = "\n".join(f"  {line}" for line in last_lines(broken.log))
             raise ConfigError([f"{broken}{' Its last lines:' if lines else ''}", *lines.splitlines()]) from broken
 
@@ -96,18 +96,18 @@ def _no_broker(config: Config) -> Iterator[str]:
         yield "Nothing answers at REDIS_URL: start a Redis or Valkey there, or put the address right."
 
 
-def _start(keeper: Keeper, config: Config, environ: dict[str, str], quiet: bool) -> None:
+def _start(manager: ProcessManager, config: Config, environ: dict[str, str], quiet: bool) -> None:
     if config.embedded_database:
-        keeper.add(servers.postgres(config.home))
+        manager.add(servers.postgres(config.home))
         servers.create_database(config.database_url)
     if config.embedded_broker:
-        keeper.add(servers.valkey(config.home))
+        manager.add(servers.valkey(config.home))
     _release(config, environ)
     lines = parse_procfile((TOP / "Procfile").read_text()).processes
     for name, ready in (("worker", None), ("beat", None), ("web", lambda: _answers(config))):
         log = config.home / "log" / f"{name}.log" if quiet else None
-        keeper.add(
-            Child(
+        manager.add(
+            ChildProcess(
                 name,
                 ["/bin/sh", "-c", f"exec {lines[name]}"],
                 environ,

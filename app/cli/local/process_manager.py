@@ -19,7 +19,7 @@ FIRST_PAUSE_SECS = 0.05
 PR_SET_PDEATHSIG = 1
 
 
-class Broken(Exception):
+class ProcessFailed(Exception):
     """A child could not be kept. `name` says which, `log` has its last lines."""
 
     def __init__(self, name: str, sentence: str, log: Path | None) -> None:
@@ -28,7 +28,7 @@ class Broken(Exception):
 
 
 @dataclass
-class Child:
+class ChildProcess:
     """One process to keep. `ready` says when it serves, `user` is a uid to run as; without `log` it has our stderr.
     One that `serves` the others ends when they have ended."""
 
@@ -41,18 +41,18 @@ class Child:
     log: Path | None = None
     ready: Callable[[], bool] = lambda: True
     process: "subprocess.Popen[bytes] | None" = None
-    was_asked: bool = False
+    stop_requested: bool = False
     deaths: list[float] = field(default_factory=list)
 
     def start(self) -> None:
-        self.was_asked = False
+        self.stop_requested = False
         number = getattr(signal, self.stop_signal)
         out = self.log.open("ab") if self.log else None
         try:
             self.process = subprocess.Popen(
                 self.argv, env=self.env, user=self.user, group=self.user, extra_groups=[] if self.user else None,
                 stdin=subprocess.DEVNULL, stdout=out or sys.stderr, stderr=out or sys.stderr, start_new_session=True,
-                preexec_fn=lambda: _die_with_parent(number),  # noqa: PLW1509 - a keeper has one thread
+                preexec_fn=lambda: _die_with_parent(number),  # noqa: PLW1509 - a manager has one thread
                 cwd="/" if self.user else None,
             )  # fmt: skip
         finally:
@@ -62,25 +62,25 @@ class Child:
     def is_dead(self) -> bool:
         return self.process is None or self.process.poll() is not None
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Once: a second signal would cut short what the first one began."""
-        if self.process is not None and not self.is_dead() and not self.was_asked:
-            self.was_asked = True
+        if self.process is not None and not self.is_dead() and not self.stop_requested:
+            self.stop_requested = True
             self.process.send_signal(getattr(signal, self.stop_signal))
 
     def stop(self, within: float = STOP_SECS) -> None:
         """Ask it to end and wait so many seconds, then end it and whatever it left in its group."""
         if self.process is None:
             return
-        self.ask_to_stop()
+        self.request_stop()
         try:
             self.process.wait(max(within, 0))
         except subprocess.TimeoutExpired:
-            self.end_group()
-        self.end_group()
+            self.kill_group()
+        self.kill_group()
         self.process.wait()
 
-    def end_group(self) -> None:
+    def kill_group(self) -> None:
         """End what the process left behind; the group is its own, since it was started as a session leader."""
         if self.process is not None:
             try:
@@ -89,15 +89,15 @@ class Child:
                 return
 
 
-class Keeper:
+class ProcessManager:
     """The children of one command. A context: whatever happens inside, none outlives it."""
 
     def __init__(self) -> None:
-        self.children: list[Child] = []
+        self.children: list[ChildProcess] = []
         self.stopping = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "ProcessManager":
         self._before = {
             sig: signal.signal(sig, self._asked_to_stop) for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         }
@@ -108,8 +108,8 @@ class Keeper:
         for sig, handler in self._before.items():
             signal.signal(sig, handler)
 
-    def add(self, child: Child, within: float = 30.0) -> Child:
-        """Start a child and wait until it is ready. Raises Broken."""
+    def add(self, child: ChildProcess, within: float = 30.0) -> ChildProcess:
+        """Start a child and wait until it is ready. Raises ProcessFailed."""
         self.children.append(child)
         child.start()
         until = time.monotonic() + within
@@ -117,34 +117,34 @@ class Keeper:
             if self.stopping:
                 raise KeyboardInterrupt
             if child.is_dead():
-                raise Broken(child.name, f"{child.name} ended while it was starting.", child.log)
+                raise ProcessFailed(child.name, f"{child.name} ended while it was starting.", child.log)
             if time.monotonic() > until:
-                raise Broken(child.name, f"{child.name} was not ready within {within:.0f} s.", child.log)
+                raise ProcessFailed(child.name, f"{child.name} was not ready within {within:.0f} s.", child.log)
             time.sleep(0.02)
         return child
 
-    def look(self) -> list[str]:
+    def restart_dead(self) -> list[str]:
         """Start again what died, each death with a longer pause before it; the names of what was started. Raises
-        Broken when one dies too often."""
+        ProcessFailed when one dies too often."""
         now = time.monotonic()
         return [child.name for child in self.children if child.is_dead() and self._start_again(child, now)]
 
-    def _start_again(self, child: Child, now: float) -> bool:
+    def _start_again(self, child: ChildProcess, now: float) -> bool:
         if child.process is not None:
-            child.end_group()
+            child.kill_group()
             child.process = None
             child.deaths = [at for at in child.deaths if now - at < WITHIN_SECS] + [now]
         if len(child.deaths) > DEATHS_ALLOWED:
-            raise Broken(child.name, f"{child.name} died {len(child.deaths)} times within a minute.", child.log)
+            raise ProcessFailed(child.name, f"{child.name} died {len(child.deaths)} times within a minute.", child.log)
         if now - child.deaths[-1] < FIRST_PAUSE_SECS * 2 ** len(child.deaths):
             return False
         child.start()
         return True
 
-    def keep(self) -> None:
-        """Look after the children until we are asked to stop. Raises Broken."""
+    def run_until_stopped(self) -> None:
+        """Look after the children until we are asked to stop. Raises ProcessFailed."""
         while not self.stopping:
-            for name in self.look():
+            for name in self.restart_dead():
                 print(f"fleet: {name} had died and was started again", file=sys.stderr, flush=True)
             time.sleep(0.25)
 
@@ -155,7 +155,7 @@ class Keeper:
             these = [child for child in self.children if child.serves == serves]
             until = time.monotonic() + STOP_SECS
             for child in these:
-                child.ask_to_stop()
+                child.request_stop()
             for child in these:
                 child.stop(until - time.monotonic())
 

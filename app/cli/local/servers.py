@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from app.cli.local.process_manager import Broken, Child
+from app.cli.local.process_manager import ChildProcess, ProcessFailed
 from app.config.settings import ConfigError
 
 NOBODY = 65534
@@ -53,7 +53,7 @@ def prepare_home(home: Path) -> None:
         )
 
 
-def postgres(home: Path) -> Child:
+def postgres(home: Path) -> ChildProcess:
     """The Postgres server of this home, its cluster made on first use."""
     binaries, data = _postgres_binaries(home), home / "postgres"
     if not (data / "PG_VERSION").exists():
@@ -63,7 +63,7 @@ def postgres(home: Path) -> Child:
     for name, value in POSTGRES_SETTINGS.items():
         argv += ["-c", f"{name}={value}"]
     ready = home / "run" / ".s.PGSQL.5432"
-    return Child(
+    return ChildProcess(
         "postgres",
         argv,
         stop_signal="SIGINT",
@@ -74,18 +74,18 @@ def postgres(home: Path) -> Child:
     )
 
 
-def valkey(home: Path) -> Child:
+def valkey(home: Path) -> ChildProcess:
     """The Valkey server of this home; it holds hints only and keeps nothing on disk."""
     socket = home / "run" / "valkey.sock"
     argv = [
         str(_valkey_binary()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--save", "",
         "--appendonly", "no", "--maxmemory", "64mb", "--dir", str(home / "run"),
     ]  # fmt: skip
-    return Child("valkey", argv, serves=True, log=home / "log" / "valkey.log", ready=socket.exists)
+    return ChildProcess("valkey", argv, serves=True, log=home / "log" / "valkey.log", ready=socket.exists)
 
 
 def create_database(url: str, name: str = "fleet") -> None:
-    """Have the database `name` in our own server, once it answers. Raises Broken."""
+    """Have the database `name` in our own server, once it answers. Raises ProcessFailed."""
     admin = url.replace("postgresql+psycopg://fleet@/fleet", "postgresql://fleet@/postgres")
     until = time.monotonic() + START_SECS
     while True:
@@ -96,7 +96,7 @@ def create_database(url: str, name: str = "fleet") -> None:
                 return
         except psycopg.OperationalError as error:
             if time.monotonic() > until:
-                raise Broken("postgres", f"postgres did not answer: {error}", None) from error
+                raise ProcessFailed("postgres", f"postgres did not answer: {error}", None) from error
             time.sleep(0.02)
 
 
