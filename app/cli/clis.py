@@ -18,7 +18,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.run import Usage
 from app.services.dispatch import credentials
 from app.store import fleet_config, hosts
-from workers.supervisor.main import flags_for
+from workers.supervisor.versions import flags_for
 
 PIECE = 1 << 16
 SHOWN = ("timeout_secs", "silence_secs", "credential", "failover", "model")

@@ -23,7 +23,7 @@ from tests import sshd as servers_of_ssh
 from tests.builders import apply
 from tests.conftest import FakeClock
 from tests.workers.bench import Bench
-from tests.workers.test_supervisor_apart import KEY, User, delivering, kept_apart, user
+from tests.workers.supervisor.test_isolation import KEY, User, delivering, kept_apart, user
 from tests.workshop import Workshop
 from workers.hosts import probe
 from workers.ssh import pool

@@ -10,7 +10,13 @@ import sys
 from functools import cache
 from pathlib import Path
 
-MODULES = ("main",)  # each imports only modules before it
+# Each imports only modules before it.
+MODULES = (
+    "constants", "errors", "files", "procfs", "isolation", "programs", "versions", "logs", "processes", "watch",
+    "scope", "run", "session_notes", "askpass", "git", "mirror", "spare", "worktree", "lfs", "submodules", "commit",
+    "salvage", "sync", "checkout", "deliver", "execution", "agent", "checks", "steps", "launch", "request", "verbs",
+    "main",
+)  # fmt: skip
 HEADER = """\
 # Built from workers/supervisor/ by bundle.py. Each module begins at the line beside its name:
 #   {map}

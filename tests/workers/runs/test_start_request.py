@@ -17,7 +17,7 @@ from app.services.dispatch.start_order import Order
 from app.store.tables import Row
 from tests.builders import AT, a_host
 from workers.runs import start_request
-from workers.supervisor.main import flags_for
+from workers.supervisor.versions import flags_for
 
 HOSTILE = 'it\'s "done" $(id) `id` ; {session_id} {workdir}\n\x00'
 MYTOOL: dict[str, Any] = {

@@ -63,6 +63,14 @@ def test_no_two_modules_define_the_same_name() -> None:
         for one in defined(tree):
             assert one not in seen, f"{one} is defined in {seen[one]} and in {name}"
             seen[one] = name
+    imported = {one.asname or one.name for tree in TREES.values() for node in tree.body for one in imported_names(node)}
+    assert not imported & set(seen)
+
+
+def imported_names(node: ast.stmt) -> list[ast.alias]:
+    """Return what a statement imports from the standard library."""
+    is_own = isinstance(node, ast.ImportFrom) and (node.module or "").startswith("workers")
+    return node.names if isinstance(node, ast.Import | ast.ImportFrom) and not is_own else []
 
 
 def test_modules_import_the_standard_library_alone() -> None:

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.workers.test_supervisor import SUPERVISOR, Host, Json, data, eventually, host, is_running, read, released
+from tests.workers.supervisor.test_supervisor import (
+    SUPERVISOR,
+    Host,
+    Json,
+    data,
+    eventually,
+    host,
+    is_running,
+    read,
+    released,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.summary import had, lacks
-from tests.workers.test_supervisor import Json, commit, eventually, git, is_running, read, told, works_below
-from tests.workers.test_supervisor_apart import NOBODY, User, user
+from tests.workers.supervisor.test_isolation import NOBODY, User, user
+from tests.workers.supervisor.test_supervisor import Json, commit, eventually, git, is_running, read, told, works_below
 
 __all__ = ["user"]
 HIDDEN = "Processes that are hidden (hidepid)"

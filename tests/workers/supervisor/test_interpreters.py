@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.test_supervisor import SUPERVISOR
+from tests.workers.supervisor.test_supervisor import SUPERVISOR
 from workers import protocol
 
 Json = protocol.Json

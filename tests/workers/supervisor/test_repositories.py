@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.test_supervisor import Host, Json, ask, commit, eventually, git, push_by_somebody
-from workers.supervisor.main import ASKPASS, beside
+from tests.workers.supervisor.test_supervisor import Host, Json, ask, commit, eventually, git, push_by_somebody
+from workers.supervisor.askpass import ASKPASS
+from workers.supervisor.submodules import resolve_url
 
 PATIENT = {"wall_secs": 60, "silence_secs": 60}
 
@@ -209,7 +210,7 @@ class TestSubmodules:
      ("git@forge:app", "../lib", "git@forge:lib"), ("/srv/app.git", ".././lib", "/srv/lib")],
 )  # fmt: skip
 def test_a_relative_address_of_a_submodule_is_read_as_git_reads_it(url: str, relative: str, found: str) -> None:
-    assert beside(url, relative) == found
+    assert resolve_url(url, relative) == found
 
 
 class TestARepositoryWithinTheWorktree:

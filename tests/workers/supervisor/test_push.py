@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
+from tests.workers.supervisor.test_supervisor import Host, Json, commit, eventually, git, push_by_somebody
 
 BRANCH = "task/12-fix"
 WAIT = "until [ -e go ]; do sleep 0.02; done; rm go"
@@ -59,7 +59,7 @@ class TestSomebodyPushedMeanwhile:
     def test_what_conflicts_overwrites_nothing_and_loses_nothing(self, host: Host) -> None:
         result = meanwhile(host, "echo mine > theirs", lambda: push_by_somebody(host, BRANCH, "theirs", "main"))
         assert (result["end"], result["failure"], result["pushed"]) == ("failed", "branch_moved", False)
-        assert "merge origin/task/12-fix into it; it is kept as refs/heads/wip/t-12" in result["reason"]
+        assert "merge origin/task/12-fix into it; it is saved as refs/heads/wip/t-12" in result["reason"]
         assert host.forge_git("show", f"{BRANCH}:theirs") == "theirs"
         assert host.forge_git("show", "wip/t-12:theirs") == "mine"
         merge = f"cat theirs; git -c user.name=a -c user.email=a@b merge --quiet origin/{BRANCH}; echo both > theirs; {MINE} -m both"
@@ -115,7 +115,7 @@ class TestWhatAKilledRunLeft:
         result = host.finished("ls; echo three > three", fence=3)
         assert result["pushed"]
         assert result["warnings"] == [
-            f"what an earlier run left was in the way of {BRANCH}: it is kept as refs/heads/wip/t-12"
+            f"changes of an earlier run conflicted with {BRANCH}: they are saved as refs/heads/wip/t-12"
         ]
         return result
 
@@ -151,7 +151,7 @@ class TestWhatAKilledRunLeft:
         )
         result = host.finished("git status | head -1; echo three > three", fence=3)
         assert host.said(run="t-12.3") == f"On branch {BRANCH}\n"
-        assert result["pushed"] and "is kept as refs/heads/wip/t-12" in result["warnings"][0]
+        assert result["pushed"] and "is saved as refs/heads/wip/t-12" in result["warnings"][0]
         assert subjects(host) == ["Fix it", "mine", "Fix it", "first"]
         assert "<<<<<<<" in host.forge_git("show", "wip/t-12:one")
 

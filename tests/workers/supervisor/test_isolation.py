@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.summary import had, lacks
-from tests.workers.test_supervisor import SUPERVISOR, Json, eventually, read, told
+from tests.workers.supervisor.test_supervisor import SUPERVISOR, Json, eventually, read, told
 from workers.hosts import diagnose
 
 NOBODY = 65534
@@ -197,11 +197,11 @@ class TestNewPrivileges:
     def test_are_what_the_reason_speaks_of_where_a_program_missed_them(self, user: User) -> None:
         sudo = """echo 'sudo: The "no new privileges" flag is set'; exit 1"""
         user.start("check", "true", sudo, checks_apart=True)
-        assert "`checks_apart = false` of the CLI" in user.result("check")["reason"]
+        assert "`checks_apart = false` for the CLI" in user.result("check")["reason"]
         user.start("hook", "true", checks_apart=True, hooks={"after_agent": [sudo]})
-        assert "`checks_apart = false` of the CLI" in user.result("hook")["reason"]
+        assert "`checks_apart = false` for the CLI" in user.result("hook")["reason"]
         user.start("cli", sudo)
-        assert "`apart = false` of the CLI" in user.result("cli")["reason"]
+        assert "`apart = false` for the CLI" in user.result("cli")["reason"]
         user.start("other", "true", sudo)
         assert "apart" not in user.result("other")["reason"]
 
@@ -231,7 +231,7 @@ def test_a_run_that_the_kernel_does_not_keep_apart_goes_on_once_and_says_so(user
     result = user.result("mine")
     assert (result["end"], result["reason"]) == ("finished", None)
     (said,) = result["warnings"]
-    assert said.startswith("the kernel did not keep this run apart")
+    assert said.startswith("process isolation (Landlock) failed")
     assert (user.work("mine") / "ran").read_text() == "ran\nchecked\n"
 
 
@@ -277,6 +277,6 @@ class TestTheForgesPassword:
         delivering.more["path"] = f"{delivering.home}/.local/bin"
         delivering.start("mine", "/bin/echo new > new")
         result = delivering.result("mine")
-        assert [f"git is run from {delivering.home}/.local/bin: any CLI" in said for said in result["warnings"]] == [
-            True
-        ]
+        assert [
+            f"git is run from {delivering.home}/.local/bin, where any CLI" in said for said in result["warnings"]
+        ] == [True]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from workers.supervisor import bundle
-from workers.supervisor.main import whisper
+from workers.supervisor.askpass import serve_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -370,7 +370,7 @@ def test_a_home_that_cannot_be_written_is_an_error(host: Host) -> None:
     host.home.write_text("a file where the folder should be")
     code, answer = host.call("start", host.wish())
     assert code == 2
-    assert "put that right" in answer["error"]
+    assert "fix that" in answer["error"]
 
 
 def test_a_start_that_runs_out_of_disk_leaves_nothing_that_blocks_the_next(host: Host) -> None:
@@ -637,7 +637,7 @@ def test_what_the_agent_does_to_git_has_no_effect_on_the_push(host: Host) -> Non
 def ask(script: Path, question: str, password: str, scheme: str = "http") -> Callable[[], bytes]:
     """How git asks for it: as often as it likes, of what it was given on its fourth file."""
     told = f"{password}\n".encode()
-    heard = whisper(told)
+    heard = serve_secret(told)
     own = {
         "FLEET_GIT_SCHEME": scheme,
         "FLEET_GIT_HOST": "forge:3000",

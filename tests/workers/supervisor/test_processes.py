@@ -9,16 +9,16 @@ import psutil
 
 FORKED = """
 import os, time
-from workers.supervisor import main as supervisor
+from workers.supervisor.processes import Child
 files = [os.open("/dev/null", os.O_RDWR) for _ in range(3)]
-print(supervisor.Child(["sleep", "60"], dict(os.environ), "/", files).pid, flush=True)
+print(Child(["sleep", "60"], dict(os.environ), "/", files).pid, flush=True)
 time.sleep(60)
 """
 
 
 def test_a_program_that_was_never_let_go_goes_with_its_supervisor() -> None:
     argv = [sys.executable, "-c", FORKED]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as parent:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as parent:
         assert parent.stdout is not None
         waiting = psutil.Process(int(parent.stdout.readline()))
         parent.kill()

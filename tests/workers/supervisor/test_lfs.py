@@ -12,7 +12,7 @@ import pytest
 
 from app.cli.demo.forge import FakeForge
 from tests import gitlfs
-from tests.workers.test_supervisor import ENVIRONMENT, Host, Json, git
+from tests.workers.supervisor.test_supervisor import ENVIRONMENT, Host, Json, git
 
 
 @pytest.fixture
