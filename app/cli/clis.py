@@ -52,7 +52,7 @@ def list_(json_: bool) -> None:
 def show(name: str, host: str | None, repository: str | None, version_: str | None, resume: str | None) -> None:
     """What would be run, as JSON: argv word by word, environment, how the prompt goes in. Nothing is run."""
     template = catalog.template_of(name, _declared().get(name), _overrides(name, host, repository))
-    run = command_line.agent(template, resume)
+    run = command_line.fill_template(template, resume)
     shown = {
         "cli": name,
         "argv": flags_for(run["argv"], run["flags"], version_),
@@ -100,11 +100,11 @@ def parse(
 ) -> None:
     """What an output (`-`: standard input) amounts to, as JSON. NAME is a CLI or a parser."""
     parser, reading = _reading(name)
-    reader = catalog.reader(parser, Setting(_moment(moment), _usage(before), reading=reading))
+    reader = catalog.make_parser(parser, Setting(_moment(moment), _usage(before), reading=reading))
     while data := file.read(PIECE):
         reader.feed(data)
     outcome = reader.finish(exit_code, stderr_file.read() if stderr_file else b"")
-    click.echo(json.dumps(outcomes.clean(outcome).as_json(), indent=2))
+    click.echo(json.dumps(outcomes.sanitize(outcome).as_json(), indent=2))
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -150,7 +150,7 @@ def _overrides(name: str, host: str | None, repository: str | None) -> list[Mapp
             if repository
             else []
         )
-        found.extend(fleet_config.overrides(name, next((rule for rule in rules if rule), None), row))
+        found.extend(fleet_config.cli_changes(name, next((rule for rule in rules if rule), None), row))
 
     if host or repository:
         _ask(look, needed=True)
@@ -178,7 +178,7 @@ def _moment(given: str | None) -> datetime:
 def _usage(given: str | None) -> Usage:
     try:
         told = json.loads(given) if given else {}
-        return outcomes.clean_usage(Usage(**told))
+        return outcomes.sanitize_usage(Usage(**told))
     except (ValueError, TypeError):
         raise Refused(Kind.INVALID, f'--before {given!r} is not JSON like {{"input_tokens": 1200}}.') from None
 

@@ -10,7 +10,7 @@ from typing import Any
 from app.clis.parser import Parser, Setting
 from app.domain.errors import Kind, Refused
 
-__all__ = ["DEFAULTS", "Template", "parsers", "preset", "presets", "reader", "template_of"]
+__all__ = ["DEFAULTS", "Template", "make_parser", "parsers", "preset", "presets", "template_of"]
 Template = Mapping[str, Any]
 DEFAULTS: Template = {"prompt": "stdin", "parser": "raw", "silence_secs": 600}
 JOINED = ("env",)  # what an override adds to, where it replaces the rest
@@ -19,7 +19,7 @@ JOINED = ("env",)  # what an override adds to, where it replaces the rest
 @cache
 def parsers() -> Mapping[str, Any]:
     """Every parser's module by the name it gives itself."""
-    modules = [importlib.import_module(f"app.clis.{path.parent.name}.parser") for path in SHELF.glob("*/parser.py")]
+    modules = [importlib.import_module(f"app.clis.{path.parent.name}.parser") for path in FOLDER.glob("*/parser.py")]
     return {module.NAME: module for module in modules}
 
 
@@ -38,10 +38,10 @@ def template_of(cli: str, declared: Template | None = None, overrides: Iterable[
     return template
 
 
-def reader(parser: str, setting: Setting) -> Parser:
+def make_parser(parser: str, setting: Setting) -> Parser:
     """A parser for one run. One that nobody knows is read raw."""
     module = parsers().get(parser) or parsers()["raw"]
-    found: Parser = module.Reader(setting)
+    found: Parser = module.OutputParser(setting)
     return found
 
 
@@ -51,17 +51,17 @@ def _over(template: Template, more: Template) -> Template:
     return {**template, **told, **tables}
 
 
-SHELF = Path(__file__).parent  # a folder for each CLI; no central list
+FOLDER = Path(__file__).parent  # a folder for each CLI; no central list
 
 
 Table = Mapping[str, Any]
 
 
 def presets() -> list[str]:
-    return sorted(path.parent.name for path in SHELF.glob("*/cli.toml"))
+    return sorted(path.parent.name for path in FOLDER.glob("*/cli.toml"))
 
 
 @cache
 def preset(name: str) -> Table | None:
-    path = SHELF / name / "cli.toml"
+    path = FOLDER / name / "cli.toml"
     return tomllib.loads(path.read_text()) if name.replace("-", "").isalnum() and path.is_file() else None

@@ -8,7 +8,7 @@ from app.clis.catalog import Template
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
-def agent(template: Template, session: str | None) -> dict[str, Any]:
+def fill_template(template: Template, session: str | None) -> dict[str, Any]:
     """How the host starts the CLI, afresh or to go on with a session; the prompt apart. The flags that depend on its
     version are chosen there."""
     resume = session and template.get("resume")
@@ -33,5 +33,5 @@ def _flags(template: Template) -> list[dict[str, Any]]:
     return [*(template.get("flags") or []), *([{"argv": named}] if model and named else [])]
 
 
-def session_of(told: object) -> str | None:
+def valid_session(told: object) -> str | None:
     return told if isinstance(told, str) and SESSION.match(told) else None

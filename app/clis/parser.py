@@ -15,7 +15,7 @@ from app.domain.run import Outcome, Usage, Verdict
 LONGEST_TEXT, LONGEST_WORD, MOST_FILES, MOST_DENIED = 65_536, 300, 50, 50
 STDERR_KEPT = 65_536
 _NOTICE = re.compile(r"^WARNING: .*$\n?", re.M)  # lines of stderr that speak of no failure
-ODD = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError)
+UNEXPECTED_SHAPE = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass
@@ -36,11 +36,11 @@ class Progress:
         told = vars(self) | {"usage": vars(self.usage)}
         return {name: value for name, value in told.items() if name != "by_model"}
 
-    def touched(self, path: object) -> None:
+    def add_file(self, path: object) -> None:
         if isinstance(path, str) and path and path not in self.files and len(self.files) < MOST_FILES:
             self.files.append(path[:LONGEST_WORD])
 
-    def ran(self, command: object) -> None:
+    def add_command(self, command: object) -> None:
         self.commands += 1
         self.command = short(command)
 
@@ -51,7 +51,7 @@ class Parser(Protocol):
     setting: "Setting"
 
     def feed(self, data: bytes) -> None: ...
-    def overhear(self, noted: object) -> None: ...
+    def feed_session_line(self, noted: object) -> None: ...
     def progress(self) -> Progress: ...
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome: ...
 
@@ -67,7 +67,7 @@ class Setting:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
 
-class EventReader:
+class EventParser:
     """A parser of JSON events. A subclass hears one at a time and says at the end what they amount to."""
 
     NAME: ClassVar[str]
@@ -75,7 +75,7 @@ class EventReader:
     def __init__(self, setting: Setting | None = None) -> None:
         self.setting = setting or Setting()
         self.seen = Progress()
-        self.heard = 0
+        self.events_seen = 0
         self.denied: list[str] = []
         self.text: str | None = None
         self._events = Events()
@@ -83,7 +83,7 @@ class EventReader:
     def feed(self, data: bytes) -> None:
         self._take(self._events.feed(data))
 
-    def overhear(self, noted: object) -> None:
+    def feed_session_line(self, noted: object) -> None:
         """A line that the CLI wrote down elsewhere. It says nothing of whether its output is whole."""
         event = parsed(noted.encode("utf-8", "replace")) if isinstance(noted, str) else None
         self._take([event] if isinstance(event, dict) else [])
@@ -98,10 +98,10 @@ class EventReader:
         said = stderr[-STDERR_KEPT:].decode("utf-8", "replace")
         try:
             return whole.judge(exit_code, said)
-        except ODD:  # judge reads what others printed
+        except UNEXPECTED_SHAPE:  # judge reads what others printed
             return whole.outcome(Verdict.UNKNOWN, "unreadable")
 
-    def _twin(self) -> "EventReader":
+    def _twin(self) -> "EventParser":
         """One that may hear more without us: whatever grows by hearing is its own. Events themselves change never."""
         twin = copy(self)
         for name, value in vars(self).items():
@@ -111,7 +111,7 @@ class EventReader:
         twin._events = self._events.twin()
         return twin
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         raise NotImplementedError
 
     def judge(self, exit_code: int | None, stderr: str) -> Outcome:
@@ -153,7 +153,7 @@ class EventReader:
         if last and exit_code != 0 and (name := failure_patterns.failure_of(last)):
             return self.failed(last, name)
         verdict = Verdict.UNKNOWN if exit_code == 0 else Verdict.FAILED
-        if self.heard:
+        if self.events_seen:
             return self.outcome(verdict, "cut_off", last or None)
         return self.outcome(
             verdict, "unreadable" if exit_code == 0 or self._events.passed_over else "not_started", last or None
@@ -162,9 +162,9 @@ class EventReader:
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
             try:
-                self.hear(event)
-            except ODD:  # an event of another shape than we know
-                self.heard += 1
+                self.handle(event)
+            except UNEXPECTED_SHAPE:  # an event of another shape than we know
+                self.events_seen += 1
 
 
 def was_killed(exit_code: int | None) -> bool:
@@ -172,7 +172,7 @@ def was_killed(exit_code: int | None) -> bool:
     return exit_code is None or exit_code < 0 or 128 < exit_code <= 192
 
 
-def of(event: object, *path: str) -> Any:
+def value_at(event: object, *path: str) -> Any:
     """The value at a path of names, or None where something on the way is no object."""
     for name in path:
         event = event.get(name) if isinstance(event, dict) else None
@@ -201,7 +201,7 @@ def dollars(value: object) -> float | None:
     return float(value) if counts else None  # type: ignore[arg-type]
 
 
-def total(*counts: int | None) -> int | None:
+def sum_known(*counts: int | None) -> int | None:
     """Their sum, or None where none is known."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

@@ -19,29 +19,29 @@ _DAY = re.compile(r"-\d{8}\Z")
 
 
 @cache
-def price_file() -> Mapping[str, Any]:
+def price_table() -> Mapping[str, Any]:
     return tomllib.loads(PRICES.read_text())
 
 
 def price_of(model: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """The price of a model, whole: fleet.toml's `own`, else the dated table's; empty where none is known. CLIs may tell
     a model's name with the day that it is of."""
-    known = price_file()["models"] | own
+    known = price_table()["models"] | own
     price = known.get(model) or known.get(_DAY.sub("", model))
     return {"cached": price["input"], **price, "as_of": str(price.get("as_of", "fleet.toml"))} if price else {}
 
 
-def caps_dollars(budget: Mapping[str, Any] | None) -> bool:
+def limits_dollars(budget: Mapping[str, Any] | None) -> bool:
     return any("dollars" in amount for amount in (budget or {}).values())
 
 
-def no_price(name: str, *said: Mapping[str, Any] | None) -> str | None:
+def missing_price(name: str, *said: Mapping[str, Any] | None) -> str | None:
     """Why a cap in dollars cannot be kept on a CLI of which this is `said`, by its declaration first, by a rule and a
     host after it; None where its dollars are known."""
     told: dict[str, Any] = {key: value for one in said for key, value in (one or {}).items()}
     base, model = (said[0] or {}) if said else {}, told.get("model")
     preset = base.get("preset") or ("" if base.get("argv") else name)
-    if told.get("price") or told.get("reports_cost") or preset in price_file()["reports"]:
+    if told.get("price") or told.get("reports_cost") or preset in price_table()["reports"]:
         return None
     named = f"what the model {model!r} of the CLI {name!r} costs" if model else f"what the CLI {name!r} costs"
     mend = f'give its price in [prices."{model}"]' if model else (
@@ -56,7 +56,7 @@ def no_price(name: str, *said: Mapping[str, Any] | None) -> str | None:
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def priced(usage: Usage, template: Template, by_model: Mapping[str, Usage] = NOTHING) -> tuple[Usage, str | None]:
+def add_cost(usage: Usage, template: Template, by_model: Mapping[str, Usage] = NOTHING) -> tuple[Usage, str | None]:
     """With dollars reckoned where the CLI tells none, and who reckoned them: from the prices of the models of which it
     says that they answered, the template's `prices` first; where one has none or it says nothing, of its `model`."""
     if usage.cost_usd is not None or usage.input_tokens is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from app.clis.pricing import caps_dollars, no_price, price_of
+from app.clis.pricing import limits_dollars, missing_price, price_of
 
 PARSERS = ("codex-jsonl", "claude-result", "json-path", "raw")
 CLI_NAME = validate.Regexp(r"^[A-Za-z0-9_.-]{1,100}$", error="must be of letters, digits, '.', '_' and '-'")
@@ -168,7 +168,7 @@ def faults(declared: Mapping[str, Any]) -> list[str]:
     return [
         f"repositories: {rule['name']} {fault}"
         for rule in declared["repositories"]
-        if caps_dollars(rule["budget"])
+        if limits_dollars(rule["budget"])
         for cli in sorted(_clis_of(rule, declared))
         for fault in _unpriced(cli, rule, declared)
     ] + [
@@ -183,7 +183,7 @@ def _unpriced(cli: str, rule: Mapping[str, Any], declared: Mapping[str, Any]) ->
     said = (declared["clis"].get(cli), rule["clis"].get(cli))
     hosts = [host for host in declared["hosts"] if cli in {slots["agent_type"] for slots in host["agents"]}]
     changes = [host["clis"].get(cli) for host in hosts] or [None]
-    return list(dict.fromkeys(why for change in changes if (why := no_price(cli, *said, change))))
+    return list(dict.fromkeys(why for change in changes if (why := missing_price(cli, *said, change))))
 
 
 def _clis_of(rule: Mapping[str, Any], declared: Mapping[str, Any]) -> set[str]:

@@ -78,14 +78,14 @@ def prices(conn: Connection) -> dict[str, dict[str, Any]]:
     return {row.model: row.price for row in conn.execute(sa.select(price_rows))}
 
 
-def said_of(
+def cli_declaration(
     conn: Connection, cli_name: str, rule: Row | None, host_row: Row | None
 ) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
     """How a CLI is declared, and what is changed about that where it runs: from these the template of a run is made."""
-    return cli(conn, cli_name), overrides(cli_name, rule, host_row)
+    return cli(conn, cli_name), cli_changes(cli_name, rule, host_row)
 
 
-def overrides(cli_name: str, rule: Row | None, host_row: Row | None) -> list[Mapping[str, Any]]:
+def cli_changes(cli_name: str, rule: Row | None, host_row: Row | None) -> list[Mapping[str, Any]]:
     """What the rule of a repository and a host change about a CLI's template, the host's last."""
     return [row["clis"][cli_name] for row in (rule, host_row) if row and (row["clis"] or {}).get(cli_name)]
 

@@ -27,7 +27,7 @@ SUCCESSES = sorted(name for name, told in JSONL.items() if told.verdict == GOOD)
 
 def parser_of(name: str, **setting: Any) -> Parser:
     kind = "raw" if name.endswith(".txt") else "codex-jsonl" if name.startswith("codex") else "claude-result"
-    return catalog.reader(kind, Setting(now=NOW, **setting))
+    return catalog.make_parser(kind, Setting(now=NOW, **setting))
 
 
 def sample(name: str) -> bytes:
@@ -179,7 +179,7 @@ class TestCodex:
     ) -> None:
         parser = parser_of(name, before=Usage(100_000, 50_000, 4_000))
         parser.feed(sample(name))
-        parser.overhear(json.dumps(self.noted(1_000_000, 450_000, 54_000)))
+        parser.feed_session_line(json.dumps(self.noted(1_000_000, 450_000, 54_000)))
         outcome = parser.finish(exit_code, stderr_of(name))
         assert (outcome.verdict, outcome.usage) == (verdict, Usage(900_000, 400_000, 50_000))
         assert outcome.session_usage == Usage(1_000_000, 450_000, 54_000), "for the next run of the session"
@@ -404,7 +404,9 @@ class TestRubbish:
     )  # fmt: skip
     def test_is_never_a_success(self, kind: str, stdout: bytes) -> None:
         for exit_code in EXITS:
-            parser = catalog.reader(kind, Setting(reading={"end": [{"type": "result"}], "good": [{"exitCode": 0}]}))
+            parser = catalog.make_parser(
+                kind, Setting(reading={"end": [{"type": "result"}], "good": [{"exitCode": 0}]})
+            )
             parser.feed(stdout)
             assert parser.finish(exit_code).verdict is not GOOD
             json.dumps(parser.progress().as_json())
@@ -451,7 +453,7 @@ class TestRubbish:
     @settings(max_examples=25, deadline=None, database=None)
     def test_of_any_shape_raises_nothing(self, value: Any) -> None:
         for kind in catalog.parsers():
-            parser = catalog.reader(kind, Setting())
+            parser = catalog.make_parser(kind, Setting())
             for type_ in (
                 "turn.failed",
                 "item.completed",
@@ -554,7 +556,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
 
 def read_as(cli: str, told: bytes, exit_code: int) -> Outcome:
     template = catalog.template_of(cli)
-    parser = catalog.reader(template["parser"], Setting(now=NOW, reading=template.get("reading", {})))
+    parser = catalog.make_parser(template["parser"], Setting(now=NOW, reading=template.get("reading", {})))
     for at in range(0, len(told), 11):
         parser.feed(told[at : at + 11])
     return parser.finish(exit_code)

@@ -273,7 +273,7 @@ def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex
     delivering.start("other", f"touch works; until [ -e {home}/done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
     for cli in BOTH:
         template = catalog.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
-        delivering.start(cli, "", **command_line.agent(template, None), prompt="Do it.")
+        delivering.start(cli, "", **command_line.fill_template(template, None), prompt="Do it.")
     for cli in BOTH:
         result, work = delivering.result(cli, 30), delivering.work(cli)
         assert (result["end"], result["pushed"]) == ("finished", True), (cli, result, delivering.said(cli))

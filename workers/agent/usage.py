@@ -30,9 +30,9 @@ class Ear:
             self._hear(piece["offset"], data_of(piece))
         except Unreachable as why:
             log.warning("what it used is not known now", task=self._hold.task_id, why=str(why))
-        self._parser.overhear(noted)
+        self._parser.feed_session_line(noted)
         seen = self._parser.progress()
-        return vars(pricing.priced(outcomes.clean_usage(seen.usage), self._template, seen.by_model)[0])
+        return vars(pricing.add_cost(outcomes.sanitize_usage(seen.usage), self._template, seen.by_model)[0])
 
     def _hear(self, offset: int, data: bytes) -> None:
         """Each byte once. What an earlier life of ours heard is read again from this machine."""
@@ -46,6 +46,6 @@ class Ear:
 
     def _anew(self) -> Parser:
         used, reading = Usage(**self._hold.used), self._template.get("reading") or {}
-        return catalog.reader(
+        return catalog.make_parser(
             self._template["parser"], Setting(before=used, session=self._hold.session, reading=reading)
         )

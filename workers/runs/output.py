@@ -68,7 +68,7 @@ def listen(fleet: Fleet, run: Row, said: Piece | None = None, noted: str | None 
     with ear.lock:
         _catch_up(fleet, run, ear, said)
         if noted and noted != ear.noted:
-            ear.parser.overhear(noted)
+            ear.parser.feed_session_line(noted)
             ear.noted = noted
         progress = _priced(ear)
         _keep(fleet, run, ear, progress)
@@ -129,12 +129,12 @@ def _new_ear(fleet: Fleet, run: Row) -> _Ear:
     cli = run["agent_type"] or ""
     with fleet.engine.begin() as conn:
         prices = fleet_config.prices(conn)
-        (declared, changes), before = budgets.said_of(conn, run), session_usage(conn, run)
+        (declared, changes), before = budgets.cli_declaration(conn, run), session_usage(conn, run)
     known = (declared or {}).get("argv") or (declared or {}).get("preset") or catalog.preset(cli)
     template = catalog.template_of(cli, declared, changes) if known else catalog.DEFAULTS
     used = Usage(**before) if before else Usage()
     setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
-    return _Ear(catalog.reader(template["parser"], setting), {**template, "prices": prices})
+    return _Ear(catalog.make_parser(template["parser"], setting), {**template, "prices": prices})
 
 
 def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> None:
@@ -154,15 +154,15 @@ def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> N
 
 def _priced(ear: _Ear) -> Progress:
     seen = ear.parser.progress()
-    used = outcomes.clean_usage(seen.usage)
-    return replace(seen, usage=pricing.priced(used, ear.template, seen.by_model)[0])
+    used = outcomes.sanitize_usage(seen.usage)
+    return replace(seen, usage=pricing.add_cost(used, ear.template, seen.by_model)[0])
 
 
 def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
-    told = fleet.mask.json(outcomes.clean_json(progress.as_json()))
+    told = fleet.mask.json(outcomes.sanitize_json(progress.as_json()))
     if told == ear.kept:
         return
-    session = command_line.session_of(told["session_id"])
+    session = command_line.valid_session(told["session_id"])
     is_new, is_warned = session != ear.kept.get("session_id"), told["warning"] != ear.kept.get("warning")
     with fleet.engine.begin() as conn:
         goes_on = not (is_new or is_warned)  # lost, it is told again with the run's next word, or with its end
@@ -182,9 +182,9 @@ def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> O
         begin = max(0, run["stderr_size"] - STDERR_READ)
         stderr = logs.read(conn, run["id"], "stderr", begin, STDERR_READ * 2)
     exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
-    ear.parser.overhear(result.get("noted"))
-    heard = outcomes.clean(ear.parser.finish(exit_code, stderr))
-    usage, source = pricing.priced(heard.usage, ear.template, ear.parser.progress().by_model)
+    ear.parser.feed_session_line(result.get("noted"))
+    heard = outcomes.sanitize(ear.parser.finish(exit_code, stderr))
+    usage, source = pricing.add_cost(heard.usage, ear.template, ear.parser.progress().by_model)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from app.clis import catalog
 from app.clis.catalog import Template
-from app.clis.command_line import agent
-from app.clis.outcomes import clean
+from app.clis.command_line import fill_template
+from app.clis.outcomes import sanitize
 from app.clis.parser import Setting
-from app.clis.pricing import priced
+from app.clis.pricing import add_cost
 from app.domain.run import Outcome, Usage
 from app.ports import Fleet
 from app.services.dispatch.start_order import Order
@@ -41,7 +41,7 @@ def of_cli(
     """What a `start` request says of the CLI: how to call it, on a session or afresh, and how long it may take. Of an
     output of more than so many MB the middle is left out."""
     return {
-        "agent": agent(template, session) | {"prompt": prompt},
+        "agent": fill_template(template, session) | {"prompt": prompt},
         "limits": {
             "wall_secs": min(timeout_secs, template.get("timeout_secs", timeout_secs)),
             "silence_secs": template["silence_secs"],
@@ -69,9 +69,11 @@ def read(
     """What a CLI's whole output amounts to; `before` is what the `session` that it went on with had used, `noted` what
     it wrote down elsewhere."""
     reading = template.get("reading") or {}
-    reader = catalog.reader(template["parser"], Setting(before=before or Usage(), session=session, reading=reading))
-    reader.feed(stdout)
-    reader.overhear(noted)
-    heard = clean(reader.finish(exit_code))
-    usage, source = priced(heard.usage, template, reader.progress().by_model)
+    parser = catalog.make_parser(
+        template["parser"], Setting(before=before or Usage(), session=session, reading=reading)
+    )
+    parser.feed(stdout)
+    parser.feed_session_line(noted)
+    heard = sanitize(parser.finish(exit_code))
+    usage, source = add_cost(heard.usage, template, parser.progress().by_model)
     return replace(heard, usage=usage, cost_source=heard.cost_source or source)

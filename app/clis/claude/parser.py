@@ -6,7 +6,18 @@ from typing import Any
 
 from app.clis import failure_patterns, reset_times
 from app.clis.json_stream import Event
-from app.clis.parser import LONGEST_WORD, EventReader, Setting, dollars, number, of, short, text_of, total, was_killed
+from app.clis.parser import (
+    LONGEST_WORD,
+    EventParser,
+    Setting,
+    dollars,
+    number,
+    short,
+    sum_known,
+    text_of,
+    value_at,
+    was_killed,
+)
 from app.domain.run import Outcome, Usage, Verdict
 
 NAME = "claude-result"
@@ -29,7 +40,7 @@ NOTHING = Usage()
 MOST_MESSAGES, MOST_MODELS, MOST_AT_ONCE = 5000, 20, 100
 
 
-class Reader(EventReader):
+class OutputParser(EventParser):
     """Success is a `result` as the last word that calls itself no error in any way, and exit code 0."""
 
     NAME = NAME
@@ -44,13 +55,13 @@ class Reader(EventReader):
         self.counted: dict[tuple[str, str], Usage] = {}  # the latest answers, by model and id
         self.begun: dict[str, Event] = {}  # what each agent in it is answering now, where that is told in parts
 
-    def hear(self, event: Event) -> None:
-        self.heard += 1
+    def handle(self, event: Event) -> None:
+        self.events_seen += 1
         self.seen.session_id = self.seen.session_id or text_of(event.get("session_id"))
         kind = event.get("type")
-        hear = _HEAR.get(kind) if isinstance(kind, str) else None
-        if hear:
-            hear(self, event)
+        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
+        if handler:
+            handler(self, event)
 
     def judge(self, exit_code: int | None, stderr: str) -> Outcome:
         if self.result is None or (self.cut and not _is_error(self.result)):
@@ -60,7 +71,7 @@ class Reader(EventReader):
             if _LIMIT_ALONE.fullmatch((text or "").strip()):
                 return self.failed(text or "", "usage_limit", **self._reset(), **more)
             return self._well(exit_code, stderr, more)
-        if str(of(self.result, "terminal_reason")).startswith("aborted"):
+        if str(value_at(self.result, "terminal_reason")).startswith("aborted"):
             return self.outcome(Verdict.KILLED, "killed", text, **more)
         failure = self._failure(text or "")
         known = self._reset() if failure == "usage_limit" else {}
@@ -89,9 +100,9 @@ class Reader(EventReader):
     def _assistant(self, event: Event) -> None:
         self.result = None
         message, error = event.get("message"), event.get("error")
-        synthetic = of(message, "model") == "<synthetic>"
+        synthetic = value_at(message, "model") == "<synthetic>"
         self.answered = self._kind(event, error) if synthetic and isinstance(error, str) else None
-        content = of(message, "content")
+        content = value_at(message, "content")
         for block in content if isinstance(content, list) else ():
             self._block(block)
         if not synthetic:
@@ -99,17 +110,17 @@ class Reader(EventReader):
             self._count(message)
 
     def _block(self, block: object) -> None:
-        if of(block, "type") == "text":
-            said = text_of(of(block, "text"))
+        if value_at(block, "type") == "text":
+            said = text_of(value_at(block, "text"))
             self.text, self.seen.message = said or self.text, short(said) or self.seen.message
-        elif of(block, "type") == "tool_use":
-            self._tool(str(of(block, "name")), of(block, "input"), of(block, "id"))
+        elif value_at(block, "type") == "tool_use":
+            self._tool(str(value_at(block, "name")), value_at(block, "input"), value_at(block, "id"))
 
     def _tool(self, name: str, given: object, id_: object) -> None:
-        command = next((of(given, key) for key in _COMMANDS if of(given, key)), None)
-        path = next((of(given, key) for key in _WRITES if of(given, key)), None)
+        command = next((value_at(given, key) for key in _COMMANDS if value_at(given, key)), None)
+        path = next((value_at(given, key) for key in _WRITES if value_at(given, key)), None)
         if command:
-            self.seen.ran(command)
+            self.seen.add_command(command)
         elif isinstance(path, str) and isinstance(id_, str) and name not in _NO_TOOLS_THAT_WRITE:
             self.writing[id_] = path[:LONGEST_WORD]
             if len(self.writing) > MOST_AT_ONCE:
@@ -119,14 +130,14 @@ class Reader(EventReader):
 
     def _user(self, event: Event) -> None:
         self.result = None
-        content = of(event.get("message"), "content")
+        content = value_at(event.get("message"), "content")
         for block in content if isinstance(content, list) else ():
-            path = self.writing.pop(str(of(block, "tool_use_id")), None)
-            if path and of(block, "is_error") is not True:
-                self.seen.touched(path)
+            path = self.writing.pop(str(value_at(block, "tool_use_id")), None)
+            if path and value_at(block, "is_error") is not True:
+                self.seen.add_file(path)
         for told in event.get("tool_result_meta") or []:
-            if of(told, "permission_decision", "decision") in ("reject", "deny", "denied"):
-                self.denied.append(self.asked.get(str(of(told, "id")), "a tool"))
+            if value_at(told, "permission_decision", "decision") in ("reject", "deny", "denied"):
+                self.denied.append(self.asked.get(str(value_at(told, "id")), "a tool"))
 
     def _rate_limit(self, event: Event) -> None:
         told = event.get("rate_limit_info")
@@ -146,23 +157,23 @@ class Reader(EventReader):
     def _part(self, event: Event) -> None:
         """Where it tells answers in parts, the end of each says how long it became; the rest knows its beginning."""
         told, who = event.get("event"), str(event.get("parent_tool_use_id"))
-        kind, begun = of(told, "type"), self.begun.get(who)
+        kind, begun = value_at(told, "type"), self.begun.get(who)
         if kind == "message_start" and len(self.begun) < MOST_AT_ONCE:
-            self.begun[who] = of(told, "message")
+            self.begun[who] = value_at(told, "message")
         elif kind == "message_delta" and begun is not None:
-            self._count({**begun, "usage": {**begun["usage"], **of(told, "usage")}})
+            self._count({**begun, "usage": {**begun["usage"], **value_at(told, "usage")}})
         elif kind == "message_stop":
             self.begun.pop(who, None)
 
     def _count(self, message: object) -> None:
         """Tokens so far, by the model that answered: each answer counts once, though it comes in pieces; what was told
         of it last is so."""
-        used, models = self._tokens(of(message, "usage")), self.seen.by_model
+        used, models = self._tokens(value_at(message, "usage")), self.seen.by_model
         if used == NOTHING:
             return
-        model = short(of(message, "model")) or ""
+        model = short(value_at(message, "model")) or ""
         model = model if model in models or len(models) < MOST_MODELS else ""
-        answer = (model, str(of(message, "id")))
+        answer = (model, str(value_at(message, "id")))
         models[model] = _plus(models.get(model, NOTHING), used, self.counted.pop(answer, NOTHING))
         self.seen.usage = reduce(_plus, models.values())
         self.counted[answer] = used
@@ -174,7 +185,7 @@ class Reader(EventReader):
     def _text(self) -> str | None:
         result = self.result or {}
         told = [text_of(result.get("result")), _lines(result.get("errors")), text_of(result.get("error")),
-                text_of(of(result.get("error"), "message"))]  # fmt: skip
+                text_of(value_at(result.get("error"), "message"))]  # fmt: skip
         said = next((text for text in told if text), None)
         self.text = said or (told[0] if told[0] is not None else self.text)
         return said
@@ -195,10 +206,10 @@ class Reader(EventReader):
 
     def _tokens(self, used: object) -> Usage:
         """Anthropic counts cached input apart from the rest, others within it."""
-        plain, cached = number(of(used, "input_tokens")), number(of(used, "cache_read_input_tokens"))
+        plain, cached = number(value_at(used, "input_tokens")), number(value_at(used, "cache_read_input_tokens"))
         apart = not self.setting.reading.get("cached_in_input")
-        input_ = total(plain, cached, number(of(used, "cache_creation_input_tokens"))) if apart else plain
-        return Usage(input_ if plain is not None else None, cached, number(of(used, "output_tokens")))
+        input_ = sum_known(plain, cached, number(value_at(used, "cache_creation_input_tokens"))) if apart else plain
+        return Usage(input_ if plain is not None else None, cached, number(value_at(used, "output_tokens")))
 
     def _failure(self, said: str) -> str | None:
         result = self.result or {}
@@ -228,13 +239,13 @@ class Reader(EventReader):
         return {"resets_at": reset_times.rfc3339(at)} if at else {}
 
 
-_HEAR = {
-    "system": Reader._system,
-    "assistant": Reader._assistant,
-    "user": Reader._user,
-    "rate_limit_event": Reader._rate_limit,
-    "result": Reader._result,
-    "stream_event": Reader._part,
+_HANDLERS = {
+    "system": OutputParser._system,
+    "assistant": OutputParser._assistant,
+    "user": OutputParser._user,
+    "rate_limit_event": OutputParser._rate_limit,
+    "result": OutputParser._result,
+    "stream_event": OutputParser._part,
 }
 
 
@@ -252,7 +263,7 @@ def _plus(sum_: Usage, more: Usage, instead_of: Usage = NOTHING) -> Usage:
 
 def action(tool: str, given: object) -> str:
     """A tool call on one line: `Bash: git push`."""
-    what = next((of(given, key) for key in (*_COMMANDS, *_WRITES, "url", "query") if of(given, key)), None)
+    what = next((value_at(given, key) for key in (*_COMMANDS, *_WRITES, "url", "query") if value_at(given, key)), None)
     return f"{short(tool)}: {short(str(what))}" if what else str(short(tool))
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.clis import failure_patterns, reset_times
 from app.clis.json_stream import Event, parsed
-from app.clis.parser import EventReader, Setting, number, of, short, text_of, was_killed
+from app.clis.parser import EventParser, Setting, number, short, text_of, value_at, was_killed
 from app.domain.run import Outcome, Usage, Verdict
 
 NAME = "codex-jsonl"
@@ -12,7 +12,7 @@ NEAR_LIMIT = 80  # per cent of a window from which on we warn
 DENIED_STATUS = ("declined", "denied", "rejected")
 
 
-class Reader(EventReader):
+class OutputParser(EventParser):
     """Success is `turn.completed` as the last word and exit code 0; only `turn.failed` ends a run badly."""
 
     NAME = NAME
@@ -24,17 +24,17 @@ class Reader(EventReader):
         self.resets_at: str | None = None
         self.whole = Usage()  # counters of the whole thread
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         kind = event.get("type")
         if isinstance(event.get("msg"), dict):
-            self.heard += 1
+            self.events_seen += 1
             return self._old(event["msg"])
         if kind == "event_msg":
             return self._session_file(event.get("payload"))
-        hear = _HEAR.get(kind) if isinstance(kind, str) else None
-        if hear:
-            self.heard += 1
-            hear(self, event)
+        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
+        if handler:
+            self.events_seen += 1
+            handler(self, event)
         return None
 
     def judge(self, exit_code: int | None, stderr: str) -> Outcome:
@@ -81,16 +81,16 @@ class Reader(EventReader):
     def _turn_failed(self, event: Event) -> None:
         error = event.get("error")
         self.last = "failed"
-        self.said = text_of(of(error, "message")) or text_of(error) or self.said
+        self.said = text_of(value_at(error, "message")) or text_of(error) or self.said
         self._count(event.get("usage"))
 
     def _item(self, event: Event) -> None:
         self.last = None
         told = event.get("item")
         item: Event = told if isinstance(told, dict) else {}
-        kind, done = of(item, "type") or of(item, "item_type"), event.get("type") == "item.completed"
+        kind, done = value_at(item, "type") or value_at(item, "item_type"), event.get("type") == "item.completed"
         if kind in ("agent_message", "assistant_message") and done:
-            self._says(of(item, "text"))
+            self._says(value_at(item, "text"))
         elif kind == "command_execution":
             self._command(item, done)
         elif kind == "file_change":
@@ -103,24 +103,26 @@ class Reader(EventReader):
 
     def _command(self, item: Event, done: bool) -> None:
         if done:
-            self.seen.ran(item.get("command"))
+            self.seen.add_command(item.get("command"))
         else:
             self.seen.command = short(item.get("command"))
         if item.get("status") in DENIED_STATUS:
             self.denied.append(f"command: {short(item.get('command'))}")
 
     def _change(self, item: Event, done: bool) -> None:
-        paths = [of(change, "path") for change in item.get("changes") or []]
+        paths = [value_at(change, "path") for change in item.get("changes") or []]
         if item.get("status") in DENIED_STATUS:
             self.denied += [f"write: {short(path)}" for path in paths]
         elif done and item.get("status") != "failed":
             for path in paths:
-                self.seen.touched(path)
+                self.seen.add_file(path)
 
     def _count(self, used: object) -> None:
         """Counters of the thread, input with what came from the cache."""
         told = Usage(
-            number(of(used, "input_tokens")), number(of(used, "cached_input_tokens")), number(of(used, "output_tokens"))
+            number(value_at(used, "input_tokens")),
+            number(value_at(used, "cached_input_tokens")),
+            number(value_at(used, "output_tokens")),
         )
         if told != Usage():
             self.whole = told
@@ -135,12 +137,12 @@ class Reader(EventReader):
         elif kind == "agent_message":
             self._says(msg.get("message"))
         elif kind == "exec_command_begin":
-            self.seen.ran(msg.get("command"))
+            self.seen.add_command(msg.get("command"))
         elif kind == "patch_apply_begin":
             for path in msg.get("changes") or {}:
-                self.seen.touched(path)
+                self.seen.add_file(path)
         elif kind == "token_count":
-            self._count(of(msg, "info", "total_token_usage"))
+            self._count(value_at(msg, "info", "total_token_usage"))
         elif kind in ("error", "stream_error"):
             self._error(msg)
         elif kind == "task_complete":
@@ -152,32 +154,35 @@ class Reader(EventReader):
 
     def _is_older(self, used: object) -> bool:
         """Than what is known: it is read a moment later than it was written, and again when it ends."""
-        return (number(of(used, "input_tokens")) or 0) < (self.whole.input_tokens or 0)
+        return (number(value_at(used, "input_tokens")) or 0) < (self.whole.input_tokens or 0)
 
     def _session_file(self, payload: object) -> None:
-        if not self._is_older(of(payload, "info", "total_token_usage")):
-            self._count(of(payload, "info", "total_token_usage"))
-        windows = [of(payload, "rate_limits", name) for name in ("primary", "secondary")]
+        if not self._is_older(value_at(payload, "info", "total_token_usage")):
+            self._count(value_at(payload, "info", "total_token_usage"))
+        windows = [value_at(payload, "rate_limits", name) for name in ("primary", "secondary")]
         for window in windows:
-            used, at = of(window, "used_percent"), reset_times.rfc3339(reset_times.from_epoch(of(window, "resets_at")))
+            used, at = (
+                value_at(window, "used_percent"),
+                reset_times.rfc3339(reset_times.from_epoch(value_at(window, "resets_at"))),
+            )
             if isinstance(used, int | float) and used >= 100:
                 self.resets_at = max(self.resets_at or "", at or "") or None
             elif isinstance(used, int | float) and used >= NEAR_LIMIT:
                 self.seen.warning = f"{used:.0f} % of the plan's limit are used; it resets at {at}"
-        error = of(payload, "error")
-        if of(payload, "type") == "task_complete" and isinstance(error, dict):
+        error = value_at(payload, "error")
+        if value_at(payload, "type") == "task_complete" and isinstance(error, dict):
             self.last, self.said = "failed", text_of(error.get("message")) or "usage limit reached"
 
 
-_HEAR = {
-    "thread.started": Reader._thread,
-    "turn.started": Reader._turn,
-    "turn.completed": Reader._completed,
-    "turn.failed": Reader._turn_failed,
-    "error": Reader._error,
-    "item.started": Reader._item,
-    "item.updated": Reader._item,
-    "item.completed": Reader._item,
+_HANDLERS = {
+    "thread.started": OutputParser._thread,
+    "turn.started": OutputParser._turn,
+    "turn.completed": OutputParser._completed,
+    "turn.failed": OutputParser._turn_failed,
+    "error": OutputParser._error,
+    "item.started": OutputParser._item,
+    "item.updated": OutputParser._item,
+    "item.completed": OutputParser._item,
 }
 _BODY = ("usage_limit", "quota", "context_window", "auth", "rate_limited")
 
@@ -187,5 +192,5 @@ def _failure(said: str) -> str | None:
     body = parsed(said.encode()) if said.startswith("{") else None
     if not isinstance(body, dict):
         return failure_patterns.failure_of(said)
-    named = failure_patterns.failure_of(f"{of(body, 'error', 'code')} {of(body, 'error', 'message')}")
+    named = failure_patterns.failure_of(f"{value_at(body, 'error', 'code')} {value_at(body, 'error', 'message')}")
     return named if named in _BODY else "bad_request"

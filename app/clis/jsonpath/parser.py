@@ -9,7 +9,7 @@ from typing import Any
 
 from app.clis import failure_patterns
 from app.clis.json_stream import Event
-from app.clis.parser import EventReader, Setting, dollars, number, short, text_of, was_killed
+from app.clis.parser import EventParser, Setting, dollars, number, short, text_of, was_killed
 from app.domain.run import Outcome, Usage, Verdict
 
 NAME = "json-path"
@@ -19,7 +19,7 @@ Path = str
 Condition = Mapping[str, Any]
 
 
-class Reader(EventReader):
+class OutputParser(EventParser):
     """Success is an event that fits `end` as the last word and fits `good`, none that fits `bad`, and exit code 0."""
 
     NAME = NAME
@@ -32,8 +32,8 @@ class Reader(EventReader):
         self.bad = False
         self.counts: dict[str, float] = {}
 
-    def hear(self, event: Event) -> None:
-        self.heard += 1
+    def handle(self, event: Event) -> None:
+        self.events_seen += 1
         self.seen.session_id = self.seen.session_id or self._first("session", event)
         if self._fits("begin", event):
             self.last = None
@@ -69,9 +69,9 @@ class Reader(EventReader):
         for rule in _many(self.rules.get("command")):
             told = _told(event, rule)
             if told:
-                self.seen.ran(told)
+                self.seen.add_command(told)
         for rule in _many(self.rules.get("file")):
-            self.seen.touched(_told(event, rule))
+            self.seen.add_file(_told(event, rule))
 
     def _count(self, event: Event) -> None:
         for name in (*COUNTERS, "cost_usd"):

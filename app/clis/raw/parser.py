@@ -10,7 +10,7 @@ KEPT = 65_536
 LONGEST = 4000
 
 
-class Reader:
+class OutputParser:
     """An exit code of 0 is not yet a delivery: the work itself is judged later."""
 
     NAME = NAME
@@ -24,7 +24,7 @@ class Reader:
         self._end += data[-KEPT:]
         del self._end[:-KEPT]
 
-    def overhear(self, noted: object) -> None:
+    def feed_session_line(self, noted: object) -> None:
         """It knows no such lines."""
 
     def progress(self) -> Progress:

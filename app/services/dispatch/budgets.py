@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.clis.pricing import caps_dollars, no_price
+from app.clis.pricing import limits_dollars, missing_price
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Amount, Spent, spent_out
 from app.domain.task import Task
@@ -31,17 +31,17 @@ def unpriced(fleet: Fleet, run: Row) -> Spent | None:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
         rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-        declared, changes = said_of(conn, run)
-    is_capped = rule is not None and caps_dollars(rule["budget"])
-    why = no_price(run["agent_type"] or "", declared, *changes) if is_capped else None
+        declared, changes = cli_declaration(conn, run)
+    is_capped = rule is not None and limits_dollars(rule["budget"])
+    why = missing_price(run["agent_type"] or "", declared, *changes) if is_capped else None
     return Spent(f"its repository {why}; `fleet apply`, then `fleet task retry {task.task_id}`") if why else None
 
 
-def said_of(conn: Connection, run: Row) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
+def cli_declaration(conn: Connection, run: Row) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
     """What is said of a run's CLI: its declaration, and what the repository's rule and the host change about it."""
     task = tasks.load(conn, run["task_pk"])
     rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-    return fleet_config.said_of(conn, run["agent_type"] or "", rule, hosts.host(conn, run["host_id"] or ""))
+    return fleet_config.cli_declaration(conn, run["agent_type"] or "", rule, hosts.host(conn, run["host_id"] or ""))
 
 
 def there_are(conn: Connection) -> bool:

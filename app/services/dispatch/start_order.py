@@ -56,7 +56,7 @@ def order(fleet: Fleet, debt: Row) -> Order | None:
         brief, cli = views.brief(conn, task.id), run["agent_type"]
         repository = task.repository_id and repositories.repository(conn, task.forge or "", task.repository_id)
         rule = fleet_config.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
-        template, overrides = fleet_config.said_of(conn, cli, rule, host)
+        template, overrides = fleet_config.cli_declaration(conn, cli, rule, host)
         of_task = runs.of_task(conn, task.id)
         session, text, fresh = what_to_say(conn, task, run, brief, of_task)
         runs.keep_session(conn, run["id"], session)

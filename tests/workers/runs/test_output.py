@@ -153,7 +153,7 @@ class TestClaudesDollars:
 
 def test_several_models_are_priced_each_by_its_own_name_with_or_without_its_day() -> None:
     used = {"claude-sonnet-4-5-20250929": Usage(1_000_000, 0, 0), "claude-haiku-4-5": Usage(0, 0, 1_000_000)}
-    dollars, source = pricing.priced(Usage(1_000_000, 0, 1_000_000), {}, used)
+    dollars, source = pricing.add_cost(Usage(1_000_000, 0, 1_000_000), {}, used)
     assert dollars.cost_usd == pytest.approx(8.0)
     assert source == "the price of claude-sonnet-4-5-20250929, 2025-11-01 and claude-haiku-4-5, 2025-11-01"
 
@@ -219,6 +219,6 @@ def test_what_goes_wrong_while_listening_holds_nothing_up(fleet: Fleet, run: Row
 
 def test_a_session_that_was_begun_anew_counts_from_nothing() -> None:
     before = {"before": Usage(1000, 0, 0), "session": "another"}
-    parser = catalog.reader("codex-jsonl", Setting(**before))  # type: ignore[arg-type]
+    parser = catalog.make_parser("codex-jsonl", Setting(**before))  # type: ignore[arg-type]
     parser.feed(sample("codex-say.jsonl"))
     assert parser.finish(0).usage.input_tokens == 1200

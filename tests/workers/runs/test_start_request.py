@@ -147,9 +147,9 @@ class TestWhichCli:
         assert template["env"] == {"TZ": "UTC", "CODEX_HOME": "/team-b", "A": "2"}
 
     def test_is_kept_apart_unless_somebody_lets_it_and_checks_are_where_somebody_wishes_it(self) -> None:
-        plain = command_line.agent(catalog.template_of("codex"), None)
+        plain = command_line.fill_template(catalog.template_of("codex"), None)
         changes = {"apart": False, "checks_apart": True}
-        changed = command_line.agent(catalog.template_of("codex", overrides=[changes]), None)
+        changed = command_line.fill_template(catalog.template_of("codex", overrides=[changes]), None)
         assert [(one["apart"], one["checks_apart"]) for one in (plain, changed)] == [(True, False), (False, True)]
 
     @pytest.mark.parametrize("cli", ["nobody", "", "..", "../clis/codex", "codex/", "jsonpath"])
@@ -217,17 +217,17 @@ class TestFlags:
 
 @pytest.mark.parametrize("session", ["--dangerously-bypass", "a\0b", "\ud83d", "", {"a": 1}, ["--yolo"], "x" * 300])
 def test_a_session_id_that_could_be_an_option_or_cannot_be_stored_is_dropped(session: Any) -> None:
-    assert outcomes.clean(Outcome(Verdict.SUCCEEDED, "done", session)).session_id is None
+    assert outcomes.sanitize(Outcome(Verdict.SUCCEEDED, "done", session)).session_id is None
 
 
 @pytest.mark.parametrize(("printed", "kept"), [("cut \ud83d", "cut ?"), ("a\0b", "ab"), ({"a": 1}, None), (None, None)])
 def test_a_final_text_is_a_text_that_can_be_stored(printed: Any, kept: str | None) -> None:
-    assert outcomes.clean(Outcome(Verdict.SUCCEEDED, printed)).final_text == kept
+    assert outcomes.sanitize(Outcome(Verdict.SUCCEEDED, printed)).final_text == kept
 
 
 @pytest.mark.parametrize("count", [float("nan"), float("inf"), "7", True, {}])
 def test_usage_that_is_no_number_is_not_counted(count: Any) -> None:
-    assert outcomes.clean(Outcome(Verdict.SUCCEEDED, usage=Usage(count, 2, 3, 0.5))).usage == Usage(None, 2, 3, 0.5)
+    assert outcomes.sanitize(Outcome(Verdict.SUCCEEDED, usage=Usage(count, 2, 3, 0.5))).usage == Usage(None, 2, 3, 0.5)
 
 
 def test_a_cli_that_cannot_go_on_with_a_session_is_told_what_was_done_before() -> None:
