@@ -9,6 +9,6 @@
     domain  config                 what is true; every setting
 
 Words: a task is what is wanted, a run one attempt at it, a place a host or an agent, a fact what
-happened, an event a fact written down, a debt what we owe the outside for it. `docs/architecture.md`
+happened, an event a fact written down, an outbox entry a side effect to perform for it. `docs/architecture.md`
 tells the rest.
 """

@@ -32,7 +32,7 @@ def announce(event: Mapping[str, Any]) -> None:
     """The one subscriber to the events: a line for each fact."""
     detail = event["detail"]
     log.info(
-        str(event["what"]),
+        str(event["kind"]),
         task=event["task_id"],
         run=event["number"],
         moved=f"{event['from_state'] or '-'} -> {event['to_state']}",

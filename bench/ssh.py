@@ -28,7 +28,7 @@ from app.domain.host import Fitness
 from app.store import hosts as host_rows
 from app.store.engine import only, reading
 from app.store.tables import events, runs, tasks
-from app.store.tables import looks as looks_table
+from app.store.tables import host_polls as looks_table
 from bench.figures import figure, quantile
 from tests import sshd as servers_of_ssh
 from tests.silence import Wire, wire
@@ -128,7 +128,7 @@ def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -
     """From the commit of a task to the exec of its CLI."""
     with set_.fleet.engine.begin() as conn:
         asked = sa.select(runs.c.name, events.c.at, runs.c.assigned_at).join(events, events.c.task_pk == runs.c.task_pk)
-        found = list(conn.execute(asked.where(events.c.what == "requested").order_by(runs.c.id)))
+        found = list(conn.execute(asked.where(events.c.kind == "requested").order_by(runs.c.id)))
         at = {name: at.timestamp() for name, at, _ in found}
         placed = [1000 * (assigned - at).total_seconds() for _, at, assigned in found][WARM_UP:]
     states = [json.loads(path.read_text()) for path in (sshd.folder / "work").glob("*/runs/*/*/state.json")]
@@ -181,7 +181,7 @@ def _look_now(set_: Stage) -> dict[str, float]:
     """Have the workers look at every host at once; after a second, how late each was looked at, in milliseconds."""
     at, until = set_.fleet.clock(), time.monotonic() + 1
     with set_.fleet.engine.begin() as conn:
-        now = {"next_at": at, "in_a_row": 0}
+        now = {"next_at": at, "consecutive": 0}
         conn.execute(sa.update(looks_table).where(looks_table.c.failing_since.is_(None)).values(now))
     time.sleep(max(0.0, until - time.monotonic()))
     with set_.fleet.engine.begin() as conn:

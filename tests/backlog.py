@@ -15,16 +15,16 @@ ALL, RARE, NEWEST, NONE = "all match", "one in a thousand", "only the newest", "
 CASES = (ALL, RARE, NEWEST, NONE)
 PROMPT = {"goal": "Fix it", "constraints": [], "validation": [], "text": "# Fix it\n\nNow.\n"}
 _TASKS = """
-INSERT INTO tasks (id, task_id, state, mode, priority, capset_id, version, ready, created_at, moved_at, wants_pull, max_retries, retry_count,
+INSERT INTO tasks (id, task_id, state, mode, priority, requirement_set_id, version, ready, created_at, moved_at, wants_pull, max_retries, retry_count,
                    review_count, unconfirmed, run)
 SELECT n, 'load#' || n, 'created', 'undecided', CASE WHEN n = %(waiting)s THEN 0 ELSE 1 + n %% 3 END,
        CASE WHEN n = %(waiting)s THEN 1 WHEN n %% 1000 = 500 THEN 2 ELSE 3 + n %% %(sets)s END, 1, true, now(), now(), false, 2, 0, 0, 0, 0
 FROM generate_series(1, %(waiting)s) n
 """
 _BRIEFS = """
-INSERT INTO briefs (task_pk, source, task_type, title, requirements, labels, prompt, prompt_sha256, validation, timeout_secs)
+INSERT INTO task_details (task_pk, source, task_type, title, requirements, labels, prompt, prompt_sha256, validation, timeout_secs)
 SELECT id, 'api', 'task', 'Fix it', 'Now.', '{}', %(prompt)s, '0', '{}', 60 FROM tasks
-WHERE capset_id < 3 OR id <= %(texts)s
+WHERE requirement_set_id < 3 OR id <= %(texts)s
 """
 
 
@@ -37,18 +37,18 @@ def fill(conn: psycopg.Connection[Any], waiting: int, sets: int = 5, texts: int 
     """So many tasks waiting, of so many sets of requirements, and for each case its agent. Texts for the first `texts`
     alone, where nobody will ask for more. `conn` commits by itself."""
     conn.execute("SET session_replication_role = replica")  # history is not to be emptied otherwise
-    conn.execute("TRUNCATE tasks, capsets, agents RESTART IDENTITY CASCADE")
+    conn.execute("TRUNCATE tasks, requirement_sets, agents RESTART IDENTITY CASCADE")
     given = {"waiting": waiting, "sets": sets, "texts": waiting if texts is None else texts, "prompt": Jsonb(PROMPT)}
     with conn.cursor() as cursor:
         names = [["newest"], ["rare"], *([word] for word in _words(sets))]
-        cursor.executemany("INSERT INTO capsets (names) VALUES (%s)", [(one,) for one in names])
+        cursor.executemany("INSERT INTO requirement_sets (names) VALUES (%s)", [(one,) for one in names])
     conn.execute(_TASKS, given)
     conn.execute(_BRIEFS, given)
     conn.execute("SELECT setval(pg_get_serial_sequence('tasks', 'id'), %s)", (waiting + 1,))
     conn.execute("RESET session_replication_role")
     for case in CASES:
         enlist(conn, case, capabilities=can(case, sets))
-    conn.execute("VACUUM ANALYZE tasks, briefs, capsets, agents")
+    conn.execute("VACUUM ANALYZE tasks, task_details, requirement_sets, agents")
 
 
 def enlist(
@@ -73,7 +73,9 @@ def statements(conn: psycopg.Connection[Any], case: str, sets: int, most: int = 
     found = conn.execute(*near).fetchall()
     if found and found[0][4] is not None:
         return [near]
-    row = conn.execute("SELECT array_agg(id) FROM capsets WHERE names <@ %s::text[]", (can(case, sets),)).fetchone()
+    row = conn.execute(
+        "SELECT array_agg(id) FROM requirement_sets WHERE names <@ %s::text[]", (can(case, sets),)
+    ).fetchone()
     met = (row and row[0]) or []
     far = {"sets": met, "deep": max(dequeue.DEEP[0], most), "most": most, "held": []}
     return [near, *([(dequeue._OF_SETS["ssh_cli", False], far), (dequeue._ANY[False], far)] if met else [])]

@@ -17,7 +17,7 @@ AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 def a_task(**given: Any) -> Task:
     """A task as the domain sees it: waiting, undecided, of an issue."""
     plain = Task(
-        id=1, task_id="acme/widgets#12", state=State.CREATED, mode=Mode.UNDECIDED, priority=Priority.NORMAL, capset_id=1,
+        id=1, task_id="acme/widgets#12", state=State.CREATED, mode=Mode.UNDECIDED, priority=Priority.NORMAL, requirement_set_id=1,
         version=1, ready=True, created_at=AT, moved_at=AT, forge="main", repository_id=42, issue_number=12,
         branch="task/12-fix-the-total",
     )  # fmt: skip
@@ -34,7 +34,7 @@ def a_request(
     """What a REQUESTED fact says, its capabilities interned."""
     number = int(task_id.rpartition("#")[2])
     return {
-        "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(Priority.NORMAL), "capset_id": tasks.capset(conn, needs),
+        "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(Priority.NORMAL), "requirement_set_id": tasks.requirement_set(conn, needs),
         "forge": "main", "repository_id": 42, "issue_number": number, "branch": f"task/{number}-fix", "wants_pull": True,
         "max_retries": 2, **given,
     }  # fmt: skip
@@ -47,7 +47,7 @@ def a_stored_task(conn: Connection, task_id: str = "acme/widgets#12", at: dateti
         "source": f"forgejo:{task_id}", "task_type": "python", "title": "Fix the total", "requirements": "It is off by one.",
         "labels": ["agent:python"], "prompt": {"goal": "Fix the total", "constraints": [], "validation": [], "text": "# Fix the total\n"},
         "prompt_sha256": "0" * 64, "repository": {"full_name": "acme/widgets"}, "issue": {"number": task.issue_number},
-        "validation": [], "timeout_secs": 60, "asked_by": "alice",
+        "validation": [], "timeout_secs": 60, "requested_by": "alice",
     })  # fmt: skip
     return task
 
@@ -90,8 +90,8 @@ def a_plain_task(conn: Connection, at: datetime, **given: Any) -> Task:
         "task_id": tasks.NUMBERED, "mode": Mode.UNDECIDED, "priority": int(Priority.NORMAL), "forge": None,
         "repository_id": None, "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 20,
     }  # fmt: skip
-    if "capset_id" not in given:
-        plain["capset_id"] = tasks.capset(conn, ())
+    if "requirement_set_id" not in given:
+        plain["requirement_set_id"] = tasks.requirement_set(conn, ())
     task = tasks.request(conn, plain | given, at)
     views.write_brief(conn, task.id, {
         "source": "api", "task_type": "task", "title": "Fix it", "requirements": "", "labels": [], "prompt_sha256": "0" * 64,

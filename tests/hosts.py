@@ -40,7 +40,7 @@ class LocalHost:
 
     def start(self) -> None:
         placement.place_waiting(self.fleet)
-        while hands.pay(self.fleet):
+        while hands.deliver_due(self.fleet):
             pass
 
     def look(self, secs: float = 20) -> int:

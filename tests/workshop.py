@@ -159,7 +159,9 @@ class Workshop:
     def work(self) -> int:
         """One round of a worker, hosts apart."""
         return (
-            create_task.apply_deliveries(self.fleet) + placement.place_waiting(self.fleet) + deliver.settle(self.fleet)
+            create_task.apply_deliveries(self.fleet)
+            + placement.place_waiting(self.fleet)
+            + deliver.deliver_due(self.fleet)
         )
 
     def reconcile(self) -> None:

@@ -1,4 +1,4 @@
-"""The rounds: work (apply, place, start, settle), look, probe, rescue, reconcile, sweep. Any number will do."""
+"""The rounds: work (apply, place, start, deliver), look, probe, rescue, reconcile, sweep. Any number will do."""
 
 import time
 from collections.abc import Callable
@@ -25,15 +25,15 @@ client.tell(lambda host, why: probes.heard(fleet(), host, why))
 
 @app.task(name=WORK)
 def work() -> None:
-    """Apply deliveries, place tasks, start runs, pay debts, until a turn finds nothing to do.
+    """Apply deliveries, place tasks, start runs, deliver outbox entries, until a turn finds nothing to do.
 
     Runs come before words: a start waits for no comment.
     """
     steps: tuple[Callable[..., int], ...] = (
         create_task.apply_deliveries,
         placement.place_waiting,
-        start_stop.pay,
-        deliver.settle,
+        start_stop.deliver_due,
+        deliver.deliver_due,
     )
     for _ in range(MOST_TURNS):
         if not sum(step(fleet()) for step in steps):

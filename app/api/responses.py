@@ -98,8 +98,8 @@ class Run(Schema):
     log_bytes = fields.Integer()
 
 
-class Owed(Schema):
-    """What is still owed to the outside for a task."""
+class OutboxEntry(Schema):
+    """A side effect of a task that is still to be performed, or was given up."""
 
     kind = fields.String(required=True)
     tries = fields.Integer(required=True)
@@ -149,7 +149,7 @@ class WholeTask(Task):
 
     events = fields.List(fields.Nested(Event))
     runs = fields.List(fields.Nested(Run))
-    debts = fields.List(fields.Nested(Owed))
+    outbox = fields.List(fields.Nested(OutboxEntry))
 
 
 class Comment(Schema):

@@ -46,7 +46,7 @@ def list_(status: str | None, repository: str | None, host: str | None, limit: i
 @click.argument("task_id")
 @json_option
 def show(task_id: str, json_: bool) -> None:
-    """One task: where it is, its runs, its history, what is still owed for it."""
+    """One task: where it is, its runs, its history, its outbox."""
     with _fleet().engine.begin() as conn:
         found = views.task(conn, task_id)
     if found is None:
@@ -72,8 +72,8 @@ def show(task_id: str, json_: bool) -> None:
     table(("run", "warning"), [(run["number"], one) for run in found["runs"] for one in run["warnings"]])
     history(found["events"])
     table(
-        ("still owed", "tries", "error"),
-        [(debt["kind"], debt["tries"], debt["error"]) for debt in found["debts"]],
+        ("outbox", "tries", "error"),
+        [(entry["kind"], entry["tries"], entry["error"]) for entry in found["outbox"]],
     )
 
 

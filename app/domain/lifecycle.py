@@ -87,7 +87,7 @@ class Fact:
 
 
 REQUESTED_FIELDS = (
-    "task_id", "mode", "priority", "capset_id", "forge", "repository_id", "issue_number", "branch",
+    "task_id", "mode", "priority", "requirement_set_id", "forge", "repository_id", "issue_number", "branch",
     "wants_pull", "max_retries",
 )  # fmt: skip
 
@@ -123,6 +123,8 @@ class Decision:
 
 def begin(id_: int, asked: Mapping[str, Any], at: datetime) -> Task:
     """The task that a REQUESTED fact makes. `asked` is JSON with the names of Task's fields."""
+    if "capset_id" in asked:  # the name in events written before schema 0014
+        asked = {**asked, "requirement_set_id": asked["capset_id"]}
     given = {name: asked[name] for name in REQUESTED_FIELDS if name in asked}
     given |= {"mode": Mode(asked["mode"]), "priority": Priority(asked["priority"])}
     return Task(id=id_, state=State.CREATED, version=1, ready=True, created_at=at, moved_at=at, **given)
@@ -331,7 +333,9 @@ def as_it_was(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
 
 
 def by_its_labels(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
-    return {"capset_id": fact.detail["capset_id"], "priority": Priority(fact.detail["priority"])}
+    told = fact.detail
+    requirements = told["requirement_set_id"] if "requirement_set_id" in told else told["capset_id"]  # before 0014
+    return {"requirement_set_id": requirements, "priority": Priority(told["priority"])}
 
 
 def without_reason(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:

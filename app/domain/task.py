@@ -63,7 +63,7 @@ class Task:
     state: State
     mode: Mode
     priority: Priority
-    capset_id: int
+    requirement_set_id: int
     version: int
     ready: bool
     created_at: datetime

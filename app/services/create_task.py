@@ -26,10 +26,10 @@ def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
     )  # fmt: skip
     needs = tuple(sorted({matching.capability(word) for word in asked["required_capabilities"]} - {""}))
     with fleet.engine.begin() as conn:
-        capset = tasks.capset(conn, needs, on.cli if on else None)
+        requirement_set = tasks.requirement_set(conn, needs, on.cli if on else None)
         task = tasks.request(conn, {
             "task_id": tasks.NUMBERED, "mode": asked["execution_mode"], "priority": int(Priority.of(asked["priority"])),
-            "capset_id": capset, "forge": forge_name, "repository_id": repository and repository.id,
+            "requirement_set_id": requirement_set, "forge": forge_name, "repository_id": repository and repository.id,
             "branch": prompt.branch_name("api-{n}", asked["title"]) if repository else None,
             "wants_pull": bool(repository) and asked["wants_pull_request"], "max_retries": asked["max_retries"],
         }, fleet.clock())  # fmt: skip
@@ -51,7 +51,7 @@ def _brief(
         "prompt": text.as_json(), "prompt_sha256": text.hash, "repository": shown,
         "validation": list(on.validation) if on else [], "timeout_secs": on.timeout_secs if on else 3600,
         "settings": on.settings() if on else None,
-        "source": "api", "task_type": "task", "labels": [], "issue": None, "asked_by": "operator",
+        "source": "api", "task_type": "task", "labels": [], "issue": None, "requested_by": "operator",
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.store.engine import only
-from app.store.tables import Row, agents, answers, enrolments, runs, tasks
+from app.store.tables import Row, agents, dequeue_answers, enrolments, runs, tasks
 
 OVERLAP = timedelta(seconds=60)  # how long a token still works after it was rotated
 KEPT = timedelta(hours=24)  # how long an answer can be asked for again
@@ -119,13 +119,13 @@ def _good(token_hash: bytes, at: datetime) -> tuple[sa.ColumnElement[bool], ...]
 
 def answer(conn: Connection, agent_id: str, key: str) -> list[Any] | None:
     """What was answered under a key; None if it is new. Whoever asks holds the agent, so that nobody else answers."""
-    where = (answers.c.agent_id == agent_id, answers.c.key == key)
-    return conn.execute(sa.select(answers.c.body).where(*where)).scalar()
+    where = (dequeue_answers.c.agent_id == agent_id, dequeue_answers.c.key == key)
+    return conn.execute(sa.select(dequeue_answers.c.body).where(*where)).scalar()
 
 
 def keep_answer(conn: Connection, agent_id: str, key: str, body: list[Any], at: datetime) -> None:
-    conn.execute(insert(answers).values(agent_id=agent_id, key=key, body=body, given_at=at))
+    conn.execute(insert(dequeue_answers).values(agent_id=agent_id, key=key, body=body, answered_at=at))
 
 
 def forget_answers(conn: Connection, at: datetime) -> int:
-    return conn.execute(sa.delete(answers).where(answers.c.given_at < at - KEPT)).rowcount
+    return conn.execute(sa.delete(dequeue_answers).where(dequeue_answers.c.answered_at < at - KEPT)).rowcount

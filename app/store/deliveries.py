@@ -32,18 +32,18 @@ def keep(conn: Connection, forge: str, delivery_id: str, event: str, body: bytes
 
 def unread(conn: Connection, most: int = 50) -> list[Row]:
     """Deliveries of which nobody has seen yet what they are about, oldest first, ours for this transaction."""
-    new = (deliveries.c.applied_at.is_(None), deliveries.c.about.is_(None))
+    new = (deliveries.c.applied_at.is_(None), deliveries.c.subject.is_(None))
     query = sa.select(deliveries).where(*new).order_by(deliveries.c.id).limit(most)
     return list(conn.execute(query.with_for_update(skip_locked=True)).mappings())
 
 
-def sort(conn: Connection, about: Mapping[int, str]) -> None:
+def sort(conn: Connection, subjects: Mapping[int, str]) -> None:
     """Note what deliveries (by their number) are about: those of one thing wait together."""
-    together(conn, (_SORT, {"ids": list(about), "about": list(about.values())}))
+    together(conn, (_SORT, {"ids": list(subjects), "subjects": list(subjects.values())}))
 
 
 _SORT = """
-UPDATE deliveries d SET about = n.about FROM unnest(%(ids)s::bigint[], %(about)s::text[]) AS n (id, about)
+UPDATE deliveries d SET subject = n.subject FROM unnest(%(ids)s::bigint[], %(subjects)s::text[]) AS n (id, subject)
 WHERE d.id = n.id RETURNING d.id
 """
 
@@ -57,16 +57,16 @@ def take(conn: Connection, at: datetime, most: int = 50) -> list[Row]:
 
 _TAKE = """
 WITH first AS (
-    SELECT d.forge, d.about FROM deliveries d
-    WHERE d.applied_at IS NULL AND d.about IS NOT NULL AND d.due_at <= %(at)s
+    SELECT d.forge, d.subject FROM deliveries d
+    WHERE d.applied_at IS NULL AND d.subject IS NOT NULL AND d.due_at <= %(at)s
         AND (d.held_until IS NULL OR d.held_until <= %(at)s)
         AND NOT EXISTS (
-            SELECT FROM deliveries h WHERE h.forge = d.forge AND h.about = d.about AND h.applied_at IS NULL
-                AND h.about IS NOT NULL AND h.held_until > %(at)s)
+            SELECT FROM deliveries h WHERE h.forge = d.forge AND h.subject = d.subject AND h.applied_at IS NULL
+                AND h.subject IS NOT NULL AND h.held_until > %(at)s)
     ORDER BY d.due_at, d.id LIMIT 1 FOR UPDATE OF d SKIP LOCKED
 ), those AS (
-    SELECT d.id FROM first f JOIN deliveries d ON d.forge = f.forge AND d.about = f.about
-    WHERE d.applied_at IS NULL AND d.about IS NOT NULL
+    SELECT d.id FROM first f JOIN deliveries d ON d.forge = f.forge AND d.subject = f.subject
+    WHERE d.applied_at IS NULL AND d.subject IS NOT NULL
     ORDER BY d.id LIMIT %(most)s FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE deliveries d SET held_until = %(until)s, tries = d.tries + 1 FROM those t WHERE d.id = t.id RETURNING d.*

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from app.domain.task import Task
 from app.store.engine import Json, together
-from app.store.tables import capsets, tasks
+from app.store.tables import requirement_sets, tasks
 from app.store.tasks import task_of
 
 PLACING = 0x666C6565  # the advisory lock of whoever hands out host slots
@@ -31,8 +31,13 @@ def hold_the_slots(conn: Connection) -> None:
 
 def wishes_for_hosts(conn: Connection) -> dict[int, Wants]:
     """The sets of requirements that a task which hosts may take waits with, by number."""
-    waits = sa.exists().where(tasks.c.capset_id == capsets.c.id, tasks.c.ready, sa.text("mode <> 'http_pull'"))
-    return {row.id: (frozenset(row.names), row.cli or None) for row in conn.execute(sa.select(capsets).where(waits))}
+    waits = sa.exists().where(
+        tasks.c.requirement_set_id == requirement_sets.c.id, tasks.c.ready, sa.text("mode <> 'http_pull'")
+    )
+    return {
+        row.id: (frozenset(row.names), row.cli or None)
+        for row in conn.execute(sa.select(requirement_sets).where(waits))
+    }
 
 
 def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[str] = ()) -> list[Task]:
@@ -104,8 +109,8 @@ def with_texts(conn: Connection, run_ids: list[int]) -> list[Json]:
 
 def _sets_met_by(conn: Connection, capabilities: Iterable[str]) -> list[int]:
     """The sets of requirements that these capabilities meet. What CLI a set names is said to hosts alone."""
-    met = capsets.c.names.contained_by(list(capabilities))
-    return list(conn.execute(sa.select(capsets.c.id).where(met)).scalars())
+    met = requirement_sets.c.names.contained_by(list(capabilities))
+    return list(conn.execute(sa.select(requirement_sets.c.id).where(met)).scalars())
 
 
 _SEEN = """
@@ -117,7 +122,7 @@ RETURNING agent_id, agent_type, capabilities, max_concurrency
 _TEXTS = """
 SELECT p.*, b.source, b.task_type, b.title, b.requirements, b.labels, b.prompt, b.issue, b.timeout_secs, b.validation,
        b.settings, coalesce(to_jsonb(r) - 'forge' - 'id', b.repository) AS repository
-FROM {picked} JOIN briefs b ON b.task_pk = p.id
+FROM {picked} JOIN task_details b ON b.task_pk = p.id
 LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
 """
 # The inner query walks an index in the queue's order, `OFFSET 0` keeps each set a question about one head, and so the
@@ -126,10 +131,10 @@ LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
 _HEADS = """
 WITH asker AS MATERIALIZED (
     SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
-        (SELECT body FROM answers WHERE answers.agent_id = a.agent_id AND key = %(key)s) AS answer,
+        (SELECT body FROM dequeue_answers d WHERE d.agent_id = a.agent_id AND key = %(key)s) AS answer,
         EXISTS (SELECT FROM rules WHERE NOT enabled) AS some_are_off
     FROM agents a CROSS JOIN LATERAL (
-        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT handed AND EXISTS (
+        SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT acknowledged AND EXISTS (
             SELECT FROM tasks WHERE tasks.id = runs.task_pk AND tasks.run = runs.number AND state = 'assigned'
         )) AS unheard
         FROM runs WHERE runs.agent_id = a.agent_id AND ended_at IS NULL
@@ -138,10 +143,11 @@ WITH asker AS MATERIALIZED (
       AND (a.token_hash = %(token_hash)s OR (a.former_hash = %(token_hash)s AND a.former_until > %(at)s))
 ), picked AS MATERIALIZED (
     SELECT t.*, fits.names AS required FROM (
-        SELECT ctid AS place, capset_id, priority, id FROM tasks
+        SELECT ctid AS place, requirement_set_id, priority, id FROM tasks
         WHERE ready AND mode <> 'ssh_cli' {more}ORDER BY priority DESC, id LIMIT {near}
     ) head CROSS JOIN LATERAL (
-        SELECT names FROM capsets WHERE id = head.capset_id AND names <@ (SELECT can FROM asker) OFFSET 0
+        SELECT names FROM requirement_sets
+        WHERE id = head.requirement_set_id AND names <@ (SELECT can FROM asker) OFFSET 0
     ) fits
     JOIN tasks t ON t.ctid = head.place
     WHERE t.ready ORDER BY head.priority DESC, head.id
@@ -165,10 +171,10 @@ _NEAR = {
 # walk the whole queue, or all tasks, for the one that waits at its end. Only the sets' own index has this order.
 _FROM_SETS = """
 WITH picked AS MATERIALIZED (
-    SELECT t.*, c.names AS required FROM capsets c CROSS JOIN LATERAL (
+    SELECT t.*, c.names AS required FROM requirement_sets c CROSS JOIN LATERAL (
         SELECT ctid AS place, priority, id FROM tasks
-        WHERE ready AND mode <> '{not_for}' AND capset_id BETWEEN c.id AND c.id {more}
-        ORDER BY capset_id, priority DESC, id LIMIT %(deep)s
+        WHERE ready AND mode <> '{not_for}' AND requirement_set_id BETWEEN c.id AND c.id {more}
+        ORDER BY requirement_set_id, priority DESC, id LIMIT %(deep)s
     ) head
     JOIN tasks t ON t.ctid = head.place
     WHERE c.id = ANY(CAST(%(sets)s AS int[])) AND t.ready AND NOT t.id = ANY(CAST(%(held)s AS bigint[]))
@@ -183,15 +189,15 @@ _OF_SETS = {
 }
 _RUNS = """(
     SELECT t.*, c.names AS required, runs.id AS of_run, runs.deadline
-    FROM tasks t JOIN capsets c ON c.id = t.capset_id JOIN runs ON runs.task_pk = t.id
+    FROM tasks t JOIN requirement_sets c ON c.id = t.requirement_set_id JOIN runs ON runs.task_pk = t.id
     WHERE runs.id = ANY(CAST(%(runs)s AS bigint[]))
 ) p"""
 _OF_RUNS = f"{_TEXTS.format(picked=_RUNS)} ORDER BY p.of_run"
 _WAITS = """
 SELECT EXISTS (
     SELECT FROM unnest(CAST(%(sets)s AS int[])) AS set_(id) CROSS JOIN LATERAL (
-        SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND capset_id BETWEEN set_.id AND set_.id {more}
-        ORDER BY capset_id, priority DESC, id LIMIT 1
+        SELECT FROM tasks WHERE ready AND mode <> 'ssh_cli' AND requirement_set_id BETWEEN set_.id AND set_.id {more}
+        ORDER BY requirement_set_id, priority DESC, id LIMIT 1
     ) head
 ) AS waits
 """

@@ -7,17 +7,17 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from app.store.tables import posts, receipts
+from app.store.tables import forge_comments, receipts
 
 
 def remote_id(conn: Connection, task_pk: int, kind: str) -> int | None:
     """The forge's id of our comment of this kind, if we posted one."""
-    where = (posts.c.task_pk == task_pk, posts.c.kind == kind)
-    return conn.execute(sa.select(posts.c.remote_id).where(*where)).scalar()
+    where = (forge_comments.c.task_pk == task_pk, forge_comments.c.kind == kind)
+    return conn.execute(sa.select(forge_comments.c.remote_id).where(*where)).scalar()
 
 
 def remember(conn: Connection, task_pk: int, kind: str, remote: int) -> None:
-    statement = insert(posts).values(task_pk=task_pk, kind=kind, remote_id=remote)
+    statement = insert(forge_comments).values(task_pk=task_pk, kind=kind, remote_id=remote)
     conn.execute(statement.on_conflict_do_update(index_elements=["task_pk", "kind"], set_={"remote_id": remote}))
 
 

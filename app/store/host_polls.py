@@ -10,31 +10,31 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.store import runs as run_rows
 from app.store.engine import together
-from app.store.tables import Row, looks, runs
+from app.store.tables import Row, host_polls, runs
 
 HOLD = timedelta(seconds=10)  # as long as nobody else looks at a host when whoever has it dies
-_HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == looks.c.host_id, runs.c.ended_at.is_(None))
+_HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == host_polls.c.host_id, runs.c.ended_at.is_(None))
 
 
 def _has_something_to_say(at: datetime) -> sa.ColumnElement[bool]:
-    unheard = sa.exists().where(runs.c.host_id == looks.c.host_id, *run_rows.unheard(at))
+    unheard = sa.exists().where(runs.c.host_id == host_polls.c.host_id, *run_rows.unheard(at))
     return sa.or_(_HAS_OPEN_RUNS, unheard)
 
 
 def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool = False) -> list[str]:
     """Up to `most` hosts with runs to hear of that are due and that nobody has: they are `holder`'s now. Those that do
     not answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
-    free = sa.or_(looks.c.held_until.is_(None), looks.c.held_until <= at)
-    kind = looks.c.failing_since.is_not(None) if failing else looks.c.failing_since.is_(None)
+    free = sa.or_(host_polls.c.held_until.is_(None), host_polls.c.held_until <= at)
+    kind = host_polls.c.failing_since.is_not(None) if failing else host_polls.c.failing_since.is_(None)
     due = (
-        sa.select(looks.c.host_id)
-        .where(looks.c.next_at <= at, free, kind, _has_something_to_say(at))
-        .order_by(looks.c.next_at)
+        sa.select(host_polls.c.host_id)
+        .where(host_polls.c.next_at <= at, free, kind, _has_something_to_say(at))
+        .order_by(host_polls.c.next_at)
         .limit(most)
         .with_for_update(skip_locked=True)
     )
-    taken = sa.update(looks).where(looks.c.host_id.in_(due)).values(holder=holder, held_until=at + HOLD)
-    return list(conn.execute(taken.returning(looks.c.host_id)).scalars())
+    taken = sa.update(host_polls).where(host_polls.c.host_id.in_(due)).values(holder=holder, held_until=at + HOLD)
+    return list(conn.execute(taken.returning(host_polls.c.host_id)).scalars())
 
 
 def begin(conn: Connection, at: datetime) -> None:
@@ -44,14 +44,14 @@ def begin(conn: Connection, at: datetime) -> None:
         .where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
         .distinct()
     )
-    new = sa.and_(~sa.exists().where(looks.c.host_id == runs.c.host_id))
-    conn.execute(insert(looks).from_select(["host_id", "next_at"], busy.where(new)).on_conflict_do_nothing())
+    new = sa.and_(~sa.exists().where(host_polls.c.host_id == runs.c.host_id))
+    conn.execute(insert(host_polls).from_select(["host_id", "next_at"], busy.where(new)).on_conflict_do_nothing())
 
 
 def renew(conn: Connection, holder: str, host_ids: Iterable[str], at: datetime) -> None:
     """`holder` is still looking at these."""
-    mine = (looks.c.holder == holder, looks.c.host_id.in_(list(host_ids)))
-    conn.execute(sa.update(looks).where(*mine).values(held_until=at + HOLD))
+    mine = (host_polls.c.holder == holder, host_polls.c.host_id.in_(list(host_ids)))
+    conn.execute(sa.update(host_polls).where(*mine).values(held_until=at + HOLD))
 
 
 class Answered(NamedTuple):
@@ -79,19 +79,19 @@ def answered(conn: Connection, holder: str, at: datetime, every: tuple[float, fl
 
 
 _ANSWERED = """
-UPDATE looks SET
+UPDATE host_polls SET
     next_at = %(at)s + make_interval(secs => least(%(fast)s * 1.5 ^ least(seen.quiet, 30), %(slow)s)),
-    in_a_row = seen.quiet, holder = NULL, held_until = NULL, tried_at = %(at)s, answered_at = %(at)s,
+    consecutive = seen.quiet, holder = NULL, held_until = NULL, tried_at = %(at)s, answered_at = %(at)s,
     failing_since = NULL, why = NULL, disk_free = seen.disk_free
 FROM (
     SELECT l.host_id, told.disk_free,
-        CASE WHEN told.news OR l.failing_since IS NOT NULL THEN 0 ELSE l.in_a_row + 1 END AS quiet
+        CASE WHEN told.news OR l.failing_since IS NOT NULL THEN 0 ELSE l.consecutive + 1 END AS quiet
     FROM unnest(CAST(%(hosts)s AS text[]), CAST(%(news)s AS boolean[]), CAST(%(disk)s AS bigint[]))
         AS told (host_id, news, disk_free)
-    JOIN looks l USING (host_id) WHERE l.holder = %(holder)s FOR UPDATE OF l
+    JOIN host_polls l USING (host_id) WHERE l.holder = %(holder)s FOR UPDATE OF l
 ) seen
-WHERE looks.host_id = seen.host_id
-RETURNING looks.host_id
+WHERE host_polls.host_id = seen.host_id
+RETURNING host_polls.host_id
 """
 
 
@@ -99,13 +99,13 @@ def failed(conn: Connection, holder: str, host_id: str, at: datetime, every: tup
     """The host did not answer: it is tried again, ever more rarely."""
     row = _mine(conn, holder, host_id)
     if row is not None:
-        tries = row["in_a_row"] + 1 if row["failing_since"] else 1
+        tries = row["consecutive"] + 1 if row["failing_since"] else 1
         wait = min(every[0] * 2 ** min(tries, 30), max(every))
-        let_go = {"next_at": at + timedelta(seconds=wait), "holder": None, "held_until": None, "in_a_row": tries}
+        let_go = {"next_at": at + timedelta(seconds=wait), "holder": None, "held_until": None, "consecutive": tries}
         since = row["failing_since"] or at
         conn.execute(
-            sa.update(looks)
-            .where(looks.c.host_id == host_id)
+            sa.update(host_polls)
+            .where(host_polls.c.host_id == host_id)
             .values(**let_go, tried_at=at, failing_since=since, why=why[:2000])
         )
 
@@ -113,15 +113,17 @@ def failed(conn: Connection, holder: str, host_id: str, at: datetime, every: tup
 def hurry(conn: Connection, host_id: str, at: datetime) -> None:
     """Somebody waits for news of this host: a run was started there, or its log is being followed."""
     conn.execute(
-        sa.update(looks).where(looks.c.host_id == host_id, looks.c.next_at > at).values(next_at=at, in_a_row=0)
+        sa.update(host_polls)
+        .where(host_polls.c.host_id == host_id, host_polls.c.next_at > at)
+        .values(next_at=at, consecutive=0)
     )
 
 
 def of(conn: Connection, host_id: str) -> Row | None:
-    return conn.execute(sa.select(looks).where(looks.c.host_id == host_id)).mappings().first()
+    return conn.execute(sa.select(host_polls).where(host_polls.c.host_id == host_id)).mappings().first()
 
 
 def _mine(conn: Connection, holder: str, host_id: str) -> Row | None:
     """The row, if it was not taken from us meanwhile."""
-    mine = (looks.c.host_id == host_id, looks.c.holder == holder)
-    return conn.execute(sa.select(looks).where(*mine).with_for_update()).mappings().first()
+    mine = (host_polls.c.host_id == host_id, host_polls.c.holder == holder)
+    return conn.execute(sa.select(host_polls).where(*mine).with_for_update()).mappings().first()

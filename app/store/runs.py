@@ -13,7 +13,7 @@ from app.domain.quota import today
 from app.domain.task import Task
 from app.store import tasks as tasks_
 from app.store.engine import UNHURRIED, as_jsonb, only, together
-from app.store.tables import Row, looks, runs, tasks
+from app.store.tables import Row, host_polls, runs, tasks
 
 _ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
 _OF_TASK_ID = """
@@ -97,9 +97,9 @@ def open_of_agent(conn: Connection, agent_id: str) -> list[Row]:
     return list(conn.execute(query).mappings())
 
 
-def handed(conn: Connection, run_id: int) -> None:
+def acknowledge(conn: Connection, run_id: int) -> None:
     """Its agent has heard of the run."""
-    _update(conn, run_id, handed=True)
+    _update(conn, run_id, acknowledged=True)
 
 
 def noted(
@@ -112,8 +112,8 @@ def noted(
 
 
 _NOTED = """
-UPDATE runs SET message = %(message)s, progress = CAST(%(progress)s AS jsonb), told_on = %(day)s,
-    used_before = CASE WHEN told_on = %(day)s THEN used_before ELSE progress -> 'usage' END
+UPDATE runs SET message = %(message)s, progress = CAST(%(progress)s AS jsonb), usage_day = %(day)s,
+    usage_before = CASE WHEN usage_day = %(day)s THEN usage_before ELSE progress -> 'usage' END
 WHERE id = %(run)s AND ended_at IS NULL
 """
 
@@ -191,8 +191,8 @@ _END = """
 UPDATE runs SET ended_at = %(at)s, "end" = %(end)s, deadline = NULL,
     result = coalesce(CAST(%(result)s AS jsonb), result), outcome = coalesce(CAST(%(outcome)s AS jsonb), outcome),
     session = coalesce(%(session)s, session),
-    told_on = CASE WHEN CAST(%(outcome)s AS jsonb) IS NULL THEN told_on ELSE %(day)s END,
-    used_before = CASE WHEN CAST(%(outcome)s AS jsonb) IS NULL OR told_on = %(day)s THEN used_before
+    usage_day = CASE WHEN CAST(%(outcome)s AS jsonb) IS NULL THEN usage_day ELSE %(day)s END,
+    usage_before = CASE WHEN CAST(%(outcome)s AS jsonb) IS NULL OR usage_day = %(day)s THEN usage_before
         ELSE progress -> 'usage' END
 WHERE id = %(id)s AND ended_at IS NULL RETURNING id
 """
@@ -218,7 +218,7 @@ def expired(conn: Connection, run_id: int, at: datetime) -> bool:
 
 def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Row]:
     """Runs whose lease is over. A started run on a host is silent only if somebody has looked at the host since."""
-    looked = sa.exists().where(looks.c.host_id == runs.c.host_id, looks.c.tried_at >= at - LOOKED_AT)
+    looked = sa.exists().where(host_polls.c.host_id == runs.c.host_id, host_polls.c.tried_at >= at - LOOKED_AT)
     over = [runs.c.deadline <= at, runs.c.ended_at.is_(None)]
     over.append(sa.or_(runs.c.host_id.is_(None), runs.c.started_at.is_(None), looked))
     if on_hosts_only:

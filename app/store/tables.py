@@ -31,8 +31,8 @@ def _task_key(primary: bool = False) -> sa.Column[int]:
     return sa.Column("task_pk", sa.ForeignKey("tasks.id"), primary_key=primary, nullable=False)
 
 
-capsets = sa.Table(
-    "capsets",
+requirement_sets = sa.Table(
+    "requirement_sets",
     metadata,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     sa.Column("names", WORDS, nullable=False),
@@ -48,7 +48,7 @@ tasks = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("priority", sa.SmallInteger, nullable=False),
-    sa.Column("capset_id", sa.ForeignKey("capsets.id"), nullable=False),
+    sa.Column("requirement_set_id", sa.ForeignKey("requirement_sets.id"), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("ready", sa.Boolean, nullable=False),
     sa.Column("created_at", MOMENT, nullable=False),
@@ -84,13 +84,13 @@ tasks = sa.Table(
 _QUEUE = (tasks.c.priority.desc(), tasks.c.id)  # highest priority first, then oldest
 _FOR_AGENTS, _FOR_HOSTS = sa.text("ready AND mode <> 'ssh_cli'"), sa.text("ready AND mode <> 'http_pull'")
 sa.Index("tasks_for_agents_idx", *_QUEUE, postgresql_where=_FOR_AGENTS)
-sa.Index("tasks_of_set_for_agents_idx", tasks.c.capset_id, *_QUEUE, postgresql_where=_FOR_AGENTS)
-sa.Index("tasks_of_set_for_hosts_idx", tasks.c.capset_id, *_QUEUE, postgresql_where=_FOR_HOSTS)
+sa.Index("tasks_of_set_for_agents_idx", tasks.c.requirement_set_id, *_QUEUE, postgresql_where=_FOR_AGENTS)
+sa.Index("tasks_of_set_for_hosts_idx", tasks.c.requirement_set_id, *_QUEUE, postgresql_where=_FOR_HOSTS)
 sa.Index("tasks_due_at_idx", tasks.c.due_at, postgresql_where=tasks.c.due_at.is_not(None))
 sa.Index("tasks_state_idx", tasks.c.state, tasks.c.id)
 
-briefs = sa.Table(
-    "briefs",
+task_details = sa.Table(
+    "task_details",
     metadata,
     _task_key(primary=True),
     sa.Column("source", sa.Text, nullable=False),
@@ -104,7 +104,7 @@ briefs = sa.Table(
     sa.Column("issue", JSONB),
     sa.Column("validation", WORDS, nullable=False),
     sa.Column("timeout_secs", sa.Integer, nullable=False),
-    sa.Column("asked_by", sa.Text),
+    sa.Column("requested_by", sa.Text),
     sa.Column("issue_sha256", sa.Text),
     sa.Column("accepted_entry", sa.BigInteger),
     sa.Column("settings", JSONB),
@@ -116,7 +116,7 @@ events = sa.Table(
     metadata,
     _task_key(primary=True),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
     sa.Column("from_state", sa.Text),
     sa.Column("to_state", sa.Text, nullable=False),
     sa.Column("run", sa.Integer),
@@ -126,8 +126,8 @@ events = sa.Table(
 )
 sa.Index("events_key_idx", events.c.task_pk, events.c.key, unique=True, postgresql_where=events.c.key.is_not(None))
 
-debts = sa.Table(
-    "debts",
+outbox = sa.Table(
+    "outbox",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
     _task_key(),
@@ -137,15 +137,15 @@ debts = sa.Table(
     sa.Column("due_at", MOMENT, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("held_until", MOMENT),
-    sa.Column("paid_at", MOMENT),
+    sa.Column("done_at", MOMENT),
     sa.Column("given_up_at", MOMENT),
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("task_pk", "seq", "kind"),
 )
 sa.Index(
-    "debts_open_idx",
-    debts.c.due_at,
-    postgresql_where=sa.and_(debts.c.paid_at.is_(None), debts.c.given_up_at.is_(None)),
+    "outbox_open_idx",
+    outbox.c.due_at,
+    postgresql_where=sa.and_(outbox.c.done_at.is_(None), outbox.c.given_up_at.is_(None)),
 )
 
 runs = sa.Table(
@@ -169,10 +169,10 @@ runs = sa.Table(
     sa.Column("session", sa.Text),
     sa.Column("message", sa.Text),
     sa.Column("progress", JSONB),
-    sa.Column("told_on", sa.Date),  # the newest day (UTC) on which it told what it used
-    sa.Column("used_before", JSONB),  # what that was before that day
-    sa.Column("handed", sa.Boolean, nullable=False, server_default=sa.true()),
-    sa.Column("stop_for", JSONB),
+    sa.Column("usage_day", sa.Date),  # the newest day (UTC) on which the run reported its usage
+    sa.Column("usage_before", JSONB),  # the usage it had reported before that day
+    sa.Column("acknowledged", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("stop_reason", JSONB),
     sa.Column("stdout_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stderr_size", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("released_at", MOMENT),
@@ -187,8 +187,8 @@ sa.Index("runs_of_agent_idx", runs.c.agent_id, postgresql_where=_OPEN)
 sa.Index("runs_deadline_idx", runs.c.deadline, postgresql_where=sa.and_(_OPEN, runs.c.deadline.is_not(None)))
 _KEPT_ON_HOSTS = sa.text("host_id IS NOT NULL AND ended_at IS NOT NULL AND released_at IS NULL")
 sa.Index("runs_kept_idx", runs.c.host_id, postgresql_where=_KEPT_ON_HOSTS)
-_UNHEARD = sa.text("host_id IS NOT NULL AND \"end\" = 'expired' AND result IS NULL AND released_at IS NULL")
-sa.Index("runs_unheard_idx", runs.c.host_id, postgresql_where=_UNHEARD)
+_UNCOLLECTED = sa.text("host_id IS NOT NULL AND \"end\" = 'expired' AND result IS NULL AND released_at IS NULL")
+sa.Index("runs_uncollected_idx", runs.c.host_id, postgresql_where=_UNCOLLECTED)
 
 logs = sa.Table(
     "logs",
@@ -214,13 +214,13 @@ deliveries = sa.Table(
     sa.Column("result", sa.Text),
     sa.Column("why", sa.Text),
     sa.Column("applied_at", MOMENT),
-    sa.Column("about", sa.Text),
+    sa.Column("subject", sa.Text),
     sa.UniqueConstraint("forge", "delivery_id"),
 )
-_WAITS = sa.text("applied_at IS NULL AND about IS NOT NULL")
-sa.Index("deliveries_unread_idx", deliveries.c.id, postgresql_where=sa.text("applied_at IS NULL AND about IS NULL"))
+_WAITS = sa.text("applied_at IS NULL AND subject IS NOT NULL")
+sa.Index("deliveries_unsorted_idx", deliveries.c.id, postgresql_where=sa.text("applied_at IS NULL AND subject IS NULL"))
 sa.Index("deliveries_open_idx", deliveries.c.due_at, deliveries.c.id, postgresql_where=_WAITS)
-sa.Index("deliveries_about_idx", deliveries.c.forge, deliveries.c.about, postgresql_where=_WAITS)
+sa.Index("deliveries_subject_idx", deliveries.c.forge, deliveries.c.subject, postgresql_where=_WAITS)
 
 forges = sa.Table(
     "forges",
@@ -339,15 +339,15 @@ enrolments = sa.Table(
     sa.Column("uses", sa.Integer, nullable=False, server_default="0"),
 )
 
-answers = sa.Table(
-    "answers",
+dequeue_answers = sa.Table(
+    "dequeue_answers",
     metadata,
     sa.Column("agent_id", sa.ForeignKey("agents.agent_id"), primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", JSONB, nullable=False),
-    sa.Column("given_at", MOMENT, nullable=False),
+    sa.Column("answered_at", MOMENT, nullable=False),
 )
-sa.Index("answers_given_at_idx", answers.c.given_at)
+sa.Index("dequeue_answers_answered_at_idx", dequeue_answers.c.answered_at)
 
 receipts = sa.Table(
     "receipts",
@@ -357,8 +357,8 @@ receipts = sa.Table(
     sa.Column("written_at", MOMENT, nullable=False),
 )
 
-posts = sa.Table(
-    "posts",
+forge_comments = sa.Table(
+    "forge_comments",
     metadata,
     _task_key(primary=True),
     sa.Column("kind", sa.Text, primary_key=True),
@@ -371,15 +371,15 @@ instance = sa.Table(
     sa.Column("name", sa.Text, primary_key=True, server_default=sa.text("substr(md5(gen_random_uuid()::text), 1, 12)")),
 )
 
-rounds = sa.Table(
-    "rounds",
+periodic_jobs = sa.Table(
+    "periodic_jobs",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("ran_at", MOMENT, nullable=False),
 )
 
-looks = sa.Table(
-    "looks",
+host_polls = sa.Table(
+    "host_polls",
     metadata,
     sa.Column("host_id", sa.ForeignKey("hosts.host_id", ondelete="CASCADE"), primary_key=True),
     sa.Column("next_at", MOMENT, nullable=False),
@@ -389,7 +389,7 @@ looks = sa.Table(
     sa.Column("answered_at", MOMENT),
     sa.Column("failing_since", MOMENT),
     sa.Column("why", sa.Text),
-    sa.Column("in_a_row", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("consecutive", sa.Integer, nullable=False, server_default="0"),
     sa.Column("disk_free", sa.BigInteger),
 )
 
@@ -401,7 +401,7 @@ credentials = sa.Table(
     sa.Column("why", sa.Text),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("warning", sa.Text),
-    sa.Column("told_at", MOMENT, nullable=False),
+    sa.Column("reported_at", MOMENT, nullable=False),
     sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
@@ -414,8 +414,8 @@ allowances = sa.Table(
     sa.Column("minutes", sa.Float, nullable=False, server_default="0"),
 )
 
-commands = sa.Table(
-    "commands",
+comment_commands = sa.Table(
+    "comment_commands",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("forge", sa.Text, nullable=False),
@@ -425,12 +425,12 @@ commands = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("is_pull", sa.Boolean, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
-    sa.Column("may", sa.Boolean),
-    sa.Column("said_at", sa.Text),
+    sa.Column("allowed", sa.Boolean),
+    sa.Column("commented_at", sa.Text),
     sa.Column("version", sa.Integer),
     sa.Column("verb", sa.Text, nullable=False),
     sa.Column("argument", sa.Text, nullable=False),
-    sa.Column("heard_at", MOMENT, nullable=False),
+    sa.Column("received_at", MOMENT, nullable=False),
     sa.Column("due_at", MOMENT, nullable=False),
     sa.Column("held_until", MOMENT),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
@@ -442,18 +442,20 @@ commands = sa.Table(
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("forge", "comment_id"),
 )
-sa.Index("commands_open_idx", commands.c.due_at, postgresql_where=commands.c.answered_at.is_(None))
+sa.Index(
+    "comment_commands_open_idx", comment_commands.c.due_at, postgresql_where=comment_commands.c.answered_at.is_(None)
+)
 
-heard = sa.Table(
-    "heard",
+first_seen = sa.Table(
+    "first_seen",
     metadata,
     _task_key(primary=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("at", MOMENT, nullable=False),
 )
 
-cursors = sa.Table(
-    "cursors",
+forge_cursors = sa.Table(
+    "forge_cursors",
     metadata,
     sa.Column("forge", sa.Text, primary_key=True),
     sa.Column("repository_id", sa.BigInteger, primary_key=True, autoincrement=False),

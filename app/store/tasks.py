@@ -1,4 +1,4 @@
-"""The one door: a task moves here, with its event and its debts in the same transaction, or not at all."""
+"""The one door: a task moves here, with its event and its outbox entries in the same transaction, or not at all."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -16,7 +16,7 @@ from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
 from app.store.engine import Json, as_jsonb, together
-from app.store.tables import Row, capsets, debts, events, runs, tasks
+from app.store.tables import Row, events, outbox, requirement_sets, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
 NUMBERED = "api#{n}"
@@ -27,8 +27,8 @@ COLUMNS = tuple(field.name for field in fields(Task))
 
 
 def record(conn: Connection, id_: int, fact: Fact, at: datetime, believed: Task | None = None) -> Task:
-    """Move task `id_` by `fact` at `at`: compare-and-swap the row, write the event and the debts. Whoever has just read
-    it may say how it was `believed` to be.
+    """Move task `id_` by `fact` at `at`: compare-and-swap the row, write the event and the outbox entries. A caller
+    that has just read the task passes it as `believed`.
 
     A fact whose key was recorded before, and one that says what is known already, change nothing. Returns the
     task as it is now. Raises Refused: `unknown`, `stale` (an older run speaks), `invalid` (no such move).
@@ -67,7 +67,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
     line = _event(task, None, Fact(FactKind.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
     if task.issue_number is not None:
-        conn.execute(sa.insert(debts), [_debt(task, kind, at) for kind in OWED_AT_FIRST])
+        conn.execute(sa.insert(outbox), [_outbox_entry(task, kind, at) for kind in OWED_AT_FIRST])
     _tell(conn, task, line)
     return task
 
@@ -146,13 +146,15 @@ def busy_repositories(conn: Connection) -> set[tuple[str, int]]:
     return {(row.forge, row.repository_id) for row in rows}
 
 
-def capset(conn: Connection, names: tuple[str, ...], cli: str | None = None) -> int:
+def requirement_set(conn: Connection, names: tuple[str, ...], cli: str | None = None) -> int:
     """The number of a distinct set of requirements: capabilities, and the kind of CLI that hosts shall use, if any."""
-    known = sa.select(capsets.c.id).where(capsets.c.names == list(names), capsets.c.cli == (cli or ""))
+    known = sa.select(requirement_sets.c.id).where(
+        requirement_sets.c.names == list(names), requirement_sets.c.cli == (cli or "")
+    )
     found = conn.execute(known).scalar()
     if found is None:
-        new = insert(capsets).values(names=list(names), cli=cli or "")
-        found = conn.execute(new.on_conflict_do_nothing().returning(capsets.c.id)).scalar()
+        new = insert(requirement_sets).values(names=list(names), cli=cli or "")
+        found = conn.execute(new.on_conflict_do_nothing().returning(requirement_sets.c.id)).scalar()
     return int(found) if found is not None else int(conn.execute(known).scalar_one())
 
 
@@ -176,7 +178,7 @@ def replayed(rows: Sequence[Row]) -> Task:
     first, *rest = rows
     task = begin(first["task_pk"], first["detail"], first["at"])
     for row in rest:
-        fact = Fact(FactKind(row["what"]), row["detail"], run=row["run"])
+        fact = Fact(FactKind(row["kind"]), row["detail"], run=row["run"])
         task = decide(task, fact, row["at"]).task
     return replace(task, version=len(rows))
 
@@ -194,14 +196,14 @@ class _Step(NamedTuple):
 
 
 def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
-    """Swap the rows, write the events, the new runs and the debts, in one statement. Returns the keys of the tasks
-    that were still as believed; of the others nothing is written."""
+    """Swap the rows; write the events, the new runs and the outbox entries; all in one statement. Returns the keys of
+    the tasks that were still as believed. Of the others nothing is written."""
     events_ = [_event(step.decision.task, step.before.state, step.fact, at) for step in steps]
     given = {
         "rows": [row_of(step.decision.task) for step in steps],
-        "told": events_,
-        "begun": [_new_run(conn, step, at) for step in steps if step.decision.task.run > step.before.run],
-        "owed": [_debt(step.decision.task, kind, at) for step in steps for kind in step.decision.owes],
+        "events_": events_,
+        "runs_": [_new_run(conn, step, at) for step in steps if step.decision.task.run > step.before.run],
+        "outbox_": [_outbox_entry(step.decision.task, kind, at) for step in steps for kind in step.decision.owes],
     }
     rows = together(conn, (_WRITE % len(steps), {name: as_jsonb(rows) for name, rows in given.items()}))[0]
     moved = [row["id"] for row in rows]
@@ -218,17 +220,19 @@ WITH moved AS (
     FROM (SELECT * FROM jsonb_populate_recordset(NULL::tasks, CAST(%%(rows)s AS jsonb)) LIMIT %d) n
     WHERE t.id = n.id AND t.version = n.version - 1
     RETURNING t.id
-), told AS (
+), new_events AS (
     INSERT INTO events
-    SELECT e.* FROM jsonb_populate_recordset(NULL::events, CAST(%%(told)s AS jsonb)) e JOIN moved m ON m.id = e.task_pk
-), begun AS (
-    INSERT INTO runs (task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, handed)
-    SELECT task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, handed
-    FROM jsonb_populate_recordset(NULL::runs, CAST(%%(begun)s AS jsonb)) r JOIN moved m ON m.id = r.task_pk
-), owed AS (
-    INSERT INTO debts (task_pk, seq, kind, run, due_at)
+    SELECT e.*
+    FROM jsonb_populate_recordset(NULL::events, CAST(%%(events_)s AS jsonb)) e JOIN moved m ON m.id = e.task_pk
+), new_runs AS (
+    INSERT INTO runs
+        (task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, acknowledged)
+    SELECT task_pk, number, name, host_id, agent_id, agent_type, assigned_at, deadline, session, acknowledged
+    FROM jsonb_populate_recordset(NULL::runs, CAST(%%(runs_)s AS jsonb)) r JOIN moved m ON m.id = r.task_pk
+), new_outbox AS (
+    INSERT INTO outbox (task_pk, seq, kind, run, due_at)
     SELECT task_pk, seq, kind, run, due_at
-    FROM jsonb_populate_recordset(NULL::debts, CAST(%%(owed)s AS jsonb)) d JOIN moved m ON m.id = d.task_pk
+    FROM jsonb_populate_recordset(NULL::outbox, CAST(%%(outbox_)s AS jsonb)) d JOIN moved m ON m.id = d.task_pk
 )
 SELECT id FROM moved
 """  # noqa: S608 - the names of our own columns
@@ -236,7 +240,7 @@ SELECT id FROM moved
 
 def _event(task: Task, source: State | None, fact: Fact, at: datetime) -> dict[str, Any]:
     return {
-        "task_pk": task.id, "seq": task.version, "what": fact.what, "from_state": source, "to_state": task.state,
+        "task_pk": task.id, "seq": task.version, "kind": fact.what, "from_state": source, "to_state": task.state,
         "run": fact.run, "key": fact.key, "detail": dict(fact.detail), "at": at,
     }  # fmt: skip
 
@@ -247,13 +251,13 @@ def _tell(conn: Connection, task: Task, line: dict[str, Any]) -> None:
     engine.tell(conn, line | {"task_id": task.task_id, "number": task.run, "for_agents": for_agents})
 
 
-def _debt(task: Task, kind: OutboxKind, at: datetime) -> dict[str, Any]:
+def _outbox_entry(task: Task, kind: OutboxKind, at: datetime) -> dict[str, Any]:
     return {"task_pk": task.id, "seq": task.version, "kind": kind, "run": task.run, "due_at": at}
 
 
 def _new_run(conn: Connection, step: _Step, at: datetime) -> dict[str, Any]:
-    """The row of the run that a fact begins. `until` is the moment by which it must have been confirmed; `handed` is
-    false while its agent has not heard of it; a next round goes on with the kind of CLI that it had before."""
+    """The row of the run that a fact begins. `until` in the fact is the moment by which it must be confirmed.
+    `acknowledged` is false until its agent has received the run. A next round uses the same kind of CLI as before."""
     task, told = step.decision.task, step.fact.detail
     return {
         "task_pk": task.id,
@@ -265,7 +269,7 @@ def _new_run(conn: Connection, step: _Step, at: datetime) -> dict[str, Any]:
         "assigned_at": at,
         "deadline": told.get("until"),
         "session": task.session,
-        "handed": told.get("handed", True),
+        "acknowledged": told.get("acknowledged", True),
     }
 
 

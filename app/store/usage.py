@@ -21,13 +21,13 @@ def close(
 ) -> datetime:
     """A run met the limit of a credential, or its login was `refused`: nobody may use it until the moment returned. Of
     two that meet it, the later reset counts."""
-    conn.execute(insert(credentials).values(name=name, told_at=at).on_conflict_do_nothing())
+    conn.execute(insert(credentials).values(name=name, reported_at=at).on_conflict_do_nothing())
     row = conn.execute(sa.select(credentials).where(credentials.c.name == name).with_for_update()).one()
     if resets_at is None and row.closed_until and row.closed_until > at:
         return cast(datetime, row.closed_until)  # others who were on their way say nothing new
     pause = REFUSED_PAUSE if refused else FIRST_PAUSE
     until = max(opens_at(resets_at, row.tries, at, pause), row.closed_until or at)
-    values = {"closed_until": until, "why": why[:500], "tries": row.tries + 1, "told_at": at, "refused": refused}
+    values = {"closed_until": until, "why": why[:500], "tries": row.tries + 1, "reported_at": at, "refused": refused}
     conn.execute(sa.update(credentials).where(credentials.c.name == name).values(**values))
     return until
 
@@ -48,8 +48,10 @@ RETURNING name
 
 def warn(conn: Connection, name: str, warning: str, at: datetime) -> None:
     """A CLI says that a limit is near."""
-    told = insert(credentials).values(name=name, warning=warning[:500], told_at=at)
-    conn.execute(told.on_conflict_do_update(index_elements=["name"], set_={"warning": warning[:500], "told_at": at}))
+    told = insert(credentials).values(name=name, warning=warning[:500], reported_at=at)
+    conn.execute(
+        told.on_conflict_do_update(index_elements=["name"], set_={"warning": warning[:500], "reported_at": at})
+    )
 
 
 def all_credentials(conn: Connection) -> list[Row]:
@@ -105,10 +107,10 @@ def session_usage(conn: Connection, run: Row) -> dict[str, Any] | None:
     return conn.execute(query.order_by(runs.c.number.desc()).limit(1)).scalar()
 
 
-def stop_for(conn: Connection, run_id: int, why: dict[str, Any]) -> None:
+def set_stop_reason(conn: Connection, run_id: int, why: dict[str, Any]) -> None:
     """Write down, before the run is ended, why it shall be."""
     still_open = (runs.c.id == run_id, runs.c.ended_at.is_(None))
-    conn.execute(sa.update(runs).where(*still_open).values(stop_for=why))
+    conn.execute(sa.update(runs).where(*still_open).values(stop_reason=why))
 
 
 def _of_repository(task: Task) -> sa.ColumnElement[bool]:
@@ -124,12 +126,12 @@ def _sum(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amou
 def _sum_of_today(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amount:
     """Of each run what it told today beyond what it had told before, and its minutes since midnight."""
     day = today(at)
-    told_on = sa.func.coalesce(runs.c.told_on, sa.cast(sa.func.timezone("UTC", runs.c.assigned_at), sa.Date))
+    usage_day = sa.func.coalesce(runs.c.usage_day, sa.cast(sa.func.timezone("UTC", runs.c.assigned_at), sa.Date))
     end = sa.func.coalesce(runs.c.ended_at, at)
 
     def counter(name: str) -> sa.ColumnElement[Any]:
-        before = sa.func.coalesce(_number(runs.c.used_before[name]), 0)
-        return sa.case((told_on == day.date(), sa.func.greatest(_total(name) - before, 0)), else_=0)
+        before = sa.func.coalesce(_number(runs.c.usage_before[name]), 0)
+        return sa.case((usage_day == day.date(), sa.func.greatest(_total(name) - before, 0)), else_=0)
 
     return _added(conn, counter, end - sa.func.greatest(runs.c.started_at, day), *where, end >= day)
 

@@ -1,4 +1,4 @@
-"""The read side: tasks as the contract names them, with their events, runs and debts."""
+"""The read side: tasks as the contract names them, with their events, runs and outbox."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -12,7 +12,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import FactKind
 from app.domain.task import Priority, State
 from app.store.engine import together
-from app.store.tables import Row, briefs, capsets, debts, events, receipts, runs, tasks
+from app.store.tables import Row, events, outbox, receipts, requirement_sets, runs, task_details, tasks
 
 Json = dict[str, Any]
 
@@ -21,31 +21,35 @@ _LATEST_SIGN = (
     sa.select(sa.func.max(runs.c.seen_at)).where(runs.c.task_pk == tasks.c.id).correlate(tasks).scalar_subquery()
 )
 _TASKS = (
-    sa.select(tasks, briefs, capsets.c.names.label("required"), _LATEST_SIGN.label("seen_at"))
-    .join(capsets, capsets.c.id == tasks.c.capset_id)
-    .join(briefs, briefs.c.task_pk == tasks.c.id)
+    sa.select(tasks, task_details, requirement_sets.c.names.label("required"), _LATEST_SIGN.label("seen_at"))
+    .join(requirement_sets, requirement_sets.c.id == tasks.c.requirement_set_id)
+    .join(task_details, task_details.c.task_pk == tasks.c.id)
 )
 
 
 _ONE = """
 SELECT t.*, b.*, c.names AS required, (SELECT max(seen_at) FROM runs WHERE task_pk = t.id) AS seen_at
-FROM tasks t JOIN capsets c ON c.id = t.capset_id JOIN briefs b ON b.task_pk = t.id WHERE t.task_id = %(id)s
+FROM tasks t JOIN requirement_sets c ON c.id = t.requirement_set_id JOIN task_details b ON b.task_pk = t.id
+WHERE t.task_id = %(id)s
 """
 _ITS = "SELECT x.* FROM tasks t JOIN {table} x ON x.task_pk = t.id WHERE t.task_id = %(id)s{more} ORDER BY x.{order}"
 _ITS_RUNS = _ITS.format(table="runs", more="", order="number")
-_ITS_DEBTS = _ITS.format(table="debts", more=" AND x.paid_at IS NULL", order="id")
+_ITS_OUTBOX = _ITS.format(table="outbox", more=" AND x.done_at IS NULL", order="id")
 _ITS_EVENTS = _ITS.format(table="events", more="", order="seq")
 
 
 def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | None:
     """One task as the contract shows it, with `events` and `runs`; None when there is none."""
     asked = {"id": task_id}
-    rows, runs_, owed, *told = together(
-        conn, (_ONE, asked), (_ITS_RUNS, asked), (_ITS_DEBTS, asked), *([(_ITS_EVENTS, asked)] if with_events else [])
+    rows, runs_, entries, *told = together(
+        conn, (_ONE, asked), (_ITS_RUNS, asked), (_ITS_OUTBOX, asked), *([(_ITS_EVENTS, asked)] if with_events else [])
     )
     if not rows:
         return None
-    found = shown(rows[0]) | {"runs": [_run_shown(run) for run in runs_], "debts": [_debt_shown(debt) for debt in owed]}
+    found = shown(rows[0]) | {
+        "runs": [_run_shown(run) for run in runs_],
+        "outbox": [_entry_shown(entry) for entry in entries],
+    }
     return found | {"events": [_event_shown(event) for event in told[0]]} if with_events else found
 
 
@@ -55,7 +59,11 @@ def task_list(
     """Tasks, newest first, that fit `where` (status, agent_id, host, execution_mode, repository), from below the
     task id `after`; and how many fit in all. Raises Refused when there is no task `after`."""
     fits = [_FILTERS[name](value) for name, value in where.items() if value is not None]
-    count = sa.select(sa.func.count()).select_from(tasks.join(briefs, briefs.c.task_pk == tasks.c.id)).where(*fits)
+    count = (
+        sa.select(sa.func.count())
+        .select_from(tasks.join(task_details, task_details.c.task_pk == tasks.c.id))
+        .where(*fits)
+    )
     query = _TASKS.where(*fits).order_by(tasks.c.id.desc()).limit(limit)
     if after is not None:
         query = query.where(tasks.c.id < _key_of(conn, after))
@@ -71,18 +79,18 @@ def _key_of(conn: Connection, task_id: str) -> int:
 
 def brief(conn: Connection, task_pk: int) -> Row:
     """The texts of a task: title, prompt, repository, issue."""
-    return conn.execute(sa.select(briefs).where(briefs.c.task_pk == task_pk)).mappings().one()
+    return conn.execute(sa.select(task_details).where(task_details.c.task_pk == task_pk)).mappings().one()
 
 
-def needs(conn: Connection, capset_id: int) -> tuple[list[str], str | None]:
+def needs(conn: Connection, requirement_set_id: int) -> tuple[list[str], str | None]:
     """The capabilities that an interned set holds, and the kind of CLI that hosts shall use."""
-    row = conn.execute(sa.select(capsets).where(capsets.c.id == capset_id)).one()
+    row = conn.execute(sa.select(requirement_sets).where(requirement_sets.c.id == requirement_set_id)).one()
     return list(row.names), row.cli or None
 
 
 def write_brief(conn: Connection, task_pk: int, values: Mapping[str, Any]) -> None:
     """The texts of a new task; where two made it at once, those of the first stand."""
-    conn.execute(insert(briefs).values(task_pk=task_pk, **values).on_conflict_do_nothing())
+    conn.execute(insert(task_details).values(task_pk=task_pk, **values).on_conflict_do_nothing())
 
 
 def event_list(conn: Connection, task_pk: int) -> list[Json]:
@@ -92,13 +100,13 @@ def event_list(conn: Connection, task_pk: int) -> list[Json]:
 
 def events_of(conn: Connection, task_pk: int, facts: Iterable[str]) -> list[Json]:
     """The events of a task that are such facts, in their order."""
-    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.what.in_(list(facts)))
+    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.kind.in_(list(facts)))
     return [_event_shown(row) for row in conn.execute(query.order_by(events.c.seq)).mappings()]
 
 
 def newest_event(conn: Connection, task_pk: int, facts: Iterable[str]) -> Json | None:
     """The newest event of a task that is such a fact."""
-    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.what.in_(list(facts)))
+    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.kind.in_(list(facts)))
     row = conn.execute(query.order_by(events.c.seq.desc()).limit(1)).mappings().first()
     return _event_shown(row) if row else None
 
@@ -113,7 +121,7 @@ def newest_why(conn: Connection, task_pk: int, name: str | None) -> str | None:
     """What the newest event of the newest run that says anything by this name says; None for no name."""
     if name is None:
         return None
-    begun = sa.select(sa.func.max(events.c.seq)).where(events.c.task_pk == task_pk, events.c.what.in_(_BEGIN_A_RUN))
+    begun = sa.select(sa.func.max(events.c.seq)).where(events.c.task_pk == task_pk, events.c.kind.in_(_BEGIN_A_RUN))
     said = events.c.detail[name].astext
     those = (events.c.task_pk == task_pk, events.c.seq >= sa.func.coalesce(begun.scalar_subquery(), 0), said != "")
     return conn.execute(sa.select(said).where(*those).order_by(events.c.seq.desc()).limit(1)).scalar()
@@ -137,10 +145,10 @@ def run_list(conn: Connection, task_pk: int) -> list[Json]:
     return [_run_shown(row) for row in rows]
 
 
-def open_debts(conn: Connection, task_pk: int) -> list[Json]:
-    """What is still owed for a task, or was given up."""
-    query = sa.select(debts).where(debts.c.task_pk == task_pk, debts.c.paid_at.is_(None)).order_by(debts.c.id)
-    return [_debt_shown(row) for row in conn.execute(query).mappings()]
+def open_outbox(conn: Connection, task_pk: int) -> list[Json]:
+    """What is still entries for a task, or was given up."""
+    query = sa.select(outbox).where(outbox.c.task_pk == task_pk, outbox.c.done_at.is_(None)).order_by(outbox.c.id)
+    return [_entry_shown(row) for row in conn.execute(query).mappings()]
 
 
 def receipt_of(conn: Connection, task_id: str) -> Json | None:
@@ -184,12 +192,12 @@ def shown(row: Row) -> Json:
 
 def _event_shown(row: Row) -> Json:
     return {
-        "seq": row["seq"], "fact": row["what"], "from": row["from_state"], "to": row["to_state"],
+        "seq": row["seq"], "fact": row["kind"], "from": row["from_state"], "to": row["to_state"],
         "run": row["run"], "detail": row["detail"], "at": moment(row["at"]),
     }  # fmt: skip
 
 
-def _debt_shown(row: Row) -> Json:
+def _entry_shown(row: Row) -> Json:
     return {
         "kind": row["kind"], "tries": row["tries"], "due_at": moment(row["due_at"]),
         "given_up": row["given_up_at"] is not None, "error": row["error"],
@@ -228,5 +236,5 @@ _FILTERS: dict[str, Callable[[str], sa.ColumnElement[bool]]] = {
     "agent_id": lambda value: tasks.c.agent_id == value,
     "host": lambda value: tasks.c.host_id == value,
     "execution_mode": lambda value: tasks.c.mode == value,
-    "repository": lambda value: briefs.c.repository["full_name"].astext == value,
+    "repository": lambda value: task_details.c.repository["full_name"].astext == value,
 }

@@ -92,8 +92,10 @@ class Machine(RuleBasedStateMachine):
     )
     def asks_for(self, needs: int, mode: str, priority: int) -> None:
         with self.fleet.engine.begin() as conn:
-            capset = rows.capset(conn, NEEDS[needs])
-            made = a_plain_task(conn, self.clock(), mode=mode, priority=priority, capset_id=capset, max_retries=2)
+            requirement_set = rows.requirement_set(conn, NEEDS[needs])
+            made = a_plain_task(
+                conn, self.clock(), mode=mode, priority=priority, requirement_set_id=requirement_set, max_retries=2
+            )
         self.model.tasks[made.task_id] = Task(made.id, frozenset(NEEDS[needs]), mode, priority)
 
     @rule(who=WHO, most=st.integers(1, 3), key=st.sampled_from([None, None, "k1", "k2"]))

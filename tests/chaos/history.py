@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-EVENTS = "SELECT task_pk, seq, what, from_state, to_state, run, detail, at FROM events ORDER BY task_pk, seq"
-SETS = "SELECT id, names FROM capsets"
+EVENTS = "SELECT task_pk, seq, kind, from_state, to_state, run, detail, at FROM events ORDER BY task_pk, seq"
+SETS = "SELECT id, names FROM requirement_sets"
 TAKINGS = {"claimed": ("agent_id", "http_pull"), "placed": ("host_id", "ssh_cli")}
 TOLD = {"started", "finished", "failed", "given_back", "expired"}
 AT_WORK = {"assigned", "running"}
@@ -58,7 +58,7 @@ def _broken_chain(story: Sequence[Event]) -> list[str]:
     found = []
     if [event["seq"] for event in story] != list(range(1, len(story) + 1)):
         found.append("its events are not numbered 1, 2, 3 ...")
-    if story[0]["what"] != "requested":
+    if story[0]["kind"] != "requested":
         found.append("it does not begin with a request")
     for before, event in pairwise(story):
         if event["from_state"] != before["to_state"]:
@@ -68,9 +68,9 @@ def _broken_chain(story: Sequence[Event]) -> list[str]:
 
 def _wrong_places(story: Sequence[Event], sets: Mapping[int, frozenset[str]], places: Mapping[str, Place]) -> list[str]:
     found, mode = [], story[0]["detail"]["mode"]
-    needs = sets[story[0]["detail"]["capset_id"]]
-    for event in (event for event in story if event["what"] in TAKINGS):
-        name, side = TAKINGS[event["what"]]
+    needs = sets[story[0]["detail"]["requirement_set_id"]]
+    for event in (event for event in story if event["kind"] in TAKINGS):
+        name, side = TAKINGS[event["kind"]]
         place = event["detail"][name]
         if event["from_state"] != "created":
             found.append(f"given to {place} while it was {event['from_state']}")
@@ -86,8 +86,8 @@ def _old_runs(story: Sequence[Event]) -> list[str]:
     """Whoever tells something must be the newest run."""
     found, run = [], 0
     for event in story:
-        run += event["what"] in TAKINGS
-        if event["what"] in TOLD and event["run"] != run:
+        run += event["kind"] in TAKINGS
+        if event["kind"] in TOLD and event["run"] != run:
             found.append(f"event {event['seq']}: run {event['run']} was believed while run {run} was the newest")
     return found
 
@@ -100,8 +100,8 @@ def _work(story: Sequence[Event]) -> list[tuple[str, Any, Any]]:
         if holder and event["to_state"] not in AT_WORK:
             spans.append((*holder, event["at"]))
             holder = None
-        if event["what"] in TAKINGS:
-            holder = event["detail"][TAKINGS[event["what"]][0]], event["at"]
+        if event["kind"] in TAKINGS:
+            holder = event["detail"][TAKINGS[event["kind"]][0]], event["at"]
     return [*spans, (*holder, None)] if holder else spans
 
 

@@ -37,18 +37,18 @@ def event(
 def right() -> History:
     """Task 1 is lost by one agent and done by another, task 2 is done by a host, task 3 by the first agent afterwards."""
     return [
-        event(1, 1, "requested", None, "created", 0, mode="undecided", capset_id=1),
+        event(1, 1, "requested", None, "created", 0, mode="undecided", requirement_set_id=1),
         event(1, 2, "claimed", "created", "assigned", 1, agent_id="a1"),
         event(1, 3, "started", "assigned", "running", 2, run=1),
         event(1, 4, "expired", "running", "agent_lost", 9, run=1),
         event(1, 5, "due", "agent_lost", "created", 9),
         event(1, 6, "claimed", "created", "assigned", 10, agent_id="a2"),
         event(1, 7, "finished", "assigned", "completed", 12, run=2),
-        event(2, 1, "requested", None, "created", 0, mode="undecided", capset_id=1),
+        event(2, 1, "requested", None, "created", 0, mode="undecided", requirement_set_id=1),
         event(2, 2, "placed", "created", "assigned", 1, host_id="h1"),
         event(2, 3, "started", "assigned", "running", 2, run=1),
         event(2, 4, "finished", "running", "completed", 3, run=1),
-        event(3, 1, "requested", None, "created", 0, mode="http_pull", capset_id=1),
+        event(3, 1, "requested", None, "created", 0, mode="http_pull", requirement_set_id=1),
         event(3, 2, "claimed", "created", "assigned", 9, agent_id="a1"),
         event(3, 3, "finished", "assigned", "completed", 10, run=1),
     ]
@@ -67,7 +67,7 @@ def never_done(told: History) -> None:
 
 
 def to_one_that_cannot(told: History) -> None:
-    told[11]["detail"]["capset_id"] = 2
+    told[11]["detail"]["requirement_set_id"] = 2
 
 
 def over_the_slots(told: History) -> None:
@@ -79,7 +79,7 @@ def a_hosts_task_claimed(told: History) -> None:
 
 
 def to_both_sides(told: History) -> None:
-    told[5]["what"], told[5]["detail"] = "placed", {"host_id": "h1"}
+    told[5]["kind"], told[5]["detail"] = "placed", {"host_id": "h1"}
 
 
 def taken_twice(told: History) -> None:

@@ -77,10 +77,14 @@ def ask_for(fleet: Fleet, count: int) -> None:
     """So many tasks, of every kind of need, mode and priority."""
     chance, at = random.Random(count), datetime.now(UTC)
     with fleet.engine.begin() as conn:
-        sets = [rows.capset(conn, tuple(sorted(names))) for names in SETS]
+        sets = [rows.requirement_set(conn, tuple(sorted(names))) for names in SETS]
         for _ in range(count):
             a_plain_task(
-                conn, at, mode=chance.choice(MODES), priority=chance.randint(0, 3), capset_id=chance.choice(sets)
+                conn,
+                at,
+                mode=chance.choice(MODES),
+                priority=chance.randint(0, 3),
+                requirement_set_id=chance.choice(sets),
             )
 
 
@@ -117,7 +121,7 @@ def test_each_task_is_done_once_by_one_that_can_and_has_room(track: tuple[Web, F
     assert race.complaints == []
     assert len({event["task_pk"] for event in events}) == TASKS
     assert max(race.done.values()) == 1
-    sides = {event["what"] for event in events if event["what"] in history.TAKINGS}
+    sides = {event["kind"] for event in events if event["kind"] in history.TAKINGS}
     assert sides == set(history.TAKINGS)
     assert {"an agent died", "an answer to dequeue lost", "an answer to complete lost", "cut off"} <= set(race.met)
     assert differences(fleet) == (TASKS, [])

@@ -151,7 +151,7 @@ def unfinished(travel: Journey, wanted: list[str]) -> list[str]:
     try:
         with travel.stage.fleet.engine.begin() as conn:
             found = [tasks.find(conn, task_id) for task_id in wanted]
-            owed = [task.task_id for task in found if views.open_debts(conn, task.id) or untold(conn, task)]
+            owed = [task.task_id for task in found if views.open_outbox(conn, task.id) or untold(conn, task)]
     except SQLAlchemyError:
         return ["the database is being started again"]
     return [f"{task.task_id} {task.state}" for task in found if task.state != "completed" or task.task_id in owed]

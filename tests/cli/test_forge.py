@@ -227,7 +227,7 @@ def test_the_doctor_sees_that_a_hook_has_another_secret(workshop: Workshop, cloc
     assert "a delivery with another secret" not in seen()
 
 
-def test_the_doctor_sees_debts_that_were_refused_and_deliveries_that_are_stuck(workshop: Workshop) -> None:
+def test_the_doctor_sees_outbox_entries_that_were_refused_and_deliveries_that_are_stuck(workshop: Workshop) -> None:
     declare(workshop)
     workshop.forge.faults.next("POST", r"/comments$", 403)
     workshop.placed()
@@ -239,7 +239,7 @@ def test_the_doctor_sees_debts_that_were_refused_and_deliveries_that_are_stuck(w
         with workshop.fleet.engine.begin() as conn:
             conn.execute(sa.update(tables.deliveries).values(due_at=workshop.fleet.clock()))
     found = {one.about: one.said for one in doctor.examine(workshop.fleet, wire_of(workshop))}
-    assert "1 were refused by a forge" in found["debts"] and "tried again and again" in found["inbox"]
+    assert "1 were refused by a forge" in found["outbox"] and "tried again and again" in found["inbox"]
 
 
 def test_the_doctor_sees_two_forges_with_one_secret(workshop: Workshop) -> None:

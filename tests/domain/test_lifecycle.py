@@ -96,7 +96,7 @@ DETAILS: dict[str, dict[str, Any]] = {
 PLACES: dict[FactKind, dict[str, Any]] = {
     FactKind.PLACED: {"host_id": "host-1"},
     FactKind.CLAIMED: {"agent_id": "agent-1"},
-    FactKind.REROUTED: {"capset_id": 7, "priority": 3},
+    FactKind.REROUTED: {"requirement_set_id": 7, "priority": 3},
 }
 
 
@@ -177,7 +177,7 @@ class TestEveryStateMeetsEveryFact:
                 task.id, task.task_id, task.created_at, task.branch, task.max_retries,
             )  # fmt: skip
             if what is not FactKind.REROUTED:
-                assert (after.priority, after.capset_id) == (task.priority, task.capset_id)
+                assert (after.priority, after.requirement_set_id) == (task.priority, task.requirement_set_id)
 
     @pytest.mark.parametrize("what", sorted(TOLD))
     @pytest.mark.parametrize("fence", [None, 0, 1, 3])
@@ -210,7 +210,7 @@ class TestCreated:
             "task_id": "acme/widgets#12",
             "mode": "undecided",
             "priority": 2,
-            "capset_id": 1,
+            "requirement_set_id": 1,
             "wants_pull": False,
             "note": "left out",
         }
@@ -512,7 +512,12 @@ class TestPeople:
 
 
 details = st.fixed_dictionaries(
-    {"host_id": st.just("host-1"), "agent_id": st.just("agent-1"), "capset_id": st.just(7), "priority": st.just(3)},
+    {
+        "host_id": st.just("host-1"),
+        "agent_id": st.just("agent-1"),
+        "requirement_set_id": st.just(7),
+        "priority": st.just(3),
+    },
     optional={
         "transient": st.booleans(),
         "pushed": st.booleans(),

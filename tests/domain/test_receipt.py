@@ -14,7 +14,7 @@ BRIEF = {
     "prompt_sha256": "0" * 64,
     "repository": {"full_name": "acme/widgets"},
     "issue": {"number": 12},
-    "asked_by": "alice",
+    "requested_by": "alice",
 }
 
 

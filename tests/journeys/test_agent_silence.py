@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from app.store.tables import rounds, runs
+from app.store.tables import periodic_jobs, runs
 from tests.journeys.puller import pulling, until
 from tests.journeys.test_agent import facts, operator, wired
 from tests.journeys.traveller import Journey
@@ -57,5 +57,5 @@ def an_hour_passes(travel: Journey) -> None:
     """For the processes of the fleet, which are not there to see it."""
     hour = timedelta(hours=1)
     with travel.stage.fleet.engine.begin() as conn:
-        conn.execute(sa.update(rounds).values(ran_at=rounds.c.ran_at - hour))
+        conn.execute(sa.update(periodic_jobs).values(ran_at=periodic_jobs.c.ran_at - hour))
         conn.execute(sa.update(runs).where(runs.c.ended_at.is_(None)).values(deadline=runs.c.deadline - hour))

@@ -65,7 +65,7 @@ class Journey:
         return self.task(task_id)
 
     def until_settled(self, task_id: str) -> dict[str, Any]:
-        self.until(lambda: not self.task(task_id)["debts"], "nothing owed any more")
+        self.until(lambda: not self.task(task_id)["outbox"], "nothing owed any more")
         return self.task(task_id)
 
     def to_the_merge(self, task_id: str) -> dict[str, Any]:

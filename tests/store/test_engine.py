@@ -12,7 +12,7 @@ HANG_UP = "SELECT pg_terminate_backend(pg_backend_pid())"
 
 def heard(engine: Engine) -> list[str]:
     told: list[str] = []
-    ours.announce_after_commit(engine, lambda line: told.append(line["what"]))
+    ours.announce_after_commit(engine, lambda line: told.append(line["kind"]))
     return told
 
 

@@ -1,4 +1,4 @@
-"""The one door: compare-and-swap, event and debts in one breath."""
+"""The one door: compare-and-swap, event and outbox entries in one breath."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,12 +17,16 @@ from tests.builders import AT, a_fact, a_stored_task
 PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
 
 
-def test_a_move_writes_the_event_the_debts_and_the_run_together(conn: Connection) -> None:
+def test_a_move_writes_the_event_the_outbox_entries_and_the_run_together(conn: Connection) -> None:
     task = a_stored_task(conn)
     moved = tasks.record(conn, task.id, Fact(FactKind.PLACED, PLACED), AT)
     assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
     assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
-    assert [debt["kind"] for debt in outbox.of_task(conn, task.id) if debt["seq"] == 2] == ["start", "label", "assign"]
+    assert [entry["kind"] for entry in outbox.of_task(conn, task.id) if entry["seq"] == 2] == [
+        "start",
+        "label",
+        "assign",
+    ]
     assert conn.execute(sa.select(runs.c.number, runs.c.agent_type)).all() == [(1, "coder")]
 
 
@@ -33,11 +37,11 @@ def test_a_refused_fact_changes_nothing_at_all(conn: Connection) -> None:
     assert refused.value.kind is Kind.INVALID
     assert "review_pending" in str(refused.value)
     assert tasks.load(conn, task.id) == task
-    assert {debt["seq"] for debt in outbox.of_task(conn, task.id)} == {1}
+    assert {entry["seq"] for entry in outbox.of_task(conn, task.id)} == {1}
 
 
 def test_who_asked_for_work_on_an_issue_is_owed_a_word_at_once(conn: Connection) -> None:
-    assert [debt["kind"] for debt in outbox.of_task(conn, a_stored_task(conn).id)] == ["comment", "label"]
+    assert [entry["kind"] for entry in outbox.of_task(conn, a_stored_task(conn).id)] == ["comment", "label"]
     assert outbox.of_task(conn, a_stored_task(conn, task_id="api#7", forge=None, issue_number=None).id) == []
 
 
@@ -72,7 +76,7 @@ def test_of_many_who_place_one_task_at_once_one_wins(engine: Engine) -> None:
         assert tasks.load(conn, task.id).version == 2
 
 
-@pytest.mark.parametrize("statement", ["UPDATE events SET what = 'x'", "DELETE FROM events", "TRUNCATE events CASCADE"])
+@pytest.mark.parametrize("statement", ["UPDATE events SET kind = 'x'", "DELETE FROM events", "TRUNCATE events CASCADE"])
 def test_the_database_refuses_to_change_history(conn: Connection, statement: str) -> None:
     a_stored_task(conn)
     with pytest.raises(DBAPIError, match="append-only"):

@@ -32,7 +32,7 @@ class Bench:
         fleet = self.shop.fleet
         self.shop.carry()
         self.shop.work()
-        start_stop.pay(fleet)
+        start_stop.deliver_due(fleet)
         with fleet.engine.begin() as conn:
             for host in hosts.all_hosts(conn):
                 looked.hurry(conn, host.host_id, fleet.clock())

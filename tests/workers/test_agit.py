@@ -22,7 +22,7 @@ CODER: dict[str, Any] = {
 def work_to_the_end(workshop: Workshop, clock: FakeClock) -> None:
     """The host starts what is owed and works; we look until the run is over."""
     until = time.monotonic() + 60
-    start_stop.pay(workshop.fleet)
+    start_stop.deliver_due(workshop.fleet)
     while not poll.look(workshop.fleet):
         assert time.monotonic() < until, "the run never ended"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The threads of this process that pay debts to hosts: where one does not answer, enough are left for the others."""
+"""Threads of this process that deliver outbox entries to hosts: one slow host leaves enough threads for the others."""
 
 import os
 from collections import Counter
@@ -11,11 +11,11 @@ from typing import Any
 SIZE, AT_A_HOST = 24, 8
 
 
-class Payers:
-    """The threads of this process that pay debts to hosts. One host has at most a share of them at once."""
+class OutboxThreads:
+    """A thread pool in which one host occupies at most its share of the threads."""
 
     def __init__(self, size: int, at_a_host: int) -> None:
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="pay")
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="outbox")
         self._size, self._share, self._lock = size, at_a_host, Lock()
         self._at_work: set[Future[None]] = set()
         self._at: Counter[str] = Counter()
@@ -48,13 +48,13 @@ class Busy(Exception):
     """Not now; in a moment."""
 
 
-crew = Payers(SIZE, AT_A_HOST)
+crew = OutboxThreads(SIZE, AT_A_HOST)
 
 
 def _after_fork() -> None:
     """The child has none of its parent's threads."""
     global crew  # noqa: PLW0603 - one a process
-    crew = Payers(SIZE, AT_A_HOST)
+    crew = OutboxThreads(SIZE, AT_A_HOST)
 
 
 os.register_at_fork(after_in_child=_after_fork)

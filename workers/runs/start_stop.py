@@ -27,43 +27,43 @@ SOON_SECS = 0.3
 log = structlog.get_logger()
 
 
-def pay(fleet: Fleet) -> int:
-    """Pay the debts to hosts that are due, starts and stops, several at once; returns how many were tried. One to a
-    host that does not answer is left to its thread."""
+def deliver_due(fleet: Fleet) -> int:
+    """Deliver the outbox entries to hosts that are due, starts and stops, several at once; returns how many were tried.
+    An entry for a host that does not answer is left to its thread."""
     with fleet.engine.begin() as conn:
-        owed = outbox.take(conn, (OutboxKind.START, OutboxKind.STOP), fleet.clock(), most=outbox_threads.crew.free())
-    wait([outbox_threads.crew.send(_pay, fleet, debt) for debt in owed], timeout=WAIT_SECS)
-    return len(owed)
+        entries = outbox.take(conn, (OutboxKind.START, OutboxKind.STOP), fleet.clock(), most=outbox_threads.crew.free())
+    wait([outbox_threads.crew.send(_deliver, fleet, entry) for entry in entries], timeout=WAIT_SECS)
+    return len(entries)
 
 
-def _pay(fleet: Fleet, debt: Row) -> None:
+def _deliver(fleet: Fleet, entry: Row) -> None:
     try:
-        if debt["kind"] == OutboxKind.START:
-            _start(fleet, debt)
+        if entry["kind"] == OutboxKind.START:
+            _start(fleet, entry)
         else:
-            deliver.pay(fleet, debt, lambda fleet, task, debt: _stop(fleet, task.id, debt["run"]))
+            deliver.deliver_one(fleet, entry, lambda fleet, task, entry: _stop(fleet, task.id, entry["run"]))
     except Exception:  # it is ours for a while yet, and then anybody's
-        log.exception("a debt to a host could not be paid", kind=debt["kind"], task=debt["task_pk"])
+        log.exception("an outbox entry for a host could not be delivered", kind=entry["kind"], task=entry["task_pk"])
 
 
-def _start(fleet: Fleet, debt: Row) -> None:
+def _start(fleet: Fleet, entry: Row) -> None:
     order = None
     try:
-        order = start_order.order(fleet, debt)
+        order = start_order.order(fleet, entry)
         if order is not None:
             with outbox_threads.crew.at(order.host["host_id"]):
                 if report.may_start(fleet, order.run):
                     _carry_out(fleet, order)
     except Busy as soon:
-        return _start_later(fleet, debt, str(soon), SOON_SECS)
+        return _start_later(fleet, entry, str(soon), SOON_SECS)
     except Unavailable as later:
-        return _start_later(fleet, debt, str(later))
+        return _start_later(fleet, entry, str(later))
     except Unreachable as unknown:
-        return _ask_again(fleet, debt, order.run if order else None, unknown)
+        return _ask_again(fleet, entry, order.run if order else None, unknown)
     except Refused as no:
-        return _cannot_start(fleet, debt, no)
+        return _cannot_start(fleet, entry, no)
     with fleet.engine.begin() as conn:
-        outbox.paid(conn, debt["id"], fleet.clock())
+        outbox.done(conn, entry["id"], fleet.clock())
 
 
 def _carry_out(fleet: Fleet, order: start_order.Order) -> None:
@@ -79,31 +79,31 @@ def _carry_out(fleet: Fleet, order: start_order.Order) -> None:
     log.info("start", run=order.run["name"], host=order.host["host_id"], answer=answer.get("state"))
 
 
-def _start_later(fleet: Fleet, debt: Row, why: str, secs: float | None = None) -> None:
-    """The confirm deadline says when it is too late; an outdated start is paid without being carried out."""
+def _start_later(fleet: Fleet, entry: Row, why: str, secs: float | None = None) -> None:
+    """The confirm deadline says when it is too late; an outdated start is marked done without being carried out."""
     with fleet.engine.begin() as conn:
-        outbox.postpone(conn, debt, fleet.clock(), fleet.mask.text(why), secs)
+        outbox.postpone(conn, entry, fleet.clock(), fleet.mask.text(why), secs)
 
 
-def _ask_again(fleet: Fleet, debt: Row, run: Row | None, why: Unreachable) -> None:
+def _ask_again(fleet: Fleet, entry: Row, run: Row | None, why: Unreachable) -> None:
     """Said again, a start changes nothing. Where it may have arrived, now or before, the run waits for its host to come
     back; where it surely did not, the deadline of before we asked holds again."""
     if run is not None and (isinstance(why, Unable) or why.never_asked):
         report.did_not_start(fleet, run)
-    _start_later(fleet, debt, str(why))
+    _start_later(fleet, entry, str(why))
 
 
-def _cannot_start(fleet: Fleet, debt: Row, no: Refused) -> None:
+def _cannot_start(fleet: Fleet, entry: Row, no: Refused) -> None:
     why = str(no)
     with fleet.engine.begin() as conn:
-        outbox.give_up(conn, debt["id"], fleet.clock(), fleet.mask.text(why))
-        run = runs.get(conn, debt["task_pk"], debt["run"])
+        outbox.give_up(conn, entry["id"], fleet.clock(), fleet.mask.text(why))
+        run = runs.get(conn, entry["task_pk"], entry["run"])
     if run is not None:
         report.failed(fleet, run, "cli_missing" if no.kind is Kind.UNKNOWN else "cannot_start", why, transient=False)
 
 
 def _stop(fleet: Fleet, task_pk: int, newest: int) -> None:
-    """End every run of a task that its host may still be working on, up to the one that the debt names."""
+    """End every run of a task that its host may still be working on, up to the one that the entry names."""
     with fleet.engine.begin() as conn:
         going = [
             run

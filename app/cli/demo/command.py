@@ -85,7 +85,7 @@ def _play(stage: Stage, began: float) -> None:
 
 
 def _proven(stage: Stage, task_id: str, issue: int) -> bool:
-    """All that was promised is on the forge: the closed issue, its label, a comment of each kind; nothing is owed."""
+    """All is on the forge: the closed issue, its label, a comment of each kind; the outbox is empty."""
     bodies = stage.alice.comments(REPOSITORY, issue)
     kinds = [sum(f"kind={kind} " in body for body in bodies) for kind in ("status", "receipt")]
     on_issue = stage.alice.issue(REPOSITORY, issue)
@@ -94,7 +94,7 @@ def _proven(stage: Stage, task_id: str, issue: int) -> bool:
         kinds == [1, 1]
         and "status:done" in labels
         and on_issue["state"] == "closed"
-        and not _task(stage, task_id)["debts"]
+        and not _task(stage, task_id)["outbox"]
     )
 
 

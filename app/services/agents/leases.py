@@ -133,7 +133,7 @@ def _unheard(conn: Connection, found: dequeue.Found, wish: Wish) -> list[Json]:
     """What the operator assigned to the agent and it has not heard of yet."""
     mine = found.unheard[: wish.most]
     for run in mine:
-        runs.handed(conn, run)
+        runs.acknowledge(conn, run)
     rows = dequeue.with_texts(conn, mine) if mine else []
     return [_handed_over(conn, row, tasks.task_of(row), row["deadline"]) for row in rows]
 

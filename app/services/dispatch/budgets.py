@@ -52,7 +52,7 @@ def shall_end(fleet: Fleet, run: Row, spent: Spent) -> None:
     """Write down why a run is about to be ended, so that its end is understood whoever hears of it."""
     why = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
-        usage.stop_for(conn, run["id"], why)
+        usage.set_stop_reason(conn, run["id"], why)
 
 
 def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:

@@ -209,6 +209,6 @@ def limits(conn: Connection) -> list[dict[str, Any]]:
     """Every credential that met a limit, is near one, or was refused, for people."""
     return [
         {"credential": row["name"], **{name: row[name] for name in ("why", "tries", "warning", "refused")},
-         "closed_until": views.moment(row["closed_until"]), "told_at": views.moment(row["told_at"])}
+         "closed_until": views.moment(row["closed_until"]), "told_at": views.moment(row["reported_at"])}
         for row in usage.all_credentials(conn)
     ]  # fmt: skip

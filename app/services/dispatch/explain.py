@@ -20,7 +20,7 @@ MOST_NAMED = 20  # places in one sentence
 def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, object]:
     """Where a task is and why: for one that waits, the sentence with which each host refuses it; at a moment,
     also which limits stand then."""
-    names, cli = views.needs(conn, task.capset_id)
+    names, cli = views.needs(conn, task.requirement_set_id)
     needs = frozenset(names)
     answer: dict[str, object] = {"task_id": task.task_id, "status": task.state, "needs": sorted(needs)}
     if not task.live or not task.ready:

@@ -32,7 +32,7 @@ def place_waiting(fleet: Fleet) -> int:
         large = large_of(conn) if placeable else set()
         off = credentials.switched_off(conn) + nowhere(large, hosts) if placeable else []
         for task in dequeue.for_hosts(conn, placeable, free, off) if placeable else ():
-            needs, cli = waiting[task.capset_id]
+            needs, cli = waiting[task.requirement_set_id]
             choice = _choose(doors, needs, able(hosts, task, large), task.host_id, cli, goes_on=bool(task.session))
             if choice:
                 _place(conn, fleet, task, choice)
@@ -60,7 +60,7 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
     with fleet.engine.begin() as conn:
         dequeue.hold_the_slots(conn)
         task = _switched_on(conn, task_id)
-        names, cli = views.needs(conn, task.capset_id)
+        names, cli = views.needs(conn, task.requirement_set_id)
         hosts = credentials.doors(conn, fleet.clock()).on(host_rows.all_hosts(conn))
         host = host_health.find(hosts, host_id)
         (host,) = able([host], task, large_of(conn))
@@ -82,13 +82,18 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
         if agent is None or agent["gone_at"] or agent["revoked_at"]:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
         task = _switched_on(conn, task_id)
-        lacks = set(views.needs(conn, task.capset_id)[0]) - set(agent["capabilities"])
+        lacks = set(views.needs(conn, task.requirement_set_id)[0]) - set(agent["capabilities"])
         if lacks:
             raise Refused(Kind.INVALID, f"{agent_id} lacks {', '.join(sorted(lacks))}.")
         if len(runs.open_of_agent(conn, agent_id)) >= agent["max_concurrency"]:
             raise Refused(Kind.INVALID, f"{agent_id} is full: it has {agent['max_concurrency']} slots.")
         until = at + timedelta(seconds=fleet.config.offline_after_secs)
-        detail = {"agent_id": agent_id, "agent_type": agent["agent_type"], "until": until.isoformat(), "handed": False}
+        detail = {
+            "agent_id": agent_id,
+            "agent_type": agent["agent_type"],
+            "until": until.isoformat(),
+            "acknowledged": False,
+        }
         return tasks.record(conn, task.id, Fact(FactKind.CLAIMED, detail), at)
 
 

@@ -40,13 +40,13 @@ class Order:
     overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
 
-def order(fleet: Fleet, debt: Row) -> Order | None:
-    """The order that a START debt stands for; None when the task has gone on without it. Raises Refused; Unavailable
+def order(fleet: Fleet, entry: Row) -> Order | None:
+    """The order that a START entry stands for; None when the task has gone on without it. Raises Refused; Unavailable
     where its repository was switched off meanwhile: no host is asked, and the run is not confirmed in time."""
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, debt["task_pk"])
-        run = runs.get(conn, task.id, debt["run"])
-        if run is None or run["ended_at"] or task.run != debt["run"] or task.state not in WORKING:
+        task = tasks.load(conn, entry["task_pk"])
+        run = runs.get(conn, task.id, entry["run"])
+        if run is None or run["ended_at"] or task.run != entry["run"] or task.state not in WORKING:
             return None
         if why := off(conn, task):
             raise Unavailable(why)

@@ -58,7 +58,7 @@ def _saw(row: Row, note: Mapping[str, Any]) -> bool:
     or by the forge's clock before it was written."""
     if row["version"] is not None:
         return bool(note["seq"] <= row["version"])
-    noted, said = _moment(note["detail"].get("noted_at")), _moment(row["said_at"])
+    noted, said = _moment(note["detail"].get("noted_at")), _moment(row["commented_at"])
     return noted is None or said is None or noted <= said
 
 

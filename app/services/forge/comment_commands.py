@@ -30,7 +30,7 @@ def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
             return
     _keep(fleet, forge_name, said.comment, said.text, {
         "repository_id": hint.repository_id, "full_name": hint.full_name, "number": hint.number,
-        "is_pull": hint.is_pull, "author": hint.sender.login, "may": said.may, "said_at": said.at,
+        "is_pull": hint.is_pull, "author": hint.sender.login, "allowed": said.may, "commented_at": said.at,
         "version": task.version if task else 0,
     })  # fmt: skip
 
@@ -41,7 +41,7 @@ def find(fleet: Fleet, forge: Forge, repository_id: int, full_name: str, comment
         return
     _keep(fleet, forge.name, comment.id, comment.body, {
         "repository_id": repository_id, "full_name": full_name, "number": comment.number, "is_pull": comment.is_pull,
-        "author": comment.author.login, "may": None, "said_at": comment.created_at, "version": None,
+        "author": comment.author.login, "allowed": None, "commented_at": comment.created_at, "version": None,
     })  # fmt: skip
 
 

@@ -270,5 +270,5 @@ def _inbox(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
         yield Finding("inbox", WRONG, f"{len(stuck)} deliveries were tried again and again", mend)
     if given_up:
         yield Finding(
-            "debts", UNSURE, f"{given_up} were refused by a forge and given up", "`fleet task show` has each."
+            "outbox", UNSURE, f"{given_up} were refused by a forge and given up", "`fleet task show` has each."
         )

@@ -100,14 +100,14 @@ def _reroute(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issu
     if task.state not in WAITING:
         return
     with fleet.engine.begin() as conn:
-        had, cli = views.needs(conn, task.capset_id)
+        had, cli = views.needs(conn, task.requirement_set_id)
         needs, priority = matching.required(issue.labels), priority_of(issue.labels)
         if (tuple(had), task.priority) == (needs, priority):
             return
-        capset = tasks.capset(conn, needs, cli)
+        requirement_set = tasks.requirement_set(conn, needs, cli)
     if not permissions.may_ask(fleet, forge, full_name, issue, _asker(forge, full_name, issue)):
         return
-    detail = {"capset_id": capset, "priority": int(priority), "needs": list(needs)}
+    detail = {"requirement_set_id": requirement_set, "priority": int(priority), "needs": list(needs)}
     facts.record_if_news(fleet, task, Fact(FactKind.REROUTED, detail))
     with fleet.engine.begin() as conn:
         task_details.change(conn, task.id, {"labels": list(issue.labels), "task_type": _task_type(issue.labels)})
@@ -163,15 +163,16 @@ def _make(
     task_id = _free_id(conn, forge, repository, issue.number)
     task = tasks.request(conn, {
         "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(priority_of(issue.labels)),
-        "capset_id": tasks.capset(conn, needs, on.cli), "forge": forge.name, "repository_id": repository.id,
-        "issue_number": issue.number, "branch": prompt.branch_name(issue.number, issue.title),
+        "requirement_set_id": tasks.requirement_set(conn, needs, on.cli), "forge": forge.name,
+        "repository_id": repository.id, "issue_number": issue.number,
+        "branch": prompt.branch_name(issue.number, issue.title),
         "wants_pull": True, "max_retries": on.max_retries, "prompt_sha256": text.hash,
     }, fleet.clock())  # fmt: skip
     if task.version == 1:
         views.write_brief(conn, task.id, issue_text.pinned(issue, text) | {
             "source": f"forgejo:{task_id}", "task_type": _task_type(issue.labels), "labels": list(issue.labels),
             "repository": {name: getattr(repository, name) for name in ("full_name", "clone_url", "default_branch")},
-            "validation": list(on.validation), "timeout_secs": on.timeout_secs, "asked_by": issue.author.login,
+            "validation": list(on.validation), "timeout_secs": on.timeout_secs, "requested_by": issue.author.login,
             "settings": on.settings(), "accepted_entry": asker and asker.entry,
         })  # fmt: skip
     return task

@@ -25,7 +25,7 @@ def may_ask(fleet: Fleet, forge: Forge, full_name: str, issue: Issue, asker: Ask
 
 def may_command(forge: Forge, row: Row) -> bool:
     """The forge says with a comment whether its author may write. Where it did not, we ask."""
-    return bool(row["may"]) or may_write(forge, row["full_name"], row["author"])
+    return bool(row["allowed"]) or may_write(forge, row["full_name"], row["author"])
 
 
 def may_write(forge: Forge, full_name: str, login: str) -> bool:

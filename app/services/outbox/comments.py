@@ -36,19 +36,19 @@ def note(fleet: Fleet, task: Task, _: Row) -> None:
         _post(fleet, task, "edited", forge_messages.edit_noted())
 
 
-def answer(fleet: Fleet, task: Task, debt: Row) -> None:
+def answer(fleet: Fleet, task: Task, entry: Row) -> None:
     """Give a reviewer the agent's reason for changing nothing, or ours for not asking one again."""
     with fleet.engine.begin() as conn:
-        told = views.event(conn, task.id, debt["seq"])
+        told = views.event(conn, task.id, entry["seq"])
     if task.pr_number is None or told is None:
         return None
     if told["fact"] == FactKind.CHANGES_REQUESTED:
         if task.reason != "review_loop_limit":  # somebody had it begin anew meanwhile
             return None
         words = forge_messages.too_many_rounds(task, str(told["detail"].get("by") or "A reviewer"))
-        return _post(fleet, task, f"limit-{debt['run']}", words, task.pr_number)
-    words = forge_messages.answer(debt["run"], str(told["detail"].get("summary") or ""))
-    return _post(fleet, task, f"answer-{debt['run']}", words, task.pr_number)
+        return _post(fleet, task, f"limit-{entry['run']}", words, task.pr_number)
+    words = forge_messages.answer(entry["run"], str(told["detail"].get("summary") or ""))
+    return _post(fleet, task, f"answer-{entry['run']}", words, task.pr_number)
 
 
 def label(fleet: Fleet, task: Task, _: Row) -> None:

@@ -1,4 +1,4 @@
-"""Pays what we owe the forge: pull requests, comments, labels, receipts. Each looks first whether it was paid."""
+"""Delivers outbox entries to the forge: pull requests, comments, labels, receipts. Each first checks if it is done."""
 
 from collections.abc import Callable
 
@@ -15,37 +15,37 @@ from app.store.tables import Row
 log = structlog.get_logger()
 
 
-def settle(fleet: Fleet) -> int:
-    """Pay every debt to a forge that is due; returns how many were tried."""
+def deliver_due(fleet: Fleet) -> int:
+    """Deliver every entry for a forge that is due; returns how many were tried."""
     with fleet.engine.begin() as conn:
-        owed = outbox.take(conn, PAY, fleet.clock())
-    for debt in owed:
-        pay(fleet, debt, PAY[OutboxKind(debt["kind"])])
-    return len(owed)
+        entries = outbox.take(conn, HANDLERS, fleet.clock())
+    for entry in entries:
+        deliver_one(fleet, entry, HANDLERS[OutboxKind(entry["kind"])])
+    return len(entries)
 
 
-def pay(fleet: Fleet, debt: Row, how: Callable[[Fleet, Task, Row], None]) -> None:
-    """Pay one debt: done, or postponed because nobody answered, or given up because the answer was no."""
+def deliver_one(fleet: Fleet, entry: Row, how: Callable[[Fleet, Task, Row], None]) -> None:
+    """Deliver one entry: done, or postponed because nobody answered, or given up because the answer was no."""
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, debt["task_pk"])
+        task = tasks.load(conn, entry["task_pk"])
     try:
-        how(fleet, task, debt)
+        how(fleet, task, entry)
     except Unavailable as later:
-        _pay_later(fleet, debt, str(later), later.retry_after)
+        _postpone(fleet, entry, str(later), later.retry_after)
     except Refused as no:
         if no.kind is Kind.UNAUTHORIZED:  # a token is being rotated
-            _pay_later(fleet, debt, str(no))
+            _postpone(fleet, entry, str(no))
         else:
-            _give_up(fleet, debt, str(no))
+            _give_up(fleet, entry, str(no))
     except (TypeError, LookupError, ValueError, AttributeError) as odd:
-        log.exception("a debt could not be paid", debt=debt["kind"], task=task.task_id)
-        _pay_later(fleet, debt, f"an answer nobody could read: {odd!r}")
+        log.exception("an outbox entry could not be delivered", entry=entry["kind"], task=task.task_id)
+        _postpone(fleet, entry, f"an answer nobody could read: {odd!r}")
     else:
         with fleet.engine.begin() as conn:
-            outbox.paid(conn, debt["id"], fleet.clock())
+            outbox.done(conn, entry["id"], fleet.clock())
 
 
-PAY: dict[OutboxKind, Callable[[Fleet, Task, Row], None]] = {
+HANDLERS: dict[OutboxKind, Callable[[Fleet, Task, Row], None]] = {
     OutboxKind.OPEN_PULL: pull_requests.open_pull,
     OutboxKind.ASK_REVIEW: pull_requests.ask_review,
     OutboxKind.STATUS: pull_requests.set_status,
@@ -58,19 +58,20 @@ PAY: dict[OutboxKind, Callable[[Fleet, Task, Row], None]] = {
 }
 
 
-def _pay_later(fleet: Fleet, debt: Row, why: str, wait: float | None = None) -> None:
-    """An outage, however long, ends no debt: it is tried again until somebody answers."""
+def _postpone(fleet: Fleet, entry: Row, why: str, wait: float | None = None) -> None:
+    """An outage, however long, ends no entry: it is tried again until there is an answer."""
     with fleet.engine.begin() as conn:
-        outbox.postpone(conn, debt, fleet.clock(), fleet.mask.text(why), wait)
+        outbox.postpone(conn, entry, fleet.clock(), fleet.mask.text(why), wait)
 
 
-def _give_up(fleet: Fleet, debt: Row, why: str) -> None:
-    """A debt that was refused is given up where all can see it. Without its pull request a task cannot go on: it fails
-    in the same transaction, so that no death in between leaves it running for ever."""
+def _give_up(fleet: Fleet, entry: Row, why: str) -> None:
+    """Give up an entry that the forge refused; `fleet task show` shows it.
+
+    A task without its pull request cannot go on: it fails in the same transaction, so no crash leaves it running."""
     told = fleet.mask.text(why)[:2000]
     with fleet.engine.begin() as conn:
-        outbox.give_up(conn, debt["id"], fleet.clock(), told)
-        task = tasks.load(conn, debt["task_pk"])
-        if debt["kind"] == OutboxKind.OPEN_PULL and task.state in WORKING and task.run == debt["run"]:
+        outbox.give_up(conn, entry["id"], fleet.clock(), told)
+        task = tasks.load(conn, entry["task_pk"])
+        if entry["kind"] == OutboxKind.OPEN_PULL and task.state in WORKING and task.run == entry["run"]:
             detail = {"reason": "pull_refused", "why": told, "transient": False}
             tasks.record(conn, task.id, Fact(FactKind.FAILED, detail, run=task.run), fleet.clock())

@@ -14,9 +14,9 @@ from app.store import outbox, repositories, views
 from app.store.tables import Row
 
 
-def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
+def open_pull(fleet: Fleet, task: Task, entry: Row) -> None:
     """Have a pull request from the task's branch, once the branch is on the forge."""
-    if task.state is not State.RUNNING or task.run != debt["run"]:
+    if task.state is not State.RUNNING or task.run != entry["run"]:
         return
     forge, name, base = repository_of(fleet, task)
     with fleet.engine.begin() as conn:
@@ -25,7 +25,7 @@ def open_pull(fleet: Fleet, task: Task, debt: Row) -> None:
     settings, checked = brief["settings"] or {}, is_checked(brief, runs)
     pushed = finished["detail"].get("head") if finished else None
     topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
-    pull, head = topic or _branch_pull(fleet, forge, task, name, base, debt, checked, pushed)
+    pull, head = topic or _branch_pull(fleet, forge, task, name, base, entry, checked, pushed)
     hit = forbidden_paths.touched(fleet, forge, name, task, pull)
     _put_right(fleet, forge, name, task, pull, checked and not hit)
     if hit:
@@ -85,15 +85,15 @@ def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
 
 
 def _branch_pull(
-    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, debt: Row, checked: bool, pushed: str | None
+    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, entry: Row, checked: bool, pushed: str | None
 ) -> tuple[Pull, str]:
     """The pull request, and the branch's newest commit: the forge notes it on the pull request a moment later. It is
     the run's own commit, or one that somebody put on top of it."""
     head = forge.branch_head(name, task.branch or "")
     if head is None:
-        raise _missing(f"The branch {task.branch} is not on the forge.", debt)
+        raise _missing(f"The branch {task.branch} is not on the forge.", entry)
     if pushed not in (None, head) and not forge.contains(name, head, str(pushed)):
-        raise _missing(f"The branch {task.branch} is at {head[:10]}, without {str(pushed)[:10]} of this run.", debt)
+        raise _missing(f"The branch {task.branch} is at {head[:10]}, without {str(pushed)[:10]} of this run.", entry)
     pull = forge.pull_for(name, task.branch or "", base)
     if pull is None or not pull.open:
         pull = _open(fleet, forge, task, name, base, checked)
@@ -112,9 +112,9 @@ def _pushed_pull(forge: Forge, task: Task, name: str, base: str, pushed: str | N
     return (pull, pushed or pull.head) if pull and pull.flow else None
 
 
-def _missing(sentence: str, debt: Row) -> Refused:
+def _missing(sentence: str, entry: Row) -> Refused:
     """What was pushed may take a moment to be seen."""
-    return Unavailable(sentence) if debt["tries"] < outbox.TRIES else Refused(Kind.UNKNOWN, sentence)
+    return Unavailable(sentence) if entry["tries"] < outbox.TRIES else Refused(Kind.UNKNOWN, sentence)
 
 
 def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked: bool) -> Pull:

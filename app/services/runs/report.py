@@ -26,7 +26,7 @@ def started(fleet: Fleet, run: Row) -> None:
     with fleet.engine.begin() as conn:
         runs.started(conn, run["id"], at, at + _lease(fleet, run))
         if run["host_id"]:  # whoever asked for the start may have died before it heard
-            outbox.carried_out(conn, run["task_pk"], run["number"], OutboxKind.START, at)
+            outbox.done_for_run(conn, run["task_pk"], run["number"], OutboxKind.START, at)
     _tell(fleet, run, Fact(FactKind.STARTED, run=run["number"]))
 
 
@@ -161,7 +161,7 @@ def _version(conn: Any, run: Row) -> dict[str, Any]:
 
 def _stopped(now: Row | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
     """A run that we ended for its budget ends with that; one that was done first is done."""
-    why = now and now["stop_for"]
+    why = now and now["stop_reason"]
     if not why or result.get("end") == "finished":
         return outcome
     resets = str(why["until"]) if why["until"] else None

@@ -256,7 +256,7 @@ class TestAFailover:
         clis = {"one": a_cli(failover=["two"]), "two": a_cli(failover=["one"])}
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host(agents=self.SLOTS)], clis=clis)
-            task = a_stored_task(conn, capset_id=tasks.capset(conn, ("python",), "one"))
+            task = a_stored_task(conn, requirement_set_id=tasks.requirement_set(conn, ("python",), "one"))
         kinds = []
         for _ in range(2):
             assert placement.place_waiting(fleet) == 1
@@ -273,7 +273,11 @@ class TestAFailover:
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host(agents=[self.SLOTS[0] | {"max_concurrency": 1}, self.SLOTS[1]])], clis=clis)
             for number in range(3):
-                a_stored_task(conn, f"acme/widgets#{number + 1}", capset_id=tasks.capset(conn, ("python",), "one"))
+                a_stored_task(
+                    conn,
+                    f"acme/widgets#{number + 1}",
+                    requirement_set_id=tasks.requirement_set(conn, ("python",), "one"),
+                )
         assert placement.place_waiting(fleet) == 1
 
     def test_gets_no_session_of_the_one_that_it_takes_over_for_but_hears_what_that_did(
@@ -283,7 +287,7 @@ class TestAFailover:
                 for name, other in (("one", "two"), ("two", "one"))}  # fmt: skip
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host(agents=self.SLOTS)], clis=clis)
-            task = a_stored_task(conn, capset_id=tasks.capset(conn, ("python",), "one"))
+            task = a_stored_task(conn, requirement_set_id=tasks.requirement_set(conn, ("python",), "one"))
 
         def order() -> start_order.Order:
             expiry.rescue(fleet)

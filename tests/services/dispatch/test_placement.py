@@ -65,9 +65,9 @@ def test_the_higher_priority_goes_first(make_fleet: Callable[..., Fleet]) -> Non
 def test_tasks_for_a_cli_that_nobody_has_hold_up_none_behind_them(fleet: Fleet) -> None:
     with fleet.engine.begin() as conn:
         apply(conn)
-        nobody_has_it = tasks.capset(conn, ("python",), "another-cli")
+        nobody_has_it = tasks.requirement_set(conn, ("python",), "another-cli")
         for number in range(20):
-            a_stored_task(conn, f"acme/widgets#{number + 1}", capset_id=nobody_has_it)
+            a_stored_task(conn, f"acme/widgets#{number + 1}", requirement_set_id=nobody_has_it)
         healthy = a_stored_task(conn, "acme/widgets#99")
     assert placement.place_waiting(fleet) == 1
     with fleet.engine.begin() as conn:

@@ -108,12 +108,12 @@ def test_one_that_breaks_here_is_shown_and_holds_up_no_other_of_its_issue(worksh
     workshop.label(number, "agent:python", "bug")
     workshop.carry()
     with workshop.fleet.engine.begin() as conn:
-        conn.execute(sa.text("ALTER TABLE commands ADD CONSTRAINT never CHECK (false) NOT VALID"))
+        conn.execute(sa.text("ALTER TABLE comment_commands ADD CONSTRAINT never CHECK (false) NOT VALID"))
     try:
         apply_deliveries(workshop.fleet)
     finally:
         with workshop.fleet.engine.begin() as conn:
-            conn.execute(sa.text("ALTER TABLE commands DROP CONSTRAINT never"))
+            conn.execute(sa.text("ALTER TABLE comment_commands DROP CONSTRAINT never"))
     stuck = [row for row in workshop.inbox() if row["applied_at"] is None]
     assert [row["event"] for row in stuck] == ["issue_comment"] and "it broke here" in stuck[0]["why"]
 

@@ -216,7 +216,7 @@ def test_cancelling_owes_a_stop_for_what_still_runs(workshop: Workshop) -> None:
     number = workshop.running()
     workshop.close(number)
     workshop.hear()
-    assert "stop" in [debt["kind"] for debt in workshop.shown(number)["debts"]]
+    assert "stop" in [entry["kind"] for entry in workshop.shown(number)["outbox"]]
 
 
 def test_a_merge_closes_the_issue_and_is_heard_before_the_closing(workshop: Workshop) -> None:

@@ -484,7 +484,7 @@ def test_the_merge_ends_a_round_that_still_runs_at_once(workshop: Workshop) -> N
     workshop.merge(pull)
     workshop.hear()
     assert workshop.task(number).state is State.COMPLETED
-    assert "stop" in {debt["kind"] for debt in workshop.shown(number)["debts"]}
+    assert "stop" in {entry["kind"] for entry in workshop.shown(number)["outbox"]}
 
 
 # --- whose words count -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from app.ports import Fleet
 from app.services.forge import deliveries, reconcile
 from app.services.outbox import deliver
 from app.store import tasks, views
-from app.store.tables import debts
+from app.store.tables import outbox
 from tests import builders
 from tests.conftest import FakeClock
 from tests.fakes.checked_forge import checked_forge
@@ -89,7 +89,7 @@ def test_a_repository_that_is_gone_gets_nothing_that_is_meant_for_it(workshop: W
     workshop.hear()
     assert comments(workshop, WIDGETS, number) == []
     with workshop.fleet.engine.begin() as conn:
-        said = conn.execute(sa.select(debts.c.error).where(debts.c.given_up_at.is_not(None))).scalars().all()
+        said = conn.execute(sa.select(outbox.c.error).where(outbox.c.given_up_at.is_not(None))).scalars().all()
     assert said and all("is not on the forge any more" in str(why) for why in said)
 
 
@@ -180,7 +180,7 @@ def test_one_forge_that_is_away_does_not_keep_the_other_waiting(twins: Twins, cl
     for _ in range(3):
         reconcile.reconcile(twins.first.fleet)
         deliveries.apply_deliveries(twins.first.fleet)
-        deliver.settle(twins.first.fleet)
+        deliver.deliver_due(twins.first.fleet)
         clock.pass_(30)
     assert twins.first.task(number).forge == "main"
 

@@ -1,4 +1,4 @@
-"""Debts to the forge: paid once however often it is tried, adopted where they were paid, given up where all can see it."""
+"""Outbox entries to the forge: paid once however often it is tried, adopted where they were paid, given up where all can see it."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -45,16 +45,16 @@ def test_a_pull_request_whose_answer_was_lost_is_one_pull_request(
     assert (workshop.pulls(), task.state, task.pr_number) == ([task.pr_number], State.REVIEW_PENDING, task.pr_number)
 
 
-def test_a_start_whose_asker_died_is_no_debt_once_the_run_is_seen(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_start_whose_asker_died_is_no_outbox_entry_once_the_run_is_seen(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.placed()
     with workshop.fleet.engine.begin() as conn:
         (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # and whoever took it was killed
-    assert [one["kind"] for one in workshop.shown(number)["debts"]] == ["start"]
+    assert [one["kind"] for one in workshop.shown(number)["outbox"]] == ["start"]
     workshop.start(number)
     workshop.hear()
-    assert workshop.shown(number)["debts"] == []
+    assert workshop.shown(number)["outbox"] == []
     with workshop.fleet.engine.begin() as conn:
-        outbox.paid(conn, taken["id"], clock())  # it was alive after all
+        outbox.done(conn, taken["id"], clock())  # it was alive after all
 
 
 @pytest.mark.parametrize("fault", DONE_UNHEARD)
@@ -66,7 +66,7 @@ def test_a_comment_whose_answer_was_lost_is_one_comment(workshop: Workshop, cloc
     clock.pass_(5)
     workshop.hear()
     assert len(workshop.comments(number)) == 1
-    assert workshop.shown(number)["debts"] == [] or {debt["kind"] for debt in workshop.shown(number)["debts"]} == {
+    assert workshop.shown(number)["outbox"] == [] or {entry["kind"] for entry in workshop.shown(number)["outbox"]} == {
         "start"
     }
 
@@ -173,7 +173,7 @@ def test_a_pull_request_that_is_refused_fails_the_task_where_all_can_see_it(work
     workshop.hear()
     task, shown = workshop.task(number), workshop.shown(number)
     assert (task.state, task.reason) == (State.FAILED, "pull_refused")
-    [owed] = [debt for debt in shown["debts"] if debt["kind"] == "open_pull"]
+    [owed] = [entry for entry in shown["outbox"] if entry["kind"] == "open_pull"]
     assert owed["given_up"] and str(status) in owed["error"]
     assert any("pull refused" in comment and str(status) in comment for comment in workshop.comments(number))
     assert "status:blocked" in workshop.labels(number)
@@ -183,7 +183,7 @@ def test_a_comment_that_is_refused_is_given_up_and_the_work_goes_on(workshop: Wo
     workshop.forge.faults.next("POST", r"/comments$", 403)
     number = workshop.placed()
     workshop.start(number)
-    assert any(debt["given_up"] for debt in workshop.shown(number)["debts"] if debt["kind"] == "comment")
+    assert any(entry["given_up"] for entry in workshop.shown(number)["outbox"] if entry["kind"] == "comment")
     workshop.finish(number)
     workshop.hear()
     assert workshop.task(number).state is State.REVIEW_PENDING
@@ -196,10 +196,12 @@ def test_what_is_unavailable_is_tried_again_after_longer_and_longer_waits(worksh
     workshop.finish(number)
     waits = []
     for _ in range(3):
-        deliver.settle(workshop.fleet)
-        assert deliver.settle(workshop.fleet) == 0
+        deliver.deliver_due(workshop.fleet)
+        assert deliver.deliver_due(workshop.fleet) == 0
         with workshop.fleet.engine.begin() as conn:
-            owed = next(debt for debt in outbox.of_task(conn, workshop.task(number).id) if debt["kind"] == "open_pull")
+            owed = next(
+                entry for entry in outbox.of_task(conn, workshop.task(number).id) if entry["kind"] == "open_pull"
+            )
         waits.append((owed["due_at"] - clock()).total_seconds())
         clock.now = owed["due_at"]
     assert waits == sorted(set(waits)) and len(waits) == 3
@@ -207,7 +209,7 @@ def test_what_is_unavailable_is_tried_again_after_longer_and_longer_waits(worksh
     assert workshop.task(number).state is State.REVIEW_PENDING
 
 
-def test_the_forge_says_when_a_debt_may_be_tried_again(workshop: Workshop, clock: FakeClock) -> None:
+def test_the_forge_says_when_a_outbox_entry_may_be_tried_again(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.running()
     workshop.forge.faults.next("POST", r"/pulls$", 429, retry_after=77)
     workshop.finish(number)
@@ -228,7 +230,7 @@ def test_a_branch_that_never_comes_is_given_up_in_the_end(workshop: Workshop, cl
 
 
 @pytest.mark.parametrize("status", [200, 302])
-def test_an_answer_that_is_not_the_forges_own_keeps_no_debt_of_others_waiting(
+def test_an_answer_that_is_not_the_forges_own_keeps_no_outbox_entry_of_others_waiting(
     workshop: Workshop, clock: FakeClock, status: int
 ) -> None:
     """A proxy's page instead of the forge: `{"message": ...}` with 200, or a redirect to a login."""
@@ -236,7 +238,7 @@ def test_an_answer_that_is_not_the_forges_own_keeps_no_debt_of_others_waiting(
     workshop.start(first)
     workshop.start(second)
     workshop.forge.faults.next("GET", rf"/issues/{first}/comments$", status)
-    deliver.settle(workshop.fleet)
+    deliver.deliver_due(workshop.fleet)
     assert len(workshop.comments(second)) == 1
 
 
@@ -282,18 +284,18 @@ def test_a_receipt_whose_answer_was_lost_is_one_receipt(workshop: Workshop, cloc
     assert sum("kind=receipt" in comment for comment in workshop.comments(number)) == 1
 
 
-def test_two_who_settle_at_once_pay_each_debt_once(workshop: Workshop) -> None:
+def test_two_who_settle_at_once_pay_each_outbox_entry_once(workshop: Workshop) -> None:
     numbers = [workshop.running() for _ in range(2)]
     for number in numbers:
         workshop.finish(number)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: deliver.settle(workshop.fleet), range(8)))
+        list(pool.map(lambda _: deliver.deliver_due(workshop.fleet), range(8)))
     workshop.hear()
     assert len(workshop.pulls()) == 2
     assert all(len(workshop.comments(number)) == 1 for number in numbers)
 
 
-def test_a_debt_of_a_task_that_went_on_is_paid_with_nothing(workshop: Workshop) -> None:
+def test_a_outbox_entry_of_a_task_that_went_on_is_paid_with_nothing(workshop: Workshop) -> None:
     number = workshop.running()
     workshop.finish(number)
     workshop.close(number)

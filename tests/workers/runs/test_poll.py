@@ -212,7 +212,7 @@ def test_a_start_that_hangs_holds_up_no_other_host(
 
 
 def test_one_host_has_at_most_its_share_of_those_who_pay() -> None:
-    crew = outbox_threads.Payers(4, 2)
+    crew = outbox_threads.OutboxThreads(4, 2)
     with crew.at("a"), crew.at("a"), crew.at("b"), pytest.raises(outbox_threads.Busy), crew.at("a"):
         pass
     with crew.at("a"):

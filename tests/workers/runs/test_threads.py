@@ -11,7 +11,7 @@ from sqlalchemy import event
 from app.ports import Fleet
 from app.store import host_polls
 from app.store.host_polls import Answered
-from app.store.tables import looks as rows
+from app.store.tables import host_polls as rows
 from tests.builders import AT
 from tests.store.test_host_polls import with_runs
 from workers.runs.threads import Crew
