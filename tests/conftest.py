@@ -26,7 +26,7 @@ _shared: list[servers.Servers] = []
 def pytest_configure(config: pytest.Config) -> None:
     """The servers belong to the process that was called, not to its workers."""
     if not hasattr(config, "workerinput") and not config.option.collectonly:
-        patience.measure()
+        patience.factor()  # before the test processes start, which inherit it
         shared = servers.Servers()
         _shared.append(shared)
         shared.start()

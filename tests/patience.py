@@ -42,14 +42,11 @@ def patient(seconds: float) -> float:
 
 
 def factor() -> float:
-    """FLEET_TEST_PATIENCE, or 1."""
-    return float(os.environ.get(PATIENCE) or 1)
-
-
-def measure() -> None:
-    """Set the factor for this session and its test processes, unless it is set: how many processes wait for each CPU."""
-    load, cpus = os.getloadavg()[0], os.cpu_count() or 1
-    os.environ.setdefault(PATIENCE, f"{min(max(1.0, load / cpus), MOST):.1f}")
+    """FLEET_TEST_PATIENCE; where it is not set, the load of each CPU, which this session and its processes keep."""
+    if not os.environ.get(PATIENCE):
+        load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+        os.environ[PATIENCE] = f"{min(max(1.0, load / cpus), MOST):.1f}"
+    return float(os.environ[PATIENCE])
 
 
 def scale_timeouts(config: pytest.Config, items: list[pytest.Item]) -> None:

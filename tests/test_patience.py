@@ -27,8 +27,6 @@ def test_a_failure_names_what_was_not_reached_and_the_details() -> None:
 def test_every_wait_is_multiplied_by_the_factor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(patience.PATIENCE, "2.5")
     assert patience.patient(10) == 25
-    patience.measure()
-    assert patience.factor() == 2.5, "what is set is kept"
 
 
 def test_the_timeout_of_each_test_is_multiplied_by_the_factor(request: pytest.FixtureRequest) -> None:

@@ -9,6 +9,6 @@ from tests.journeys.traveller import Journey, journey
 
 @pytest.fixture(scope="package")
 def stage_of_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
-    """The host `localhost`, whose CLI thinks for a second: long enough to be met at work."""
-    with journey(tmp_path_factory.mktemp("hosts"), 1.0) as travel:
+    """The host `localhost`, whose CLI works for a moment, and longer while a test holds it."""
+    with journey(tmp_path_factory.mktemp("hosts")) as travel:
         yield travel

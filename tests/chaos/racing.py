@@ -16,6 +16,7 @@ from app.services.dispatch import placement
 from app.services.runs import expiry, report
 from tests import builders
 from tests.chaos.history import Place
+from tests.patience import patient
 from tests.pulling import ENROLL
 from tests.serving import Web, ask
 
@@ -179,13 +180,13 @@ class Puller(Player):
         return status, told
 
     def ask(self, path: str, token: str | None = None, **body: Any) -> tuple[int, Any]:
-        self._link = self._link or http.client.HTTPConnection("127.0.0.1", self.race.web.port, timeout=20)
+        self._link = self._link or http.client.HTTPConnection("127.0.0.1", self.race.web.port, timeout=patient(20))
         return ask(self._link, "POST", path, token or self.token, **{"agent_id": self.name, **body})
 
     def ask_and_hang_up(self, path: str, **body: Any) -> None:
         """The request goes out; whether it was heard and what was answered, nobody knows."""
         self.hang_up()
-        link = http.client.HTTPConnection("127.0.0.1", self.race.web.port, timeout=20)
+        link = http.client.HTTPConnection("127.0.0.1", self.race.web.port, timeout=patient(20))
         answer = link.getresponse
         link.getresponse = self._hang_up  # type: ignore[method-assign, assignment]
         headers = {"Idempotency-Key": self.key} if self.key and path.endswith("dequeue") else {}

@@ -29,10 +29,11 @@ def assert_the_usual_end(travel: Journey, task_id: str) -> None:
 
 
 def test_a_worker_killed_while_the_cli_runs_loses_and_repeats_nothing(stage_of_hosts: Journey) -> None:
-    task_id = stage_of_hosts.open_issue()
-    before = until_at_work(stage_of_hosts, task_id)
-    stage_of_hosts.kill("worker")
-    assert psutil.pid_exists(before)
+    with stage_of_hosts.held():
+        task_id = stage_of_hosts.open_issue()
+        before = until_at_work(stage_of_hosts, task_id)
+        stage_of_hosts.kill("worker")
+        assert psutil.pid_exists(before)
     task = stage_of_hosts.until_status(task_id, "review_pending", opened=1)
     assert until_at_work(stage_of_hosts, task_id) == before
     assert len(task["runs"]) == 1
@@ -44,9 +45,10 @@ def test_a_worker_killed_while_the_cli_runs_loses_and_repeats_nothing(stage_of_h
 
 @pytest.mark.parametrize("name", ["web", "beat", "postgres", "valkey"])
 def test_any_other_process_killed_while_the_cli_runs_changes_nothing(stage_of_hosts: Journey, name: str) -> None:
-    task_id = stage_of_hosts.open_issue()
-    until_at_work(stage_of_hosts, task_id)
-    stage_of_hosts.kill(name)
+    with stage_of_hosts.held():
+        task_id = stage_of_hosts.open_issue()
+        until_at_work(stage_of_hosts, task_id)
+        stage_of_hosts.kill(name)
     assert_the_usual_end(stage_of_hosts, task_id)
 
 

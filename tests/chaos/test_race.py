@@ -40,7 +40,9 @@ SETS = [
 ]
 MODES = [Mode.UNDECIDED] * 3 + [Mode.HTTP_PULL, Mode.SSH_CLI]
 WORDS = ("python", "rust", "gpu", "review")
-SHORT = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_OFFLINE_AFTER_SECS": "3", "FLEET_CONFIRM_SECS": "2"}
+SHORT = {
+    "FLEET_HEARTBEAT_SECS": "1", "FLEET_OFFLINE_AFTER_SECS": f"{patient(3):.0f}", "FLEET_CONFIRM_SECS": f"{patient(2):.0f}",
+}  # fmt: skip
 
 pytestmark = [pytest.mark.timeout(300)]
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.journeys.traveller import Journey, journey
+from tests.patience import patient
 
 QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20", "FLEET_LOOK_SECS": "5"}  # no host to look at
 
@@ -38,6 +39,6 @@ def stage_of_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journe
 @pytest.fixture(scope="package")
 def hasty_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     """The same, where silence is soon noticed."""
-    hasty = {"FLEET_OFFLINE_AFTER_SECS": "8", "FLEET_SCAN_SECS": "0.5"}
+    hasty = {"FLEET_OFFLINE_AFTER_SECS": f"{patient(8):.0f}", "FLEET_SCAN_SECS": "0.5"}
     with journey(tmp_path_factory.mktemp("hasty"), 0.2, "", **hasty, **QUICK) as travel:
         yield travel

@@ -32,13 +32,14 @@ class Puller:
 
     program: tuple[str, ...] = ("workers.agent",)
 
-    def __init__(self, travel: Journey, folder: Path, seconds: float = 0.2, slots: int = 1) -> None:
+    def __init__(self, travel: Journey, folder: Path, slots: int = 1) -> None:
         self.travel, self.state, self.log = travel, folder / "state", folder / "agent.log"
         self.can = f"can-{secrets.token_hex(4)}"
         self.agent_id = f"puller-{self.can}"
         self.process: subprocess.Popen[bytes] | None = None
         coder = TOP / "app" / "cli" / "demo" / "coder.py"
-        argv = [sys.executable, str(coder), "--seconds", str(seconds)]
+        self.hold = folder / "hold"
+        argv = [sys.executable, str(coder), "--seconds", "0.2", "--hold", str(self.hold)]
         resume = [*argv, "--resume", "{session_id}"]
         clis = folder / "clis.toml"
         clis.write_text(f'[clis.coder]\nargv = {argv}\nresume = {resume}\nparser = "codex-jsonl"\n')
@@ -51,6 +52,15 @@ class Puller:
             "FLEET_ENROLL_TOKEN": travel.stage.config.secret("FLEET_ENROLL_TOKEN") or "",
             "FLEET_FORGE_TOKEN": travel.stage.environ["FLEET_FORGE_TOKEN"], "PYTHONPATH": str(TOP),
         }  # fmt: skip
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Its CLI works on until the block ends, or until it is ended."""
+        self.hold.touch()
+        try:
+            yield
+        finally:
+            self.hold.unlink()
 
     def issue(self, title: str = "Fix off-by-one in total()", body: str = "The last price is left out.") -> str:
         """An issue that only this agent can work on."""

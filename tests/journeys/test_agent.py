@@ -18,6 +18,7 @@ from app.cli.demo.stage import REPOSITORY
 from app.store.tables import rules
 from tests.journeys.puller import Puller, Wire, pulling
 from tests.journeys.traveller import Journey
+from tests.patience import patient
 
 pytestmark = pytest.mark.journey
 
@@ -97,14 +98,15 @@ def test_an_issue_becomes_a_receipt_with_no_host_at_all(stage_of_agents: Journey
 def test_an_agent_killed_in_the_midst_of_a_run_adopts_it_when_it_is_back(
     stage_of_agents: Journey, tmp_path: Path
 ) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=2.0) as puller:
+    with pulling(stage_of_agents, tmp_path) as puller:
         puller.start()
         task_id = puller.issue()
-        stage_of_agents.until(puller.at_work, "the CLI at work")
-        before = puller.at_work()
-        puller.kill()
-        assert puller.at_work() == before
-        puller.start()
+        with puller.held():
+            stage_of_agents.until(puller.at_work, "the CLI at work")
+            before = puller.at_work()
+            puller.kill()
+            assert puller.at_work() == before
+            puller.start()
         stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert [state["agent_pid"] for state in puller.runs()] in ([], before)  # its folder may be given back already
         assert sum(line.get("step") == "running" for line in puller.said()) == 1
@@ -114,11 +116,12 @@ def test_an_agent_killed_in_the_midst_of_a_run_adopts_it_when_it_is_back(
 
 
 def test_the_web_process_killed_in_the_midst_of_a_run_changes_nothing(stage_of_agents: Journey, tmp_path: Path) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=1.0) as puller:
+    with pulling(stage_of_agents, tmp_path) as puller:
         puller.start()
-        task_id = puller.issue()
-        stage_of_agents.until(puller.at_work, "the CLI at work")
-        stage_of_agents.kill("web")
+        with puller.held():
+            task_id = puller.issue()
+            stage_of_agents.until(puller.at_work, "the CLI at work")
+            stage_of_agents.kill("web")
         task = stage_of_agents.until_status(task_id, "review_pending", opened=1)
         assert [run["end"] for run in task["runs"]] == ["finished"]
         assert len(pulls(stage_of_agents, task_id)) == 1
@@ -143,11 +146,12 @@ def test_a_lost_answer_is_asked_for_again_and_the_work_is_done_once(
 
 
 def test_a_receipt_outlives_an_outage_and_the_agent_itself(stage_of_agents: Journey, tmp_path: Path) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=0.5) as puller, wired(stage_of_agents, puller) as wire:
+    with pulling(stage_of_agents, tmp_path) as puller, wired(stage_of_agents, puller) as wire:
         puller.start()
-        task_id = puller.issue()
-        stage_of_agents.until(puller.at_work, "the CLI at work")
-        wire.cut()
+        with puller.held():
+            task_id = puller.issue()
+            stage_of_agents.until(puller.at_work, "the CLI at work")
+            wire.cut()
         stage_of_agents.until(lambda: puller.steps() == ["ended"], "the receipt in the outbox")
         puller.kill()
         puller.start()
@@ -197,21 +201,25 @@ def test_a_budget_that_its_cli_crosses_ends_the_run_within_seconds_by_force_if_n
         task = stage_of_agents.until_status(task_id, "parked")
         since = time.monotonic()
         stage_of_agents.until(lambda: not puller.at_work(), "the CLI has ended")
-        assert time.monotonic() - since < 7, "5 s, and what a busy machine takes"
+        assert time.monotonic() - since < patient(7), "5 s, and what a busy machine takes"
         assert (task["reason"], task["retry_count"]) == ("budget", 0)
         used = task["runs"][0]["usage"]
-        assert 6000 <= used["input_tokens"] + used["output_tokens"] <= 60_000
+        assert 6000 <= used["input_tokens"] + used["output_tokens"] <= 6000 + patient(14) * 4000, (
+            "what the talker says in 14 s"
+        )
         stage_of_agents.until(lambda: not puller.holds(), "left")
         stage_of_agents.assert_history_holds()
 
 
 def test_told_to_stop_once_it_finishes_what_it_has_and_takes_no_more(stage_of_agents: Journey, tmp_path: Path) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=1.0) as puller:
+    with pulling(stage_of_agents, tmp_path) as puller:
         puller.start()
-        first = puller.issue()
-        stage_of_agents.until(puller.at_work, "the CLI at work")
-        puller.send(signal.SIGTERM)
-        second = puller.issue("Another one", "Do it too.")
+        with puller.held():
+            first = puller.issue()
+            stage_of_agents.until(puller.at_work, "the CLI at work")
+            puller.send(signal.SIGTERM)
+            stage_of_agents.until(lambda: any("draining" in line["event"] for line in puller.said()), "it drains")
+            second = puller.issue("Another one", "Do it too.")
         assert puller.code() == 0
         stage_of_agents.until_status(first, "review_pending", opened=1)
         assert stage_of_agents.until_status(second, "created")["runs"] == []
@@ -219,7 +227,7 @@ def test_told_to_stop_once_it_finishes_what_it_has_and_takes_no_more(stage_of_ag
 
 
 def test_told_to_stop_twice_it_ends_its_run_and_gives_the_task_back(stage_of_agents: Journey, tmp_path: Path) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=60) as puller:
+    with pulling(stage_of_agents, tmp_path) as puller, puller.held():
         puller.start()
         task_id = puller.issue()
         stage_of_agents.until(puller.at_work, "the CLI at work")
@@ -233,10 +241,11 @@ def test_told_to_stop_twice_it_ends_its_run_and_gives_the_task_back(stage_of_age
 
 
 def test_two_slots_work_at_the_same_time_and_a_third_task_waits(stage_of_agents: Journey, tmp_path: Path) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=2.0, slots=2) as puller:
+    with pulling(stage_of_agents, tmp_path, slots=2) as puller:
         ids = [puller.issue(f"Issue {n}", "Do it.") for n in range(3)]
-        puller.start()
-        stage_of_agents.until(lambda: len(puller.at_work()) == 2, "two at work")
+        with puller.held():
+            puller.start()
+            stage_of_agents.until(lambda: len(puller.at_work()) == 2, "two at work")
         for task_id in ids:
             stage_of_agents.until_status(task_id, "review_pending", opened=1)
         claimed = sorted(stage_of_agents.task(task_id)["runs"][0]["assigned_at"] for task_id in ids)
@@ -314,7 +323,7 @@ def test_a_task_without_a_repository_is_done_in_an_empty_folder(stage_of_agents:
 
 
 def test_work_that_was_not_pushed_is_saved_before_its_worktree_goes(stage_of_agents: Journey, tmp_path: Path) -> None:
-    with pulling(stage_of_agents, tmp_path, seconds=60) as puller:
+    with pulling(stage_of_agents, tmp_path) as puller, puller.held():
         puller.start()
         task_id = puller.issue()
         stage_of_agents.until(puller.at_work, "the CLI at work")

@@ -15,6 +15,7 @@ from app.store import views
 from tests.journeys.puller import Puller
 from tests.journeys.test_agent import log_of, pulls
 from tests.journeys.traveller import Journey
+from tests.patience import patient
 
 PAGE = (Path(__file__).parents[2] / "docs" / "agent-protocol.md").read_text()
 CODER = Path(__file__).parents[2] / "app" / "cli" / "demo" / "coder.py"
@@ -50,7 +51,7 @@ def test_the_example_takes_a_task_from_the_queue_to_its_receipt(
     try:
         task_id = names.issue()
         task = stage_of_agents.to_the_merge(task_id)
-        assert agent.wait(20) == 0
+        assert agent.wait(patient(20)) == 0
     except AssertionError as error:
         error.add_note(f"--- the example said\n{said.read_text()}")
         raise

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.journey
 
 
 def test_a_run_whose_lease_cannot_be_renewed_ends_before_the_lease_does(hasty_stage: Journey, tmp_path: Path) -> None:
-    with pulling(hasty_stage, tmp_path, seconds=60) as puller, wired(hasty_stage, puller) as wire:
+    with pulling(hasty_stage, tmp_path) as puller, puller.held(), wired(hasty_stage, puller) as wire:
         puller.start()
         task_id = puller.issue()
         hasty_stage.until(puller.at_work, "the CLI at work")
@@ -35,7 +35,7 @@ def test_a_run_whose_lease_cannot_be_renewed_ends_before_the_lease_does(hasty_st
 def test_when_the_fleet_itself_was_away_the_lease_lasts_and_the_session_goes_on(
     hasty_stage: Journey, tmp_path: Path
 ) -> None:
-    with pulling(hasty_stage, tmp_path, seconds=60) as puller:
+    with pulling(hasty_stage, tmp_path) as puller, puller.held():
         puller.start()
         task_id = puller.issue()
         hasty_stage.until(puller.at_work, "the CLI at work")

@@ -39,12 +39,13 @@ def test_an_issue_is_merged_though_connection_and_worker_die(
 ) -> None:
     with servers_of_ssh.running(tmp_path / "sshd", sshd_program, count=2, first=40) as sshd:
         hosts = sshd.toml(0, work_dir="{work}", proxy_jump="host-2") + sshd.toml(1, agents=[], jump_only=True)
-        with journey(tmp_path, seconds=2.0, hosts=hosts) as travel:
-            task_id = travel.open_issue()
-            before = until_at_work(travel, task_id)
-            sshd.cut()
-            travel.kill("worker")
-            assert psutil.pid_exists(before)
+        with journey(tmp_path, hosts=hosts) as travel:
+            with travel.held():
+                task_id = travel.open_issue()
+                before = until_at_work(travel, task_id)
+                sshd.cut()
+                travel.kill("worker")
+                assert psutil.pid_exists(before)
             task = travel.to_the_merge(task_id)
             assert [run["host_id"] for run in task["runs"]] == ["host-1", "host-1"]
             assert [run["end"] for run in task["runs"]] == ["finished", "finished"]

@@ -52,6 +52,15 @@ class Journey:
         except OperationalError:
             return False
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Each CLI on this stage works on until the block ends."""
+        self.stage.hold.touch()
+        try:
+            yield
+        finally:
+            self.stage.hold.unlink()
+
     def until_status(self, task_id: str, status: str, opened: int = 0) -> dict[str, Any]:
         def is_so() -> bool:
             task = self.task(task_id)

@@ -22,9 +22,9 @@ def main() -> None:
     say({"type": "thread.started", "thread_id": args.resume or str(uuid.uuid4())})
     say({"type": "turn.started"})
     until = time.monotonic() + args.seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or (args.hold and args.hold.exists()):
         say({"type": "item.completed", "item": {"type": "reasoning", "text": "thinking"}})
-        time.sleep(min(0.2, args.seconds))
+        time.sleep(min(0.2, args.seconds) or 0.2)
     text = "I changed nothing." if args.nothing else work(prompt, again=bool(args.resume))
     say({"type": "item.completed", "item": {"type": "agent_message", "text": text}})
     if args.exit:
@@ -58,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--resume")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("CODER_SECONDS", "0")))
+    parser.add_argument("--hold", type=Path, help="work on while this file exists")
     parser.add_argument("--exit", type=int, default=0)
     parser.add_argument("--nothing", action="store_true")
     parser.add_argument("--ignore-term", action="store_true")

@@ -36,8 +36,8 @@ validation = ["{check}"]
 
 {hosts}
 [clis.coder]
-argv = ["{python}", "{coder}", "--seconds", "{seconds}"]
-resume = ["{python}", "{coder}", "--seconds", "{seconds}", "--resume", "{{session_id}}"]
+argv = ["{python}", "{coder}", "--seconds", "{seconds}", "--hold", "{hold}"]
+resume = ["{python}", "{coder}", "--seconds", "{seconds}", "--hold", "{hold}", "--resume", "{{session_id}}"]
 parser = "codex-jsonl"
 """
 
@@ -60,6 +60,11 @@ class Stage:
     forge_url: str
     alice: ForgeUser
     reviewer: ForgeUser
+
+    @property
+    def hold(self) -> Path:
+        """The demo's CLI works on while this file exists."""
+        return self.config.home / "hold"
 
 
 @contextmanager
@@ -117,8 +122,9 @@ def _environment(home: Path, forge: dict[str, Any], seconds: float, hosts: str) 
     coder = Path(__file__).with_name("coder.py")
     hosts = hosts.replace("{work}", str(home / "home" / "work"))
     toml = FLEET_TOML.format(
-        forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds, hosts=hosts
-    )
+        forge=forge["url"], check=CHECK, python=sys.executable, coder=coder, seconds=seconds, hosts=hosts,
+        hold=home / "home" / "hold",
+    )  # fmt: skip
     (home / "fleet.toml").write_text(toml)
     ours = {
         name: value
