@@ -25,7 +25,7 @@ class LocalHost:
 
     def __init__(self, fleet: Fleet, clock: Any, place: Path, script: str, hosts: int = 1, **template: Any) -> None:
         self.fleet, self.clock, self.place = fleet, clock, place
-        cli = {"argv": ["sh", "-c", script], "parser": "raw", "silence_secs": 30, "timeout_secs": 60, **template}
+        cli = {"argv": ["sh", "-c", script], "parser": "raw", "silence_secs": 600, "timeout_secs": 600, **template}
         declared = [a_host(f"h{n}", slots=9, work_dir=str(place / f"h{n}")) for n in range(hosts)]
         with fleet.engine.begin() as conn:
             apply(conn, hosts=declared, clis={"coder": cli})

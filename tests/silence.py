@@ -20,6 +20,7 @@ class Wire:
         self.port = int(self._listener.getsockname()[1])
         self._ends: list[socket.socket] = [self._listener]
         self.connections = 0
+        self.answered = 0  # bytes from the host
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -43,6 +44,7 @@ class Wire:
         seen = b""
         with suppress(OSError):
             while data := source.recv(65536):
+                self.answered += 0 if from_client else len(data)
                 if self.until_keys and from_client and not self.silent:
                     seen += data
                     self.silent = has_new_keys(seen)

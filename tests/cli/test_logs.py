@@ -18,6 +18,7 @@ from app.store import runs
 from app.store.tables import Row
 from tests import servers
 from tests.builders import a_stored_task, apply
+from tests.patience import patient
 
 TOP = Path(__file__).parents[2]
 EVIL = b"plain\n\x1b]0;owned\x07\x1b[2J \xff\n"
@@ -97,5 +98,5 @@ def test_followed_it_goes_on_until_the_run_has_ended(
         assert process.stdout.readline() == b"two\n"
         report.log(fleet, run, "stdout", 8, b"three\n")
         report.failed(fleet, run, "cli_failed", "no", transient=False)
-        assert process.communicate(timeout=30)[0] == b"three\n"
+        assert process.communicate(timeout=patient(30))[0] == b"three\n"
         assert process.returncode == 0

@@ -16,6 +16,7 @@ from app.forgejo import hooks
 from app.forgejo.signature import sign
 from app.services import create_task, replay
 from app.web import create_app
+from tests.patience import patient
 from tests.serving import client_of
 from tests.workshop import NOWHERE, SECRET, Workshop, signed
 
@@ -128,7 +129,7 @@ def test_a_broker_that_hangs_holds_up_no_answer(workshop: Workshop) -> None:
 
     class Hanging:
         def soon(self) -> None:
-            let_go.wait(30)
+            let_go.wait(patient(30))
 
     client = client_of(replace(workshop.fleet, nudge=Hanging()))
     answers = [client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE, delivery=f"d-{at}")) for at in range(20)]

@@ -9,11 +9,12 @@ import pytest
 
 from app.domain.host import Fitness
 from tests import sshd as servers_of_ssh
+from tests.patience import patient
 from workers.runs import output
 from workers.ssh import pool
 from workers.ssh.connection import Limits
 
-QUICK = Limits(connect=0.6, greet=1.5, channel=0.6, answer=1.0)
+QUICK = Limits(connect=patient(0.6), greet=patient(1.5), channel=patient(0.6), answer=patient(1.0))
 Json = dict[str, Any]
 
 

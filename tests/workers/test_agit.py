@@ -1,6 +1,5 @@
 """Pull requests by a push to `refs/for/`: no branch, one pull request, moved by each further round."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from app.domain import forge_messages
 from app.domain.task import State
 from tests import builders
 from tests.conftest import FakeClock
+from tests.patience import wait_until
 from tests.workshop import REPO, Workshop
 from workers.runs import poll, start_stop
 
@@ -21,12 +21,10 @@ CODER: dict[str, Any] = {
 
 def work_to_the_end(workshop: Workshop, clock: FakeClock) -> None:
     """The host starts what is owed and works; we look until the run is over."""
-    until = time.monotonic() + 60
     start_stop.deliver_due(workshop.fleet)
-    while not poll.look(workshop.fleet):
-        assert time.monotonic() < until, "the run never ended"
-        time.sleep(0.05)
-        clock.pass_(1)
+    wait_until(
+        lambda: poll.look(workshop.fleet), "the end of the run", 60, meanwhile=lambda: clock.pass_(1), pause=0.05
+    )
     workshop.hear()
 
 

@@ -16,6 +16,7 @@ from app.store import runs, tasks
 from app.store.tables import hosts
 from tests.builders import a_stored_task, apply
 from tests.conftest import FakeClock
+from tests.patience import wait_until
 from tests.silence import wire
 from tests.sshd import Sshd
 from workers.hosts import client, probe
@@ -45,19 +46,12 @@ def host(fleet: Fleet, host_id: str = "host-1") -> Host:
 def look(fleet: Fleet) -> None:
     """Look at the hosts that are due, however long it takes here."""
     probe.look(fleet)
-    until(lambda: not anybody_looks(fleet))
+    wait_until(lambda: not anybody_looks(fleet), "each host has been probed", 60)
 
 
 def anybody_looks(fleet: Fleet) -> bool:
     with fleet.engine.begin() as conn:
         return conn.execute(sa.select(hosts.c.host_id).where(hosts.c.probing_until.is_not(None))).first() is not None
-
-
-def until(happened: Callable[[], bool]) -> None:
-    patience = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < patience
-        time.sleep(0.02)
 
 
 def waiting(fleet: Fleet, **given: Any) -> Any:
@@ -145,9 +139,9 @@ class TestFitness:
         with wire(sshd.addresses[0], sshd.port, silent=True) as silent:
             declare(fleet, sshd.declared(0, ssh_port=silent.port), sshd.declared(1))
             probe.look(fleet)
-            until(lambda: host(fleet, "host-2").fitness is Fitness.FIT)
+            wait_until(lambda: host(fleet, "host-2").fitness is Fitness.FIT, "host-2 is fit", 60)
             assert host(fleet).fitness is Fitness.UNKNOWN or time.monotonic() - began > Limits().greet
-        until(lambda: host(fleet).fitness is Fitness.UNFIT)
+        wait_until(lambda: host(fleet).fitness is Fitness.UNFIT, "host-1 is unfit", 60)
 
     def test_each_process_has_lines_to_those_that_take_work_and_to_no_other(
         self, fleet: Fleet, sshd: Sshd, clock: FakeClock
@@ -156,7 +150,7 @@ class TestFitness:
         look(fleet)
         pool.forget()
         probe.call(fleet)
-        until(lambda: all(map(pool.is_open_to, ("host-1", "host-2"))))
+        wait_until(lambda: all(map(pool.is_open_to, ("host-1", "host-2"))), "a connection to each host")
         host_health.distrusted(fleet, "host-1", "host key changed")
         probe.call(fleet)
         assert [pool.is_open_to(name) for name in ("host-1", "host-2")] == [False, True]

@@ -13,6 +13,7 @@ from app.domain.task import State
 from app.services.dispatch import budgets
 from tests.builders import a_host
 from tests.conftest import FakeClock
+from tests.patience import patient
 from tests.workers.bench import Bench
 from tests.workshop import Workshop
 
@@ -42,7 +43,7 @@ def test_that_is_crossed_ends_even_one_that_hears_no_term(
     cli = {"argv": argv, "resume": [*argv, "--resume", "{session_id}"], "parser": "claude-result",
            "reports_cost": True}  # fmt: skip
     rule: dict[str, Any] = {
-        "forge": "main", "name": "acme/*", "cli": None, "max_retries": 0, "task_timeout_secs": 90, "validation": [],
+        "forge": "main", "name": "acme/*", "cli": None, "max_retries": 0, "task_timeout_secs": 900, "validation": [],
         "budget": {"run": most},
     }  # fmt: skip
     place, prices = a_host(work_dir=str(tmp_path / "work")), {"m": {"input": 10.0, "output": 10.0}}
@@ -53,7 +54,9 @@ def test_that_is_crossed_ends_even_one_that_hears_no_term(
     task = shop.task(number)
     assert (task.reason, task.retry_count, first["session"], first["failure"]) == ("budget", 0, "s-1", "budget")
     said = first["usage"]["input_tokens"] + first["usage"]["output_tokens"]
-    assert 2000 <= said <= 2000 + 7 * EACH * A_SECOND  # within 5 s and what a busy machine takes, by the talker's clock
+    assert (
+        2000 <= said <= 2000 + patient(7) * EACH * A_SECOND
+    )  # within 5 s and what a busy machine takes, by the talker's clock
     assert shop.run(number)["result"]["signal"] == 9
     at.until(lambda: "Paused: budget" in " ".join(shop.comments(number)), "the issue says so")
     budgets.raise_budget(shop.fleet, task.task_id, Amount(tokens=50_000, dollars=1))

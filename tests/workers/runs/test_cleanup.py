@@ -82,7 +82,7 @@ def test_a_nearly_full_disk_is_swept_at_once(host: Callable[..., LocalHost], mak
 
 
 def test_a_run_whose_end_was_never_heard_is_ended_before_it_goes(host: Callable[..., LocalHost]) -> None:
-    here = host("sleep 60")
+    here = host("sleep 600")
     task = here.task()
     pid = here.file(task, "state.json")["pid"]
     here.rescue(10)

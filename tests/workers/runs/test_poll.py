@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from app.services.runs import expiry, report
 from app.store import host_polls as store
 from app.store import hosts
 from tests.hosts import LocalHost
+from tests.patience import patient
 from workers.hosts import client, local
 from workers.runs import outbox_threads, poll
 from workers.runs.start_stop import finish
@@ -52,10 +52,7 @@ def test_a_run_is_followed_to_its_end_and_its_log_is_the_hosts_own(host: Callabl
 
 def printed(here: LocalHost, task: int) -> bytes:
     """All that its CLI printed, once it has ended; nobody has looked yet."""
-    until = time.monotonic() + 20
-    while not (here.folder(task) / "result.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    here.wait_for(here.folder(task) / "result.json")
     return (here.folder(task) / "stdout.log").read_bytes()
 
 
@@ -124,7 +121,7 @@ def test_output_beyond_the_limit_is_left_out_in_the_middle(
 
 
 def test_a_dead_supervisor_is_lost_with_that_reason_and_the_task_tried_again(host: Callable[..., LocalHost]) -> None:
-    here = host("sleep 60")
+    here = host("sleep 600")
     task = here.task()
     os.kill(here.file(task, "state.json")["pid"], signal.SIGKILL)
     run = here.ended(task)
@@ -174,7 +171,7 @@ class BlackHole:
 
 
 def test_a_black_hole_holds_up_no_other_host_and_is_looked_at_by_one(host: Callable[..., LocalHost]) -> None:
-    here = host("sleep 60", hosts=2)
+    here = host("sleep 600", hosts=2)
     first, second = here.task(1), here.task(2)
     deaf, well = here.run(first)["host_id"], here.run(second)["host_id"]
     assert deaf != well
@@ -202,7 +199,7 @@ def test_a_start_that_hangs_holds_up_no_other_host(
     host: Callable[..., LocalHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.runs.start_stop.WAIT_SECS", 0.5)
-    here = host("sleep 60", hosts=2)
+    here = host("sleep 600", hosts=2)
     hole = BlackHole(here.place / "h0")
     first, second = here.task(1), here.task(2)
     assert (here.run(first)["host_id"], here.state(first).state) == ("h0", State.ASSIGNED)
@@ -267,7 +264,7 @@ def test_runs_of_a_host_in_quarantine_are_kept_for_whoever_looks_at_it(
 def test_threads_are_bounded_and_those_that_do_not_answer_get_few(fleet: Fleet) -> None:
     crew = Crew(8)
     gate = threading.Event()
-    crew.at_work = {f"h{n}": crew._threads.submit(lambda: int(gate.wait(30))) for n in range(3)}
+    crew.at_work = {f"h{n}": crew._threads.submit(lambda: int(gate.wait(patient(30)))) for n in range(3)}
     crew.in_vain = {"h0", "h1"}
     assert (crew.free(failing=False), crew.free(failing=True)) == (8 * EACH - 3, 0)
     gate.set()

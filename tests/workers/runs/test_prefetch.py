@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.patience import patient
 from workers.runs.prefetch import STEPS, ahead
 
 
@@ -43,6 +44,6 @@ def test_few_are_made_before_they_are_wanted_and_none_for_whoever_has_left(threa
             yield number
 
     with ahead(threads, counted()) as steps:
-        assert next(steps) == 0 and enough.wait(5)
+        assert next(steps) == 0 and enough.wait(patient(5))
     threads.shutdown(wait=True)  # the thread is free: it waits for nobody
     assert len(begun) == STEPS + 1

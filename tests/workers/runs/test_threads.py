@@ -1,6 +1,5 @@
 """Those who look at hosts write down together what they saw, and what one of them cannot write, another does."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ from app.store import host_polls
 from app.store.host_polls import Answered
 from app.store.tables import host_polls as rows
 from tests.builders import AT
+from tests.patience import patient, wait_until
 from tests.store.test_host_polls import with_runs
 from workers.runs.threads import Crew
 
@@ -42,19 +42,12 @@ def together(fleet: Fleet, crew: Crew) -> Iterator[Together]:
             with fleet.engine.begin() as conn:
                 conn.execute(sa.select(rows).where(rows.c.host_id == HOSTS[0]).with_for_update())
                 first = note(HOSTS[0])
-                until(lambda: crew._writing.locked() and not crew._answered)
+                wait_until(lambda: crew._writing.locked() and not crew._answered, "the first writes", 8)
                 others = [note(host_id) for host_id in HOSTS[1:]]
-                until(lambda: len(crew._answered) == len(others))
+                wait_until(lambda: len(crew._answered) == len(others), "the others wait", 8)
             return [first, *others]
 
         yield note_all
-
-
-def until(happened: Callable[[], bool]) -> None:
-    patience = time.monotonic() + 8  # less than Postgres has with whoever waits for a row
-    while not happened():
-        assert time.monotonic() < patience
-        time.sleep(0.001)
 
 
 def unwritten(fleet: Fleet) -> list[str]:
@@ -72,7 +65,7 @@ def test_who_comes_while_one_writes_is_written_down_at_once_with_all_the_others(
 
     event.listen(fleet.engine, "commit", count)
     for one in together():
-        one.result(10)
+        one.result(patient(10))
     event.remove(fleet.engine, "commit", count)
     assert len(commits) == 3, "that of the test which held up the first, the first, all others"
     assert unwritten(fleet) == []
@@ -87,7 +80,7 @@ def test_what_one_could_not_write_the_next_one_does(fleet: Fleet, together: Toge
             raise OSError("the database is away")
 
     event.listen(fleet.engine, "begin", fail_the_third)
-    ended = [one.exception(10) for one in together()]
+    ended = [one.exception(patient(10)) for one in together()]
     event.remove(fleet.engine, "begin", fail_the_third)
     (lost,) = [host_id for host_id, why in zip(HOSTS, ended, strict=True) if why]
     assert unwritten(fleet) == [lost], "whose thread has heard of it"

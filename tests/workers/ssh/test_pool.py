@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from app.domain.host import Fitness
+from tests.patience import patient, wait_until
 from tests.silence import wire
 from tests.sshd import Sshd
 from tests.workers.conftest import QUICK, as_row, request
@@ -34,13 +35,11 @@ def a_start(sshd: Sshd, run: str = "t-1.1", script: str = "sleep 0.2; echo done"
 
 
 def until_ended(host: Any, sshd: Sshd, run: str = "t-1.1") -> dict[str, Any]:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
+    def ended() -> dict[str, Any] | None:
         seen: dict[str, Any] = client.ask(host, "poll", request(sshd, runs=[{"run": run}]))["runs"][run]
-        if seen.get("result"):
-            return seen
-        time.sleep(0.05)
-    raise AssertionError("the run never ended")
+        return seen if seen.get("result") else None
+
+    return wait_until(ended, f"the end of {run}", 30) or {}
 
 
 class TestFooting:
@@ -157,7 +156,10 @@ class TestStarts:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        client.ask(host, "start", a_start(sshd, credentials=credentials, script="sleep 0.5"))
+        script = f"until [ -e {sshd.folder}/go ]; do sleep 0.02; done"
+        client.ask(host, "start", a_start(sshd, credentials=credentials, script=script))
+        wait_until(lambda: any("A_KEY=" in line for line in list(seen)), "the agent is seen at work")
+        (sshd.folder / "go").touch()
         ended = until_ended(host, sshd)
         watching.set()
         watcher.join()
@@ -184,13 +186,15 @@ def argv_and_environment(sshd: Sshd) -> list[str]:
 
 def until_serving(sshd: Sshd, count: int) -> set[int]:
     """The supervisors that stay on the line, once there are at most so many."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        found = {one.pid for one in sshd.processes() if serves(one)}
-        if len(found) <= count:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"there are {len(found)} still")
+    found: set[int] = set()
+
+    def are_few() -> bool:
+        found.clear()
+        found.update(one.pid for one in sshd.processes() if serves(one))
+        return len(found) <= count
+
+    wait_until(are_few, f"at most {count} supervisors stay connected", 20)
+    return found
 
 
 def serves(process: psutil.Process) -> bool:
@@ -258,7 +262,7 @@ class TestFailures:
         began = time.monotonic()
         with pytest.raises(LeftAlone, match="asked again"):
             client.ask(host, "probe", request(sshd))
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < patient(0.5)
         assert len(heard) == 1 and "refused" in heard[0]
 
     def test_a_host_with_another_key_is_told_of_once_and_not_called_again(self, sshd: Sshd) -> None:
@@ -322,13 +326,8 @@ class TestBulk:
 
 
 def until_ended_without_log(host: Any, sshd: Sshd) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        asked_for = request(sshd, runs=[{"run": "t-1.1"}], limit=1)
-        if client.ask(host, "poll", asked_for)["runs"]["t-1.1"].get("result"):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the run never ended")
+    asked_for = request(sshd, runs=[{"run": "t-1.1"}], limit=1)
+    wait_until(lambda: client.ask(host, "poll", asked_for)["runs"]["t-1.1"].get("result"), "the end of the run", 60)
 
 
 @pytest.fixture(autouse=True)
