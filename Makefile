@@ -1,6 +1,6 @@
 # The chores of a developer. `make check` is what must pass before each commit.
 PY = .venv/bin/python
-.PHONY: help check lint test lock docs
+.PHONY: help check lint metrics test lock docs
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/: *##/\t/'
 check: lint test ## everything that must hold before a commit
@@ -8,6 +8,8 @@ lint: .venv/installed-requirements-dev.lock ## ruff, mypy --strict, import contr
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+metrics:         ## lengths, types, old words, depth of imports; make metrics WHERE=--where lists each place
+	$(PY) -m tools.metrics $(WHERE)
 test:            ## every test
 	./fleet test
 docs: .venv/installed-requirements-dev.lock ## write the pages that are made from the code
