@@ -4,10 +4,11 @@ PY = .venv/bin/python
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/: *##/\t/'
 check: lint test ## everything that must hold before a commit
-lint: .venv/installed-requirements-dev.lock ## ruff, mypy --strict, import contracts
+lint: .venv/installed-requirements-dev.lock ## ruff, mypy --strict, import contracts, unused code
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(PY) -m tools.dead_code
 metrics:         ## lengths, types, old words, depth of imports; make metrics WHERE=--where lists each place
 	$(PY) -m tools.metrics $(WHERE)
 test:            ## every test

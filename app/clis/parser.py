@@ -12,7 +12,7 @@ from app.clis.json_stream import Event, Events, parsed
 from app.domain.failures import LIMITS
 from app.domain.run import Outcome, Usage, Verdict
 
-LONGEST_TEXT, LONGEST_WORD, MOST_FILES, MOST_DENIED = 65_536, 300, 50, 50
+LONGEST_TEXT, LONGEST_WORD, MOST_FILES = 65_536, 300, 50
 STDERR_KEPT = 65_536
 _NOTICE = re.compile(r"^WARNING: .*$\n?", re.M)  # lines of stderr that speak of no failure
 UNEXPECTED_SHAPE = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError)

@@ -61,10 +61,6 @@ class Config:
     review_quiet_secs: float = 10.0
     keep_deliveries_days: int = 30
 
-    @property
-    def socket_folder(self) -> Path:
-        return self.home / "run"
-
     def secret(self, name: str | None, file: str | None = None) -> str | None:
         """The secret that the environment holds as `name` (or `name`_FILE), or that stands in `file`."""
         if file:

@@ -12,7 +12,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import FactKind
 from app.domain.task import Priority, State
 from app.store.engine import together
-from app.store.tables import Row, events, outbox, receipts, requirement_sets, runs, task_details, tasks
+from app.store.tables import Row, events, receipts, requirement_sets, runs, task_details, tasks
 
 Json = dict[str, Any]
 
@@ -143,12 +143,6 @@ def all_events(conn: Connection) -> Iterable[Row]:
 def run_list(conn: Connection, task_pk: int) -> list[Json]:
     rows = conn.execute(sa.select(runs).where(runs.c.task_pk == task_pk).order_by(runs.c.number)).mappings()
     return [_run_shown(row) for row in rows]
-
-
-def open_outbox(conn: Connection, task_pk: int) -> list[Json]:
-    """What is still entries for a task, or was given up."""
-    query = sa.select(outbox).where(outbox.c.task_pk == task_pk, outbox.c.done_at.is_(None)).order_by(outbox.c.id)
-    return [_entry_shown(row) for row in conn.execute(query).mappings()]
 
 
 def receipt_of(conn: Connection, task_id: str) -> Json | None:

@@ -146,18 +146,22 @@ def keep(travel: Journey) -> None:
 
 
 def unfinished(travel: Journey, wanted: list[str]) -> list[str]:
-    """Tasks that are not completed, those of which something is still owed, and those of a run that was given up of
-    whose end its host has not told yet."""
+    """Tasks that are not completed, those with an open outbox entry, and those whose host has not yet told the end of
+    a run that was given up."""
     try:
         with travel.stage.fleet.engine.begin() as conn:
             found = [tasks.find(conn, task_id) for task_id in wanted]
-            owed = [task.task_id for task in found if views.open_outbox(conn, task.id) or untold(conn, task)]
+            open_ = [task.task_id for task in found if has_open_outbox(conn, task) or is_untold(conn, task)]
     except SQLAlchemyError:
         return ["the database is being started again"]
-    return [f"{task.task_id} {task.state}" for task in found if task.state != "completed" or task.task_id in owed]
+    return [f"{task.task_id} {task.state}" for task in found if task.state != "completed" or task.task_id in open_]
 
 
-def untold(conn: Connection, task: Task) -> bool:
+def has_open_outbox(conn: Connection, task: Task) -> bool:
+    return bool((views.task(conn, task.task_id) or {})["outbox"])
+
+
+def is_untold(conn: Connection, task: Task) -> bool:
     return any(run["end"] == "expired" and not run["result"] for run in runs.of_task(conn, task.id))
 
 

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -35,7 +35,6 @@ class Delivery:
     body: Json
     status: int | None = None
     error: str = ""
-    sent_at: float = field(default_factory=time.monotonic)
 
     @property
     def action(self) -> str:
@@ -106,7 +105,6 @@ class WebhookSender:
     def carry(self, client: httpx.Client, delivery: Delivery) -> None:
         if self.faults.delay:
             time.sleep(self.faults.delay)
-        delivery.sent_at = time.monotonic()
         try:
             answer = client.post(delivery.url, content=delivery.raw, headers=delivery.headers)
             delivery.status = answer.status_code
