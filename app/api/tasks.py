@@ -104,7 +104,7 @@ def get_task(asked: dict[str, Any], task_id: str) -> Response:
 @only(Role.OPERATOR)
 def retry_task(task_id: str) -> Response:
     """Try a task again that failed, was lost, was cancelled or is parked."""
-    operator.about(fleet(), task_id, FactKind.RETRY)
+    operator.request(fleet(), task_id, FactKind.RETRY)
     return _shown(task_id)
 
 
@@ -113,7 +113,7 @@ def retry_task(task_id: str) -> Response:
 @only(Role.OPERATOR)
 def cancel_task(task_id: str) -> Response:
     """Cancel a task; what still runs is stopped."""
-    operator.about(fleet(), task_id, FactKind.CANCEL)
+    operator.request(fleet(), task_id, FactKind.CANCEL)
     return _shown(task_id)
 
 

@@ -108,7 +108,7 @@ def create(json_: bool, no_pull_request: bool, **given: Any) -> None:
 @json_option
 def retry(task_id: str, json_: bool) -> None:
     """Try a task again that failed, was lost, was cancelled or is parked."""
-    _answer(operator.about(_fleet(), task_id, FactKind.RETRY).task_id, json_)
+    _answer(operator.request(_fleet(), task_id, FactKind.RETRY).task_id, json_)
 
 
 @task.command()
@@ -116,7 +116,7 @@ def retry(task_id: str, json_: bool) -> None:
 @json_option
 def cancel(task_id: str, json_: bool) -> None:
     """Cancel a task; what still runs is stopped."""
-    _answer(operator.about(_fleet(), task_id, FactKind.CANCEL).task_id, json_)
+    _answer(operator.request(_fleet(), task_id, FactKind.CANCEL).task_id, json_)
 
 
 @task.command("raise")

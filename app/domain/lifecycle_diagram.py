@@ -1,13 +1,13 @@
-"""The lifecycle as a page: a diagram and a table, both from `lifecycle.TRANSITIONS`."""
+"""Renders docs/lifecycle.md, a diagram and a table, from `lifecycle.TRANSITIONS`."""
 
-from app.domain.lifecycle import TRANSITIONS, Transition
+from app.domain.lifecycle import TRANSITIONS, Transition, in_words
 from app.domain.task import LIVE, State
 
-_HEAD = """# The life of a task
+_HEAD = """# The lifecycle of a task
 
-Made from `app/domain/lifecycle.py` by `make docs`; a test fails when this page and the table differ. The first row
-whose state and guard hold wins; a fact that no row takes is refused, and nothing changes. A quiet row says what is
-known already: it writes no event.
+`make docs` writes this page from `app/domain/lifecycle.py`; a test fails when they differ. The first row applies whose
+state matches and whose guard holds. A fact for which no row applies is refused, and nothing changes. A row marked quiet
+changes nothing and writes no event.
 
 """
 
@@ -19,37 +19,34 @@ def lifecycle_page() -> str:
 
 def _diagram() -> str:
     lines = ["stateDiagram-v2", "    [*] --> created: requested"]
-    for move in TRANSITIONS:
-        if move.to and not move.quiet:
-            lines += [f"    {source} --> {move.to}: {move.fact}" for source in _in_order(move) if source != move.to]
+    for row in TRANSITIONS:
+        if row.target and not row.quiet:
+            moves = [source for source in _in_order(row) if source != row.target]
+            lines += [f"    {source} --> {row.target}: {row.fact}" for source in moves]
     return "\n".join(dict.fromkeys(lines))
 
 
 def _table() -> str:
-    rows = ["| from | fact | to | if | owes | and |", "|---|---|---|---|---|---|"]
-    return "\n".join(rows + [_row(move) for move in TRANSITIONS])
+    rows = ["| from | fact | to | if | outbox | changes |", "|---|---|---|---|---|---|"]
+    return "\n".join(rows + [_row(transition) for transition in TRANSITIONS])
 
 
-def _row(move: Transition) -> str:
+def _row(row: Transition) -> str:
     cells = (
-        _sources(move),
-        move.fact,
-        move.to or "(as it was)",
-        _words(move.only_if),
-        ", ".join(move.owes),
-        "quiet" if move.quiet else ", ".join(_words(change) for change in move.also),
+        _sources(row),
+        row.fact,
+        row.target or "(stays)",
+        in_words(row.only_if) if row.only_if else "",
+        ", ".join(row.outbox),
+        "quiet" if row.quiet else ", ".join(in_words(change) for change in row.changes),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _sources(move: Transition) -> str:
+def _sources(row: Transition) -> str:
     named = {frozenset(State): "any", LIVE: "any live", LIVE | {State.AGENT_LOST}: "any live, agent_lost"}
-    return named.get(move.source) or ", ".join(_in_order(move))
+    return named.get(row.sources) or ", ".join(_in_order(row))
 
 
-def _in_order(move: Transition) -> list[State]:
-    return [state for state in State if state in move.source]
-
-
-def _words(function: object) -> str:
-    return str(getattr(function, "__name__", "")).replace("_", " ") if function else ""
+def _in_order(row: Transition) -> list[State]:
+    return [state for state in State if state in row.sources]

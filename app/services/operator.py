@@ -1,19 +1,20 @@
-"""What an operator may ask of a task: retry, cancel."""
+"""Records what an operator requests of a task: retry or cancel."""
 
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State, Task
 from app.ports import Fleet
 from app.store import tasks
 
-ENDED_BY_CANCEL = frozenset({State.CANCELLED})
 
+def request(fleet: Fleet, task_id: str, kind: FactKind) -> Task:
+    """Record the request and wake the workers. Cancelling a cancelled task changes nothing.
 
-def about(fleet: Fleet, task_id: str, what: FactKind) -> Task:
-    """Record what was asked. Cancelling what is cancelled already changes nothing. Raises Refused."""
+    Raises Refused: `unknown` when there is no such task, `invalid` when the request has no effect in its state.
+    """
     with fleet.engine.begin() as conn:
         task = tasks.find(conn, task_id)
-        if what is FactKind.CANCEL and task.state in ENDED_BY_CANCEL:
+        if kind is FactKind.CANCEL and task.state is State.CANCELLED:
             return task
-        task = tasks.record(conn, task.id, Fact(what), fleet.clock())
+        task = tasks.record(conn, task.id, Fact(kind), fleet.clock())
     fleet.nudge.soon()
     return task

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.domain.lifecycle import ENDS
+from app.domain.lifecycle import FINAL_STATES
 from app.domain.quota import today
 from app.domain.task import Task
 from app.store import tasks as tasks_
@@ -237,7 +237,7 @@ def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
 def kept_on_hosts(conn: Connection, most: int = 500) -> list[Row]:
     """Runs that ended and whose task has ended, oldest first, of which their host still keeps folder or worktree."""
     over = (runs.c.host_id.is_not(None), runs.c.ended_at.is_not(None), runs.c.released_at.is_(None))
-    of_ended = sa.and_(tasks.c.id == runs.c.task_pk, tasks.c.state.in_(ENDS))
+    of_ended = sa.and_(tasks.c.id == runs.c.task_pk, tasks.c.state.in_(FINAL_STATES))
     query = sa.select(runs, tasks.c.state, tasks.c.moved_at).join(tasks, of_ended).where(*over)
     return list(conn.execute(query.order_by(tasks.c.moved_at, runs.c.id).limit(most)).mappings())
 

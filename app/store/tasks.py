@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import OWED_AT_FIRST, Decision, Fact, FactKind, OutboxKind, begin, decide
+from app.domain.lifecycle import FIRST_OUTBOX, Decision, Fact, FactKind, OutboxKind, decide, new_task
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
@@ -38,7 +38,7 @@ def record(conn: Connection, id_: int, fact: Fact, at: datetime, believed: Task 
         if fact.key and _was_recorded(conn, id_, fact.key):
             return task
         decision = decide(task, fact, at)
-        if decision.move.quiet:
+        if decision.transition.quiet:
             return task
         if _write(conn, [_Step(task, fact, decision)], at):
             return decision.task
@@ -59,7 +59,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
     id_ = conn.execute(sa.select(sa.func.nextval(sa.func.pg_get_serial_sequence("tasks", "id")))).scalar_one()
     if asked["task_id"] == NUMBERED:
         asked = asked | {name: asked[name] and asked[name].replace("{n}", str(id_)) for name in ("task_id", "branch")}
-    task = begin(id_, asked, at)
+    task = new_task(id_, asked, at)
     made = conn.execute(insert(tasks).values(**row_of(task)).on_conflict_do_nothing().returning(tasks.c.id)).first()
     if made is None:  # an issue may have got its task meanwhile, under the name that was free then
         of_it = of_issue(conn, task.forge, task.repository_id or 0, task.issue_number or 0) if task.forge else None
@@ -67,7 +67,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
     line = _event(task, None, Fact(FactKind.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
     if task.issue_number is not None:
-        conn.execute(sa.insert(outbox), [_outbox_entry(task, kind, at) for kind in OWED_AT_FIRST])
+        conn.execute(sa.insert(outbox), [_outbox_entry(task, kind, at) for kind in FIRST_OUTBOX])
     _tell(conn, task, line)
     return task
 
@@ -176,7 +176,7 @@ _values = attrgetter(*COLUMNS)
 def replayed(rows: Sequence[Row]) -> Task:
     """The task that its events (in their order) amount to."""
     first, *rest = rows
-    task = begin(first["task_pk"], first["detail"], first["at"])
+    task = new_task(first["task_pk"], first["detail"], first["at"])
     for row in rest:
         fact = Fact(FactKind(row["kind"]), row["detail"], run=row["run"])
         task = decide(task, fact, row["at"]).task
@@ -203,7 +203,7 @@ def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
         "rows": [row_of(step.decision.task) for step in steps],
         "events_": events_,
         "runs_": [_new_run(conn, step, at) for step in steps if step.decision.task.run > step.before.run],
-        "outbox_": [_outbox_entry(step.decision.task, kind, at) for step in steps for kind in step.decision.owes],
+        "outbox_": [_outbox_entry(step.decision.task, kind, at) for step in steps for kind in step.decision.outbox],
     }
     rows = together(conn, (_WRITE % len(steps), {name: as_jsonb(rows) for name, rows in given.items()}))[0]
     moved = [row["id"] for row in rows]
@@ -240,7 +240,7 @@ SELECT id FROM moved
 
 def _event(task: Task, source: State | None, fact: Fact, at: datetime) -> dict[str, Any]:
     return {
-        "task_pk": task.id, "seq": task.version, "kind": fact.what, "from_state": source, "to_state": task.state,
+        "task_pk": task.id, "seq": task.version, "kind": fact.kind, "from_state": source, "to_state": task.state,
         "run": fact.run, "key": fact.key, "detail": dict(fact.detail), "at": at,
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from app.domain import forge_messages
-from app.domain.lifecycle import ENDS
+from app.domain.lifecycle import FINAL_STATES
 from app.domain.task import State
 from tests.builders import a_task
 
@@ -140,4 +140,4 @@ def test_the_commit_refers_to_its_issue_and_run() -> None:
 
 
 def test_an_end_that_nobody_must_look_at_is_not_blocked() -> None:
-    assert [state for state in ENDS if "status:blocked" in forge_messages.labels(state)] == [State.FAILED]
+    assert [state for state in FINAL_STATES if "status:blocked" in forge_messages.labels(state)] == [State.FAILED]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import (
-    ENDS,
+    FINAL_STATES,
     FIRST_BACK_OFF,
     LONGEST_BACK_OFF,
-    TOLD,
+    REPORTED_BY_RUNNERS,
     TRANSITIONS,
     UNCONFIRMED_LIMIT,
     Decision,
@@ -23,16 +23,16 @@ from app.domain.lifecycle import (
     FactKind,
     OutboxKind,
     Transition,
-    begin,
+    candidates,
     decide,
-    takes,
+    new_task,
 )
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from tests.builders import AT, a_fact, a_task
 
 LATER = AT + timedelta(minutes=1)
-FACTS = tuple(what for what in FactKind if what is not FactKind.REQUESTED)
-TELL = {OutboxKind.COMMENT, OutboxKind.LABEL, OutboxKind.STATUS}
+FACTS = tuple(kind for kind in FactKind if kind is not FactKind.REQUESTED)
+SHOW_STATE = {OutboxKind.COMMENT, OutboxKind.LABEL, OutboxKind.STATUS}
 
 # Where each fact may lead, told a second time. C created, A assigned, R running, V review_pending, P parked,
 # D completed, F failed, L agent_lost, X cancelled; `.` refused; several letters where it depends on the task.
@@ -103,21 +103,21 @@ PLACES: dict[FactKind, dict[str, Any]] = {
 def a_task_in(state: State, **given: Any) -> Task:
     """A task in its second run that came to `state` on a host."""
     usual: dict[str, Any] = {"run": 2, "version": 7, "host_id": "host-1"}
-    if state in ENDS:
+    if state in FINAL_STATES:
         usual["completed_at"] = AT
     return a_task(**usual | given | {"state": state, "ready": given.get("ready", True) and state is State.CREATED})
 
 
-def the(task: Task, what: FactKind, **detail: Any) -> Decision:
+def the(task: Task, kind: FactKind, **detail: Any) -> Decision:
     """What a fact does that comes from the newest run."""
-    return decide(task, Fact(what, detail, run=task.run), LATER)
+    return decide(task, Fact(kind, detail, run=task.run), LATER)
 
 
-def variants(state: State, what: FactKind) -> Iterator[tuple[Task, Fact]]:
+def variants(state: State, kind: FactKind) -> Iterator[tuple[Task, Fact]]:
     for given_, detail, told in product(TASKS.values(), DETAILS.values(), (True, False)):
         task = a_task_in(state, **given_)
-        if told or what not in TOLD:
-            yield task, Fact(what, PLACES.get(what, {}) | detail, run=task.run if told else None)
+        if told or kind not in REPORTED_BY_RUNNERS:
+            yield task, Fact(kind, PLACES.get(kind, {}) | detail, run=task.run if told else None)
 
 
 def decided(task: Task, fact: Fact) -> Decision | Refused:
@@ -128,80 +128,78 @@ def decided(task: Task, fact: Fact) -> Decision | Refused:
 
 
 every_meeting = pytest.mark.parametrize(
-    ("state", "what"), [pytest.param(state, what, id=f"{what}-when-{state}") for state in State for what in FACTS]
+    ("state", "kind"), [pytest.param(state, kind, id=f"{kind}-when-{state}") for state in State for kind in FACTS]
 )
 
 
 class TestEveryStateMeetsEveryFact:
     @every_meeting
-    def test_and_goes_where_the_grid_says(self, state: State, what: FactKind) -> None:
-        answers = [decided(task, fact) for task, fact in variants(state, what)]
+    def test_and_goes_where_the_grid_says(self, state: State, kind: FactKind) -> None:
+        answers = [decided(task, fact) for task, fact in variants(state, kind)]
         ends = {answer.task.state if isinstance(answer, Decision) else None for answer in answers}
-        assert ends == {STATES.get(letter) for letter in ENDINGS[state, what]}
+        assert ends == {STATES.get(letter) for letter in ENDINGS[state, kind]}
 
     @every_meeting
-    def test_and_the_first_row_that_fits_wins(self, state: State, what: FactKind) -> None:
-        for task, fact in variants(state, what):
-            fitting = [move for move in takes(state, what) if not move.only_if or move.only_if(task, fact)]
+    def test_and_the_first_row_that_fits_wins(self, state: State, kind: FactKind) -> None:
+        for task, fact in variants(state, kind):
+            fitting = [row for row in candidates(state, kind) if not row.only_if or row.only_if(task, fact)]
             answer = decided(task, fact)
-            assert (answer.move if isinstance(answer, Decision) else None) is next(iter(fitting), None)
+            assert (answer.transition if isinstance(answer, Decision) else None) is next(iter(fitting), None)
 
     @every_meeting
-    def test_and_a_refusal_names_the_task_and_where_it_would_be_possible(self, state: State, what: FactKind) -> None:
-        for refused in (decided(*variant) for variant in variants(state, what)):
+    def test_and_a_refusal_names_the_task_and_where_it_would_be_possible(self, state: State, kind: FactKind) -> None:
+        for refused in (decided(*variant) for variant in variants(state, kind)):
             if isinstance(refused, Refused):
                 assert refused.kind is Kind.INVALID
-                assert f"acme/widgets#12 is {state}: '{what}'" in str(refused)
-                assert all(
-                    source in str(refused) for move in TRANSITIONS if move.fact is what for source in move.source
-                )
+                assert f"acme/widgets#12 is {state}: '{kind}'" in str(refused)
+                assert all(source in str(refused) for row in TRANSITIONS if row.fact is kind for source in row.sources)
 
     @every_meeting
-    def test_and_what_follows_a_move_follows_from_every_move(self, state: State, what: FactKind) -> None:
-        for task, fact in variants(state, what):
+    def test_and_each_transition_keeps_the_invariants_of_a_task(self, state: State, kind: FactKind) -> None:
+        for task, fact in variants(state, kind):
             answer = decided(task, fact)
             if isinstance(answer, Refused):
                 continue
             after = answer.task
-            if answer.move.quiet:
+            if answer.transition.quiet:
                 assert after == task
                 continue
             assert (after.version, after.moved_at) == (task.version + 1, LATER)
             assert not after.ready or after.state is State.CREATED
-            assert (after.completed_at is not None) == (after.state in ENDS)
-            assert answer.owes == answer.move.owes
+            assert (after.completed_at is not None) == (after.state in FINAL_STATES)
+            assert answer.outbox == answer.transition.outbox
             rounds = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
-            begins = what in (FactKind.PLACED, FactKind.CLAIMED) or (what in rounds and after.state is State.RUNNING)
+            begins = kind in (FactKind.PLACED, FactKind.CLAIMED) or (kind in rounds and after.state is State.RUNNING)
             assert after.run - task.run == begins
             assert (after.id, after.task_id, after.created_at, after.branch, after.max_retries) == (
                 task.id, task.task_id, task.created_at, task.branch, task.max_retries,
             )  # fmt: skip
-            if what is not FactKind.REROUTED:
+            if kind is not FactKind.REROUTED:
                 assert (after.priority, after.requirement_set_id) == (task.priority, task.requirement_set_id)
 
-    @pytest.mark.parametrize("what", sorted(TOLD))
+    @pytest.mark.parametrize("kind", sorted(REPORTED_BY_RUNNERS))
     @pytest.mark.parametrize("fence", [None, 0, 1, 3])
     def test_and_a_run_that_is_not_the_newest_is_stale_whatever_it_tells(
-        self, what: FactKind, fence: int | None
+        self, kind: FactKind, fence: int | None
     ) -> None:
         for state in State:
             with pytest.raises(Refused) as refused:
-                decide(a_task_in(state), a_fact(what, run=fence, pushed=True, head="new"), LATER)
+                decide(a_task_in(state), a_fact(kind, run=fence, pushed=True, head="new"), LATER)
             assert refused.value.kind is Kind.STALE
             assert "acme/widgets#12" in str(refused.value) and "the newest run is 2" in str(refused.value)
 
 
-@pytest.mark.parametrize("move", [m for m in TRANSITIONS if m.only_if], ids=lambda m: f"{m.fact}-{m.only_if.__name__}")
-def test_the_walk_makes_each_guard_true_and_false(move: Transition) -> None:
-    assert move.only_if
-    met = {move.only_if(task, fact) for state in move.source for task, fact in variants(state, move.fact)}
+@pytest.mark.parametrize("row", [m for m in TRANSITIONS if m.only_if], ids=lambda m: f"{m.fact}-{m.only_if.__name__}")
+def test_the_walk_makes_each_guard_true_and_false(row: Transition) -> None:
+    assert row.only_if
+    met = {row.only_if(task, fact) for state in row.sources for task, fact in variants(state, row.fact)}
     assert met == {True, False}
 
 
 @pytest.mark.parametrize("number", range(len(TRANSITIONS)), ids=lambda n: f"{n}-{TRANSITIONS[n].fact}")
 def test_the_walk_takes_each_row_of_the_table(number: int) -> None:
-    met = [decided(*v) for state in TRANSITIONS[number].source for v in variants(state, TRANSITIONS[number].fact)]
-    assert any(isinstance(answer, Decision) and answer.move is TRANSITIONS[number] for answer in met)
+    met = [decided(*v) for state in TRANSITIONS[number].sources for v in variants(state, TRANSITIONS[number].fact)]
+    assert any(isinstance(answer, Decision) and answer.transition is TRANSITIONS[number] for answer in met)
 
 
 class TestCreated:
@@ -214,7 +212,7 @@ class TestCreated:
             "wants_pull": False,
             "note": "left out",
         }
-        task = begin(5, asked, AT)
+        task = new_task(5, asked, AT)
         assert (task.id, task.state, task.mode, task.priority) == (5, State.CREATED, Mode.UNDECIDED, Priority.HIGH)
         assert (task.ready, task.version, task.run, task.wants_pull, task.max_retries) == (True, 1, 0, False, 2)
 
@@ -223,7 +221,7 @@ class TestCreated:
         task = decision.task
         assert (task.state, task.run, task.assigned_at, task.ready) == (State.ASSIGNED, 1, LATER, False)
         assert (task.mode, task.host_id, task.agent_id, task.reason) == (Mode.SSH_CLI, "host-1", None, None)
-        assert set(decision.owes) == {OutboxKind.START, OutboxKind.LABEL, OutboxKind.ASSIGN}
+        assert set(decision.outbox) == {OutboxKind.START, OutboxKind.LABEL, OutboxKind.ASSIGN}
 
     def test_an_agent_that_claims_it_begins_a_run_that_nobody_has_to_start(self) -> None:
         decision = the(a_task(host_id="host-9"), FactKind.CLAIMED, agent_id="agent-1")
@@ -235,7 +233,7 @@ class TestCreated:
             "agent-1",
             None,
         )
-        assert OutboxKind.START not in decision.owes
+        assert OutboxKind.START not in decision.outbox
 
     def test_a_back_off_that_is_over_makes_it_ready(self) -> None:
         task = the(a_task(ready=False, due_at=AT), FactKind.DUE).task
@@ -251,13 +249,13 @@ class TestAssigned:
         assert (task.state, task.started_at, task.unconfirmed) == (State.RUNNING, LATER, 0)
 
     def test_a_second_start_says_nothing_new(self) -> None:
-        assert the(a_task_in(State.RUNNING), FactKind.STARTED).move.quiet
+        assert the(a_task_in(State.RUNNING), FactKind.STARTED).transition.quiet
 
     def test_never_confirmed_it_goes_back_and_the_attempt_is_not_counted(self) -> None:
         decision = the(a_task_in(State.ASSIGNED), FactKind.EXPIRED)
         task = decision.task
         assert (task.state, task.ready, task.retry_count, task.unconfirmed) == (State.CREATED, True, 0, 1)
-        assert set(decision.owes) == {OutboxKind.STOP, *TELL}
+        assert set(decision.outbox) == {OutboxKind.STOP, *SHOW_STATE}
 
     def test_never_confirmed_too_often_it_fails(self) -> None:
         task, rounds = a_task_in(State.ASSIGNED), 0
@@ -273,7 +271,7 @@ class TestAssigned:
 
 class TestRunning:
     def test_a_beat_is_no_event(self) -> None:
-        assert the(a_task_in(State.RUNNING), FactKind.BEAT).move.quiet
+        assert the(a_task_in(State.RUNNING), FactKind.BEAT).transition.quiet
 
     @pytest.mark.parametrize("state", [State.ASSIGNED, State.RUNNING])
     def test_a_pull_request_makes_it_wait_for_review(self, state: State) -> None:
@@ -287,7 +285,7 @@ class TestRunning:
         )
         task = decision.task
         assert (task.state, task.pr_number, task.pr_title, task.head) == (State.REVIEW_PENDING, 13, "Fix", "new")
-        assert set(decision.owes) == {OutboxKind.ASK_REVIEW, *TELL}
+        assert set(decision.outbox) == {OutboxKind.ASK_REVIEW, *SHOW_STATE}
 
     @pytest.mark.parametrize("state", [State.ASSIGNED, State.RUNNING])
     def test_a_pull_request_that_others_open_while_a_host_works_is_known_and_ends_nothing(self, state: State) -> None:
@@ -295,7 +293,7 @@ class TestRunning:
         task = decide(a_task_in(state), opened, LATER).task
         assert (task.state, task.pr_number, task.head) == (state, 13, None)
         done = the(task, FactKind.FINISHED, pushed=True, head="new")
-        assert (done.task.state, done.owes) == (State.RUNNING, (OutboxKind.OPEN_PULL,)), (
+        assert (done.task.state, done.outbox) == (State.RUNNING, (OutboxKind.OPEN_PULL,)), (
             "what was pushed is looked at first"
         )
         assert decide(a_task_in(state, host_id=None, agent_id="a"), opened, LATER).task.state is State.REVIEW_PENDING
@@ -306,7 +304,7 @@ class TestRunning:
 
     def test_work_that_is_on_the_forge_gets_its_pull_request(self) -> None:
         decision = the(a_task_in(State.RUNNING, head="old"), FactKind.FINISHED, pushed=True, head="new", session="s-1")
-        assert (decision.task.state, decision.task.session, decision.owes) == (
+        assert (decision.task.state, decision.task.session, decision.outbox) == (
             State.RUNNING,
             "s-1",
             (OutboxKind.OPEN_PULL,),
@@ -344,18 +342,18 @@ class TestRunning:
             summary="Nothing to change: it is right.",
         )
         assert (decision.task.state, decision.task.reason) == (State.REVIEW_PENDING, "nothing_to_change")
-        assert OutboxKind.ANSWER in decision.owes
+        assert OutboxKind.ANSWER in decision.outbox
 
     def test_where_no_pull_request_is_wanted_finishing_completes_it(self) -> None:
         decision = the(a_task_in(State.RUNNING, wants_pull=False), FactKind.FINISHED)
         assert (decision.task.state, decision.task.completed_at) == (State.COMPLETED, LATER)
-        assert set(decision.owes) == {OutboxKind.RECEIPT, *TELL}
+        assert set(decision.outbox) == {OutboxKind.RECEIPT, *SHOW_STATE}
 
     def test_a_passing_failure_is_tried_again_after_a_back_off(self) -> None:
         decision = the(a_task_in(State.RUNNING), FactKind.FAILED, transient=True, reason="timed_out")
         task = decision.task
         assert (task.state, task.ready, task.retry_count, task.reason) == (State.CREATED, False, 1, "timed_out")
-        assert (task.due_at, set(decision.owes)) == (LATER + FIRST_BACK_OFF, TELL)
+        assert (task.due_at, set(decision.outbox)) == (LATER + FIRST_BACK_OFF, SHOW_STATE)
 
     def test_the_back_off_doubles_up_to_its_longest(self) -> None:
         waits = [
@@ -378,7 +376,11 @@ class TestRunning:
         decision = the(
             a_task_in(State.RUNNING, retry_count=retry_count), FactKind.FAILED, transient=transient, reason="cli_failed"
         )
-        assert (decision.task.state, decision.task.reason, set(decision.owes)) == (State.FAILED, "cli_failed", TELL)
+        assert (decision.task.state, decision.task.reason, set(decision.outbox)) == (
+            State.FAILED,
+            "cli_failed",
+            SHOW_STATE,
+        )
 
     def test_a_limit_parks_it_until_the_reset_and_costs_no_attempt(self) -> None:
         until = AT + timedelta(hours=3)
@@ -394,7 +396,7 @@ class TestSilence:
     def test_past_the_deadline_the_runner_is_lost_and_told_to_stop(self) -> None:
         decision = the(a_task_in(State.RUNNING), FactKind.EXPIRED)
         task = decision.task
-        assert (task.state, task.reason, task.due_at, decision.owes) == (
+        assert (task.state, task.reason, task.due_at, decision.outbox) == (
             State.AGENT_LOST,
             "silent",
             LATER,
@@ -412,11 +414,11 @@ class TestSilence:
 
     def test_lost_without_retries_it_fails_with_the_reason_it_was_lost_for(self) -> None:
         decision = the(a_task_in(State.AGENT_LOST, retry_count=2, reason="silent"), FactKind.DUE)
-        assert (decision.task.state, decision.task.reason, set(decision.owes)) == (State.FAILED, "silent", TELL)
+        assert (decision.task.state, decision.task.reason, set(decision.outbox)) == (State.FAILED, "silent", SHOW_STATE)
 
-    @pytest.mark.parametrize("what", [FactKind.DUE, FactKind.RETRY])
-    def test_a_pause_ends_by_time_or_by_an_operator_and_keeps_its_session(self, what: FactKind) -> None:
-        task = the(a_task_in(State.PARKED, session="s-1", reason="limit"), what).task
+    @pytest.mark.parametrize("kind", [FactKind.DUE, FactKind.RETRY])
+    def test_a_pause_ends_by_time_or_by_an_operator_and_keeps_its_session(self, kind: FactKind) -> None:
+        task = the(a_task_in(State.PARKED, session="s-1", reason="limit"), kind).task
         assert (task.state, task.ready, task.session, task.reason) == (State.CREATED, True, "s-1", None)
         assert (task.host_id, task.retry_count) == ("host-1", 0)
 
@@ -426,12 +428,12 @@ class TestReview:
         decision = the(a_task_in(State.REVIEW_PENDING, session="s-1"), FactKind.CHANGES_REQUESTED)
         task = decision.task
         assert (task.state, task.run, task.review_count, task.session) == (State.RUNNING, 3, 1, "s-1")
-        assert set(decision.owes) == {OutboxKind.START, *TELL}
+        assert set(decision.outbox) == {OutboxKind.START, *SHOW_STATE}
 
     def test_an_agent_hears_of_changes_in_its_next_answer(self) -> None:
         decision = the(a_task_in(State.REVIEW_PENDING, host_id=None, agent_id="agent-1"), FactKind.CHANGES_REQUESTED)
         assert (decision.task.state, decision.task.run) == (State.RUNNING, 3)
-        assert OutboxKind.START not in decision.owes
+        assert OutboxKind.START not in decision.outbox
 
     @pytest.mark.parametrize(
         "place", [{"host_id": "host-1"}, {"host_id": None, "agent_id": "agent-1"}], ids=["host", "agent"]
@@ -439,11 +441,11 @@ class TestReview:
     def test_a_review_loop_has_an_end(self, place: dict[str, Any]) -> None:
         decision = the(a_task_in(State.REVIEW_PENDING, review_count=2, **place), FactKind.CHANGES_REQUESTED)
         assert (decision.task.state, decision.task.reason) == (State.FAILED, "review_loop_limit")
-        assert OutboxKind.START not in decision.owes and OutboxKind.ANSWER in decision.owes
+        assert OutboxKind.START not in decision.outbox and OutboxKind.ANSWER in decision.outbox
 
     def test_a_push_by_others_is_the_newest_commit(self) -> None:
         decision = decide(a_task_in(State.REVIEW_PENDING, head="old"), a_fact(FactKind.PULL_NEWS, head="new"), LATER)
-        assert (decision.task.head, OutboxKind.STATUS in decision.owes) == ("new", True)
+        assert (decision.task.head, OutboxKind.STATUS in decision.outbox) == ("new", True)
 
     def test_a_run_that_finishes_after_its_pull_request_was_heard_of_keeps_its_session(self) -> None:
         task = the(a_task_in(State.REVIEW_PENDING), FactKind.FINISHED, session="s-1").task
@@ -453,14 +455,14 @@ class TestReview:
     def test_a_merge_completes_any_live_task_and_stops_what_still_runs(self, state: State) -> None:
         decision = decide(a_task_in(state, reason="limit"), a_fact(FactKind.PULL_MERGED, number=13), LATER)
         assert (decision.task.state, decision.task.completed_at, decision.task.reason) == (State.COMPLETED, LATER, None)
-        assert set(decision.owes) == {OutboxKind.STOP, OutboxKind.RECEIPT, *TELL}
+        assert set(decision.outbox) == {OutboxKind.STOP, OutboxKind.RECEIPT, *SHOW_STATE}
 
     @pytest.mark.parametrize("state", [State.FAILED, State.AGENT_LOST, State.CANCELLED])
     def test_what_was_given_up_here_and_merged_there_is_done(self, state: State) -> None:
         assert decide(a_task_in(state), a_fact(FactKind.PULL_MERGED, number=13), LATER).task.state is State.COMPLETED
 
     def test_a_merge_is_heard_once(self) -> None:
-        assert decide(a_task_in(State.COMPLETED), a_fact(FactKind.PULL_MERGED), LATER).move.quiet
+        assert decide(a_task_in(State.COMPLETED), a_fact(FactKind.PULL_MERGED), LATER).transition.quiet
 
     def test_a_pull_request_closed_unmerged_cancels_it(self) -> None:
         task = decide(a_task_in(State.REVIEW_PENDING, pr_number=13), a_fact(FactKind.PULL_CLOSED), LATER).task
@@ -473,12 +475,12 @@ class TestReview:
 
 
 class TestPeople:
-    @pytest.mark.parametrize("what", [FactKind.ISSUE_CLOSED, FactKind.LABEL_REMOVED, FactKind.CANCEL])
+    @pytest.mark.parametrize("kind", [FactKind.ISSUE_CLOSED, FactKind.LABEL_REMOVED, FactKind.CANCEL])
     @pytest.mark.parametrize("state", sorted(LIVE | {State.AGENT_LOST}))
-    def test_what_nobody_wants_any_more_is_cancelled_and_stopped(self, state: State, what: FactKind) -> None:
-        decision = decide(a_task_in(state), a_fact(what), LATER)
+    def test_what_nobody_wants_any_more_is_cancelled_and_stopped(self, state: State, kind: FactKind) -> None:
+        decision = decide(a_task_in(state), a_fact(kind), LATER)
         assert (decision.task.state, decision.task.completed_at) == (State.CANCELLED, LATER)
-        assert set(decision.owes) == {OutboxKind.STOP, *TELL}
+        assert set(decision.outbox) == {OutboxKind.STOP, *SHOW_STATE}
 
     @pytest.mark.parametrize("reason", ["issue_closed", "label_removed"])
     def test_an_issue_that_is_wanted_again_begins_afresh(self, reason: str) -> None:
@@ -504,7 +506,7 @@ class TestPeople:
             None,
         )
         assert (task.retry_count, task.review_count, task.unconfirmed) == (0, 0, 0)
-        assert OutboxKind.STOP in decision.owes
+        assert OutboxKind.STOP in decision.outbox
 
     def test_what_is_completed_is_not_done_again(self) -> None:
         with pytest.raises(Refused, match="completed"):
@@ -535,19 +537,19 @@ def test_no_sequence_of_facts_leads_astray(
     told: list[tuple[FactKind, dict[str, Any], int]], most: int, wants: bool
 ) -> None:
     task = a_task(max_retries=most, wants_pull=wants)
-    for what, detail, behind in told:
+    for kind, detail, behind in told:
         before = replace(task)
-        answer = decided(task, Fact(what, detail, run=task.run - behind))
+        answer = decided(task, Fact(kind, detail, run=task.run - behind))
         if isinstance(answer, Refused):
             assert task == before
             continue
         task = answer.task
         assert task.state in State
         assert task.run - before.run in (0, 1)
-        assert task.version - before.version == (not answer.move.quiet)
+        assert task.version - before.version == (not answer.transition.quiet)
         assert 0 <= task.retry_count <= most and 0 <= task.review_count <= most
         assert 0 <= task.unconfirmed < UNCONFIRMED_LIMIT
-        assert (task.completed_at is not None) == (task.state in ENDS)
+        assert (task.completed_at is not None) == (task.state in FINAL_STATES)
         assert not task.ready or task.state is State.CREATED
         assert task.state is not State.AGENT_LOST or task.due_at
         assert task.state is not State.CREATED or task.ready or task.due_at

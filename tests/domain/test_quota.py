@@ -68,12 +68,12 @@ class TestTheEndOfARun:
     def test_for_its_budget_parks_the_task_for_a_person(self) -> None:
         outcome = Outcome(Verdict.KILLED, failure="budget", error="the run's budget is used up")
         fact = judge(2, {"end": "cancelled", "step": "agent", "exit_code": 143}, outcome)
-        assert (fact.what, fact.detail["reason"], fact.detail["until"]) == ("limit_reached", "budget", None)
+        assert (fact.kind, fact.detail["reason"], fact.detail["until"]) == ("limit_reached", "budget", None)
         assert "the run's budget is used up" in fact.detail["why"]
 
     def test_for_a_cancel_is_no_limit(self) -> None:
         fact = judge(2, {"end": "cancelled", "step": "agent"}, Outcome(Verdict.LIMITED, failure="usage_limit"))
-        assert (fact.what, fact.detail["reason"]) == ("failed", "cancelled")
+        assert (fact.kind, fact.detail["reason"]) == ("failed", "cancelled")
 
     def test_tells_the_clis_own_words(self) -> None:
         result = {"end": "failed", "step": "agent", "exit_code": 1, "reason": "the CLI ended with code 1"}

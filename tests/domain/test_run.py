@@ -37,12 +37,12 @@ def judged(result: dict[str, Any], verdict: Verdict = Verdict.SUCCEEDED, **given
 class TestAGoodEnd:
     def test_is_finished_with_all_that_was_delivered(self) -> None:
         fact = judged(a_result(), final_text="Done.", session_id="s-1")
-        assert (fact.what, fact.run) == (FactKind.FINISHED, 3)
+        assert (fact.kind, fact.run) == (FactKind.FINISHED, 3)
         assert fact.detail == {"pushed": True, "head": "abc", "commits": ["abc"], "session": "s-1", "summary": "Done."}
 
     def test_needs_nothing_pushed_to_be_finished(self) -> None:
         fact = judged({"end": "finished"})
-        assert (fact.what, fact.detail["pushed"], fact.detail["commits"]) == (FactKind.FINISHED, False, [])
+        assert (fact.kind, fact.detail["pushed"], fact.detail["commits"]) == (FactKind.FINISHED, False, [])
 
     def test_keeps_a_long_summary_short(self) -> None:
         assert len(judged(a_result(), final_text="x" * 10_000).detail["summary"]) == 4000
@@ -52,7 +52,7 @@ class TestABadEnd:
     @pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.KILLED])
     def test_a_cli_that_says_it_failed_is_believed_over_its_exit_code(self, verdict: Verdict) -> None:
         fact = judged(a_result(exit_code=0), verdict)
-        assert (fact.what, fact.detail["reason"]) == (FactKind.FAILED, "cli_failed")
+        assert (fact.kind, fact.detail["reason"]) == (FactKind.FAILED, "cli_failed")
 
     @pytest.mark.parametrize(
         ("step", "reason"),
@@ -67,12 +67,12 @@ class TestABadEnd:
     )
     def test_is_named_after_its_step(self, step: str | None, reason: str) -> None:
         fact = judged(a_result("failed", step=step, reason="git said no"))
-        assert (fact.what, fact.detail["reason"], fact.detail["why"]) == (FactKind.FAILED, reason, "git said no")
+        assert (fact.kind, fact.detail["reason"], fact.detail["why"]) == (FactKind.FAILED, reason, "git said no")
 
     @pytest.mark.parametrize("end", ["timed_out", "silent"])
     def test_a_run_over_its_time_can_be_tried_again(self, end: str) -> None:
         fact = judged(a_result(end, reason="nothing heard for 600 s"))
-        assert (fact.what, fact.detail["reason"], fact.detail["transient"]) == (FactKind.FAILED, end, True)
+        assert (fact.kind, fact.detail["reason"], fact.detail["transient"]) == (FactKind.FAILED, end, True)
 
     @pytest.mark.parametrize("failure", sorted(FAILURES.keys() - {"lost"}))
     def test_the_parser_may_name_the_failure(self, failure: str) -> None:
@@ -86,23 +86,23 @@ class TestABadEnd:
 
     @pytest.mark.parametrize("end", [None, "an end of tomorrow"])
     def test_an_end_nobody_knows_is_no_success(self, end: str | None) -> None:
-        assert judged(a_result() | {"end": end}).what is FactKind.FAILED
+        assert judged(a_result() | {"end": end}).kind is FactKind.FAILED
 
     def test_what_we_cancelled_says_so(self) -> None:
         fact = judged(a_result("cancelled", step="agent"), Verdict.KILLED)
-        assert (fact.what, fact.detail["reason"]) == (FactKind.FAILED, "cancelled")
+        assert (fact.kind, fact.detail["reason"]) == (FactKind.FAILED, "cancelled")
 
     @pytest.mark.parametrize("verdict", list(Verdict))
     def test_a_lost_run_is_silence_whatever_its_last_words(self, verdict: Verdict) -> None:
         fact = judged(a_result("lost", reason="the host was rebooted"), verdict)
-        assert (fact.what, fact.run) == (FactKind.EXPIRED, 3)
+        assert (fact.kind, fact.run) == (FactKind.EXPIRED, 3)
         assert fact.detail == {"reason": "lost", "why": "the host was rebooted"}
 
 
 class TestValidation:
     def test_one_failed_check_fails_the_run_and_shows_its_last_lines(self) -> None:
         fact = judged(a_result(validation=[SOUND, BROKEN]))
-        assert (fact.what, fact.detail["reason"], fact.detail["transient"]) == (
+        assert (fact.kind, fact.detail["reason"], fact.detail["transient"]) == (
             FactKind.FAILED,
             "validation_failed",
             True,
@@ -115,7 +115,7 @@ class TestValidation:
 
     @pytest.mark.parametrize("check", [{"command": "make"}, {"command": "make", "exit_code": None}])
     def test_a_check_without_an_exit_code_did_not_pass(self, check: dict[str, Any]) -> None:
-        assert judged(a_result(validation=[SOUND, {"exit_code": None} | check])).what is FactKind.FAILED
+        assert judged(a_result(validation=[SOUND, {"exit_code": None} | check])).kind is FactKind.FAILED
 
     def test_work_that_failed_its_checks_still_tells_what_was_pushed(self) -> None:
         assert judged(a_result(validation=[BROKEN])).detail["pushed"] is True
@@ -131,7 +131,7 @@ class TestALimit:
     def test_parks_the_task_until_its_reset_however_the_run_ended(self, end: str) -> None:
         until = "2026-11-24T21:07:00+00:00"
         fact = judged(a_result(end, step="agent"), Verdict.LIMITED, resets_at=until, session_id="s-1")
-        assert (fact.what, fact.detail["reason"], fact.detail["until"]) == (FactKind.LIMIT_REACHED, "limit", until)
+        assert (fact.kind, fact.detail["reason"], fact.detail["until"]) == (FactKind.LIMIT_REACHED, "limit", until)
         assert fact.detail["session"] == "s-1"
 
     def test_without_a_reset_time_is_still_a_limit(self) -> None:
@@ -158,9 +158,9 @@ def test_every_end_is_one_fact_and_no_failure_is_finished(
 ) -> None:
     fact = judged(result, verdict, failure=failure)
     assert fact.run == 3
-    assert fact.what in (FactKind.FINISHED, FactKind.FAILED, FactKind.LIMIT_REACHED, FactKind.EXPIRED)
+    assert fact.kind in (FactKind.FINISHED, FactKind.FAILED, FactKind.LIMIT_REACHED, FactKind.EXPIRED)
     sound = all(check["exit_code"] == 0 for check in result.get("validation") or [])
-    if fact.what is FactKind.FINISHED:
+    if fact.kind is FactKind.FINISHED:
         assert result["end"] == "finished" and sound
         assert verdict in (Verdict.SUCCEEDED, Verdict.UNKNOWN)
     else:
@@ -204,7 +204,7 @@ def test_an_outcome_can_be_written_down() -> None:
 
 def test_output_nobody_could_read_is_told_as_such() -> None:
     fact = judged(a_result(), Verdict.UNKNOWN)
-    assert fact.what is FactKind.FINISHED
+    assert fact.kind is FactKind.FINISHED
     assert fact.detail["unreadable"]
 
 

@@ -24,13 +24,13 @@ def of(hold: Hold, result: Json, outcome: Outcome) -> Json:
         "usage": outcome.as_json()["usage"],
         "session": outcome.session_id,
     }
-    if fact.what is FactKind.FINISHED and not _is_unreadable(hold, fact.detail):
+    if fact.kind is FactKind.FINISHED and not _is_unreadable(hold, fact.detail):
         return told | {"status": "completed"}
     why = fact.detail.get("why") or "nobody could read what the CLI printed"
     return told | {
         "status": "failed",
         "error": why[:LONGEST],
-        "failure": "unreadable" if fact.what is FactKind.FINISHED else fact.detail.get("reason"),
+        "failure": "unreadable" if fact.kind is FactKind.FINISHED else fact.detail.get("reason"),
         "resets_at": fact.detail.get("until"),
     }
 

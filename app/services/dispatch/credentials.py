@@ -121,8 +121,8 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
     if outcome.verdict is Verdict.SUCCEEDED:
         usage.open_(conn, [name, login_on(name, run["host_id"] or "")], since=run["assigned_at"])
     reason = fact.detail.get("reason")
-    refused = fact.what is FactKind.FAILED and reason in REFUSALS and bool(run["host_id"])
-    if not refused and not (fact.what is FactKind.LIMIT_REACHED and reason == "limit"):
+    refused = fact.kind is FactKind.FAILED and reason in REFUSALS and bool(run["host_id"])
+    if not refused and not (fact.kind is FactKind.LIMIT_REACHED and reason == "limit"):
         return fact
     shut = login_on(name, run["host_id"]) if refused and reason == "not_logged_in" else name
     why = f"{outcome.failure}: {outcome.error or ''}"
@@ -130,7 +130,7 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
         log.error("the login of a CLI was refused", credential=shut, host=run["host_id"], why=why[:500])
     until = usage.close(conn, shut, outcome.resets_at, why, at, refused)
     goes_on = at if _others_can(conn, run, at) else until
-    return replace(fact, what=FactKind.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
+    return replace(fact, kind=FactKind.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
 
 
 def _others_can(conn: Connection, run: Row, at: datetime) -> bool:

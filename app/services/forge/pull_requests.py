@@ -17,7 +17,7 @@ def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -
     if pull is None:
         return f"{task.task_id} has no such pull request on the forge"
     facts = _facts(task, pull)
-    if pull.number != task.pr_number and any(fact.what in OFFERS for fact in facts):
+    if pull.number != task.pr_number and any(fact.kind in OFFERS for fact in facts):
         why = _not_offered(fleet, forge, full_name, task, pull)
         if why:
             return f"{task.task_id} goes on: pull request {pull.number} {why}"

@@ -201,7 +201,7 @@ def test_a_stranger_slips_in_no_text_by_opening_it_again(workshop: Workshop, all
 
 def test_what_an_operator_cancelled_the_forge_does_not_bring_back(workshop: Workshop) -> None:
     number = workshop.running()
-    operator.about(workshop.fleet, f"{WIDGETS}#{number}", FactKind.CANCEL)
+    operator.request(workshop.fleet, f"{WIDGETS}#{number}", FactKind.CANCEL)
     for once_more in (workshop.close, workshop.reopen):
         once_more(number)
         workshop.hear()

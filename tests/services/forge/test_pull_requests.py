@@ -707,6 +707,6 @@ def test_a_round_too_many_is_not_spoken_of_when_the_task_has_begun_anew(workshop
     workshop.carry()
     create_task.apply_deliveries(workshop.fleet)
     assert workshop.task(number).reason == "review_loop_limit"
-    operator.about(workshop.fleet, workshop.task(number).task_id, FactKind.RETRY)
+    operator.request(workshop.fleet, workshop.task(number).task_id, FactKind.RETRY)
     workshop.hear()
     assert workshop.comments(pull) == []

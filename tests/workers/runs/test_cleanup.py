@@ -86,7 +86,7 @@ def test_a_run_whose_end_was_never_heard_is_ended_before_it_goes(host: Callable[
     task = here.task()
     pid = here.file(task, "state.json")["pid"]
     here.rescue(10)
-    operator.about(here.fleet, "acme/widgets#12", FactKind.CANCEL)
+    operator.request(here.fleet, "acme/widgets#12", FactKind.CANCEL)
     expire(here, task)
     here.clock.pass_(2 * DAY)
     swept = here.until(lambda: sweep(here.fleet), "the sweep")
