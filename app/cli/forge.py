@@ -11,7 +11,7 @@ from app import wiring
 from app.cli.output import as_json, passages, table
 from app.domain.errors import Kind, Refused, Unavailable
 from app.forgejo import hooks
-from app.forgejo.http import Wire
+from app.forgejo.http import HttpClient
 from app.ports import Fleet
 from app.services.forge import doctor as examination
 from app.store import deliveries, fleet_config
@@ -41,7 +41,7 @@ def add(where: str, name: str | None, anew: bool, try_it: bool) -> None:
     row = _row(fleet, name)
     url, secret = f"{fleet.config.public_url}{hooks.PATH}", _newest_secret(fleet, row)
     try:
-        hook, is_new = hooks.ensure(_wire(fleet, row), where, url, secret, anew)
+        hook, is_new = hooks.ensure_hook(_wire(fleet, row), where, url, secret, anew)
     except Refused as no:
         if no.kind not in (Kind.FORBIDDEN, Kind.UNAUTHORIZED, Kind.UNKNOWN):
             raise
@@ -64,7 +64,7 @@ def test(where: str, name: str | None, json_: bool) -> None:
     fleet = wiring.fleet(connections=1)
     row = _row(fleet, name)
     url = f"{fleet.config.public_url}{hooks.PATH}"
-    hook = next((one for one in hooks.of(_wire(fleet, row), where) or () if one.url == url), None)
+    hook = next((one for one in hooks.list_hooks(_wire(fleet, row), where) or () if one.url == url), None)
     if hook is None:
         raise Refused(Kind.UNKNOWN, f"{where} has no hook to {url} that this token can see: `fleet forge add {where}`.")
     said = {"hook": hook.id, "url": hook.url, "faults": hook.faults()}
@@ -106,13 +106,13 @@ def _row(fleet: Fleet, name: str | None) -> Row:
     return rows[0]
 
 
-def _wire(fleet: Fleet, row: Row, bot: bool = False) -> Wire:
+def _wire(fleet: Fleet, row: Row, bot: bool = False) -> HttpClient:
     """The forge with the token of whoever sets it up."""
     given = None if bot else fleet.config.secret(SETUP_TOKEN)
     token = given or fleet.config.secret(row["token_env"], row["token_file"])
     if not token:
         raise Refused(Kind.INVALID, f"There is no token for {row['name']}: set {row['token_env']} or {SETUP_TOKEN}.")
-    return Wire(row["name"], row["url"], token, wiring.now)
+    return HttpClient(row["name"], row["url"], token, wiring.now)
 
 
 def _newest_secret(fleet: Fleet, row: Row) -> str:
@@ -138,7 +138,7 @@ def _show(found: Iterable[examination.Finding]) -> None:
 def _have_tested(fleet: Fleet, row: Row, where: str, hook: hooks.Hook) -> None:
     """Raises Unavailable where the test delivery that the forge is asked for does not arrive."""
     begun = fleet.clock()
-    hooks.try_out(_wire(fleet, row), where, hook)
+    hooks.send_test(_wire(fleet, row), where, hook)
     if not _wait(fleet, row["name"], begun):
         raise Unavailable(
             f"The test delivery did not arrive at {hook.url} within {PATIENCE_SECS:.0f} s. If `fleet up` is running, "

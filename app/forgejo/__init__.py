@@ -1,1 +1,1 @@
-"""The forge in our words: its client, the deliveries it sends, their signature."""
+"""The forge's API and webhooks: HTTP client, typed answers, webhook payloads and their signature."""

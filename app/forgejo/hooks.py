@@ -1,12 +1,13 @@
-"""The hooks of a repository or an organisation, with what is known of their traps: never patched, always made anew."""
+"""Creates, checks and tests the webhook of a repository or an organisation."""
 
 from dataclasses import dataclass
 
 from app.domain.errors import Kind, Refused
-from app.forgejo.http import Json, Wire
+from app.forgejo.http import HttpClient
+from app.forgejo.models import Found
 
-# What to ask for, in the names that the API takes; what it then lists are the names of single events.
-ASKED = (
+# The API takes these names, and then lists the names of single events (NEEDED).
+SUBSCRIBED = (
     "issues", "issue_comment", "pull_request", "push", "create", "delete", "action_run_success", "action_run_failure",
     "action_run_recover",
 )  # fmt: skip
@@ -20,7 +21,7 @@ PATH = "/api/v1/webhooks/forgejo"
 
 @dataclass(frozen=True)
 class Hook:
-    """A hook as the forge lists it. `branches` is a pattern: of others it tells no push and no end."""
+    """A hook as the forge lists it. For branches outside the pattern `branches` it sends no push and no deletion."""
 
     id: int
     url: str
@@ -30,58 +31,66 @@ class Hook:
     branches: str = ""
 
     def faults(self) -> list[str]:
-        """What keeps it from telling us everything, as sentences."""
+        """What keeps the hook from sending everything, as parts of a sentence."""
         missing = sorted(NEEDED - self.events)
-        said = [] if self.active else ["it is not active"]
-        said += [] if self.content_type == "json" else [f"it sends {self.content_type}, not JSON"]
-        said += [] if self.branches in ("", "*", "**") else [f"its branch filter leaves out all but {self.branches}"]
-        return said + ([f"it does not send {', '.join(missing)}"] if missing else [])
+        faults = [] if self.active else ["it is not active"]
+        faults += [] if self.content_type == "json" else [f"it sends {self.content_type}, not JSON"]
+        faults += [] if self.branches in ("", "*", "**") else [f"its branch filter allows only {self.branches}"]
+        return faults + ([f"it does not send {', '.join(missing)}"] if missing else [])
 
 
-def of(wire: Wire, where: str) -> list[Hook] | None:
-    """The hooks of `owner/name` or of an organisation; None where our token may not look."""
-    answer = wire.send("GET", f"{_path(where)}/hooks", ok={401, 403, 404}, query={"limit": 50})
-    return [_hook(one) for one in answer.json()] if answer.is_success else None
+def list_hooks(client: HttpClient, owner_or_repository: str) -> list[Hook] | None:
+    """The hooks of `owner/name` or of an organisation; None if our token may not list them."""
+    answer = client.send("GET", f"{_path(owner_or_repository)}/hooks", ok={401, 403, 404}, query={"limit": 50})
+    return [_parse_hook(one) for one in answer.json()] if answer.is_success else None
 
 
-def ensure(wire: Wire, where: str, url: str, secret: str, anew: bool = False) -> tuple[Hook, bool]:
-    """A hook that brings everything to `url`, and whether it was made now. One that is there and good is left alone,
-    unless it shall be made `anew` for another secret, which nobody can see; a faulty one is replaced, since a patch
-    would lose its secret or its events. Raises Refused."""
-    found = of(wire, where)
-    if found is None:
-        raise Refused(Kind.FORBIDDEN, f"This token may not see the hooks of {where}.")
-    ours = [hook for hook in found if hook.url == url]
-    good = next((hook for hook in ours if not hook.faults() and not anew), None)
+def ensure_hook(
+    client: HttpClient, owner_or_repository: str, url: str, secret: str, replace: bool = False
+) -> tuple[Hook, bool]:
+    """A hook that sends everything to `url`, and whether it was created now.
+
+    A good hook is kept, unless `replace` asks for one with a new secret: the forge shows no secret. A faulty one is
+    replaced, since a patch would lose its secret or its events. Raises Refused if our token may not see hooks.
+    """
+    hooks = list_hooks(client, owner_or_repository)
+    if hooks is None:
+        raise Refused(Kind.FORBIDDEN, f"This token may not see the hooks of {owner_or_repository}.")
+    ours = [hook for hook in hooks if hook.url == url]
+    good = next((hook for hook in ours if not hook.faults() and not replace), None)
     if good:
         return good, False
-    config = {"url": url, "content_type": "json", "secret": secret}
-    order = {"type": "forgejo", "active": True, "config": config, "events": list(ASKED)}
-    answer = wire.send("POST", f"{_path(where)}/hooks", order, ok={422})
-    if not answer.is_success:  # Gitea knows its own name alone
-        answer = wire.send("POST", f"{_path(where)}/hooks", order | {"type": "gitea"})
-    made = _hook(answer.json())
+    made = _create_hook(client, owner_or_repository, url, secret)
     for old in ours:
-        wire.send("DELETE", f"{_path(where)}/hooks/{old.id}", ok={404})
+        client.send("DELETE", f"{_path(owner_or_repository)}/hooks/{old.id}", ok={404})
     return made, True
 
 
-def try_out(wire: Wire, where: str, hook: Hook) -> None:
-    """Have the forge send a test delivery. Raises Refused for an organisation's hook, which has none by API."""
-    if "/" not in where:
+def _create_hook(client: HttpClient, owner_or_repository: str, url: str, secret: str) -> Hook:
+    path, config = f"{_path(owner_or_repository)}/hooks", {"url": url, "content_type": "json", "secret": secret}
+    new = {"type": "forgejo", "active": True, "config": config, "events": list(SUBSCRIBED)}
+    answer = client.send("POST", path, new, ok={422})
+    if not answer.is_success:  # Gitea accepts only its own name as the type
+        answer = client.send("POST", path, new | {"type": "gitea"})
+    return _parse_hook(answer.json())
+
+
+def send_test(client: HttpClient, owner_or_repository: str, hook: Hook) -> None:
+    """Make the forge send a test delivery. Raises Refused for a hook of an organisation: the API cannot test those."""
+    if "/" not in owner_or_repository:
         raise Refused(
             Kind.INVALID,
-            f"The forge tests an organisation's hook by hand alone: press 'Test delivery' at hook {hook.id} in the "
-            f"settings of {where}, then look at `fleet deliveries list`.",
+            f"The API cannot test an organisation's hook. Press 'Test delivery' at hook {hook.id} in the settings of "
+            f"{owner_or_repository}, then run `fleet deliveries list`.",
         )
-    wire.send("POST", f"{_path(where)}/hooks/{hook.id}/tests")
+    client.send("POST", f"{_path(owner_or_repository)}/hooks/{hook.id}/tests")
 
 
-def _path(where: str) -> str:
-    return f"/repos/{where}" if "/" in where else f"/orgs/{where}"
+def _path(owner_or_repository: str) -> str:
+    return f"/repos/{owner_or_repository}" if "/" in owner_or_repository else f"/orgs/{owner_or_repository}"
 
 
-def _hook(found: Json) -> Hook:
+def _parse_hook(found: Found) -> Hook:
     config = found.get("config") or {}
     return Hook(
         id=found["id"],

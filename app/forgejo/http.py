@@ -1,6 +1,7 @@
-"""The wire to one forge: four connections, its wish to be left alone heeded, answers as JSON or a sentence."""
+"""Sends HTTP requests to one forge: connections, redirects, pages, retry times, errors as sentences."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -12,35 +13,40 @@ import structlog
 from app.domain.errors import Kind, Refused, Unavailable
 from app.ports import Clock
 
-TIMEOUT = httpx.Timeout(10, connect=3, pool=30)
+TIMEOUT = httpx.Timeout(10, connect=3, pool=30)  # seconds
 CONNECTIONS = 4
-PAGE, MOST_PAGES, FEW = 50, 40, 10
-MOST = PAGE * MOST_PAGES  # entries of one list: a longer one is cut
-TRY_LATER = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
-PATIENCE = 5  # failures in a row before the forge is given a rest
-LONGEST_REST = timedelta(seconds=60)
-LONGEST_WISH = 3600.0  # seconds: a forge that asks for more is asked again after so long
-MOVED, MOST_HOPS = frozenset({307, 308}), 3  # what a renamed repository answers; both keep method and body
+PAGE_SIZE, MOST_PAGES, FEW_ENTRIES = 50, 40, 10
+MOST_ENTRIES = PAGE_SIZE * MOST_PAGES  # a longer list is cut
+RETRYABLE = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
+FAILURES_BEFORE_BACKOFF = 5  # in a row
+LONGEST_BACKOFF = timedelta(seconds=60)
+LONGEST_RETRY_AFTER = 3600.0  # seconds: a longer Retry-After is shortened to this
+REDIRECTS, MOST_REDIRECTS = frozenset({307, 308}), 3  # answers of a renamed repository; both keep method and body
+_NO_STATUS: frozenset[int] = frozenset()
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
+_KINDS = {401: Kind.UNAUTHORIZED, 403: Kind.FORBIDDEN, 404: Kind.UNKNOWN}
 
 Json = Any
 log = structlog.get_logger()
 
 
-certificates = cache(httpx.create_ssl_context)  # reading those of the machine takes 30 ms
+certificates = cache(httpx.create_ssl_context)  # loading the machine's certificates takes 30 ms
 
 
-class Wire:
-    """Calls raise Unavailable when the forge did not answer (or asked to be left alone), Refused when it said no."""
+class HttpClient:
+    """Calls one forge's API.
+
+    Raises Unavailable if the forge does not answer or asked for a pause, Refused if it rejects the call.
+    """
 
     def __init__(self, name: str, url: str, token: str, clock: Clock, bot_id: int | None = None) -> None:
         self.name = name
         self.url = url.rstrip("/")
         self._clock, self._bot_id = clock, bot_id
         self._failures = 0
-        self._closed_until: datetime | None = None
-        self._told: datetime | None = None
+        self._paused_until: datetime | None = None
+        self._server_time: datetime | None = None
         self._http = httpx.Client(
             base_url=f"{self.url}/api/v1",
             verify=certificates(),
@@ -49,91 +55,113 @@ class Wire:
             limits=httpx.Limits(max_connections=CONNECTIONS),
         )
 
-    def moment(self, ago: timedelta = timedelta()) -> str | None:
-        """How late it was by the forge's own clock when it answered last, less `ago`; None if it never said."""
-        return (self._told - ago).strftime("%Y-%m-%dT%H:%M:%SZ") if self._told else None
+    def server_time(self, ago: timedelta = timedelta()) -> str | None:
+        """The time of the forge's own clock at its last answer, minus `ago`; None before its first answer."""
+        return (self._server_time - ago).strftime("%Y-%m-%dT%H:%M:%SZ") if self._server_time else None
 
     def get(self, path: str, **query: Any) -> Json:
+        """The answer to a GET, as JSON."""
         return self.send("GET", path, query=query).json()
 
-    def whole(self, path: str, **query: Any) -> list[Json]:
-        """A list that comes whole; the forge writes an empty one as `null` here and there."""
+    def get_list(self, path: str, **query: Any) -> list[Json]:
+        """A list without pages. The forge sometimes writes an empty one as `null`."""
         return list(self.get(path, **query) or ())
 
-    def find(self, path: str, **query: Any) -> Json | None:
-        """None where there is no such thing."""
+    def get_or_none(self, path: str, **query: Any) -> Json | None:
+        """The answer to a GET, as JSON; None for 404."""
         answer = self.send("GET", path, ok={404}, query=query)
         return None if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
 
-    def pages(
-        self, path: str, gaps: bool = False, within: str = "", ok: frozenset[int] = frozenset(), **query: Any
+    def get_pages(
+        self, path: str, gaps: bool = False, within: str = "", ok: frozenset[int] = _NO_STATUS, **query: Any
     ) -> list[Json]:
-        """Every entry of a paginated list, bounded; it may stand `within` an object, and is empty where the answer is
-        one of the refusals that are `ok`. A page may be short though more follow: the forge takes out what we
-        may not see, and gives fewer than were asked for where it is set up so. Its headers say so, but for a list with
-        `gaps`, which is read until hardly anything comes."""
+        """All entries of a list with pages, at most MOST_ENTRIES.
+
+        `within` names the field that holds the list, if the answer is an object. An error status in `ok` ends the list.
+        A short page does not always end it: the forge removes entries that we may not see, and an administrator can
+        lower the page size. The headers say whether more pages follow. A list with `gaps` lacks such headers; it is
+        read until a page has fewer than FEW_ENTRIES.
+        """
         entries: list[Json] = []
         for page in range(1, MOST_PAGES + 1):
-            answer = self.send("GET", path, ok=ok, query={"page": page, "limit": PAGE, **query})
-            told = answer.json() if answer.is_success else None
-            got = ((told or {}).get(within) if within else told) or ()
-            entries += got
-            if not _goes_on(answer, len(entries), len(got), FEW if gaps else PAGE):
+            answer = self.send("GET", path, ok=ok, query={"page": page, "limit": PAGE_SIZE, **query})
+            new = _entries_of(answer, within)
+            entries += new
+            if not _has_next_page(answer, len(entries), len(new), FEW_ENTRIES if gaps else PAGE_SIZE):
                 break
         else:
             log.warning("a list was cut", forge=self.name, path=path, entries=len(entries))
         return entries
 
     def send(
-        self, method: str, path: str, body: Json = None, ok: frozenset[int] | set[int] = frozenset(), query: Any = None
+        self,
+        method: str,
+        path: str,
+        body: Json = None,
+        ok: frozenset[int] | set[int] = _NO_STATUS,
+        query: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        self._wait_if_told()
+        """Send one request. Returns a successful answer, or one whose status is in `ok`."""
+        self._check_pause()
         try:
-            answer = self._ask(method, path, body, query)
+            answer = self._follow_redirects(method, path, body, query)
         except httpx.HTTPError as error:
-            self._failed()
+            self._count_failure()
             raise Unavailable(f"The forge {self.name} did not answer {method} {path}: {error!r}.") from error
-        self._told = _date(answer) or self._told
-        if answer.status_code in TRY_LATER and answer.status_code not in ok:
-            self._failed(_retry_after(answer))
+        self._server_time = _date(answer) or self._server_time
+        if answer.status_code in RETRYABLE and answer.status_code not in ok:
+            self._count_failure(_retry_after(answer))
         else:
             self._failures = 0
         if answer.is_success or answer.status_code in ok:
             return answer
-        raise self._no(method, path, answer)
+        raise self._error(method, path, answer)
 
-    def _ask(self, method: str, path: str, body: Json, query: Any) -> httpx.Response:
-        """A repository that was renamed or moved answers by its new address on the same forge: nowhere else does our
-        token go, and no redirect is followed that would make something else of the call."""
+    def _follow_redirects(self, method: str, path: str, body: Json, query: Mapping[str, Any] | None) -> httpx.Response:
+        """A renamed repository redirects to its new address. Only redirects within the same forge are followed, since
+        the request carries our token, and only those that keep the method."""
         answer = self._http.request(method, path, json=body, params=query)
-        for _ in range(MOST_HOPS):
-            to = answer.headers.get("Location") if answer.status_code in MOVED else None
-            where = answer.request.url.join(to or "")
-            if not to or not str(where).startswith(f"{self.url}/"):
+        for _ in range(MOST_REDIRECTS):
+            location = answer.headers.get("Location") if answer.status_code in REDIRECTS else None
+            url = answer.request.url.join(location or "")
+            if not location or not str(url).startswith(f"{self.url}/"):
                 break
-            answer = self._http.request(method, where, json=body)
+            answer = self._http.request(method, url, json=body)
         return answer
 
-    def _wait_if_told(self) -> None:
-        left = (self._closed_until - self._clock()).total_seconds() if self._closed_until else 0
+    def _check_pause(self) -> None:
+        left = (self._paused_until - self._clock()).total_seconds() if self._paused_until else 0
         if left > 0:
-            raise Unavailable(f"The forge {self.name} is left alone for another {left:.0f} s, as it asked.", left)
+            raise Unavailable(f"No request is sent to the forge {self.name} for another {left:.0f} s (back-off).", left)
 
-    def _failed(self, wait: float | None = None) -> None:
-        """One that names a time is believed; one that fails again and again is asked more and more rarely."""
+    def _count_failure(self, retry_after: float | None = None) -> None:
+        """Pause for `retry_after` seconds, or for longer and longer after several failures in a row."""
         self._failures += 1
-        rest = timedelta(seconds=wait or 0)
-        if self._failures > PATIENCE:
-            rest = max(rest, min(timedelta(seconds=2 ** (self._failures - PATIENCE)), LONGEST_REST))
-        self._closed_until = self._clock() + rest if rest else None
+        pause = timedelta(seconds=retry_after or 0)
+        if self._failures > FAILURES_BEFORE_BACKOFF:
+            backoff = timedelta(seconds=2 ** (self._failures - FAILURES_BEFORE_BACKOFF))
+            pause = max(pause, min(backoff, LONGEST_BACKOFF))
+        self._paused_until = self._clock() + pause if pause else None
 
-    def _no(self, method: str, path: str, answer: httpx.Response) -> Refused:
-        said = answer.text[:300].strip()
-        sentence = f"The forge {self.name} answered {answer.status_code} to {method} {path}: {said or '(nothing)'}"
-        if answer.status_code in TRY_LATER:
+    def _error(self, method: str, path: str, answer: httpx.Response) -> Refused:
+        text = answer.text[:300].strip()
+        sentence = f"The forge {self.name} answered {answer.status_code} to {method} {path}: {text or '(nothing)'}"
+        if answer.status_code in RETRYABLE:
             return Unavailable(sentence, _retry_after(answer))
-        kinds = {401: Kind.UNAUTHORIZED, 403: Kind.FORBIDDEN, 404: Kind.UNKNOWN}
-        return Refused(kinds.get(answer.status_code, Kind.INVALID), sentence)
+        return Refused(_KINDS.get(answer.status_code, Kind.INVALID), sentence)
+
+
+def _entries_of(answer: httpx.Response, within: str) -> list[Json]:
+    found = answer.json() if answer.is_success else None
+    return list(((found or {}).get(within) if within else found) or ())
+
+
+def _has_next_page(answer: httpx.Response, so_far: int, new: int, full: int) -> bool:
+    if "next" in answer.links:
+        return True
+    total = answer.headers.get("X-Total-Count", "")
+    more = bool(_NUMBER.fullmatch(total)) and int(total) > so_far
+    return new > 0 and (more or new >= full)
 
 
 def _date(answer: httpx.Response) -> datetime | None:
@@ -144,21 +172,12 @@ def _date(answer: httpx.Response) -> datetime | None:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    """Seconds, or a moment, which counts from the forge's own clock; anything else says nothing."""
+    """The Retry-After header in seconds. A date in it counts from the forge's own clock. None if it is unreadable."""
     given = answer.headers.get("Retry-After", "").strip()
     if _NUMBER.fullmatch(given):
-        return min(float(given), LONGEST_WISH)
+        return min(float(given), LONGEST_RETRY_AFTER)
     try:
         until, now = parsedate_to_datetime(given), _date(answer) or datetime.now(UTC)
-        return min(max((until.astimezone(UTC) - now).total_seconds(), 0.0), LONGEST_WISH)
+        return min(max((until.astimezone(UTC) - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
     except ValueError:
         return None
-
-
-def _goes_on(answer: httpx.Response, so_far: int, got: int, full: int) -> bool:
-    """Whether another page may follow this one."""
-    if "next" in answer.links:
-        return True
-    total = answer.headers.get("X-Total-Count", "")
-    more = bool(_NUMBER.fullmatch(total)) and int(total) > so_far
-    return got > 0 and (more or got >= full)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from app import wiring
 from app.domain.errors import Kind, Refused
-from app.forgejo import webhook_payloads
+from app.forgejo import hints
 from app.forgejo.signature import is_signed
 from app.ports import Fleet
 from app.store import deliveries, fleet_config, periodic_jobs
@@ -70,7 +70,7 @@ def _signed_by(fleet: Fleet, conn: Connection, body: bytes) -> str:
         )
     if len(signed) == 1:
         return signed[0]
-    home = webhook_payloads.home(body)
+    home = hints.forge_address(body)
     at_home = [
         row["name"] for row in fleet_config.all_forges(conn) if row["name"] in signed and _host(row["url"]) == home
     ]

@@ -16,7 +16,7 @@ from app.cli import forge as forge_commands
 from app.cli.__main__ import fleet as commands
 from app.domain.errors import Refused
 from app.forgejo import hooks
-from app.forgejo.http import Wire
+from app.forgejo.http import HttpClient
 from app.services.forge import doctor
 from app.store import fleet_config, tables
 from tests import builders, servers
@@ -109,9 +109,9 @@ def test_without_a_token_that_may_it_says_what_to_enter_by_hand(workshop: Worksh
     assert said.exit_code == 0 and "/acme/widgets/settings/hooks" in said.stdout and SECRET not in said.stdout
 
 
-def wire_of(workshop: Workshop) -> Callable[[str], Wire]:
+def wire_of(workshop: Workshop) -> Callable[[str], HttpClient]:
     token = workshop.fleet.config.secret("FLEET_FORGE_TOKEN") or ""
-    return lambda name: Wire(name, workshop.forge.url, token, workshop.fleet.clock)
+    return lambda name: HttpClient(name, workshop.forge.url, token, workshop.fleet.clock)
 
 
 def declare(workshop: Workshop, **changes: Any) -> None:
@@ -122,9 +122,9 @@ def declare(workshop: Workshop, **changes: Any) -> None:
         builders.apply(conn, forges={"main": forge}, repositories=[rule])
 
 
-def admin_of(workshop: Workshop) -> Callable[[str], Wire]:
+def admin_of(workshop: Workshop) -> Callable[[str], HttpClient]:
     token = workshop.forge.add_user("alice")
-    return lambda name: Wire(name, workshop.forge.url, token, workshop.fleet.clock)
+    return lambda name: HttpClient(name, workshop.forge.url, token, workshop.fleet.clock)
 
 
 def wrong(workshop: Workshop) -> dict[str, str]:
@@ -141,7 +141,7 @@ def test_the_doctor_finds_nothing_where_all_is_well(workshop: Workshop) -> None:
 
 
 def hook(workshop: Workshop, where: str = WIDGETS) -> None:
-    hooks.ensure(admin_of(workshop)("main"), where, f"{workshop.fleet.config.public_url}{hooks.PATH}", SECRET)
+    hooks.ensure_hook(admin_of(workshop)("main"), where, f"{workshop.fleet.config.public_url}{hooks.PATH}", SECRET)
 
 
 def test_the_doctor_says_that_hooks_are_for_admins_to_see(workshop: Workshop) -> None:
@@ -181,7 +181,7 @@ def test_the_doctor_finds_each_thing_that_is_wrong(workshop: Workshop, monkeypat
     assert "it does not send" in wrong(workshop)[f"{WIDGETS}: hook"]
     made = list(workshop.forge.store.hooks.values())[-1]
     made.wants, made.branch_filter = set(hooks.NEEDED), "main"
-    assert wrong(workshop)[f"{WIDGETS}: hook"] == "its branch filter leaves out all but main"
+    assert wrong(workshop)[f"{WIDGETS}: hook"] == "its branch filter allows only main"
     made.active, made.content_type = False, "form"
     assert "it is not active; it sends form, not JSON" in wrong(workshop)[f"{WIDGETS}: hook"]
     made.url = f"http://another.example.org{hooks.PATH}"
@@ -255,7 +255,7 @@ def test_an_organisations_hook_is_tested_by_hand(
 ) -> None:
     monkeypatch.setenv("FLEET_SETUP_TOKEN", workshop.forge.add_user("alice"))
     assert call("forge", "add", "acme").exit_code == 0
-    assert "press 'Test delivery'" in str(call("forge", "test", "acme").exception)
+    assert "Press 'Test delivery'" in str(call("forge", "test", "acme").exception)
 
 
 def test_the_doctor_sees_an_address_that_the_forge_cannot_call(workshop: Workshop) -> None:

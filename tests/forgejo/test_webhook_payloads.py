@@ -1,4 +1,4 @@
-"""Deliveries read as hints: every kind that there is, and whatever is made of them."""
+"""Webhook deliveries become hints: every sample, and thousands of damaged ones."""
 
 import contextlib
 import json
@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from app.forgejo.webhook_payloads import Hint, Unreadable, read
+from app.forgejo.hints import Hint, parse_delivery
+from app.forgejo.webhook_payloads import InvalidPayload
 from tests.conftest import FakeClock
 from tests.workshop import Workshop, signed
 
 PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"
 ALL = {one["file"]: one["x_forgejo_event_type"] for one in json.loads((PAYLOADS / "index.json").read_text())}
-SAMPLES = {name: event for name, event in ALL.items() if event != "pull_request_label"}  # which says nothing to us
+SAMPLES = {name: event for name, event in ALL.items() if event != "pull_request_label"}  # which we do not use
 ODD: tuple[Any, ...] = (
     None,
     "",
@@ -36,41 +37,43 @@ ODD: tuple[Any, ...] = (
 
 
 def hint(name: str) -> Hint:
-    found = read(SAMPLES[name], (PAYLOADS / name).read_bytes())
+    found = parse_delivery(SAMPLES[name], (PAYLOADS / name).read_bytes())
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_every_sample_says_where_to_look(name: str) -> None:
+def test_every_sample_gives_a_hint(name: str) -> None:
     found = hint(name)
     assert (found.repository_id, found.full_name) == (42, "acme/widgets")
     assert found.number in (None, 12, 13) and found.is_pull == (found.number == 13)
     assert found.number or found.branch or found.sha
 
 
-def test_what_each_kind_says_beside() -> None:
-    command = hint("issue_comment-created-command.json").said
-    assert command is not None and command.may is True and command.text.startswith("/")
-    assert hint("issue_comment-edited.json").said is None and hint("issue_comment-deleted.json").said is None
-    assert hint("push-test-delivery.json").test and not hint("push-branch.json").test
+def test_a_hint_has_the_details_of_its_event() -> None:
+    command = hint("issue_comment-created-command.json").comment
+    assert command is not None and command.may_write is True and command.text.startswith("/")
+    assert hint("issue_comment-edited.json").comment is None and hint("issue_comment-deleted.json").comment is None
+    assert hint("push-test-delivery.json").is_test and not hint("push-branch.json").is_test
     assert hint("delete-branch.json").branch == "task/12-fix-off-by-one"
     assert len(hint("action_run_failure.json").sha or "") == 40
-    assert hint("pull_request-opened.json").echoes and not hint("issues-label_updated.json").echoes
+    assert hint("pull_request-opened.json").own_counts and not hint("issues-label_updated.json").own_counts
 
 
-def test_the_coarse_names_and_the_short_refs_of_others_are_read_too() -> None:
+def test_event_names_and_branch_names_of_other_forges_are_understood() -> None:
     reviewed = (PAYLOADS / "pull_request-reviewed-rejected.json").read_bytes()
-    assert (read("pull_request_rejected", reviewed) or hint("issues-opened.json")).number == 13
+    assert (parse_delivery("pull_request_rejected", reviewed) or hint("issues-opened.json")).number == 13
     body = json.loads((PAYLOADS / "delete-branch.json").read_text())
     body["ref"] = "task/12-fix-off-by-one"
-    assert (read("delete", json.dumps(body).encode()) or hint("issues-opened.json")).branch == "task/12-fix-off-by-one"
+    assert (
+        parse_delivery("delete", json.dumps(body).encode()) or hint("issues-opened.json")
+    ).branch == "task/12-fix-off-by-one"
     body["ref_type"] = "tag"
-    assert (read("delete", json.dumps(body).encode()) or hint("issues-opened.json")).branch is None
+    assert (parse_delivery("delete", json.dumps(body).encode()) or hint("issues-opened.json")).branch is None
 
 
 def mutations(name: str, count: int) -> Iterator[bytes]:
-    """The sample with one thing changed, left out or added somewhere; the same ones each time."""
+    """The sample with one field changed, removed or added. The same name gives the same mutations."""
     chance = random.Random(name)
     for _ in range(count):
         body = json.loads((PAYLOADS / name).read_text())
@@ -90,14 +93,14 @@ def mutations(name: str, count: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_whatever_is_made_of_it_is_a_hint_or_a_sentence(name: str) -> None:
+def test_a_damaged_sample_gives_a_hint_or_an_invalid_payload(name: str) -> None:
     for body in mutations(name, 60):
-        with contextlib.suppress(Unreadable):
-            found = read(SAMPLES[name], body)
+        with contextlib.suppress(InvalidPayload):
+            found = parse_delivery(SAMPLES[name], body)
             assert found is not None and 0 < found.repository_id < 2**63
 
 
-def test_brought_to_the_door_it_is_never_an_error_and_never_has_an_effect(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_damaged_delivery_is_stored_and_changes_no_task(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.running()
     before = workshop.task(number)
     for at, name in enumerate(sorted(SAMPLES) * 2):

@@ -109,7 +109,7 @@ def test_an_organisations_hook_beside_the_repositorys_brings_everything_twice_an
     order = {
         "type": "forgejo",
         "active": True,
-        "events": list(hooks.ASKED),
+        "events": list(hooks.SUBSCRIBED),
         "config": {"url": NOWHERE, "content_type": "json", "secret": SECRET},
     }
     workshop.people["alice"].post("/orgs/acme/hooks", json=order).raise_for_status()

@@ -68,7 +68,7 @@ class ClaimChecks:
         if settings.get("flow") != "agit":
             return None
         heads = {*self.commits, *([self.pull.head] if self.pull else [])}
-        return self.pull or forge.open_pull_for(self._name, self.task.branch or "", self._base, heads)
+        return self.pull or forge.find_open_pull(self._name, self.task.branch or "", self._base, heads)
 
     def _pull_is_there(self, forge: Forge, artifact: Json) -> bool:
         """It exists, it is at this address, and it comes from this task's branch, or has it as its topic."""

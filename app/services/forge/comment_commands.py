@@ -7,7 +7,7 @@ import structlog
 from app.domain import comment_command, forge_messages
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.task import Task
-from app.forgejo.webhook_payloads import Hint
+from app.forgejo.hints import Hint
 from app.ports import Comment, Fleet, Forge
 from app.services.forge import command_handlers, issues, permissions
 from app.store import comment_commands, fleet_config, tasks
@@ -20,7 +20,7 @@ REACTION = {command_handlers.TAKEN: "rocket", command_handlers.REFUSED: "confuse
 def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
     """Keep the command of a comment that was just brought, if it holds one, and how far its task had come then. Where
     neither a rule nor a task of ours is, we say nothing: an organisation's hook brings the talk of all of it."""
-    said = hint.said
+    said = hint.comment
     if said is None or hint.number is None or comment_command.read(said.text) is None:
         return
     where = (forge_name, hint.repository_id, hint.number)
@@ -28,10 +28,10 @@ def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
         task = tasks.of_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.of_issue(conn, *where)
         if task is None and fleet_config.rule_for(conn, forge_name, hint.full_name) is None:
             return
-    _keep(fleet, forge_name, said.comment, said.text, {
+    _keep(fleet, forge_name, said.id, said.text, {
         "repository_id": hint.repository_id, "full_name": hint.full_name, "number": hint.number,
-        "is_pull": hint.is_pull, "author": hint.sender.login, "allowed": said.may, "commented_at": said.at,
-        "version": task.version if task else 0,
+        "is_pull": hint.is_pull, "author": hint.sender.login, "allowed": said.may_write,
+        "commented_at": said.created_at, "version": task.version if task else 0,
     })  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def _carry_out(fleet: Fleet, forge: Forge, row: Row) -> None:
     task = _task(fleet, forge, row)
     if task is None and row["is_pull"]:
         return _done(fleet, row, (command_handlers.IGNORED, None))
-    forge.react(row["full_name"], row["comment_id"], "eyes")
+    forge.add_reaction(row["full_name"], row["comment_id"], "eyes")
     if not permissions.may_command(forge, row):
         return _done(fleet, row, (command_handlers.REFUSED, None))
     try:
@@ -134,9 +134,9 @@ def _reply(fleet: Fleet, forge: Forge, row: Row) -> None:
     if done["reply"]:
         mark = f"<!-- fleet:command={done['comment_id']} kind=reply -->"
         text = fleet.mask.text(f"**agent-fleet** · {done['reply']}")
-        forge.comment_once(done["full_name"], done["number"], mark, text, None)
+        forge.write_comment(done["full_name"], done["number"], mark, text, None)
     if done["result"] in REACTION:
-        forge.react(done["full_name"], done["comment_id"], REACTION[done["result"]])
+        forge.add_reaction(done["full_name"], done["comment_id"], REACTION[done["result"]])
 
 
 def _later(fleet: Fleet, row: Row, why: str, wait: float | None = None) -> None:

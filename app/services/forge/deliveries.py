@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 
 from app.domain.errors import Refused, Unavailable
 from app.domain.task import Task
-from app.forgejo import webhook_payloads
-from app.forgejo.webhook_payloads import Hint
+from app.forgejo import hints
+from app.forgejo.hints import Hint
+from app.forgejo.webhook_payloads import InvalidPayload
 from app.ports import Fleet
 from app.services.forge import comment_commands, issues, permissions, pull_requests, renames
 from app.store import deliveries, fleet_config, task_details, tasks
@@ -72,8 +73,8 @@ def _sort(fleet: Fleet) -> int:
 def _about(fleet: Fleet, conn: Connection, delivery: Row) -> str | None:
     """What a delivery is about; None where that is nothing to us, which is written down."""
     try:
-        hint = webhook_payloads.read(delivery["event"], delivery["body"])
-    except webhook_payloads.Unreadable as never:
+        hint = hints.parse_delivery(delivery["event"], delivery["body"])
+    except InvalidPayload as never:
         _done(fleet, conn, [delivery], "refused", str(never))
         return None
     except Exception:
@@ -81,9 +82,9 @@ def _about(fleet: Fleet, conn: Connection, delivery: Row) -> str | None:
         return f"delivery {delivery['id']}"  # it waits alone
     if hint is None:
         _done(fleet, conn, [delivery], "ignored", f"{delivery['event']} says nothing about a task")
-    elif hint.test:
+    elif hint.is_test:
         _done(fleet, conn, [delivery], "applied", "a test delivery: the hook reaches us")
-    return hint.about if hint and not hint.test else None
+    return hint.subject if hint and not hint.is_test else None
 
 
 # --- deliveries about one thing --------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def _apply(fleet: Fleet, those: Sequence[Row]) -> None:
 def _hint(delivery: Row) -> Hint | None:
     """None for one that cannot be read now; whoever hears it will say why."""
     try:
-        return webhook_payloads.read(delivery["event"], delivery["body"])
+        return hints.parse_delivery(delivery["event"], delivery["body"])
     except Exception:
         return None
 
@@ -124,7 +125,7 @@ def _guarded(fleet: Fleet, those: list[Row], how: Callable[[], tuple[str, str] |
         outcome = how()
     except Unavailable as later:
         return _later(fleet, those, str(later), later.retry_after)
-    except (webhook_payloads.Unreadable, Refused) as never:
+    except (InvalidPayload, Refused) as never:
         outcome = "refused", str(never)
     except Exception as broken:
         log.exception("a delivery broke", delivery=those[0]["delivery_id"])
@@ -151,12 +152,12 @@ def _hear(
     """What became of deliveries by their mere words; None where a look must be had, which is put to the others."""
     forge_name = alike[0]["forge"]
     if hint is None:
-        webhook_payloads.read(alike[0]["event"], alike[0]["body"])
+        hints.parse_delivery(alike[0]["event"], alike[0]["body"])
         return "ignored", f"{alike[0]['event']} says nothing about a task"
     if _is_noise(fleet, forge_name, hint):
         return "ignored", f"{hint.sender.login} is ourselves, or a bot that `bots` in fleet.toml does not name"
     full_name = renames.name_of(fleet, forge_name, hint.repository_id, hint.full_name)
-    if hint.said:
+    if hint.comment:
         comment_commands.hear(fleet, forge_name, replace(hint, full_name=full_name))
     if hint.number and not hint.is_pull:
         what: tuple[Any, ...] = ("issue", hint.number)
@@ -192,7 +193,7 @@ def _look_at_pull(fleet: Fleet, task_pk: int, full_name: str, number: int | None
 def _is_noise(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
     """Our own echo, and bots that nobody invited. An agent may have pushed or opened a pull request in our name, and
     what bots do to branches and checks is as true as what people do: those are looked at all the same."""
-    return not hint.echoes and not permissions.is_heard(fleet, fleet.forges(forge_name), hint.sender)
+    return not hint.own_counts and not permissions.is_heard(fleet, fleet.forges(forge_name), hint.sender)
 
 
 def _task_of(fleet: Fleet, forge_name: str, hint: Hint, received_at: datetime) -> Task | None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from app.domain.errors import Refused, Unavailable
 from app.forgejo import hooks
-from app.forgejo.http import Wire
+from app.forgejo.http import HttpClient
 from app.ports import Fleet
 from app.services import receipt_key
 from app.services.forge.deliveries import NO_TASK
@@ -31,7 +31,9 @@ class Finding:
     mend: str = ""
 
 
-def examine(fleet: Fleet, wire: Callable[[str], Wire], admin: Callable[[str], Wire] | None = None) -> list[Finding]:
+def examine(
+    fleet: Fleet, wire: Callable[[str], HttpClient], admin: Callable[[str], HttpClient] | None = None
+) -> list[Finding]:
     """Everything that is known to go wrong, one finding each. `wire` gives a forge's own client by name, `admin` that
     of whoever may see its hooks, if there is any."""
     with fleet.engine.begin() as conn:
@@ -42,7 +44,7 @@ def examine(fleet: Fleet, wire: Callable[[str], Wire], admin: Callable[[str], Wi
     return [*_ourselves(fleet, forges), *_secrets(fleet, forges), *found, *_inbox(fleet, forges)]
 
 
-def check(fleet: Fleet, row: Row, wire: Wire, where: str) -> list[Finding]:
+def check(fleet: Fleet, row: Row, wire: HttpClient, where: str) -> list[Finding]:
     """What keeps the hook of one repository or organisation from bringing us anything, and our token from answering."""
     found = [*_ourselves(fleet, [row]), *_token(row, wire)]
     return [*found, *(_repository(fleet, wire, where, None, wire) if "/" in where else ())]
@@ -123,7 +125,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _forge(
-    fleet: Fleet, row: Row, rules: list[Row], wire: Callable[[str], Wire], admin: Callable[[str], Wire]
+    fleet: Fleet, row: Row, rules: list[Row], wire: Callable[[str], HttpClient], admin: Callable[[str], HttpClient]
 ) -> Iterator[Finding]:
     name = row["name"]
     if not fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]):
@@ -144,7 +146,7 @@ def _forge(
         yield from _repository(fleet, forge, rule["name"], rule["flow"], admin(name))
 
 
-def _token(row: Row, forge: Wire) -> Iterator[Finding]:
+def _token(row: Row, forge: HttpClient) -> Iterator[Finding]:
     about = f"{row['name']}: token"
     answer = forge.send("GET", "/user", ok={401, 403})
     if answer.status_code == 401:
@@ -163,7 +165,7 @@ def _token(row: Row, forge: Wire) -> Iterator[Finding]:
         yield Finding(about, GOOD, f"it belongs to {answer.json()['login']} (id {answer.json()['id']})")
 
 
-def _repository(fleet: Fleet, forge: Wire, name: str, flow: str | None, admin: Wire) -> Iterator[Finding]:
+def _repository(fleet: Fleet, forge: HttpClient, name: str, flow: str | None, admin: HttpClient) -> Iterator[Finding]:
     if set(name) & set("*?["):
         owner = name.split("/", 1)[0]
         return (yield from [] if set(owner) & set("*?[") else _hook(fleet, admin, owner, name))
@@ -204,7 +206,7 @@ _PROBES = (
 )
 
 
-def _scopes(forge: Wire, name: str) -> Iterator[Finding]:
+def _scopes(forge: HttpClient, name: str) -> Iterator[Finding]:
     lacks = [
         scope
         for scope, method, path, body in _PROBES
@@ -217,12 +219,12 @@ def _scopes(forge: Wire, name: str) -> Iterator[Finding]:
         yield Finding(name, GOOD, "it can be seen and written to")
 
 
-def _hook(fleet: Fleet, forge: Wire, where: str, name: str) -> Iterator[Finding]:
+def _hook(fleet: Fleet, forge: HttpClient, where: str, name: str) -> Iterator[Finding]:
     about, url = f"{name}: hook", f"{fleet.config.public_url}{hooks.PATH}"
-    found = hooks.of(forge, where)
+    found = hooks.list_hooks(forge, where)
     add = f"`fleet forge add {where}` makes it, given a token that may."
     owner = where.partition("/")[0]
-    shared = hooks.of(forge, owner) if owner != where else []
+    shared = hooks.list_hooks(forge, owner) if owner != where else []
     if found is None and not shared:
         yield Finding(
             about, UNSURE, "this token may not see hooks",

@@ -9,7 +9,7 @@ from app.domain import matching, prompt
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State, Task
 from app.domain.visible_text import clean, one_line
-from app.ports import Asker, Fleet, Forge, Issue, Repository
+from app.ports import Fleet, Forge, Issue, Repository, Requester
 from app.services import facts
 from app.services.forge import permissions, repository_settings
 from app.services.forge.repository_settings import Terms
@@ -68,16 +68,18 @@ def heed_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Iss
     if sha not in noted:
         _note(fleet, forge, full_name, task, sha)
         return f"{task.task_id} was edited; work goes on with the text as it was"
-    asker = forge.who_labelled(full_name, issue.number, matching.PREFIX)
-    if asker is None or asker.entry <= (brief["accepted_entry"] or 0):
+    requester = forge.who_labelled(full_name, issue.number, matching.PREFIX)
+    if requester is None or requester.entry <= (brief["accepted_entry"] or 0):
         return f"{task.task_id} was edited, and nobody with the right has said that the new text counts"
-    if not permissions.may_ask(fleet, forge, full_name, issue, asker):
+    if not permissions.may_ask(fleet, forge, full_name, issue, requester):
         return f"{task.task_id} was edited, and whoever labelled it anew may not write to {full_name}"
-    accept(fleet, forge, full_name, task, issue, asker.who.login, f"entry {asker.entry}")
+    accept(fleet, forge, full_name, task, issue, requester.account.login, f"entry {requester.entry}")
     return f"{task.task_id} is worked on by its new text"
 
 
-def take(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, asker: Asker | None, fact: Fact) -> Task:
+def take(
+    fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, requester: Requester | None, fact: Fact
+) -> Task:
     """Work on the text as it is now, with the `fact` that brings the task back: nobody can have it before its text."""
     with fleet.engine.begin() as conn:
         rule, repository = fleet_config.rule_for(conn, forge.name, full_name), _known(conn, forge, task, full_name)
@@ -86,17 +88,17 @@ def take(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, a
     text = read(issue, repository_settings.of(forge, repository, rule))
 
     def changed(conn: Connection) -> None:
-        task_details.change(conn, task.id, pinned(issue, text) | {"accepted_entry": asker and asker.entry})
+        task_details.change(conn, task.id, pinned(issue, text) | {"accepted_entry": requester and requester.entry})
 
     return facts.record_if_news(fleet, task, fact, changed)
 
 
 def labelled_until_now(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> None:
     """Whoever has put a label there so far wanted the attempt that is over: only one that comes after it asks anew."""
-    asker = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
-    if asker:
+    requester = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
+    if requester:
         with fleet.engine.begin() as conn:
-            task_details.change(conn, task.id, {"accepted_entry": asker.entry})
+            task_details.change(conn, task.id, {"accepted_entry": requester.entry})
 
 
 def pinned(issue: Issue, text: prompt.Prompt) -> dict[str, Any]:
@@ -117,10 +119,10 @@ def read(issue: Issue, on: Terms) -> prompt.Prompt:
 
 
 def _note(fleet: Fleet, forge: Forge, full_name: str, task: Task, sha: str) -> None:
-    asker = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
+    requester = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
     with fleet.engine.begin() as conn:
-        task_details.change(conn, task.id, {"accepted_entry": asker.entry if asker else 0})
-    detail = {"sha": sha, "noted_at": forge.moment()}
+        task_details.change(conn, task.id, {"accepted_entry": requester.entry if requester else 0})
+    detail = {"sha": sha, "noted_at": forge.server_time()}
     facts.record_if_news(fleet, task, Fact(FactKind.ISSUE_EDITED, detail, key=f"edit {sha}"))
 
 

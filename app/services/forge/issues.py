@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 from app.domain import matching, prompt
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, Priority, State, Task
-from app.ports import Asker, Fleet, Forge, Issue, Repository
+from app.ports import Fleet, Forge, Issue, Repository, Requester
 from app.services import facts
 from app.services.forge import issue_text, permissions, pull_requests, renames, repository_settings
 from app.services.forge.repository_settings import Terms
@@ -73,24 +73,24 @@ def _gone(fleet: Fleet, forge: Forge, full_name: str, task: Task | None) -> str 
 def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str | None:
     """Whoever wants it again, wants it as it reads now: who put the label there anew, else who opened it again. Its
     author may do that without any right to write, and change it before. None where nobody wants again what failed."""
-    asker = _asker(forge, full_name, issue)
+    requester = _requester(forge, full_name, issue)
     with fleet.engine.begin() as conn:
         accepted = views.brief(conn, task.id)["accepted_entry"] or 0
-    if asker and asker.entry > accepted:
-        may = permissions.may_ask(fleet, forge, full_name, issue, asker)
+    if requester and requester.entry > accepted:
+        may = permissions.may_ask(fleet, forge, full_name, issue, requester)
     elif task.state is State.FAILED:
         return None
     else:
-        asker = forge.who_reopened(full_name, issue.number)
+        requester = forge.who_reopened(full_name, issue.number)
         may = bool(
-            asker
-            and permissions.is_heard(fleet, forge, asker.who)
-            and permissions.may_write(forge, full_name, asker.who.login)
+            requester
+            and permissions.is_heard(fleet, forge, requester.account)
+            and permissions.may_write(forge, full_name, requester.account.login)
         )
     if not may:
         return f"{task.task_id}: whoever wants it again may not write to {full_name}"
-    once = f"wanted {asker.entry}" if asker and task.state is State.FAILED else None
-    heard = issue_text.take(fleet, forge, full_name, task, issue, asker, Fact(FactKind.ISSUE_WANTED, key=once))
+    once = f"wanted {requester.entry}" if requester and task.state is State.FAILED else None
+    heard = issue_text.take(fleet, forge, full_name, task, issue, requester, Fact(FactKind.ISSUE_WANTED, key=once))
     fleet.nudge.soon()
     return f"{task.task_id} is {heard.state}"
 
@@ -105,7 +105,7 @@ def _reroute(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issu
         if (tuple(had), task.priority) == (needs, priority):
             return
         requirement_set = tasks.requirement_set(conn, needs, cli)
-    if not permissions.may_ask(fleet, forge, full_name, issue, _asker(forge, full_name, issue)):
+    if not permissions.may_ask(fleet, forge, full_name, issue, _requester(forge, full_name, issue)):
         return
     detail = {"requirement_set_id": requirement_set, "priority": int(priority), "needs": list(needs)}
     facts.record_if_news(fleet, task, Fact(FactKind.REROUTED, detail))
@@ -126,8 +126,8 @@ def _hear(fleet: Fleet, task: Task, fact: Fact) -> str:
 def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, issue: Issue, rule: Row) -> str:
     if not issue.open or not _is_wanted(forge, full_name, issue):
         return f"{full_name}#{issue.number} is closed, or has no agent: label and is not assigned to us"
-    asker = _asker(forge, full_name, issue)
-    if not permissions.may_ask(fleet, forge, full_name, issue, asker):
+    requester = _requester(forge, full_name, issue)
+    if not permissions.may_ask(fleet, forge, full_name, issue, requester):
         return f"{full_name}#{issue.number}: whoever labelled it may not write to {full_name}"
     repository = forge.repository(full_name)
     if repository is None or repository.id != repository_id:
@@ -135,7 +135,7 @@ def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, iss
     text = repository_settings.of(forge, repository, rule)
     renames.remember(fleet, forge.name, repository)
     with fleet.engine.begin() as conn:
-        task = _make(conn, fleet, forge, repository, issue, text, asker)
+        task = _make(conn, fleet, forge, repository, issue, text, requester)
     return f"{task.task_id} was made"
 
 
@@ -143,17 +143,23 @@ def _is_wanted(forge: Forge, full_name: str, issue: Issue) -> bool:
     """By a label, or because somebody assigned it to us; that we assigned it to ourselves says nothing."""
     if matching.required(issue.labels):
         return True
-    return forge.is_assigned(issue) and forge.who_assigned(full_name, issue.number) is not None
+    return forge.is_assigned_to_us(issue) and forge.who_assigned(full_name, issue.number) is not None
 
 
-def _asker(forge: Forge, full_name: str, issue: Issue) -> Asker | None:
+def _requester(forge: Forge, full_name: str, issue: Issue) -> Requester | None:
     if matching.required(issue.labels):
         return forge.who_labelled(full_name, issue.number, matching.PREFIX)
     return forge.who_assigned(full_name, issue.number)
 
 
 def _make(
-    conn: Connection, fleet: Fleet, forge: Forge, repository: Repository, issue: Issue, on: Terms, asker: Asker | None
+    conn: Connection,
+    fleet: Fleet,
+    forge: Forge,
+    repository: Repository,
+    issue: Issue,
+    on: Terms,
+    requester: Requester | None,
 ) -> Task:
     text = issue_text.read(issue, on)
     needs = matching.required(issue.labels)
@@ -173,7 +179,7 @@ def _make(
             "source": f"forgejo:{task_id}", "task_type": _task_type(issue.labels), "labels": list(issue.labels),
             "repository": {name: getattr(repository, name) for name in ("full_name", "clone_url", "default_branch")},
             "validation": list(on.validation), "timeout_secs": on.timeout_secs, "requested_by": issue.author.login,
-            "settings": on.settings(), "accepted_entry": asker and asker.entry,
+            "settings": on.settings(), "accepted_entry": requester and requester.entry,
         })  # fmt: skip
     return task
 

@@ -1,7 +1,7 @@
 """Who may start and command work: people who may write; not ourselves, and no bot that was not invited."""
 
 from app.domain import bots
-from app.ports import Account, Asker, Fleet, Forge, Issue
+from app.ports import Account, Fleet, Forge, Issue, Requester
 from app.store import fleet_config
 from app.store.tables import Row
 
@@ -13,13 +13,13 @@ def is_heard(fleet: Fleet, forge: Forge, who: Account) -> bool:
     return bots.is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
 
 
-def may_ask(fleet: Fleet, forge: Forge, full_name: str, issue: Issue, asker: Asker | None) -> bool:
+def may_ask(fleet: Fleet, forge: Forge, full_name: str, issue: Issue, requester: Requester | None) -> bool:
     """Only people who may write start work: whoever put the label there, else who opened the issue with it; and no bot
     that was not invited.
 
     Where our token may not ask, the label itself is the proof: Forgejo drops labels of those who may not write.
     """
-    who = asker.who if asker else issue.author
+    who = requester.account if requester else issue.author
     return is_heard(fleet, forge, who) and forge.may_write(full_name, who.login) is not False
 
 

@@ -45,7 +45,7 @@ def _pull_of(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int
     if repository is None:
         return None
     base = repository["default_branch"]
-    find = forge.open_pull_for if (brief["settings"] or {}).get("flow") == "agit" else forge.pull_for
+    find = forge.find_open_pull if (brief["settings"] or {}).get("flow") == "agit" else forge.find_pull
     pull = forge.pull(full_name, number) if number else find(full_name, task.branch or "", base)
     return pull if pull and is_of(task, pull, forge.bot().id, base) else None
 

@@ -163,7 +163,7 @@ def _look_at_pull_of_others(fleet: Fleet, forge: Forge, repository: Repository, 
 
 def _changed(fleet: Fleet, forge: Forge, repository: Repository) -> _Changed:
     """What may have become wanted: what changed since the last round, now and then all that is wanted."""
-    now = forge.moment(OVERLAP)
+    now = forge.server_time(OVERLAP)
     with fleet.engine.begin() as conn:
         since = forge_cursors.since(conn, forge.name, repository.id, ISSUES)
     turn, _, moment = (since or f"{EVERYTHING_EVERY} ").partition(" ")
@@ -179,7 +179,7 @@ def _changed(fleet: Fleet, forge: Forge, repository: Repository) -> _Changed:
 
 def _commands(fleet: Fleet, forge: Forge, repository: Repository) -> None:
     """Hear the commands that no delivery brought, from where the last round had read to, by the forge's own clock."""
-    now, first = forge.moment(OVERLAP), forge.moment(FROM_THE_BEGINNING)
+    now, first = forge.server_time(OVERLAP), forge.server_time(FROM_THE_BEGINNING)
     with fleet.engine.begin() as conn:
         since = forge_cursors.since(conn, forge.name, repository.id, COMMENTS) or first
     if now is None or since is None:

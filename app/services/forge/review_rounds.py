@@ -13,7 +13,7 @@ from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import read_conflict
 from app.domain.task import Task
 from app.domain.visible_text import clean, hidden
-from app.ports import Account, Comment, Fleet, Forge, Note, Pull, Review
+from app.ports import Account, Comment, Fleet, Forge, Pull, Review, ReviewComment
 from app.services.facts import record_if_news
 from app.services.forge import permissions
 from app.store import fleet_config, forge_cursors, task_details, views
@@ -47,7 +47,7 @@ def apply_reviews(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: 
     conflicts, head = _conflicts(fleet, task, pull), _head(forge, task, full_name, pull)
     rounds = sum(event["fact"] == FactKind.CONFLICTED for event in asked)
     news = {
-        "approved_by": _approvals(reviews), "ci": forge.ci(full_name, head), "head": head,
+        "approved_by": _approvals(reviews), "ci": forge.check_state(full_name, head), "head": head,
         "conflict": conflicts and rounds >= MOST_CONFLICTS,
     }  # fmt: skip
     before = _last_news(fleet, task)
@@ -78,12 +78,13 @@ def with_rights(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list
     may name others, and some forges call nobody's review official where there is no such rule."""
     may = cache(partial(permissions.may_write, forge, full_name))
     return [
-        one if one.official or one.state == "COMMENT" else replace(one, official=may(one.by.login)) for one in reviews
+        one if one.official or one.state == "COMMENT" else replace(one, official=may(one.author.login))
+        for one in reviews
     ]
 
 
 def _counts(review: Review, forge: Forge, row: Row | None) -> bool:
-    who = review.by
+    who = review.author
     return is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
 
 
@@ -91,9 +92,9 @@ def _unanswered(reviews: Sequence[Review], asked: Iterable[Event]) -> list[Revie
     """Reviews by people who may write that ask for changes, were not answered by a round and not followed by the same
     person's approval, oldest first."""
     answered = _told(asked, "reviews")
-    approved = {one.by.id: one.id for one in reviews if one.state == "APPROVED"}
+    approved = {one.author.id: one.id for one in reviews if one.state == "APPROVED"}
     open_ = [one for one in reviews if one.state == "REQUEST_CHANGES" and one.official and one.id not in answered]
-    return sorted((one for one in open_ if one.id > approved.get(one.by.id, 0)), key=lambda one: one.id)
+    return sorted((one for one in open_ if one.id > approved.get(one.author.id, 0)), key=lambda one: one.id)
 
 
 def _beside(
@@ -101,7 +102,7 @@ def _beside(
 ) -> list[Review]:
     """The reviews that only remark on something, by people who may write, and that no round was told of."""
     told, may = _told(asked, "reviews"), _writers(forge, full_name, asking)
-    return [one for one in reviews if one.state == "COMMENT" and one.id not in told and may(one.by)]
+    return [one for one in reviews if one.state == "COMMENT" and one.id not in told and may(one.author)]
 
 
 def _said_since(forge: Forge, row: Row | None, full_name: str, number: int, asked: Iterable[Event]) -> list[Comment]:
@@ -122,7 +123,7 @@ def _told(asked: Iterable[Event], what: str) -> set[int]:
 
 def _writers(forge: Forge, full_name: str, known: Iterable[Review] = ()) -> Callable[[Account], bool]:
     """Whether somebody may write; the forge is asked once for each."""
-    may = {one.by.id: True for one in known}
+    may = {one.author.id: True for one in known}
 
     def is_writer(who: Account) -> bool:
         if who.id not in may:
@@ -134,7 +135,7 @@ def _writers(forge: Forge, full_name: str, known: Iterable[Review] = ()) -> Call
 
 def _approvals(reviews: Iterable[Review]) -> list[str]:
     """Who approves of the newest commit: what somebody said last counts."""
-    last = {one.by.login: one for one in reviews if one.state != "COMMENT" and one.official}
+    last = {one.author.login: one for one in reviews if one.state != "COMMENT" and one.official}
     return sorted(login for login, one in last.items() if one.state == "APPROVED" and not one.stale)
 
 
@@ -173,7 +174,7 @@ def _round(
         "review": asking[-1].id,
         "reviews": [one.id for one in asking],
         "remarks": [one.id for one in said],
-        "by": ", ".join(dict.fromkeys(one.by.login for one in asking if one.state != "COMMENT")),
+        "by": ", ".join(dict.fromkeys(one.author.login for one in asking if one.state != "COMMENT")),
         "text": "\n\n".join(texts)[:LONGEST_REVIEW],
         "comments": [[note.path, note.line, note.text[:LONGEST_REVIEW]] for note in notes],
         "hidden": list(
@@ -187,12 +188,12 @@ def _round(
     return Fact(FactKind.CHANGES_REQUESTED, detail, key=f"review {asking[-1].id}")
 
 
-def _notes(forge: Forge, full_name: str, number: int, asking: Sequence[Review]) -> list[Note]:
+def _notes(forge: Forge, full_name: str, number: int, asking: Sequence[Review]) -> list[ReviewComment]:
     """The notes of these reviews, with what other people who may write answered to them. Anybody may answer, and what
     others say is not told to an agent."""
-    found = [note for one in asking if one.notes for note in forge.review_notes(full_name, number, one.id)]
+    found = [note for one in asking if one.comments for note in forge.review_comments(full_name, number, one.id)]
     may = _writers(forge, full_name, asking)
-    return [note for note in found if note.by.id != forge.bot().id and may(note.by)]
+    return [note for note in found if note.author.id != forge.bot().id and may(note.author)]
 
 
 def _conflicts(fleet: Fleet, task: Task, pull: Pull) -> bool:

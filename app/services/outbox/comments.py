@@ -67,7 +67,7 @@ def assign(fleet: Fleet, task: Task, _: Row) -> None:
     """Have us among the issue's assignees, so that people see whose turn it is."""
     if task.issue_number is not None and task.live:
         forge, name, _base = repository_of(fleet, task)
-        forge.assign(name, task.issue_number)
+        forge.assign_bot(name, task.issue_number)
 
 
 def write_receipt(fleet: Fleet, task: Task, _: Row) -> None:
@@ -116,7 +116,7 @@ def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
     if pull is None or not pull.merged:
         raise Unavailable(f"{task.task_id}: pull request {task.pr_number} is not merged on the forge (yet).")
     said = review_rounds.with_rights(forge, name, forge.reviews(name, task.pr_number))
-    approved = sorted({one.by.login for one in said if one.state == "APPROVED" and one.official})
+    approved = sorted({one.author.login for one in said if one.state == "APPROVED" and one.official})
     return {
         "number": pull.number,
         "url": pull.url,
@@ -131,7 +131,7 @@ def _post(fleet: Fleet, task: Task, kind: str, body: str, number: int | None = N
     with fleet.engine.begin() as conn:
         known = forge_comments.remote_id(conn, task.id, kind)
     where, mark = number or task.issue_number or 0, forge_messages.marker(task, kind)
-    remote = forge.comment_once(name, where, mark, fleet.mask.text(body), known)
+    remote = forge.write_comment(name, where, mark, fleet.mask.text(body), known)
     if remote != known:
         with fleet.engine.begin() as conn:
             forge_comments.remember(conn, task.id, kind, remote)

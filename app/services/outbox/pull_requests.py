@@ -60,7 +60,7 @@ def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
     reviewers = (brief["settings"] or {}).get("reviewers") or []
     others = [login for login in reviewers if login.lower() != pull.author.login.lower()]
     if others:
-        forge.ask_review(name, task.pr_number, others)
+        forge.request_reviews(name, task.pr_number, others)
 
 
 def set_status(fleet: Fleet, task: Task, _: Row) -> None:
@@ -70,7 +70,7 @@ def set_status(fleet: Fleet, task: Task, _: Row) -> None:
     forge, name, _base = repository_of(fleet, task)
     state, words = forge_messages.commit_status(task)
     target = f"{fleet.config.public_url}/tasks/{quote(task.task_id, safe='')}"
-    forge.set_status(name, task.head, state, target, words)
+    forge.set_commit_status(name, task.head, state, target, words)
 
 
 def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
@@ -94,7 +94,7 @@ def _branch_pull(
         raise _missing(f"The branch {task.branch} is not on the forge.", entry)
     if pushed not in (None, head) and not forge.contains(name, head, str(pushed)):
         raise _missing(f"The branch {task.branch} is at {head[:10]}, without {str(pushed)[:10]} of this run.", entry)
-    pull = forge.pull_for(name, task.branch or "", base)
+    pull = forge.find_pull(name, task.branch or "", base)
     if pull is None or not pull.open:
         pull = _open(fleet, forge, task, name, base, checked)
     who = pull.author.login
@@ -108,7 +108,7 @@ def _branch_pull(
 def _pushed_pull(forge: Forge, task: Task, name: str, base: str, pushed: str | None) -> tuple[Pull, str] | None:
     """The pull request that the push to `refs/for/` has made. None while there is none: whoever may write can have
     pushed a branch instead."""
-    pull = forge.open_pull_for(name, task.branch or "", base, {pushed} if pushed else ())
+    pull = forge.find_open_pull(name, task.branch or "", base, {pushed} if pushed else ())
     return (pull, pushed or pull.head) if pull and pull.flow else None
 
 
@@ -121,7 +121,7 @@ def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked:
     with fleet.engine.begin() as conn:
         brief = views.brief(conn, task.id)
     title = forge_messages.pull_title(brief["title"], checked and not forbidden_paths.paths(fleet, task))
-    return forge.open_pull(name, task.branch or "", base, title, _body(fleet, task, checked))
+    return forge.create_pull(name, task.branch or "", base, title, _body(fleet, task, checked))
 
 
 def _body(fleet: Fleet, task: Task, checked: bool) -> str:
@@ -143,6 +143,6 @@ def _put_right(fleet: Fleet, forge: Forge, name: str, task: Task, pull: Pull, ch
         return
     wanted = forge_messages.pull_title(pull.title, checked)
     if checked == pull.draft and wanted != pull.title:
-        forge.retitle(name, pull.number, wanted)
+        forge.set_pull_title(name, pull.number, wanted)
     if pull.flow and forge_messages.marker(task, "pull") not in pull.body:
-        forge.describe(name, pull.number, _body(fleet, task, checked))
+        forge.set_pull_body(name, pull.number, _body(fleet, task, checked))
