@@ -25,7 +25,7 @@ def event(
     return {
         "task_pk": task,
         "seq": seq,
-        "what": what,
+        "kind": what,
         "from_state": source,
         "to_state": to,
         "run": run,
