@@ -16,7 +16,7 @@ def test_the_cli_of_ones_own_reads_its_output(tmp_path: Path) -> None:
     toml = tmp_path / "fleet.toml"
     toml.write_text(re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)[1].replace("\n   ", "\n"))  # type: ignore[index]
     template = catalog.template_of("mytool", read_toml(toml)["clis"]["mytool"])
-    parser = catalog.make_parser(template["parser"], Setting(reading=template["reading"]))
+    parser = catalog.make_parser(template.parser, Setting(reading=template.reading))
     parser.feed(b'{"type": "done", "ok": true, "session": "s", "answer": "Yes.", "usage": {"in": 5, "out": 2}}')
     outcome = parser.finish(0)
     assert (outcome.verdict, outcome.session_id, outcome.final_text) == (Verdict.SUCCEEDED, "s", "Yes.")

@@ -58,8 +58,8 @@ def show(name: str, host: str | None, repository: str | None, version_: str | No
         "argv": flags_for(run["argv"], run["flags"], version_),
         "env": run["env"],
         "prompt": {"stdin": "on standard input", "file": "in {prompt_file}"}[run["prompt_via"]],
-        "parser": template["parser"],
-        **{word: template[word] for word in SHOWN if template.get(word)},
+        "parser": template.parser,
+        **{word: value for word in SHOWN if (value := getattr(template, word))},
         "version": run["version"],
         "flags_of_other_versions": [rule for rule in run["flags"] if not flags_for([], [rule], version_)],
     }
@@ -118,8 +118,8 @@ def _state(row: Mapping[str, Any]) -> str:
 def _row(name: str, source: str) -> dict[str, Any]:
     template = catalog.template_of(name, _declared().get(name))
     shown = ("argv", "parser", "prompt", "version", "timeout_secs", "silence_secs")
-    return {"name": name, "source": source, "resumes": bool(template.get("resume"))} | {
-        word: template.get(word) for word in shown
+    return {"name": name, "source": source, "resumes": bool(template.resume)} | {
+        word: getattr(template, word) or None for word in shown
     }
 
 
@@ -128,7 +128,7 @@ def _reading(name: str) -> tuple[str, Mapping[str, Any]]:
     if name in catalog.parsers():
         return name, {}
     template = catalog.template_of(name, None if name in catalog.presets() else _declared().get(name))
-    return template["parser"], template.get("reading", {})
+    return template.parser, template.reading
 
 
 def _declared() -> dict[str, Mapping[str, Any]]:

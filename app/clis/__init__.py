@@ -1,1 +1,1 @@
-"""The CLIs we know: a folder each, with `cli.toml` (how to run it) and `parser.py` (how to read it)."""
+"""The coding CLIs. To add one, copy a folder: `cli.toml` says how to run it, `parser.py` how to read its output."""

@@ -1,37 +1,38 @@
-"""Fills in a CLI's template: the argument vector, environment and session of one run."""
+"""Fills in a CLI's template: the arguments, environment and session of one run."""
 
 import re
 from typing import Any
 
-from app.clis.catalog import Template
+from app.clis.template import CliTemplate
 
-SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
-def fill_template(template: Template, session: str | None) -> dict[str, Any]:
-    """How the host starts the CLI, afresh or to go on with a session; the prompt apart. The flags that depend on its
-    version are chosen there."""
-    resume = session and template.get("resume")
-    argv = [part.replace("{session_id}", session or "") for part in (resume or template["argv"])]
+def fill_template(template: CliTemplate, session: str | None) -> dict[str, Any]:
+    """The `agent` object of a start request, without the prompt. Resumes `session` if the CLI can.
+
+    The host picks the flags, by the version it finds.
+    """
+    argv = template.resume if session and template.resume else template.argv
     return {
-        "argv": argv,
-        "flags": _flags(template),
-        "version": list(template.get("version") or []),
-        "env": dict(template.get("env") or {}),
-        "prompt_via": template["prompt"],
-        "final": list(template.get("final") or []),
-        "session_file": template.get("session_file"),
-        "apart": template.get("apart", True),
-        "checks_apart": template.get("checks_apart", False),
+        "argv": [word.replace("{session_id}", session or "") for word in argv],
+        "flags": [*template.flags, *_model_flags(template)],
+        "version": list(template.version),
+        "env": dict(template.env),
+        "prompt_via": template.prompt,
+        "final": list(template.final),
+        "session_file": template.session_file,
+        "apart": template.apart,
+        "checks_apart": template.checks_apart,
     }
 
 
-def _flags(template: Template) -> list[dict[str, Any]]:
-    """Those of its versions, and the model's name as this CLI wants it."""
-    model = str(template.get("model") or "")
-    named = [word.replace("{model}", model) for word in template.get("model_flag") or []]
-    return [*(template.get("flags") or []), *([{"argv": named}] if model and named else [])]
+def _model_flags(template: CliTemplate) -> list[dict[str, list[str]]]:
+    if not (template.model and template.model_flag):
+        return []
+    return [{"argv": [word.replace("{model}", template.model) for word in template.model_flag]}]
 
 
-def valid_session(told: object) -> str | None:
-    return told if isinstance(told, str) and SESSION.match(told) else None
+def valid_session(session: object) -> str | None:
+    """A session id that is safe as an argument: no option, no path. None for anything else."""
+    return session if isinstance(session, str) and _SESSION.match(session) else None

@@ -1,4 +1,4 @@
-"""Cleans an outcome: bounded text and counts that a database can hold."""
+"""Sanitizes outcomes: whatever a CLI printed, texts and counts are such that Postgres can store them."""
 
 from dataclasses import replace
 from math import isfinite
@@ -9,40 +9,37 @@ from app.domain.run import Outcome, Usage
 
 
 def sanitize(outcome: Outcome) -> Outcome:
-    """An outcome that can be stored and told, whatever a CLI printed: texts are texts without half characters, counts
-    are finite numbers, and a session id can be no option of the next call."""
-    session = valid_session(outcome.session_id)
-    whole = outcome.session_usage and sanitize_usage(outcome.session_usage)
-    texts: dict[str, Any] = {name: _text(getattr(outcome, name)) for name in ("final_text", "error", "warning")}
-    denied = tuple(text for one in outcome.denied_actions if (text := _text(one)))
+    """No NUL and no lone surrogate in a text, finite counts only, and a session id that is safe as an argument."""
     return replace(
         outcome,
-        session_id=session,
+        final_text=_text(outcome.final_text),
+        error=_text(outcome.error),
+        warning=_text(outcome.warning),
+        session_id=valid_session(outcome.session_id),
         usage=sanitize_usage(outcome.usage),
-        session_usage=whole,
-        denied_actions=denied,
-        **texts,
+        session_usage=outcome.session_usage and sanitize_usage(outcome.session_usage),
+        denied_actions=tuple(text for action in outcome.denied_actions if (text := _text(action))),
     )
 
 
 def sanitize_json(value: Any) -> Any:
-    """Nested texts and numbers that can be stored."""
+    """The same for JSON of any depth."""
     if isinstance(value, dict):
         return {str(_text(str(name))): sanitize_json(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [sanitize_json(inner) for inner in value]
-    return (
-        _text(value) if isinstance(value, str) else None if isinstance(value, float) and not isfinite(value) else value
-    )
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return _text(value) if isinstance(value, str) else value
 
 
 def sanitize_usage(usage: Usage) -> Usage:
-    return Usage(**{name: _number(value) for name, value in vars(usage).items()})
+    return Usage(**{name: _count(value) for name, value in vars(usage).items()})
 
 
 def _text(value: object) -> str | None:
     return value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else None
 
 
-def _number(value: object) -> Any:
+def _count(value: object) -> Any:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Prices models: what an answer of a CLI cost, from fleet.toml's prices or the shipped file."""
+"""Estimates the dollars of a run from the price of each model that answered."""
 
 import re
 import tomllib
@@ -9,70 +9,76 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from app.clis.catalog import Template
+from app.clis.template import CliTemplate, Table
 from app.domain.run import Usage
 
 PRICES = Path(__file__).with_name("prices.toml")
+_DATE_SUFFIX = re.compile(r"-\d{8}\Z")
+_NO_MODELS: Mapping[str, Usage] = MappingProxyType({})
 
 
-_DAY = re.compile(r"-\d{8}\Z")
+def add_cost(
+    usage: Usage, template: CliTemplate, by_model: Mapping[str, Usage] = _NO_MODELS
+) -> tuple[Usage, str | None]:
+    """The usage with dollars, and their source. Unchanged, with None, if the CLI counts dollars or no price is known.
+
+    `by_model` is the usage of each model that answered, if the CLI says so. If one of them has no price, or the CLI
+    names none, the price of the template's `model` is used for all.
+    """
+    if usage.cost_usd is not None or usage.input_tokens is None:
+        return usage, None
+    prices = {model: price_of(model, template.prices) for model in by_model}
+    if not prices or not all(prices.values()):
+        prices, by_model = {str(template.model): template.price}, _NO_MODELS
+    if not all(prices.values()):
+        return usage, None
+    used = by_model if len(prices) > 1 else dict.fromkeys(prices, usage)
+    cost = sum(_cost(used[model], price) for model, price in prices.items())
+    source = " and ".join(f"{model}, {price['as_of']}" for model, price in prices.items())
+    return replace(usage, cost_usd=cost / 1e6), f"the price of {source}"
 
 
-@cache
-def price_table() -> Mapping[str, Any]:
-    return tomllib.loads(PRICES.read_text())
+def price_of(model: str, own: Mapping[str, Table]) -> Table:
+    """{input, cached, output, as_of} of a model, from fleet.toml's `own` prices, else prices.toml. Empty if unknown.
 
-
-def price_of(model: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The price of a model, whole: fleet.toml's `own`, else the dated table's; empty where none is known. CLIs may tell
-    a model's name with the day that it is of."""
+    A model's name may end in a date (`-20251101`); the price without the date is used if there is no exact one.
+    """
     known = price_table()["models"] | own
-    price = known.get(model) or known.get(_DAY.sub("", model))
+    price = known.get(model) or known.get(_DATE_SUFFIX.sub("", model))
     return {"cached": price["input"], **price, "as_of": str(price.get("as_of", "fleet.toml"))} if price else {}
 
 
-def limits_dollars(budget: Mapping[str, Any] | None) -> bool:
+@cache
+def price_table() -> Table:
+    return tomllib.loads(PRICES.read_text())
+
+
+def limits_dollars(budget: Table | None) -> bool:
     return any("dollars" in amount for amount in (budget or {}).values())
 
 
-def missing_price(name: str, *said: Mapping[str, Any] | None) -> str | None:
-    """Why a cap in dollars cannot be kept on a CLI of which this is `said`, by its declaration first, by a rule and a
-    host after it; None where its dollars are known."""
-    told: dict[str, Any] = {key: value for one in said for key, value in (one or {}).items()}
-    base, model = (said[0] or {}) if said else {}, told.get("model")
-    preset = base.get("preset") or ("" if base.get("argv") else name)
-    if told.get("price") or told.get("reports_cost") or preset in price_table()["reports"]:
+def missing_price(name: str, *tables: Table | None) -> str | None:
+    """Why a budget in dollars cannot be kept with the CLI `name`; None if its cost is known.
+
+    `tables` are its declaration, then the changes by the repository's rule and the host.
+    """
+    merged: dict[str, Any] = {key: value for table in tables for key, value in (table or {}).items()}
+    declared, model = (tables[0] or {}) if tables else {}, merged.get("model")
+    preset = declared.get("preset") or ("" if declared.get("argv") else name)
+    if merged.get("price") or merged.get("reports_cost") or preset in price_table()["reports"]:
         return None
-    named = f"what the model {model!r} of the CLI {name!r} costs" if model else f"what the CLI {name!r} costs"
-    mend = f'give its price in [prices."{model}"]' if model else (
-        f"name its model in [clis.{name}] and the model's price in [prices]"
-    )  # fmt: skip
+    if model:
+        what, remedy = f"the model {model!r} of the CLI {name!r}", f'give its price in [prices."{model}"]'
+    else:
+        what = f"the CLI {name!r}"
+        remedy = f"name its model in [clis.{name}] and the model's price in [prices]"
     return (
-        f"has a budget in dollars, and nobody knows {named}: {mend}, or set reports_cost in [clis.{name}] where it "
-        "tells dollars itself"
+        f"has a budget in dollars, but the price of {what} is unknown: {remedy}, or set reports_cost in "
+        f"[clis.{name}] if the CLI reports dollars itself"
     )
 
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-def add_cost(usage: Usage, template: Template, by_model: Mapping[str, Usage] = NOTHING) -> tuple[Usage, str | None]:
-    """With dollars reckoned where the CLI tells none, and who reckoned them: from the prices of the models of which it
-    says that they answered, the template's `prices` first; where one has none or it says nothing, of its `model`."""
-    if usage.cost_usd is not None or usage.input_tokens is None:
-        return usage, None
-    told = {model: price_of(model, template.get("prices") or {}) for model in by_model}
-    if not told or not all(told.values()):
-        told, by_model = {str(template.get("model")): template.get("price") or {}}, {}
-    if not all(told.values()):
-        return usage, None
-    used = by_model if len(told) > 1 else dict.fromkeys(told, usage)
-    cost = sum(_cost(used[model], price) for model, price in told.items())
-    named = " and ".join(f"{model}, {price['as_of']}" for model, price in told.items())
-    return replace(usage, cost_usd=cost / 1e6), f"the price of {named}"
-
-
-def _cost(used: Usage, price: Mapping[str, Any]) -> float:
+def _cost(used: Usage, price: Table) -> float:
     """In millionths of a dollar."""
     input_, cached = used.input_tokens or 0, used.cached_tokens or 0
     fresh = max(0, input_ - cached)

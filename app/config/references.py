@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from app.clis.catalog import Table, preset, presets
+from app.clis.catalog import preset, presets
+from app.clis.template import Table
 
 PLACES = ("workdir", "run", "home", "task", "prompt_file", "flags")
 KNOWS_MORE = {"resume": ("session_id",), "model_flag": ("model",)}

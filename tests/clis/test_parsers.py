@@ -556,7 +556,7 @@ BAD: dict[str, tuple[list[Any], str]] = {
 
 def read_as(cli: str, told: bytes, exit_code: int) -> Outcome:
     template = catalog.template_of(cli)
-    parser = catalog.make_parser(template["parser"], Setting(now=NOW, reading=template.get("reading", {})))
+    parser = catalog.make_parser(template.parser, Setting(now=NOW, reading=template.reading))
     for at in range(0, len(told), 11):
         parser.feed(told[at : at + 11])
     return parser.finish(exit_code)

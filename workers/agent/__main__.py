@@ -5,6 +5,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from app.clis import catalog
+from app.clis.template import CliTemplate
 from app.config.fleet_toml import read_toml
 from app.config.settings import ConfigError
 from app.domain.errors import Refused
@@ -79,15 +81,15 @@ def _address(server: str, faults: list[str]) -> str:
     return server.rstrip("/").removesuffix("/api/v1")
 
 
-def _template(cli: str, clis: Path | None, faults: list[str]) -> Mapping[str, Any]:
+def _template(cli: str, clis: Path | None, faults: list[str]) -> CliTemplate:
     """How to run the CLI, and whether it is here at all."""
     try:
         declared = read_toml(clis) if clis else {"clis": {}, "prices": {}}
-        template = {**catalog.template_of(cli, declared["clis"].get(cli)), "prices": declared["prices"]}
+        template = replace(catalog.template_of(cli, declared["clis"].get(cli)), prices=declared["prices"])
     except (ConfigError, Refused) as why:
         faults.extend(str(why).splitlines())
-        return {}
-    program = template["argv"][0]
+        return CliTemplate()
+    program = template.argv[0]
     if "{" not in program and shutil.which(program) is None:
         faults.append(f"The CLI {cli!r} needs the program {program!r}, which is not on this machine's PATH.")
     return template

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from app.clis.template import CliTemplate
 from app.domain.masking import Mask
 from app.domain.run import slug
 from app.logs import set_up_logs
@@ -35,7 +36,7 @@ class Settings:
     server: str
     capabilities: tuple[str, ...]
     cli: str
-    template: Mapping[str, Any]
+    template: CliTemplate
     slots: int
     agent_id: str | None
     folder: Path

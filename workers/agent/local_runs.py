@@ -1,9 +1,10 @@
 """This machine: the same supervisor that hosts have, called here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from app.clis.template import CliTemplate
 from app.domain import prompt
 from app.domain.errors import Refused
 from app.store.tables import Row
@@ -26,7 +27,7 @@ SIGNED = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
 class Machine:
     """Runs live in `home`, apart from those of others by `instance`; `forge_token` is for fetching and pushing."""
 
-    def __init__(self, home: Path, instance: str, template: Mapping[str, Any], forge_token: str | None) -> None:
+    def __init__(self, home: Path, instance: str, template: CliTemplate, forge_token: str | None) -> None:
         self._about: Json = {"home": str(home), "instance": instance}
         self._template = template
         self._credentials = {"username": GIT_USER, "password": forge_token} if forge_token else None
@@ -38,7 +39,7 @@ class Machine:
     def order(self, hold: Hold) -> Json:
         """What the supervisor is asked for. Who cannot go on with a session is told all of it, not the review alone."""
         work, all_of_it = hold.work, (hold.work.get("prompt") or {}).get("text") or hold.prompt
-        goes_on = bool(hold.session and self._template.get("resume")) or hold.prompt == all_of_it
+        goes_on = bool(hold.session and self._template.resume) or hold.prompt == all_of_it
         said = hold.prompt if goes_on else f"{all_of_it}\n{hold.prompt}"
         text = prompt.read_again(said, CUT_OFF if hold.cut else "")
         asked = start_request.of_cli(
@@ -50,7 +51,7 @@ class Machine:
 
     def version(self, name: str) -> str | None:
         """What the CLI says its version is. None where it does not say."""
-        asked = {"clis": {name: list(self._template.get("version") or [self._template["argv"][0], "--version"])}}
+        asked = {"clis": {name: self._template.version_command}}
         try:
             found = self._ask("probe", self._about | asked).get("clis", {}).get(name)
         except (Unreachable, Refused):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import structlog
 
+from app.clis.template import CliTemplate
 from app.domain.masking import Mask
 from app.domain.run import Outcome, Usage
 from workers.agent import boot_clock, receipt
@@ -34,7 +35,7 @@ class Household:
     """What all lives share. Only as many as there are `slots` run a CLI at the same time."""
 
     cli: str
-    template: Mapping[str, Any]
+    template: CliTemplate
     slots: threading.Semaphore
     holds: Holds
     server: Server

@@ -1,12 +1,12 @@
 """Hears what the CLI prints while it works, for the sake of what it uses: the fleet may have a budget."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
 from app.clis import catalog, outcomes, pricing
 from app.clis.parser import Parser, Setting
+from app.clis.template import CliTemplate
 from app.domain.run import Usage
 from workers.agent.leases import Hold
 from workers.agent.local_runs import Machine, data_of
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 class Ear:
     """One start of a run."""
 
-    def __init__(self, hold: Hold, template: Mapping[str, Any], machine: Machine) -> None:
+    def __init__(self, hold: Hold, template: CliTemplate, machine: Machine) -> None:
         self._hold, self._template, self._machine = hold, template, machine
         self._parser, self._heard = self._anew(), 0
 
@@ -45,7 +45,7 @@ class Ear:
         self._heard = max(self._heard, end)
 
     def _anew(self) -> Parser:
-        used, reading = Usage(**self._hold.used), self._template.get("reading") or {}
+        used, reading = Usage(**self._hold.used), self._template.reading
         return catalog.make_parser(
-            self._template["parser"], Setting(before=used, session=self._hold.session, reading=reading)
+            self._template.parser, Setting(before=used, session=self._hold.session, reading=reading)
         )

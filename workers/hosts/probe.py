@@ -70,7 +70,7 @@ def versions(clis: Mapping[str, Any]) -> dict[str, list[str]]:
             template = catalog.template_of(name, declared)
         except Refused:
             continue
-        found[name] = list(template.get("version") or [template["argv"][0], "--version"])
+        found[name] = template.version_command
     return found
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 
 from app.clis import catalog, command_line, outcomes, pricing
-from app.clis.catalog import Template
 from app.clis.parser import Parser, Progress, Setting
+from app.clis.template import CliTemplate
 from app.domain.run import Outcome, Usage, Verdict
 from app.ports import Fleet
 from app.services.dispatch import budgets
@@ -35,7 +35,7 @@ class _Ear:
     """A run's parser and how far it has heard. `kept` is what was written down last."""
 
     parser: Parser
-    template: Template
+    template: CliTemplate
     heard: int = 0
     noted: str | None = None
     kept: dict[str, Any] = field(default_factory=dict)
@@ -131,10 +131,10 @@ def _new_ear(fleet: Fleet, run: Row) -> _Ear:
         prices = fleet_config.prices(conn)
         (declared, changes), before = budgets.cli_declaration(conn, run), session_usage(conn, run)
     known = (declared or {}).get("argv") or (declared or {}).get("preset") or catalog.preset(cli)
-    template = catalog.template_of(cli, declared, changes) if known else catalog.DEFAULTS
+    template = catalog.template_of(cli, declared, changes) if known else CliTemplate()
     used = Usage(**before) if before else Usage()
-    setting = Setting(before=used, session=run["session"], reading=template.get("reading") or {})
-    return _Ear(catalog.make_parser(template["parser"], setting), {**template, "prices": prices})
+    setting = Setting(before=used, session=run["session"], reading=template.reading)
+    return _Ear(catalog.make_parser(template.parser, setting), replace(template, prices=prices))
 
 
 def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> None:

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from app.clis import catalog
-from app.clis.catalog import Template
 from app.clis.command_line import fill_template
 from app.clis.outcomes import sanitize
 from app.clis.parser import Setting
 from app.clis.pricing import add_cost
+from app.clis.template import CliTemplate
 from app.domain.run import Outcome, Usage
 from app.ports import Fleet
 from app.services.dispatch.start_order import Order
@@ -22,7 +22,7 @@ GRACE_SECS = 10
 def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
     """The `start` request of an order. Raises Refused when nobody knows the CLI."""
     template = catalog.template_of(order.cli, order.template, order.overrides)
-    begins_anew = order.session and not template.get("resume")
+    begins_anew = order.session and not template.resume
     prompt = order.fresh_prompt if begins_anew else order.prompt
     asked = of_cli(template, prompt, order.session, order.timeout_secs, fleet.config.log_limit_mb)
     return about(fleet, order.host, order.run["name"]) | asked | {
@@ -36,15 +36,15 @@ def spec(fleet: Fleet, order: Order) -> dict[str, Any]:
 
 
 def of_cli(
-    template: Template, prompt: str, session: str | None, timeout_secs: int, log_limit_mb: int
+    template: CliTemplate, prompt: str, session: str | None, timeout_secs: int, log_limit_mb: int
 ) -> dict[str, Any]:
     """What a `start` request says of the CLI: how to call it, on a session or afresh, and how long it may take. Of an
     output of more than so many MB the middle is left out."""
     return {
         "agent": fill_template(template, session) | {"prompt": prompt},
         "limits": {
-            "wall_secs": min(timeout_secs, template.get("timeout_secs", timeout_secs)),
-            "silence_secs": template["silence_secs"],
+            "wall_secs": min(timeout_secs, template.timeout_secs or timeout_secs),
+            "silence_secs": template.silence_secs,
             "grace_secs": GRACE_SECS,
             "log_head_bytes": log_limit_mb << 19,
             "log_tail_bytes": log_limit_mb << 19,
@@ -59,7 +59,7 @@ def about(fleet: Fleet, host: Row, run: str | None = None) -> dict[str, Any]:
 
 
 def read(
-    template: Template,
+    template: CliTemplate,
     stdout: bytes,
     exit_code: int | None,
     session: str | None = None,
@@ -68,10 +68,8 @@ def read(
 ) -> Outcome:
     """What a CLI's whole output amounts to; `before` is what the `session` that it went on with had used, `noted` what
     it wrote down elsewhere."""
-    reading = template.get("reading") or {}
-    parser = catalog.make_parser(
-        template["parser"], Setting(before=before or Usage(), session=session, reading=reading)
-    )
+    setting = Setting(before=before or Usage(), session=session, reading=template.reading)
+    parser = catalog.make_parser(template.parser, setting)
     parser.feed(stdout)
     parser.feed_session_line(noted)
     heard = sanitize(parser.finish(exit_code))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.clis import catalog
+from app.clis.template import CliTemplate
 from app.domain.masking import Mask
 from workers.agent.api_client import LONGEST_PAUSE_SECS, Away, Refusal, Server, Unwelcome
 from workers.agent.leases import Holds, Step, taken
@@ -164,13 +165,13 @@ def test_a_session_of_another_cli_is_not_gone_on_with_and_a_fresh_one_hears_all_
     (other,) = Holds(folder, "claude").all()
     asked = of_claude.order(other)["agent"]
     assert (other.session, other.used, asked["prompt"]) == (None, {}, "Do it.\nUse sum().")
-    assert asked["argv"] == catalog.template_of("claude")["argv"]
+    assert asked["argv"] == catalog.template_of("claude").argv
 
 
 def test_what_a_long_log_lost_on_this_machine_is_a_line_in_the_servers(
     desk: Desk, folder: Folder, tmp_path: Path
 ) -> None:
-    holds, machine = Holds(folder), Machine(tmp_path / "work", "i1", {}, None)
+    holds, machine = Holds(folder), Machine(tmp_path / "work", "i1", CliTemplate(), None)
     hold = taken({"task_id": "x", "lease": 1, "prompt": {"text": "Do it."}})
     holds.add(hold)
     line = b"\n[7 bytes of output were left out here]\n"

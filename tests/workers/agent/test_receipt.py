@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.api.requests import Receipt
+from app.clis.template import CliTemplate
 from app.domain.run import Outcome, Usage, Verdict
 from workers.agent import receipt
 from workers.agent.leases import Hold
@@ -40,10 +41,10 @@ def test_where_there_is_no_branch_none_is_claimed() -> None:
     push = {"ref": "refs/for/main", "options": ["topic=task/12-fix"], "fetch": "refs/pull/13/head"}
     hold = a_hold(push=push, repository={"clone_url": "https://x/y.git", "default_branch": "main"})
     assert told(DONE, hold)["artifacts"] == [{"type": "commit", "sha": SHA}]
-    asked = Machine(Path("/nowhere"), "a1", {}, None)._of(hold)["repository"]
+    asked = Machine(Path("/nowhere"), "a1", CliTemplate(), None)._of(hold)["repository"]
     assert (asked["push_to"], asked["push_options"], asked["fetch_from"]) == tuple(push.values())
     plain = a_hold(repository={"clone_url": "https://x/y.git", "default_branch": "main"}, push={"ref": "refs/heads/t"})
-    assert "push_to" not in Machine(Path("/nowhere"), "a1", {}, None)._of(plain)["repository"]
+    assert "push_to" not in Machine(Path("/nowhere"), "a1", CliTemplate(), None)._of(plain)["repository"]
 
 
 def test_a_run_that_was_pushed_is_completed_with_its_branch_and_commits() -> None:

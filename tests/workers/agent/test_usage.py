@@ -1,25 +1,27 @@
 """The agent hears each byte of its CLI once, for the sake of what it uses; what it forgot is read again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.clis import catalog
+from app.clis.template import CliTemplate
 from workers.agent.leases import Hold
 from workers.agent.local_runs import Machine
 from workers.agent.usage import Ear
 
 WHOLE = (Path(__file__).parents[2] / "fixtures" / "clis" / "claude-write-skip-permissions.jsonl").read_bytes()
-SOLD_AT = {"model": "m", "price": {"input": 10.0, "cached": 1.0, "output": 50.0, "as_of": "today"}}
+SOLD_AT: dict[str, Any] = {"model": "m", "price": {"input": 10.0, "cached": 1.0, "output": 50.0, "as_of": "today"}}
 
 
 class Kept(Machine):
     """This machine, with an output that is there already."""
 
     def __init__(self) -> None:
-        super().__init__(Path("/nowhere"), "i1", {}, None)
+        super().__init__(Path("/nowhere"), "i1", CliTemplate(), None)
 
     def output(self, hold: Hold) -> bytes:
         return WHOLE
@@ -28,7 +30,7 @@ class Kept(Machine):
 @pytest.fixture
 def ear() -> Ear:
     hold = Hold("x", 1, {"task_id": "x"}, "Do it.")
-    return Ear(hold, {**catalog.template_of("claude"), **SOLD_AT}, Kept())
+    return Ear(hold, replace(catalog.template_of("claude"), **SOLD_AT), Kept())
 
 
 def piece(begin: int, end: int) -> dict[str, Any]:
@@ -44,12 +46,12 @@ def test_pieces_that_overlap_count_once(ear: Ear) -> None:
 
 def test_dollars_are_those_of_the_model_that_it_names_where_its_price_is_known() -> None:
     own = {"claude-opus-5-5": {"input": 5.0, "cached": 0.5, "output": 25.0}}
-    ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), {**catalog.template_of("claude"), "prices": own}, Kept())
+    ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), replace(catalog.template_of("claude"), prices=own), Kept())
     assert ear.used(piece(0, 5500))["cost_usd"] == pytest.approx(0.00485)
 
 
 def test_what_the_cli_notes_elsewhere_counts_while_it_works() -> None:
-    ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), {**catalog.template_of("codex"), **SOLD_AT}, Kept())
+    ear = Ear(Hold("x", 1, {"task_id": "x"}, "Do it."), replace(catalog.template_of("codex"), **SOLD_AT), Kept())
     info = {"total_token_usage": {"input_tokens": 1000, "cached_input_tokens": 0, "output_tokens": 200}}
     noted = json.dumps({"type": "event_msg", "payload": {"type": "token_count", "info": info}})
     used = ear.used({"offset": 0, "data": b""}, noted)

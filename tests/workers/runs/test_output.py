@@ -9,6 +9,7 @@ import pytest
 
 from app.clis import catalog, pricing
 from app.clis.parser import Setting
+from app.clis.template import CliTemplate
 from app.domain.run import Usage, Verdict
 from app.ports import Fleet
 from app.services.dispatch import budgets, placement
@@ -153,7 +154,7 @@ class TestClaudesDollars:
 
 def test_several_models_are_priced_each_by_its_own_name_with_or_without_its_day() -> None:
     used = {"claude-sonnet-4-5-20250929": Usage(1_000_000, 0, 0), "claude-haiku-4-5": Usage(0, 0, 1_000_000)}
-    dollars, source = pricing.add_cost(Usage(1_000_000, 0, 1_000_000), {}, used)
+    dollars, source = pricing.add_cost(Usage(1_000_000, 0, 1_000_000), CliTemplate(), used)
     assert dollars.cost_usd == pytest.approx(8.0)
     assert source == "the price of claude-sonnet-4-5-20250929, 2025-11-01 and claude-haiku-4-5, 2025-11-01"
 

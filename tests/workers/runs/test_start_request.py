@@ -135,16 +135,16 @@ class TestResume:
 
 class TestWhichCli:
     def test_what_is_declared_wins_over_the_preset(self) -> None:
-        assert catalog.template_of("codex", MYTOOL)["argv"] == MYTOOL["argv"]
-        assert catalog.template_of("codex", MYTOOL)["parser"] == "raw"
+        assert catalog.template_of("codex", MYTOOL).argv == MYTOOL["argv"]
+        assert catalog.template_of("codex", MYTOOL).parser == "raw"
 
     def test_a_preset_may_be_changed_and_then_by_the_repository_and_the_host(self) -> None:
         declared = {"preset": "codex", "model": "gpt-5", "env": {"CODEX_HOME": "/team-b", "A": "1"}}
         template = catalog.template_of(
             "codex-b", declared, [{"timeout_secs": 60}, {"env": {"A": "2"}, "argv": ["codex-host"]}]
         )
-        assert (template["argv"], template["timeout_secs"], template["parser"]) == (["codex-host"], 60, "codex-jsonl")
-        assert template["env"] == {"TZ": "UTC", "CODEX_HOME": "/team-b", "A": "2"}
+        assert (template.argv, template.timeout_secs, template.parser) == (["codex-host"], 60, "codex-jsonl")
+        assert template.env == {"TZ": "UTC", "CODEX_HOME": "/team-b", "A": "2"}
 
     def test_is_kept_apart_unless_somebody_lets_it_and_checks_are_where_somebody_wishes_it(self) -> None:
         plain = command_line.fill_template(catalog.template_of("codex"), None)
@@ -161,12 +161,12 @@ class TestWhichCli:
 
     @pytest.mark.parametrize("name", catalog.presets())
     def test_every_preset_is_whole(self, name: str) -> None:
-        preset = catalog.template_of(name)
-        assert preset["parser"] in catalog.parsers()
-        assert preset["prompt"] in ("stdin", "file")
-        assert (preset["prompt"] == "file") == ("{prompt_file}" in preset["argv"])
-        assert "{session_id}" in preset.get("resume", ["{session_id}"])
-        assert set(preset) <= set(CliSchema().fields) | {"resume"}
+        template = catalog.template_of(name)
+        assert template.parser in catalog.parsers()
+        assert template.prompt in ("stdin", "file")
+        assert (template.prompt == "file") == ("{prompt_file}" in template.argv)
+        assert template.resume is None or "{session_id}" in template.resume
+        assert set(catalog.preset(name) or ()) <= set(CliSchema().fields)
 
     def test_there_are_all_the_presets_that_we_promise(self) -> None:
         promised = {
