@@ -75,7 +75,7 @@ def _wrong_places(story: Sequence[Event], sets: Mapping[int, frozenset[str]], pl
         if event["from_state"] != "created":
             found.append(f"given to {place} while it was {event['from_state']}")
         if mode not in ("undecided", side):
-            found.append(f"{event['what']} by {place}, though it is for {mode}")
+            found.append(f"{event['kind']} by {place}, though it is for {mode}")
         if lacks := needs - places[place].capabilities:
             found.append(f"given to {place}, which lacks {', '.join(sorted(lacks))}")
         mode = side

@@ -19,13 +19,13 @@ History = list[dict[str, Any]]
 
 
 def event(
-    task: int, seq: int, what: str, source: str | None, to: str, at: int, run: int | None = None, **detail: Any
+    task: int, seq: int, kind: str, source: str | None, to: str, at: int, run: int | None = None, **detail: Any
 ) -> dict[str, Any]:
     moment = BEGIN + timedelta(seconds=at)
     return {
         "task_pk": task,
         "seq": seq,
-        "kind": what,
+        "kind": kind,
         "from_state": source,
         "to_state": to,
         "run": run,

@@ -29,8 +29,8 @@ def assert_the_usual_end(travel: Journey, task_id: str) -> None:
 
 
 def test_a_worker_killed_while_the_cli_runs_loses_and_repeats_nothing(stage_of_hosts: Journey) -> None:
-    with stage_of_hosts.held():
-        task_id = stage_of_hosts.open_issue()
+    with stage_of_hosts.held() as title:
+        task_id = stage_of_hosts.open_issue(title)
         before = until_at_work(stage_of_hosts, task_id)
         stage_of_hosts.kill("worker")
         assert psutil.pid_exists(before)
@@ -45,8 +45,8 @@ def test_a_worker_killed_while_the_cli_runs_loses_and_repeats_nothing(stage_of_h
 
 @pytest.mark.parametrize("name", ["web", "beat", "postgres", "valkey"])
 def test_any_other_process_killed_while_the_cli_runs_changes_nothing(stage_of_hosts: Journey, name: str) -> None:
-    with stage_of_hosts.held():
-        task_id = stage_of_hosts.open_issue()
+    with stage_of_hosts.held() as title:
+        task_id = stage_of_hosts.open_issue(title)
         until_at_work(stage_of_hosts, task_id)
         stage_of_hosts.kill(name)
     assert_the_usual_end(stage_of_hosts, task_id)

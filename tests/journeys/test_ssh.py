@@ -40,8 +40,8 @@ def test_an_issue_is_merged_though_connection_and_worker_die(
     with servers_of_ssh.running(tmp_path / "sshd", sshd_program, count=2, first=40) as sshd:
         hosts = sshd.toml(0, work_dir="{work}", proxy_jump="host-2") + sshd.toml(1, agents=[], jump_only=True)
         with journey(tmp_path, hosts=hosts) as travel:
-            with travel.held():
-                task_id = travel.open_issue()
+            with travel.held() as title:
+                task_id = travel.open_issue(title)
                 before = until_at_work(travel, task_id)
                 sshd.cut()
                 travel.kill("worker")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,11 +54,12 @@ class Journey:
             return False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Each CLI on this stage works on until the block ends."""
-        self.stage.hold.touch()
+    def held(self) -> Iterator[str]:
+        """A title: the CLI of an issue with this title works on until the block ends."""
+        title = f"Held {secrets.token_hex(4)}"
+        self.stage.hold.write_text(title)
         try:
-            yield
+            yield title
         finally:
             self.stage.hold.unlink()
 

@@ -22,7 +22,7 @@ def main() -> None:
     say({"type": "thread.started", "thread_id": args.resume or str(uuid.uuid4())})
     say({"type": "turn.started"})
     until = time.monotonic() + args.seconds
-    while time.monotonic() < until or (args.hold and args.hold.exists()):
+    while time.monotonic() < until or is_held(args.hold, prompt):
         say({"type": "item.completed", "item": {"type": "reasoning", "text": "thinking"}})
         time.sleep(min(0.2, args.seconds) or 0.2)
     text = "I changed nothing." if args.nothing else work(prompt, again=bool(args.resume))
@@ -33,6 +33,14 @@ def main() -> None:
     turns = 2 if args.resume else 1  # Codex counts the whole session
     used = {"input_tokens": 1200 * turns, "cached_input_tokens": 200 * turns, "output_tokens": 90 * turns}
     say({"type": "turn.completed", "usage": used})
+
+
+def is_held(hold: Path | None, prompt: bytes) -> bool:
+    """Whether the file is there and what it says stands in the prompt."""
+    try:
+        return hold is not None and hold.read_bytes() in prompt
+    except FileNotFoundError:
+        return False
 
 
 def work(prompt: bytes, again: bool) -> str:
@@ -58,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--resume")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("CODER_SECONDS", "0")))
-    parser.add_argument("--hold", type=Path, help="work on while this file exists")
+    parser.add_argument("--hold", type=Path, help="work on while this file exists and the prompt contains its text")
     parser.add_argument("--exit", type=int, default=0)
     parser.add_argument("--nothing", action="store_true")
     parser.add_argument("--ignore-term", action="store_true")

@@ -63,7 +63,7 @@ class Stage:
 
     @property
     def hold(self) -> Path:
-        """The demo's CLI works on while this file exists."""
+        """The demo's CLI works on while this file exists and the prompt contains its text."""
         return self.config.home / "hold"
 
 
