@@ -1,1 +1,1 @@
-"""The `fleet` command: for the operator at a terminal, tables for people and `--json` for programs."""
+"""The `fleet` command: tables for people at a terminal, `--json` for programs."""
