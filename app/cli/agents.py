@@ -1,106 +1,102 @@
-"""`fleet agents`, `fleet enroll`: who comes to us for work, and who may."""
+"""`fleet agents`, `fleet enroll`: manage pull agents and the tokens they register with."""
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from app import wiring
-from app.cli.output import ago, as_json, table
+from app.cli.connect import open_fleet
+from app.cli.output import age, json_option, print_json, print_table
 from app.ports import Fleet
 from app.services.agents import registry
 from app.store import agents as rows
 from app.store import views
-
-json_option = click.option("--json", "json_", is_flag=True, help="For programs.")
+from app.store.tables import Row
 
 
 @click.group()
 def agents() -> None:
-    """See the agents that pull work; revoke one, let it in again."""
+    """List agents; revoke and restore them."""
 
 
 @agents.command("list")
 @json_option
 def list_agents(json_: bool) -> None:
-    """Who is there, what they can do, what they hold."""
-    found = registry.listed(_fleet())
+    """List agents: their state, capabilities and tasks."""
+    fleet = open_fleet()
+    found = registry.listed(fleet)
     if json_:
-        return as_json(found)
-    columns = ("agent", "status", "seen", "slots", "host", "can do", "holds")
-    none = "No agent has registered; `fleet enroll create` lets one in."
-    table(columns, [_line(one) for one in found], none=none)
+        return print_json(found)
+    columns = ("agent", "status", "seen", "slots", "host", "capabilities", "tasks")
+    if_empty = "No agent has registered; `fleet enroll create` makes a token for one."
+    print_table(columns, [_agent_row(fleet, agent) for agent in found], if_empty)
 
 
 @agents.command()
 @click.argument("agent_id")
 def revoke(agent_id: str) -> None:
-    """Refuse an agent from now on; what it holds goes back to the queue."""
-    back = registry.revoke(_fleet(), agent_id)
-    click.echo(f"{agent_id} is revoked; {len(back)} tasks went back to the queue.")
+    """Reject an agent from now on; requeue its tasks."""
+    requeued = registry.revoke(open_fleet(), agent_id)
+    click.echo(f"{agent_id} is revoked; {len(requeued)} tasks went back to the queue.")
 
 
 @agents.command()
 @click.argument("agent_id")
 def restore(agent_id: str) -> None:
     """Let a revoked agent register again."""
-    registry.restore(_fleet(), agent_id)
+    registry.restore(open_fleet(), agent_id)
     click.echo(f"{agent_id} may register again.")
 
 
 @click.group()
 def enroll() -> None:
-    """Make, list and revoke the tokens by which agents register."""
+    """Create, list and revoke enrolment tokens."""
 
 
 @enroll.command()
 @click.argument("name")
-@click.option("--days", type=click.FloatRange(0, 3650, min_open=True), help="How long it works; else until revoked.")
+@click.option("--days", type=click.FloatRange(0, 3650, min_open=True), help="Expires after this many days.")
 @json_option
 def create(name: str, days: float | None, json_: bool) -> None:
-    """A new enrolment token. It is shown this once."""
-    token = registry.invite(_fleet(), name, days)
+    """Create an enrolment token. It is shown only once."""
+    token = registry.invite(open_fleet(), name, days)
     if json_:
-        return click.echo(json.dumps({"name": name, "token": token}))
+        return print_json({"name": name, "token": token})
     click.echo(token)
-    click.echo("The agent takes it as FLEET_ENROLL_TOKEN or FLEET_ENROLL_TOKEN_FILE; it is not shown again.", err=True)
+    click.echo("Set it as FLEET_ENROLL_TOKEN or FLEET_ENROLL_TOKEN_FILE of the agent; it is not shown again.", err=True)
 
 
 @enroll.command("list")
 @json_option
 def list_tokens(json_: bool) -> None:
-    """The enrolment tokens by name, without the tokens."""
-    fleet = _fleet()
+    """List enrolment tokens by name, without the secrets."""
+    fleet = open_fleet()
     with fleet.engine.begin() as conn:
-        found = [_invitation(fleet, row) for row in rows.invitations(conn)]
+        found = [_token_as_json(fleet, row) for row in rows.invitations(conn)]
     if json_:
-        return as_json(found)
-    lines = [(one["name"], one["status"], one["uses"], one["used_at"], one["expires_at"]) for one in found]
-    table(("name", "status", "uses", "last used", "works until"), lines, none="There are no enrolment tokens.")
+        return print_json(found)
+    lines = [(token["name"], token["status"], token["uses"], token["used_at"], token["expires_at"]) for token in found]
+    print_table(("name", "status", "uses", "last used", "expires"), lines, "There are no enrolment tokens.")
 
 
 @enroll.command("revoke")
 @click.argument("name")
 def revoke_token(name: str) -> None:
-    """Revoke an enrolment token; the agents that used it stay."""
-    registry.withdraw(_fleet(), name)
-    click.echo(f"The enrolment token {name} works no longer.")
+    """Revoke an enrolment token; agents that used it stay."""
+    registry.withdraw(open_fleet(), name)
+    click.echo(f"The enrolment token {name} is revoked.")
 
 
-def _line(one: dict[str, Any]) -> tuple[Any, ...]:
-    slots = f"{len(one['tasks'])}/{one['max_concurrency']}"
-    status = "revoked" if one["revoked"] else one["status"]
-    seen = ago(one["last_seen_at"], wiring.now())
-    can, holds = ", ".join(one["capabilities"]), ", ".join(one["tasks"])
-    return one["agent_id"], status, seen, slots, one["hostname"], can, holds
+def _agent_row(fleet: Fleet, agent: Mapping[str, Any]) -> tuple[object, ...]:
+    slots = f"{len(agent['tasks'])}/{agent['max_concurrency']}"
+    status = "revoked" if agent["revoked"] else agent["status"]
+    seen = age(agent["last_seen_at"], fleet.clock())
+    capabilities, tasks = ", ".join(agent["capabilities"]), ", ".join(agent["tasks"])
+    return agent["agent_id"], status, seen, slots, agent["hostname"], capabilities, tasks
 
 
-def _invitation(fleet: Fleet, row: Any) -> dict[str, Any]:
-    over = row["expires_at"] is not None and row["expires_at"] <= fleet.clock()
-    status = "revoked" if row["revoked_at"] else "expired" if over else "in force"
+def _token_as_json(fleet: Fleet, row: Row) -> dict[str, object]:
+    is_expired = row["expires_at"] is not None and row["expires_at"] <= fleet.clock()
+    status = "revoked" if row["revoked_at"] else "expired" if is_expired else "in force"
     moments = {name: views.moment(row[name]) for name in ("made_at", "expires_at", "used_at")}
     return {"name": row["name"], "status": status, "uses": row["uses"], **moments}
-
-
-def _fleet() -> Fleet:
-    return wiring.fleet(connections=1)

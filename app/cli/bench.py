@@ -1,4 +1,4 @@
-"""`fleet bench`: figures as ratios, taken side by side in one run; one JSON line a figure."""
+"""`fleet bench`: runs benchmarks that compare two variants side by side; prints one JSON line per figure."""
 
 import subprocess
 import sys
@@ -13,10 +13,10 @@ TOP = Path(__file__).parents[2]
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[NAMES]... [OPTIONS]...")
 def bench(words: tuple[str, ...]) -> None:
-    """Run the benchmarks NAMES (all of them without any): cold, dequeue, idle, journey,
-    reconcile, repository, ssh, webhooks.
+    """Run benchmarks.
 
-    OPTIONS are for the benchmark itself: `fleet bench ssh --hosts 50 --runs 500`.
+    NAMES chooses some of them; by default all run. There are cold, dequeue, idle, journey, reconcile, repository, ssh,
+    webhooks. OPTIONS go to the benchmark: `fleet bench ssh --hosts 50 --runs 500`.
     """
     names = list(takewhile(lambda word: not word.startswith("-"), words))
     known = sorted(path.stem for path in (TOP / "bench").glob("[a-z]*.py") if path.stem != "figures")

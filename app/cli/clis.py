@@ -1,173 +1,187 @@
-"""`fleet clis`: which CLIs there are, what would be run, what an output amounts to. A program of its own."""
+"""`fleet clis`: lists coding CLIs, shows their command lines, parses their output, shows and lifts their limits."""
 
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from app import wiring
+from app.cli.connect import open_fleet
+from app.cli.output import json_option, print_json
 from app.clis import catalog, command_line, outcomes
 from app.clis.parser import Setting
+from app.clis.template import Table
 from app.config.settings import ConfigError
 from app.domain.errors import Kind, Refused
 from app.domain.run import Usage
-from app.services.dispatch import credentials
-from app.store import fleet_config, hosts
 from workers.supervisor.versions import flags_for
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
 PIECE = 1 << 16
-SHOWN = ("timeout_secs", "silence_secs", "credential", "failover", "model")
-MOMENT = "an RFC 3339 moment like 2026-11-24T21:00:00Z"
+OPTIONAL_FIELDS = ("timeout_secs", "silence_secs", "credential", "failover", "model")
+LISTED_FIELDS = ("argv", "parser", "prompt", "version", "timeout_secs", "silence_secs")
+PROMPT_PLACES = {"stdin": "on standard input", "file": "in {prompt_file}"}
+MOMENT = "an RFC 3339 time like 2026-11-24T21:00:00Z"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def clis() -> None:
-    """The coding CLIs: which there are, what would be run, what an output amounts to."""
+    """List coding CLIs, their command lines and limits."""
 
 
 @clis.command("list")
-@click.option("--json", "json_", is_flag=True, help="For programs.")
+@json_option
 def list_(json_: bool) -> None:
-    """Every preset, and what fleet.toml declares."""
-    names = dict.fromkeys(catalog.presets(), "preset") | dict.fromkeys(_declared(), "fleet.toml")
-    rows = [_row(name, source) for name, source in sorted(names.items())]
+    """List every preset, and the CLIs that fleet.toml declares."""
+    declared = _declared()
+    sources = dict.fromkeys(catalog.presets(), "preset") | dict.fromkeys(declared, "fleet.toml")
+    rows = [_listed(name, source, declared.get(name)) for name, source in sorted(sources.items())]
     if json_:
-        return click.echo(json.dumps(rows, indent=2))
+        return print_json(rows)
     for row in rows:
         click.echo(f"{row['name']:<12} {row['source']:<11} {row['parser']:<14} {' '.join(row['argv'])}")
-    return None
 
 
 @clis.command()
 @click.argument("name")
-@click.option("--host", help="With this host's overrides.")
-@click.option("--repository", help="With the overrides of the rule for owner/name.")
-@click.option("--version", "version_", help="As for this version of the CLI; without it, as for one nobody knows.")
-@click.option("--resume", metavar="SESSION", help="As for going on with this session.")
+@click.option("--host", help="Apply this host's overrides.")
+@click.option("--repository", help="Apply the overrides of the rule for owner/name.")
+@click.option("--version", "version_", help="For this version of the CLI; by default, for an unknown one.")
+@click.option("--resume", metavar="SESSION", help="For resuming this session.")
 def show(name: str, host: str | None, repository: str | None, version_: str | None, resume: str | None) -> None:
-    """What would be run, as JSON: argv word by word, environment, how the prompt goes in. Nothing is run."""
+    """Print a CLI's command line, environment and settings as JSON.
+
+    Nothing is run.
+    """
     template = catalog.template_of(name, _declared().get(name), _overrides(name, host, repository))
     run = command_line.fill_template(template, resume)
-    shown = {
+    print_json({
         "cli": name,
         "argv": flags_for(run["argv"], run["flags"], version_),
         "env": run["env"],
-        "prompt": {"stdin": "on standard input", "file": "in {prompt_file}"}[run["prompt_via"]],
+        "prompt": PROMPT_PLACES[run["prompt_via"]],
         "parser": template.parser,
-        **{word: value for word in SHOWN if (value := getattr(template, word))},
+        **{field: value for field in OPTIONAL_FIELDS if (value := getattr(template, field))},
         "version": run["version"],
         "flags_of_other_versions": [rule for rule in run["flags"] if not flags_for([], [rule], version_)],
-    }
-    click.echo(json.dumps(shown, indent=2))
+    })  # fmt: skip
 
 
 @clis.command()
-@click.option("--json", "json_", is_flag=True, help="For programs.")
+@json_option
 def limits(json_: bool) -> None:
-    """Every credential that met a limit, is near one, or was refused."""
-    found: list[dict[str, Any]] = []
-    _ask(lambda conn: found.extend(credentials.limits(conn)), needed=True)
+    """List credentials at or near a usage limit, or refused."""
+    from app.services.dispatch import credentials
+
+    found = _query(credentials.limits)
     if json_:
-        return click.echo(json.dumps(found, indent=2))
+        return print_json(found)
     for row in found:
-        click.echo(f"{row['credential']:<16} {_state(row)}" + (f"; {row['warning']}" if row["warning"] else ""))
-    return None if found else click.echo("No credential met a limit or was refused.")
+        warning = f"; {row['warning']}" if row["warning"] else ""
+        click.echo(f"{row['credential']:<16} {_describe_limit(row)}{warning}")
+    if not found:
+        click.echo("No credential reached a limit or was refused.")
 
 
 @clis.command("open")
 @click.argument("credential")
 def open_(credential: str) -> None:
-    """Say that a credential's limit is over, or its login good again: its tasks go on at once."""
-    if not credentials.reopen(wiring.fleet(connections=1), credential):
-        raise Refused(Kind.INVALID, f"{credential!r} is not closed; `fleet clis limits` shows those that are.")
+    """Open a closed credential: its tasks resume at once.
+
+    Use it when a usage limit is over, or when a refused login works again.
+    """
+    from app.services.dispatch import credentials
+
+    if not credentials.reopen(open_fleet(), credential):
+        raise Refused(Kind.INVALID, f"{credential!r} is not closed; `fleet clis limits` lists the closed ones.")
     click.echo(f"{credential} is open")
 
 
 @clis.command()
 @click.argument("name")
 @click.argument("file", type=click.File("rb"))
-@click.option("--exit-code", required=True, type=int, help="How the CLI ended; -N or 128+N for a signal.")
-@click.option("--stderr", "stderr_file", type=click.File("rb"), help="What it printed on standard error.")
-@click.option("--now", "moment", help="When it was printed, for times without a date: " + MOMENT)
-@click.option("--before", help='What the session had used before: JSON like {"input_tokens": 1200}.')
+@click.option("--exit-code", required=True, type=int, help="The CLI's exit code; -N or 128+N for a signal.")
+@click.option("--stderr", "stderr_file", type=click.File("rb"), help="A file with its standard error.")
+@click.option("--now", "moment", help=f"When it was printed: {MOMENT}.")
+@click.option("--before", help='The session\'s earlier usage: JSON like {"input_tokens": 1200}.')
 def parse(
     name: str, file: BinaryIO, exit_code: int, stderr_file: BinaryIO | None, moment: str | None, before: str | None
 ) -> None:
-    """What an output (`-`: standard input) amounts to, as JSON. NAME is a CLI or a parser."""
-    parser, reading = _reading(name)
-    reader = catalog.make_parser(parser, Setting(_moment(moment), _usage(before), reading=reading))
+    """Parse a CLI's output in FILE; print the outcome as JSON.
+
+    NAME is a CLI or a parser. FILE may be `-` for standard input.
+    """
+    parser_name, reading = _parser_of(name)
+    parser = catalog.make_parser(parser_name, Setting(_parse_moment(moment), _parse_usage(before), reading=reading))
     while data := file.read(PIECE):
-        reader.feed(data)
-    outcome = reader.finish(exit_code, stderr_file.read() if stderr_file else b"")
-    click.echo(json.dumps(outcomes.sanitize(outcome).as_json(), indent=2))
+        parser.feed(data)
+    outcome = parser.finish(exit_code, stderr_file.read() if stderr_file else b"")
+    print_json(outcomes.sanitize(outcome).as_json())
 
 
-def _state(row: Mapping[str, Any]) -> str:
+def _describe_limit(row: Mapping[str, Any]) -> str:
     if not row["closed_until"]:
         return "open"
     if row["refused"]:
-        return f"refused, closed until you open it or a run gets through ({row['closed_until']}): {row['why']}"
+        return f"refused, closed until you open it or a run succeeds ({row['closed_until']}): {row['why']}"
     return f"closed until {row['closed_until']}: {row['why']}"
 
 
-def _row(name: str, source: str) -> dict[str, Any]:
-    template = catalog.template_of(name, _declared().get(name))
-    shown = ("argv", "parser", "prompt", "version", "timeout_secs", "silence_secs")
-    return {"name": name, "source": source, "resumes": bool(template.resume)} | {
-        word: getattr(template, word) or None for word in shown
-    }
+def _listed(name: str, source: str, declared: Table | None) -> dict[str, Any]:
+    template = catalog.template_of(name, declared)
+    fields = {field: getattr(template, field) or None for field in LISTED_FIELDS}
+    return {"name": name, "source": source, "resumes": bool(template.resume), **fields}
 
 
-def _reading(name: str) -> tuple[str, Mapping[str, Any]]:
-    """The parser that a name means, and how it is set. A preset's name wins over the database, which may be away."""
+def _parser_of(name: str) -> tuple[str, Table]:
+    """The parser of a CLI and its settings. A preset needs no database; it wins over a declared CLI of its name."""
     if name in catalog.parsers():
         return name, {}
     template = catalog.template_of(name, None if name in catalog.presets() else _declared().get(name))
     return template.parser, template.reading
 
 
-def _declared() -> dict[str, Mapping[str, Any]]:
-    """What fleet.toml declared, as far as the database is there to say."""
-    found: dict[str, Mapping[str, Any]] = {}
-    _ask(lambda conn: found.update({row["name"]: row["template"] for row in fleet_config.all_clis(conn)}))
-    return found
+def _declared() -> dict[str, Table]:
+    """The templates that fleet.toml declares, by name; none while the database does not answer."""
+    from app.store import fleet_config
+
+    try:
+        return _query(lambda conn: {row["name"]: row["template"] for row in fleet_config.all_clis(conn)})
+    except Refused:
+        return {}
 
 
-def _overrides(name: str, host: str | None, repository: str | None) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
+def _overrides(name: str, host: str | None, repository: str | None) -> list[Table]:
+    """The overrides of a repository's rule and of a host. Raises Refused for an unknown host."""
+    from app.store import fleet_config, hosts
 
-    def look(conn: Connection) -> None:
+    def find(conn: "Connection") -> list[Table]:
         row = hosts.host(conn, host) if host else None
         if host and row is None:
-            raise Refused(Kind.UNKNOWN, f"There is no host {host!r}; `fleet hosts list` shows those there are.")
-        rules = (
-            [fleet_config.rule_for(conn, forge["name"], repository) for forge in fleet_config.all_forges(conn)]
-            if repository
-            else []
-        )
-        found.extend(fleet_config.cli_changes(name, next((rule for rule in rules if rule), None), row))
+            raise Refused(Kind.UNKNOWN, f"There is no host {host!r}; `fleet hosts list` shows the hosts.")
+        forges = fleet_config.all_forges(conn) if repository else []
+        rules = [fleet_config.rule_for(conn, forge["name"], repository or "") for forge in forges]
+        return list(fleet_config.cli_changes(name, next((rule for rule in rules if rule), None), row))
 
-    if host or repository:
-        _ask(look, needed=True)
-    return found
+    return _query(find) if host or repository else []
 
 
-def _ask(question: Any, needed: bool = False) -> None:
+def _query(question: "Callable[[Connection], T]") -> T:
+    """Raises Refused when there is no database, or when it does not answer."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        engine = wiring.fleet(connections=1).engine
-        with engine.begin() as conn:
-            question(conn)
+        with open_fleet().engine.begin() as conn:
+            return question(conn)
     except (SQLAlchemyError, ConfigError) as error:
-        if needed:
-            raise Refused(Kind.UNAVAILABLE, f"The database does not answer ({str(error).splitlines()[0]}).") from error
+        raise Refused(Kind.UNAVAILABLE, f"The database does not answer ({str(error).splitlines()[0]}).") from error
 
 
-def _moment(given: str | None) -> datetime:
+def _parse_moment(given: str | None) -> datetime:
     try:
         moment = datetime.fromisoformat(given) if given else datetime.now(UTC)
     except ValueError:
@@ -175,19 +189,8 @@ def _moment(given: str | None) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _usage(given: str | None) -> Usage:
+def _parse_usage(given: str | None) -> Usage:
     try:
-        told = json.loads(given) if given else {}
-        return outcomes.sanitize_usage(Usage(**told))
+        return outcomes.sanitize_usage(Usage(**(json.loads(given) if given else {})))
     except (ValueError, TypeError):
         raise Refused(Kind.INVALID, f'--before {given!r} is not JSON like {{"input_tokens": 1200}}.') from None
-
-
-if __name__ == "__main__":
-    try:
-        clis(prog_name="fleet clis", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (Refused, OSError) as error:
-        sys.exit(f"fleet: {error}")

@@ -1,26 +1,28 @@
-"""`fleet config`, `fleet apply`, `fleet migrate`: what is in force, and bringing the database up to it."""
+"""`fleet config`, `fleet apply`, `fleet migrate`: show the settings; bring the database up to date with them."""
 
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
-from app import wiring
-from app.cli.output import as_json, table
+from app.cli.connect import open_fleet
+from app.cli.output import json_option, print_json, print_table
 from app.config import fleet_toml, settings
 from app.config.settings import ConfigError
 from app.domain.masking import MASK
-from app.store import fleet_config
-from app.store.migrate import migrate as migrate_database
 
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def apply(file: Path | None) -> None:
-    """Make the database hold what FILE (or FLEET_CONFIG) declares: forges, repositories, hosts, CLIs."""
-    fleet = wiring.fleet(connections=1)
+    """Write what fleet.toml declares to the database.
+
+    FILE declares forges, repositories, hosts and CLIs. By default it is the file that FLEET_CONFIG names.
+    """
+    from app.store import fleet_config
+
+    fleet = open_fleet()
     path = file or fleet.config.fleet_toml
     if path is None:
         raise ConfigError(["There is nothing to apply: name a file, or set FLEET_CONFIG."])
@@ -33,48 +35,55 @@ def apply(file: Path | None) -> None:
 
 @click.command()
 def migrate() -> None:
-    """Bring the database's schema up to this version's."""
-    fleet = wiring.fleet(connections=1)
-    click.echo(f"fleet: the schema is at {migrate_database(fleet.engine)}", err=True)
+    """Upgrade the database schema to this version."""
+    from app.store.migrate import migrate as migrate_database
+
+    click.echo(f"fleet: the schema is at {migrate_database(open_fleet().engine)}", err=True)
 
 
 @click.command()
-@click.option("--json", "json_", is_flag=True, help="For programs.")
+@json_option
 def config(json_: bool) -> None:
-    """Show the settings in force, and what fleet.toml declares; secrets masked."""
+    """Show the settings in force, secrets masked.
+
+    Also shows what fleet.toml declares.
+    """
     found = settings.read(os.environ)
-    shown: dict[str, Any] = {
+    shown = _settings(found) | _declared(found)
+    if json_:
+        return print_json(shown)
+    print_table(("setting", "value"), [(name, _as_text(value)) for name, value in shown.items()])
+
+
+def _settings(found: settings.Config) -> dict[str, object]:
+    values: dict[str, object] = {
         name: str(getattr(found, name)) for name in found.__dataclass_fields__ if name != "secrets"
     }
-    shown |= {
+    urls = {
         "database_url": _without_password(found.database_url),
         "redis_url": _without_password(found.redis_url),
     }
-    shown |= {name: MASK if found.secret(name) else None for name in settings.SECRETS}
-    shown |= _declared(found)
-    if json_:
-        return as_json(shown)
-    table(("setting", "value"), [(name, _in_words(value)) for name, value in shown.items()])
+    return values | urls | {name: MASK if found.secret(name) else None for name in settings.SECRETS}
 
 
-def _in_words(value: Any) -> str:
-    return (", ".join(value) or "none") if isinstance(value, list) else "not set" if value is None else str(value)
-
-
-def _declared(found: settings.Config) -> dict[str, Any]:
-    """What there is by fleet.toml, by name; of each forge whether its token and its webhook secret are given."""
+def _declared(found: settings.Config) -> dict[str, object]:
+    """The names that fleet.toml declares, and for each forge whether it has a token and a webhook secret."""
     declared = fleet_toml.read_toml(found.fleet_toml) if found.fleet_toml else fleet_toml.FleetTomlSchema().load({})
-    shown: dict[str, Any] = {}
+    shown: dict[str, object] = {}
     for name, forge in declared["forges"].items():
         shown[f"forge {name}"] = forge["url"]
-        for what in ("token", "webhook_secret"):
-            given = found.secret(forge[f"{what}_env"], forge[f"{what}_file"])
-            shown[f"forge {name} {what}"] = MASK if given else None
+        for secret in ("token", "webhook_secret"):
+            given = found.secret(forge[f"{secret}_env"], forge[f"{secret}_file"])
+            shown[f"forge {name} {secret}"] = MASK if given else None
     return shown | {
-        "repositories": [f"{one['forge']} {one['name']}" for one in declared["repositories"]],
-        "hosts": [one["host_id"] for one in declared["hosts"]],
+        "repositories": [f"{rule['forge']} {rule['name']}" for rule in declared["repositories"]],
+        "hosts": [host["host_id"] for host in declared["hosts"]],
         "clis": sorted(declared["clis"]),
     }
+
+
+def _as_text(value: object) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else "not set" if value is None else str(value)
 
 
 def _without_password(url: str) -> str:

@@ -1,12 +1,11 @@
-"""`fleet deliveries`: the inbox: what came in, what became of it, and once more."""
+"""`fleet deliveries`: lists the webhook deliveries that arrived, shows one, applies one again."""
 
 import json
-from typing import Any
 
 import click
 
-from app import wiring
-from app.cli.output import ago, as_json, table
+from app.cli.connect import open_fleet
+from app.cli.output import age, json_option, print_json, print_table
 from app.domain.errors import Kind, Refused
 from app.domain.visible_text import printable
 from app.ports import Fleet
@@ -14,68 +13,74 @@ from app.store import deliveries as store
 from app.store.tables import Row
 from app.store.views import moment
 
-RESULTS = (store.WAITING, "applied", "ignored", "refused")
-json_option = click.option("--json", "json_", is_flag=True, help="For programs.")
+STATUSES = (store.WAITING, "applied", "ignored", "refused")
 
 
 @click.group()
 def deliveries() -> None:
-    """Look at the webhook deliveries that came in, and apply one again."""
+    """List webhook deliveries; apply one again."""
 
 
 @deliveries.command("list")
-@click.option("--status", type=click.Choice(RESULTS), help="Only those that wait, or that ended so.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--status", type=click.Choice(STATUSES), help="Only deliveries with this status.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most this many.")
 @json_option
 def list_(status: str | None, limit: int, json_: bool) -> None:
-    """Deliveries, newest first."""
-    with _fleet().engine.begin() as conn:
-        found = [_shown(row) for row in store.listed(conn, status, limit)]
+    """List deliveries, newest first."""
+    fleet = open_fleet()
+    with fleet.engine.begin() as conn:
+        rows = list(store.listed(conn, status, limit))
     if json_:
-        return as_json(found)
+        return print_json([_as_json(row) for row in rows])
     columns = ("", "since", "forge", "event", "status", "tries", "why")
-    rows = [(*(one[name] for name in ("id",)), *_short(one)) for one in found]
-    table(columns, rows, none="There are no such deliveries.")
+    print_table(columns, [_delivery_row(fleet, row) for row in rows], "There are no such deliveries.")
 
 
 @deliveries.command()
 @click.argument("delivery")
 @json_option
 def show(delivery: str, json_: bool) -> None:
-    """One delivery, by our number or by the forge's id, with its body. Old forges write the hook's secret there, which
-    is masked."""
-    fleet = _fleet()
+    """Show a delivery with its body.
+
+    DELIVERY is its number here or the forge's id. The webhook's secret, which old forges write into the body, is
+    masked.
+    """
+    fleet = open_fleet()
     row = _find(fleet, delivery)
     body = printable(fleet.mask.text(row["body"].decode(errors="replace")))
     if json_:
-        return as_json(_shown(row) | {"body": body})
-    table(("", ""), [(name, value) for name, value in _shown(row).items() if value is not None])
-    click.echo(_pretty(body))
+        return print_json(_as_json(row) | {"body": body})
+    print_table(("", ""), [(name, value) for name, value in _as_json(row).items() if value is not None])
+    click.echo(_indent_json(body))
 
 
 @deliveries.command()
 @click.argument("delivery")
 @json_option
 def replay(delivery: str, json_: bool) -> None:
-    """Have a delivery applied once more. It says where to look, so that does no harm."""
-    fleet = _fleet()
+    """Apply a delivery again.
+
+    This is safe: a delivery only tells us what to ask the forge for.
+    """
+    fleet = open_fleet()
     row = _find(fleet, delivery)
     with fleet.engine.begin() as conn:
         store.again(conn, row["id"], fleet.clock())
     fleet.nudge.soon()
-    shown = _shown(_find(fleet, str(row["id"])))
-    as_json(shown) if json_ else click.echo(f"delivery {row['id']} waits to be applied again")
+    if json_:
+        return print_json(_as_json(_find(fleet, str(row["id"]))))
+    click.echo(f"delivery {row['id']} will be applied again")
 
 
 def _find(fleet: Fleet, key: str) -> Row:
     with fleet.engine.begin() as conn:
         row = store.get(conn, key)
     if row is None:
-        raise Refused(Kind.UNKNOWN, f"There is no delivery {key!r}; `fleet deliveries list` shows those there are.")
+        raise Refused(Kind.UNKNOWN, f"There is no delivery {key!r}; `fleet deliveries list` shows the deliveries.")
     return row
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _as_json(row: Row) -> dict[str, object]:
     return {
         "id": row["id"],
         "delivery_id": row["delivery_id"],
@@ -91,17 +96,14 @@ def _shown(row: Row) -> dict[str, Any]:
     }
 
 
-def _short(one: dict[str, Any]) -> tuple[Any, ...]:
-    since = ago(one["received_at"], wiring.now())
-    return (since, one["forge"], one["event"], one["status"], one["tries"], one["why"])
+def _delivery_row(fleet: Fleet, row: Row) -> tuple[object, ...]:
+    shown = _as_json(row)
+    since = age(str(shown["received_at"]), fleet.clock())
+    return shown["id"], since, *(shown[name] for name in ("forge", "event", "status", "tries", "why"))
 
 
-def _pretty(body: str) -> str:
+def _indent_json(body: str) -> str:
     try:
         return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
         return body
-
-
-def _fleet() -> Fleet:
-    return wiring.fleet(connections=1)

@@ -1,4 +1,4 @@
-"""`fleet forge`, `fleet doctor`: set up what lies between us and a forge, try it out, and find what is wrong."""
+"""`fleet forge`, `fleet doctor`: create and test webhooks on a forge; find faults in the setup."""
 
 import time
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from app import wiring
-from app.cli.output import as_json, passages, table
+from app.cli.output import print_json, print_paragraphs, print_table
 from app.domain.errors import Kind, Refused, Unavailable
 from app.forgejo import hooks
 from app.forgejo.http import HttpClient
@@ -19,24 +19,26 @@ from app.store.tables import Row
 
 PATIENCE_SECS = 10.0
 SETUP_TOKEN = "FLEET_SETUP_TOKEN"  # noqa: S105 - its name, not the token
-json_option = click.option("--json", "json_", is_flag=True, help="For programs.")
-forge_option = click.option("--forge", "name", help="The forge's name in fleet.toml, where there are several.")
+json_option = click.option("--json", "json_", is_flag=True, help="Print JSON.")
+forge_option = click.option("--forge", "name", help="The forge's name in fleet.toml, if there are several.")
 
 
 @click.group()
 def forge() -> None:
-    """Make hooks on a forge, and try them out."""
+    """Create webhooks on a forge and test them."""
 
 
 @forge.command()
 @click.argument("where")
 @forge_option
-@click.option("--anew", is_flag=True, help="Replace the hook that is there: it gets the secret in force now.")
-@click.option("--test/--no-test", "try_it", default=True, help="Whether the forge is asked for a test delivery.")
+@click.option("--anew", is_flag=True, help="Replace an existing hook, so that it uses the current secret.")
+@click.option("--test/--no-test", "try_it", default=True, help="Ask the forge for a test delivery. [default: test]")
 def add(where: str, name: str | None, anew: bool, try_it: bool) -> None:
-    """Make the hook of WHERE, a repository (owner/name) or an organisation, then look whether it can reach us and have
-    it tested. That takes an admin's token: FLEET_SETUP_TOKEN if set, else the bot's; without one that may, it prints
-    what to enter by hand."""
+    """Create the webhook of a repository or an organisation.
+
+    WHERE is owner/name or an organisation. The hook is then tested. This needs the token of an admin of WHERE:
+    FLEET_SETUP_TOKEN if it is set, else the bot's token. Without permission, prints what to enter by hand.
+    """
     fleet = wiring.fleet(connections=1)
     row = _row(fleet, name)
     url, secret = f"{fleet.config.public_url}{hooks.PATH}", _newest_secret(fleet, row)
@@ -60,7 +62,10 @@ def add(where: str, name: str | None, anew: bool, try_it: bool) -> None:
 @forge_option
 @json_option
 def test(where: str, name: str | None, json_: bool) -> None:
-    """Have the forge send a test delivery to the hook of WHERE, and wait until it is here."""
+    """Ask the forge for a test delivery, and wait for it.
+
+    WHERE is a repository, owner/name.
+    """
     fleet = wiring.fleet(connections=1)
     row = _row(fleet, name)
     url = f"{fleet.config.public_url}{hooks.PATH}"
@@ -72,10 +77,10 @@ def test(where: str, name: str | None, json_: bool) -> None:
         _have_tested(fleet, row, where, hook)
     except Unavailable:
         if json_:
-            as_json(said | {"arrived": False})
+            print_json(said | {"arrived": False})
         raise
     if json_:
-        as_json(said | {"arrived": True})
+        print_json(said | {"arrived": True})
     else:
         click.echo(f"{where}: the test delivery arrived{''.join(f'; but {fault}' for fault in hook.faults())}")
 
@@ -83,13 +88,15 @@ def test(where: str, name: str | None, json_: bool) -> None:
 @click.command()
 @json_option
 def doctor(json_: bool) -> None:
-    """Find what is set up wrong between us and the forges, and say how to mend it. Hooks are seen by admins alone: give
-    one's token in FLEET_SETUP_TOKEN to have them looked at."""
+    """Find faults in the setup of forges and webhooks.
+
+    Says how to fix each. Only admins may list webhooks: to check those, set FLEET_SETUP_TOKEN to an admin's token.
+    """
     fleet = wiring.fleet(connections=1)
     admin = fleet.config.secret(SETUP_TOKEN) and (lambda name: _wire(fleet, _row(fleet, name)))
     found = examination.examine(fleet, lambda name: _wire(fleet, _row(fleet, name), bot=True), admin or None)
     if json_:
-        as_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in found])
     else:
         _show(found)
     wrong = sum(one.state == examination.WRONG for one in found)
@@ -132,7 +139,7 @@ def _looked_at(fleet: Fleet, row: Row, where: str) -> None:
 def _show(found: Iterable[examination.Finding]) -> None:
     """One finding below the other, what to do under each; as wide as the terminal, and no word of it left out."""
     rows = [(one.state, f"{one.about}: {one.said}" + (f"\n-> {one.mend}" if one.mend else "")) for one in found]
-    passages(rows)
+    print_paragraphs(rows)
 
 
 def _have_tested(fleet: Fleet, row: Row, where: str, hook: hooks.Hook) -> None:
@@ -159,7 +166,7 @@ def _by_hand(row: Row, where: str, url: str) -> None:
         ("active", "yes"),
     ]  # fmt: skip
     click.echo(f"Let an admin of it add this hook ({kind} settings, Webhooks):")
-    table(("", ""), rows)
+    print_table(("", ""), rows)
 
 
 def _wait(fleet: Fleet, name: str, begun: Any) -> bool:

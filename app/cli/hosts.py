@@ -1,4 +1,4 @@
-"""`fleet hosts`: the machines we go to: which there are and how they are, and what to do about one."""
+"""`fleet hosts`: lists, adds, tests, drains and removes hosts, the machines that the fleet reaches by SSH."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 
 from app import wiring
 from app.api.hosts import shown
-from app.cli.output import ago, as_json, table
+from app.cli.output import age, print_json, print_table
 from app.config.fleet_toml import HostSchema, flat, jumps_to_nowhere
 from app.domain.errors import Kind, Refused
 from app.domain.host import Fitness, Origin
@@ -23,64 +23,65 @@ from app.store import runs
 
 TOP = Path(__file__).parents[2]
 Json = dict[str, Any]
-json_option = click.option("--json", "json_", is_flag=True, help="For programs.")
-yes_option = click.option("--yes", is_flag=True, help="Pin the key that the host shows without asking.")
+json_option = click.option("--json", "json_", is_flag=True, help="Print JSON.")
+yes_option = click.option("--yes", is_flag=True, help="Pin the host's key without asking.")
 
 
 @click.group()
 def hosts() -> None:
-    """See the machines we go to; add, test and drain one."""
+    """List, add, test and drain hosts."""
 
 
 @hosts.command("list")
-@click.option("--label", help="Only hosts that bear this label.")
+@click.option("--label", help="Only hosts with this label.")
 @json_option
 def list_hosts(label: str | None, json_: bool) -> None:
-    """Which there are, how fit and how full they are."""
+    """List hosts: fitness, slots, load, free disk."""
     with _fleet().engine.begin() as conn:
         found = [shown(host) for host in host_rows.all_hosts(conn) if label is None or label in host.labels]
     if json_:
-        return as_json(found)
+        return print_json(found)
     columns = ("host", "fitness", "since", "slots", "load", "free disk", "address", "why")
-    table(columns, [_line(one) for one in found], none="There are no hosts; `fleet hosts add` makes one known.")
+    print_table(columns, [_line(one) for one in found], "There are no hosts; `fleet hosts add` adds one.")
 
 
 @hosts.command()
 @click.argument("host_id")
 @json_option
 def show(host_id: str, json_: bool) -> None:
-    """One host: how it is, since when and why, and what the last look showed."""
+    """Show a host: fitness, reason, and the last probe."""
     with _fleet().engine.begin() as conn:
         found = shown(host_health.find(host_rows.all_hosts(conn), host_id))
     if json_:
-        return as_json(found)
+        return print_json(found)
     plain = [(name, found[name]) for name in ("fitness", "why", "since", "hostname", "work_dir", "origin", "probed_at")]
-    table(("", ""), [("labels", ", ".join(found["labels"])), *plain, *(found["probe"] or {}).items()])
+    print_table(("", ""), [("labels", ", ".join(found["labels"])), *plain, *(found["probe"] or {}).items()])
     slots = [
         (one["agent_type"], f"{one['taken']}/{one['max_concurrency']}", ", ".join(one["capabilities"]),
          "not installed there" if one["missing"] else (found["probe"] or {"clis": {}})["clis"].get(one["agent_type"]))
         for one in found["slots"]
     ]  # fmt: skip
-    table(("cli", "taken", "can do", "version"), slots)
+    print_table(("cli", "taken", "can do", "version"), slots)
 
 
 @hosts.command()
 @click.argument("host_id")
 @click.argument("address")
-@click.option("--user", "ssh_user", help="Whom to log in as.")
-@click.option("--port", "ssh_port", default=22, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--key", "ssh_key_path", help="The private key's path on the machines of the workers, or `agent`.")
-@click.option("--jump", "proxy_jump", help="The host, by its name here, over which this one is reached.")
-@click.option("--work-dir", help="Where runs work on it; ~/.agent-fleet without.")
-@click.option("--slots", "slots", multiple=True, help="CLI=COUNT:CAPABILITY,CAPABILITY; may be repeated.")
-@click.option("--label", "labels", multiple=True, help="A word for people; may be repeated.")
-@click.option("--fingerprint", help="The SHA256:... that its key must have.")
+@click.option("--user", "ssh_user", help="The SSH user.")
+@click.option("--port", "ssh_port", default=22, show_default=True, type=click.IntRange(1, 65535), help="The SSH port.")
+@click.option("--key", "ssh_key_path", help="Path of the private key on the workers' machines, or `agent`.")
+@click.option("--jump", "proxy_jump", help="The HOST_ID of a jump host.")
+@click.option("--work-dir", help="The folder for runs. [default: ~/.agent-fleet]")
+@click.option("--slots", "slots", multiple=True, help="CLI=COUNT:CAPABILITY,CAPABILITY; repeatable.")
+@click.option("--label", "labels", multiple=True, help="A label for people; repeatable.")
+@click.option("--fingerprint", help="The SHA256 fingerprint that the host's key must have.")
 @yes_option
 @json_option
 def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool, **given: Any) -> None:
-    """Make a host known, pin the key that it shows, and test it. Again for the same HOST_ID: change it.
+    """Add a host: pin its key and test it.
 
-    ADDRESS is a name or an IP address; `localhost` is this machine, without SSH.
+    ADDRESS is a name or an IP address; `localhost` is this machine, without SSH. For a HOST_ID that exists, all options
+    are replaced: give each of them again.
     """
     fleet = _fleet()
     one = _checked(given, slots)
@@ -95,7 +96,7 @@ def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool,
 @hosts.command()
 @click.argument("host_id")
 def remove(host_id: str) -> None:
-    """Forget a host that was added by command and has nothing to do any more."""
+    """Remove a host that was added by command and is idle."""
     with _fleet().engine.begin() as conn:
         host = host_health.find(host_rows.all_hosts(conn), host_id)
         if host.origin is Origin.DECLARED:
@@ -104,14 +105,17 @@ def remove(host_id: str) -> None:
         if going:
             raise Refused(Kind.INVALID, f"{host_id} has {len(going)} runs: `fleet hosts drain {host_id}` and wait.")
         host_rows.remove_host(conn, host_id)
-    click.echo(f"{host_id} is forgotten; what lies in its work folder stays there.")
+    click.echo(f"{host_id} is removed; its work folder stays on the machine.")
 
 
 @hosts.command()
 @click.argument("host_id")
 @json_option
 def test(host_id: str, json_: bool) -> None:
-    """Walk to a host: connect, key, login, Python, git, disk, CLIs, a sentence each. Exit code 1 if one is not fine."""
+    """Test a host step by step.
+
+    The steps are connection, host key, login, Python, git, disk, CLIs. The exit code is 1 if one fails.
+    """
     _tested(_fleet(), host_id, json_)
 
 
@@ -119,7 +123,7 @@ def test(host_id: str, json_: bool) -> None:
 @click.argument("host_id")
 @json_option
 def drain(host_id: str, json_: bool) -> None:
-    """Give a host no new work; what runs there goes on, then it is drained."""
+    """Give a host no new work; its runs go on."""
     _say(host_health.set_fitness(_fleet(), host_id, Fitness.DRAINING, "drained by an operator"), json_)
 
 
@@ -127,7 +131,10 @@ def drain(host_id: str, json_: bool) -> None:
 @click.argument("host_id")
 @json_option
 def resume(host_id: str, json_: bool) -> None:
-    """Let a host work again, also one in quarantine, once a look finds it fit."""
+    """Let a host work again once a probe finds it fit.
+
+    Also ends a quarantine.
+    """
     _say(host_health.set_fitness(_fleet(), host_id, Fitness.UNKNOWN, None), json_)
 
 
@@ -201,7 +208,7 @@ def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
     else:
         host_health.away(fleet, host_id, last["sentence"])
     if json_:
-        as_json({"host_id": host_id, "fine": fine, "steps": steps})
+        print_json({"host_id": host_id, "fine": fine, "steps": steps})
     if not fine:
         sys.exit(1)
 
@@ -230,7 +237,7 @@ def _told(lines: Any, quiet: bool) -> Iterator[Json]:
 
 
 def _say(host: Any, json_: bool) -> None:
-    as_json(shown(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
+    print_json(shown(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
 
 
 def _line(one: Json) -> tuple[Any, ...]:
@@ -238,7 +245,7 @@ def _line(one: Json) -> tuple[Any, ...]:
     slots = ", ".join(f"{s['agent_type']} {s['taken']}/{s['max_concurrency']}" for s in one["slots"])
     disk = f"{probe['disk_free'] >> 30} GB" if probe.get("disk_free") else None
     return (
-        one["host_id"], one["fitness"], ago(one["since"], wiring.now()), slots, probe.get("load_per_cpu"), disk,
+        one["host_id"], one["fitness"], age(one["since"], wiring.now()), slots, probe.get("load_per_cpu"), disk,
         one["hostname"], one["why"],
     )  # fmt: skip
 

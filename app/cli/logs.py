@@ -1,4 +1,4 @@
-"""`fleet logs`: what a run printed, and prints: byte for byte into a file or pipe, harmless on a terminal."""
+"""`fleet logs`: prints the log of a run, exact bytes into a pipe, without control characters on a terminal."""
 
 import base64
 import codecs
@@ -7,11 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import click
 
-from app import wiring
+from app.cli.connect import open_fleet
 from app.domain.errors import Kind, Refused
 from app.domain.task import WORKING
 from app.domain.visible_text import printable
@@ -21,21 +20,19 @@ from app.store import logs as store
 from app.store.tables import Row
 
 PAUSE_SECS = 0.3
-HURRY_SECS = 2.0  # how often a host whose log is followed is asked to be looked at soon
+POLL_SOON_SECS = 2.0  # the time between two requests to poll the host of a run that is followed
 
 
 @click.command()
 @click.argument("task_id")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the task does not work any more, run after run.")
-@click.option("--run", "number", type=click.IntRange(1), help="This run; without it the newest.")
-@click.option("--stderr", "stderr", is_flag=True, help="What it printed as errors.")
-@click.option(
-    "--json", "json_", is_flag=True, help="A line for each piece: run, stream, offset, left_out, data (base64)."
-)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the task stops working, run after run.")
+@click.option("--run", "number", type=click.IntRange(1), help="This run; by default the newest.")
+@click.option("--stderr", "stderr", is_flag=True, help="Standard error instead of standard output.")
+@click.option("--json", "json_", is_flag=True, help="One line a piece: run, stream, offset, left_out, data (base64).")
 def logs(task_id: str, follow: bool, number: int | None, stderr: bool, json_: bool) -> None:
-    """What the CLI of a task printed."""
-    show = _as_json if json_ else _plain()
-    reader = Reader(wiring.fleet(connections=1), task_id, "stderr" if stderr else "stdout", show)
+    """Print what the CLI of a task prints."""
+    show = _print_json if json_ else _plain_printer()
+    reader = LogReader(open_fleet(), task_id, "stderr" if stderr else "stdout", show)
     reader.read(number)
     while follow and reader.goes_on(number):
         time.sleep(PAUSE_SECS)
@@ -43,32 +40,34 @@ def logs(task_id: str, follow: bool, number: int | None, stderr: bool, json_: bo
 
 
 @dataclass
-class Reader:
-    """Shows the log of a task's run as far as it is known, and goes on from there when asked again."""
+class LogReader:
+    """Shows what is new in the log of a task's run. `offsets` has, for each run's id, the bytes that were shown."""
 
     fleet: Fleet
     task_id: str
     stream: str
     show: Callable[[Row, str, int, store.Piece], None]
     offsets: dict[int, int] = field(default_factory=dict)
-    hurried_at: float = 0.0
+    asked_for_poll_at: float = 0.0
 
     def read(self, number: int | None) -> None:
-        """Show what is new: piece by piece, each in a transaction of its own, so that a long log takes no memory. When
-        a newer run has begun, the one before it is shown to its end first."""
+        """Show what is new, each piece in its own transaction, so that a long log needs little memory.
+
+        When a newer run has begun, the run before it is shown to its end first.
+        """
         for run in self._runs(number):
             while piece := self._next(run):
                 self.show(run, self.stream, self.offsets.get(run["id"], 0), piece)
                 self.offsets[run["id"]] = piece.end
 
     def goes_on(self, number: int | None) -> bool:
-        """Whether there is more to come. The host whose log we follow is looked at soon."""
+        """Whether more can come. Asks for an early poll of the run's host."""
         with self.fleet.engine.begin() as conn:
             task = tasks.find(conn, self.task_id)
             run = runs.get(conn, task.id, number or task.run)
-            if run and run["host_id"] and time.monotonic() > self.hurried_at + HURRY_SECS:
+            if run and run["host_id"] and time.monotonic() > self.asked_for_poll_at + POLL_SOON_SECS:
                 host_polls.hurry(conn, run["host_id"], self.fleet.clock())
-                self.hurried_at = time.monotonic()
+                self.asked_for_poll_at = time.monotonic()
         if run is None:
             return task.live
         return run["ended_at"] is None or bool(self._next(run)) or (number is None and task.state in WORKING)
@@ -88,26 +87,26 @@ class Reader:
         return piece if piece.data else None
 
 
-def _as_json(run: Row, stream: str, since: int, piece: store.Piece) -> None:
-    line: dict[str, Any] = {"run": run["number"], "stream": stream, "offset": piece.offset}
-    click.echo(json.dumps(line | {"left_out": piece.offset - since, "data": base64.b64encode(piece.data).decode()}))
+def _print_json(run: Row, stream: str, since: int, piece: store.Piece) -> None:
+    line = {"run": run["number"], "stream": stream, "offset": piece.offset, "left_out": piece.offset - since}
+    click.echo(json.dumps(line | {"data": base64.b64encode(piece.data).decode()}))
 
 
-def _plain() -> Callable[[Row, str, int, store.Piece], None]:
-    """Bytes as they are; on a terminal as text in which no character of others does anything."""
+def _plain_printer() -> Callable[[Row, str, int, store.Piece], None]:
+    """Prints bytes as they are; on a terminal, text without control characters."""
     if not sys.stdout.isatty():
-        return _as_bytes
+        return _print_bytes
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
 
-    def as_text(_: Row, __: str, since: int, piece: store.Piece) -> None:
+    def print_text(_: Row, __: str, since: int, piece: store.Piece) -> None:
         if piece.offset > since:
             click.echo(store.left_out(piece.offset - since).decode(), nl=False)
         click.echo(printable(decode(piece.data)), nl=False)
 
-    return as_text
+    return print_text
 
 
-def _as_bytes(_: Row, __: str, since: int, piece: store.Piece) -> None:
-    """Where the middle was left out, a line says so; the offsets of all else are in `--json`."""
+def _print_bytes(_: Row, __: str, since: int, piece: store.Piece) -> None:
+    """A line marks a middle that was left out; `--json` gives the exact offsets."""
     sys.stdout.buffer.write(store.left_out(piece.offset - since) + piece.data)
     sys.stdout.buffer.flush()

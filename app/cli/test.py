@@ -1,4 +1,4 @@
-"""`fleet test`: every test, in parallel and in random order."""
+"""`fleet test`: runs the tests, in parallel and in random order."""
 
 import os
 import subprocess
@@ -13,7 +13,10 @@ TOP = Path(__file__).parents[2]
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
 def test(pytest_arguments: tuple[str, ...]) -> None:
-    """Run every test (or what the pytest arguments say)."""
-    processes = str(min(6, (os.cpu_count() or 1) + 2))  # journeys wait more than they work
+    """Run the tests.
+
+    Arguments go to pytest.
+    """
+    processes = str(min(6, (os.cpu_count() or 1) + 2))  # journeys wait more than they compute
     argv = [sys.executable, "-m", "pytest", *(pytest_arguments or ("-n", processes, "-q"))]
     sys.exit(subprocess.run(argv, cwd=TOP, check=False).returncode)

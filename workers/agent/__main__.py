@@ -32,7 +32,7 @@ TOKENS = ("FLEET_ENROLL_TOKEN", "FLEET_FORGE_TOKEN")
 @click.option("--state", type=click.Path(path_type=Path), help="The folder of the agent's state.")
 @click.option("--clis", type=click.Path(path_type=Path), help="A fleet.toml whose [clis] and [prices] count here.")
 def agent(**given: Any) -> None:
-    """Come to a fleet for work, and do it with a coding CLI on this machine.
+    """Run an agent that pulls work to this machine.
 
     The enrolment token comes from FLEET_ENROLL_TOKEN or the file FLEET_ENROLL_TOKEN_FILE, the token for fetching and
     pushing (if the repositories need one) from FLEET_FORGE_TOKEN or FLEET_FORGE_TOKEN_FILE. SIGTERM once: finish what

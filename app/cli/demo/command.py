@@ -10,7 +10,7 @@ import click
 from app.cli.demo import narrator
 from app.cli.demo.stage import CAPABILITY, REPOSITORY, Stage, stage
 from app.cli.local.process_manager import last_lines
-from app.cli.tasks import history
+from app.cli.tasks import print_history
 from app.config.settings import ConfigError
 from app.store import views
 
@@ -27,7 +27,10 @@ class Missed(Exception):
 
 @click.command()
 def demo() -> None:
-    """Take one issue from a signed webhook to a merged pull request and a receipt; then clean up."""
+    """Show one issue become a merged pull request.
+
+    Starts the fleet, a small forge and a scripted coding CLI, then removes everything.
+    """
     began = time.monotonic()
     with stage() as set_:
         _say(began, f"Postgres, Valkey, web, beat and worker are up; a small forge is at {set_.forge_url}")
@@ -42,7 +45,7 @@ def demo() -> None:
     click.echo("\nTo look around yourself: ./fleet up --demo")
 
 
-def look_around() -> None:
+def run_for_visitors() -> None:
     """Keep the demo's stage running until Ctrl-C, and say how to use it."""
     with stage(seconds=2) as set_:
         home, token = set_.config.home, set_.config.secret("FLEET_OPERATOR_TOKEN")
@@ -103,7 +106,7 @@ def _show(stage: Stage, task_id: str) -> None:
     with stage.fleet.engine.begin() as conn:
         proof = views.receipt_of(conn, task_id)
     click.echo(f"\nThe receipt:\n{json.dumps(proof, indent=2, sort_keys=True)}\n\nThe history of {task_id}:")
-    history(task["events"])
+    print_history(task["events"])
 
 
 def _until(stage: Stage, expected: str, happened: Callable[[], bool], process: str = "worker") -> None:
