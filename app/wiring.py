@@ -61,22 +61,22 @@ class Forges:
 
     def __call__(self, name: str) -> Forgejo:
         with self._engine.begin() as conn:
-            row = next((row for row in fleet_config.all_forges(conn) if row["name"] == name), None)
+            row = next((row for row in fleet_config.all_forges(conn) if row.name == name), None)
         if row is None:
             raise Refused(Kind.UNKNOWN, f"The forge {name!r} is not declared in fleet.toml.")
-        token = self._config.secret(row["token_env"], row["token_file"])
+        token = self._config.secret(row.token_env, row.token_file)
         if not token:
             raise Refused(
                 Kind.INVALID,
-                f"The token of forge {name!r} is missing: set {row['token_env']} or {row['token_env']}_FILE.",
+                f"The token of forge {name!r} is missing: set {row.token_env} or {row.token_env}_FILE.",
             )
-        return self._client(name, row["url"], token, self._clock, row["bot_id"])
+        return self._client(name, row.url, token, self._clock, row.bot_id)
 
 
 def webhook_secrets(fleet: Fleet, conn: Connection) -> dict[str, tuple[str, ...]]:
     """The webhook secrets of each forge that has one: while one is replaced, the old and the new are both good."""
     rows = fleet_config.all_forges(conn)
-    found = {row["name"]: fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]) for row in rows}
+    found = {row.name: fleet.config.secret(row.webhook_secret_env, row.webhook_secret_file) for row in rows}
     return {name: (secret, *secrets_in(secret)) for name, secret in found.items() if secret}
 
 

@@ -70,7 +70,7 @@ def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
 
 def _known(fleet: Fleet) -> set[str]:
     with fleet.engine.begin() as conn:
-        return {row["full_name"] for row in repositories.all_repositories(conn)}
+        return {row.full_name for row in repositories.all_repositories(conn)}
 
 
 def _looked_at(fleet: Fleet, since: datetime) -> int:

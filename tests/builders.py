@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, Priority, State, Task
+from app.ports import Repository
 from app.store import fleet_config, hosts, runs, tasks, views
 from app.store.tables import Row
 
@@ -72,6 +73,12 @@ def a_host(
     agents = [{"agent_type": "coder", "max_concurrency": slots, "capabilities": list(capabilities)}]
     reach = {"ssh_user": None, "ssh_port": 22, "ssh_key_path": None, "host_key": None}
     return {"host_id": host_id, "hostname": "localhost", "work_dir": None, "agents": agents, **reach, **given}
+
+
+def a_repository(**given: Any) -> Repository:
+    """acme/widgets as the forge describes it."""
+    plain = Repository(42, "acme/widgets", "https://forge/acme/widgets.git", "main")
+    return replace(plain, **given)
 
 
 def open_on_hosts(conn: Connection) -> list[Row]:

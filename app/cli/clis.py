@@ -150,7 +150,7 @@ def _declared() -> dict[str, Table]:
     from app.store import fleet_config
 
     try:
-        return _query(lambda conn: {row["name"]: row["template"] for row in fleet_config.all_clis(conn)})
+        return _query(fleet_config.cli_templates)
     except Refused:
         return {}
 
@@ -164,7 +164,7 @@ def _overrides(name: str, host: str | None, repository: str | None) -> list[Tabl
         if host and row is None:
             raise Refused(Kind.UNKNOWN, f"There is no host {host!r}; `fleet hosts list` shows the hosts.")
         forges = fleet_config.all_forges(conn) if repository else []
-        rules = [fleet_config.rule_for(conn, forge["name"], repository or "") for forge in forges]
+        rules = [fleet_config.rule_for(conn, forge.name, repository or "") for forge in forges]
         return list(fleet_config.cli_changes(name, next((rule for rule in rules if rule), None), row))
 
     return _query(find) if host or repository else []

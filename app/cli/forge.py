@@ -10,12 +10,12 @@ import click
 from app import wiring
 from app.cli.output import print_json, print_paragraphs, print_table
 from app.domain.errors import Kind, Refused, Unavailable
+from app.domain.repository import ForgeRecord
 from app.forgejo import hooks
 from app.forgejo.http import HttpClient
 from app.ports import Fleet
 from app.services.forge import doctor as examination
 from app.store import deliveries, fleet_config
-from app.store.tables import Row
 
 PATIENCE_SECS = 10.0
 SETUP_TOKEN = "FLEET_SETUP_TOKEN"  # noqa: S105 - its name, not the token
@@ -104,33 +104,33 @@ def doctor(json_: bool) -> None:
         raise Refused(Kind.INVALID, f"{wrong} of {len(found)} things are wrong.")
 
 
-def _row(fleet: Fleet, name: str | None) -> Row:
+def _row(fleet: Fleet, name: str | None) -> ForgeRecord:
     with fleet.engine.begin() as conn:
-        rows = [row for row in fleet_config.all_forges(conn) if name in (None, row["name"])]
+        rows = [row for row in fleet_config.all_forges(conn) if name in (None, row.name)]
     if len(rows) != 1:
-        known = ", ".join(row["name"] for row in rows) or "none"
+        known = ", ".join(row.name for row in rows) or "none"
         raise Refused(Kind.INVALID, f"Say which forge with --forge; fleet.toml declares {known}.")
     return rows[0]
 
 
-def _wire(fleet: Fleet, row: Row, bot: bool = False) -> HttpClient:
+def _wire(fleet: Fleet, row: ForgeRecord, bot: bool = False) -> HttpClient:
     """The forge with the token of whoever sets it up."""
     given = None if bot else fleet.config.secret(SETUP_TOKEN)
-    token = given or fleet.config.secret(row["token_env"], row["token_file"])
+    token = given or fleet.config.secret(row.token_env, row.token_file)
     if not token:
-        raise Refused(Kind.INVALID, f"There is no token for {row['name']}: set {row['token_env']} or {SETUP_TOKEN}.")
-    return HttpClient(row["name"], row["url"], token, wiring.now)
+        raise Refused(Kind.INVALID, f"There is no token for {row.name}: set {row.token_env} or {SETUP_TOKEN}.")
+    return HttpClient(row.name, row.url, token, wiring.now)
 
 
-def _newest_secret(fleet: Fleet, row: Row) -> str:
+def _newest_secret(fleet: Fleet, row: ForgeRecord) -> str:
     """The secret for a new hook: of several, the first."""
-    secret = fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"])
+    secret = fleet.config.secret(row.webhook_secret_env, row.webhook_secret_file)
     if not secret:
-        raise Refused(Kind.INVALID, f"There is no webhook secret: set {row['webhook_secret_env']}.")
+        raise Refused(Kind.INVALID, f"There is no webhook secret: set {row.webhook_secret_env}.")
     return (wiring.secrets_in(secret) or (secret,))[0]
 
 
-def _looked_at(fleet: Fleet, row: Row, where: str) -> None:
+def _looked_at(fleet: Fleet, row: ForgeRecord, where: str) -> None:
     """Show what would keep the hook from being of use, by the bot's own token."""
     found = examination.check(fleet, row, _wire(fleet, row, bot=True), where)
     _show([one for one in found if one.state != examination.GOOD and not one.about.endswith(": hook")])
@@ -142,11 +142,11 @@ def _show(found: Iterable[examination.Finding]) -> None:
     print_paragraphs(rows)
 
 
-def _have_tested(fleet: Fleet, row: Row, where: str, hook: hooks.Hook) -> None:
+def _have_tested(fleet: Fleet, row: ForgeRecord, where: str, hook: hooks.Hook) -> None:
     """Raises Unavailable where the test delivery that the forge is asked for does not arrive."""
     begun = fleet.clock()
     hooks.send_test(_wire(fleet, row), where, hook)
-    if not _wait(fleet, row["name"], begun):
+    if not _wait(fleet, row.name, begun):
         raise Unavailable(
             f"The test delivery did not arrive at {hook.url} within {PATIENCE_SECS:.0f} s. If `fleet up` is running, "
             "look at the hook's recent deliveries on the forge: most often [webhook] ALLOWED_HOST_LIST does not name "
@@ -154,14 +154,14 @@ def _have_tested(fleet: Fleet, row: Row, where: str, hook: hooks.Hook) -> None:
         )
 
 
-def _by_hand(row: Row, where: str, url: str) -> None:
+def _by_hand(row: ForgeRecord, where: str, url: str) -> None:
     kind = "Repository" if "/" in where else "Organisation"
     rows: list[tuple[str, Any]] = [
-        ("page", f"{row['url'].rstrip('/')}/{where if '/' in where else f'org/{where}'}/settings/hooks"),
+        ("page", f"{row.url.rstrip('/')}/{where if '/' in where else f'org/{where}'}/settings/hooks"),
         ("type", "Forgejo"),
         ("target URL", url),
         ("method, content type", "POST, application/json"),
-        ("secret", f"what {row['webhook_secret_env']} holds; by default FLEET_HOME/secrets/webhook-secret"),
+        ("secret", f"what {row.webhook_secret_env} holds; by default FLEET_HOME/secrets/webhook-secret"),
         ("trigger on", "custom events: issues, comments, pull requests (all), push, create, delete, action runs"),
         ("active", "yes"),
     ]  # fmt: skip

@@ -60,14 +60,12 @@ def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | No
     if full_name is None:
         return None, None, None
     with fleet.engine.begin() as conn:
-        found = [
-            (row["name"], fleet_config.rule_for(conn, row["name"], full_name)) for row in fleet_config.all_forges(conn)
-        ]
+        found = [(row.name, fleet_config.rule_for(conn, row.name, full_name)) for row in fleet_config.all_forges(conn)]
     for name, rule in found:
         repository = fleet.forges(name).repository(full_name) if rule else None
         if repository and rule:
             with fleet.engine.begin() as conn:
-                repositories.remember_repository(conn, name, vars(repository))
+                repositories.save_repository(conn, name, repository)
             return name, repository, repository_settings.of(fleet.forges(name), repository, rule)
     raise Refused(
         Kind.INVALID,

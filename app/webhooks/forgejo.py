@@ -71,9 +71,7 @@ def _signed_by(fleet: Fleet, conn: Connection, body: bytes) -> str:
     if len(signed) == 1:
         return signed[0]
     home = hints.forge_address(body)
-    at_home = [
-        row["name"] for row in fleet_config.all_forges(conn) if row["name"] in signed and _host(row["url"]) == home
-    ]
+    at_home = [row.name for row in fleet_config.all_forges(conn) if row.name in signed and _host(row.url) == home]
     if len(at_home) != 1:
         raise Refused(
             Kind.UNAUTHORIZED,

@@ -19,7 +19,7 @@ from app.store import repositories, tasks
 from app.store.tables import agents, runs
 from app.store.usage import used
 from tests.api.test_tasks import assert_error
-from tests.builders import a_host, a_stored_task, apply, declared
+from tests.builders import a_host, a_repository, a_stored_task, apply, declared
 from tests.conftest import FakeClock
 from tests.pulling import BASE, ENROLL, Agent, an_agent, register
 
@@ -474,9 +474,7 @@ class TestBudgets:
         rule = declared()["repositories"][0] | {"budget": budget}
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[], repositories=[rule])
-            repositories.remember_repository(conn, "main", {
-                "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
-            })  # fmt: skip
+            repositories.save_repository(conn, "main", a_repository())
         return waiting(fleet)
 
     def uses(self, agent: Agent, task: Any, **usage: Any) -> Any:

@@ -105,7 +105,7 @@ def _about(fleet: Fleet, host: Row, run: Row) -> dict[str, Any]:
 def _request(fleet: Fleet, host: Row, run: Row, worktree: bool) -> dict[str, Any]:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
-        repository = task.repository_id and repositories.repository(conn, task.forge or "", task.repository_id)
+        repository = repositories.repository(conn, task.forge, task.repository_id)
         brief = views.brief(conn, task.id)
     return _about(fleet, host, run) | {
         "task": start_order.task_name(task),

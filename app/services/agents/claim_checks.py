@@ -6,11 +6,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.domain.errors import Kind, Refused
+from app.domain.repository import RepositoryRecord
 from app.domain.task import Task
 from app.ports import Fleet, Forge, Pull
 from app.services.forge import forbidden_paths
 from app.store import repositories, views
-from app.store.tables import Row
 
 Json = Mapping[str, Any]
 
@@ -30,8 +30,8 @@ class ClaimChecks:
         self.commits: list[str] = []
         row = _repository(fleet, task) if task.forge else None
         self._forge = fleet.forges(task.forge or "") if row else None
-        self._name = str(row["full_name"]) if row else ""
-        self._base = str(row["default_branch"]) if row else ""
+        self._name = row.full_name if row else ""
+        self._base = row.default_branch if row else ""
 
     def check(self, artifact: Json) -> dict[str, Any]:
         """The artifact, with `checked` true when the forge holds it, false where only the agent's word is to be had."""
@@ -100,9 +100,9 @@ class ClaimChecks:
     }
 
 
-def _repository(fleet: Fleet, task: Task) -> Row | None:
+def _repository(fleet: Fleet, task: Task) -> RepositoryRecord | None:
     with fleet.engine.begin() as conn:
-        return repositories.repository(conn, task.forge or "", task.repository_id or 0)
+        return repositories.repository(conn, task.forge, task.repository_id)
 
 
 def _short(artifact: Json) -> str:

@@ -20,10 +20,10 @@ def over_budget(fleet: Fleet, run: Row) -> Spent | None:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
         rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-        if not rule or not rule["budget"]:
+        if not rule or not rule.budget:
             return None
         extra = usage.allowance(conn, task.id)
-        return spent_out(rule["budget"], usage.used(conn, task, run["id"], at), extra, at)
+        return spent_out(rule.budget, usage.used(conn, task, run["id"], at), extra, at)
 
 
 def unpriced(fleet: Fleet, run: Row) -> Spent | None:
@@ -32,7 +32,7 @@ def unpriced(fleet: Fleet, run: Row) -> Spent | None:
         task = tasks.load(conn, run["task_pk"])
         rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
         declared, changes = cli_declaration(conn, run)
-    is_capped = rule is not None and limits_dollars(rule["budget"])
+    is_capped = rule is not None and limits_dollars(rule.budget)
     why = missing_price(run["agent_type"] or "", declared, *changes) if is_capped else None
     return Spent(f"its repository {why}; `fleet apply`, then `fleet task retry {task.task_id}`") if why else None
 

@@ -74,7 +74,7 @@ _TRIES = "a run tries whether its limit is over, or its login good again"
 
 def doors(conn: Connection, at: datetime) -> Doors:
     """The doors as they are at `at`."""
-    declared = {row["name"]: row["template"] for row in fleet_config.all_clis(conn)}
+    declared = fleet_config.cli_templates(conn)
     kinds = {slots.agent_type for host in host_rows.all_hosts(conn) for slots in host.slots} | set(declared)
     credentials = {kind: declared.get(kind, {}).get("credential") or kind for kind in kinds}
     rows = {row["name"]: row for row in usage.all_credentials(conn) if row["closed_until"]}
@@ -183,26 +183,25 @@ def reopen(fleet: Fleet, name: str) -> bool:
 
 def _clis_of(conn: Connection, credential: str) -> list[str]:
     """The kinds of CLI that pay with a credential."""
-    named = {row["name"]: row["template"].get("credential") or row["name"] for row in fleet_config.all_clis(conn)}
+    named = {cli: of.get("credential") or cli for cli, of in fleet_config.cli_templates(conn).items()}
     return [credential] * (credential not in named) + [cli for cli, name in named.items() if name == credential]
 
 
 def switched_off(conn: Connection) -> list[str]:
     """The repositories whose rule says `enabled = false`, as `forge id`."""
     rules = fleet_config.all_rules(conn)
-    if all(rule["enabled"] for rule in rules):
+    if all(rule.enabled for rule in rules):
         return []
     found = [
-        (row, fleet_config.first_rule(rules, row["forge"], row["full_name"]))
-        for row in repositories.all_repositories(conn)
+        (row, fleet_config.first_rule(rules, row.forge, row.full_name)) for row in repositories.all_repositories(conn)
     ]
-    return [f"{row['forge']} {row['id']}" for row, rule in found if rule and not rule["enabled"]]
+    return [f"{row.forge} {row.id}" for row, rule in found if rule and not rule.enabled]
 
 
 def off(conn: Connection, task: Task) -> str | None:
     """Why no run of a task is started though there is room, if its repository is switched off."""
     rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-    return "its repository is switched off: enabled = false in fleet.toml" if rule and not rule["enabled"] else None
+    return "its repository is switched off: enabled = false in fleet.toml" if rule and not rule.enabled else None
 
 
 def limits(conn: Connection) -> list[dict[str, Any]]:

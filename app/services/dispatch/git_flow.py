@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.domain import forge_messages
+from app.domain.repository import RepositoryRecord
 from app.domain.task import Task
 from app.ports import Fleet
 from app.store import fleet_config
@@ -28,9 +29,9 @@ def push_of(task: Task, row: Row | dict[str, Any]) -> dict[str, Any] | None:
     return {"ref": how["push_to"], "options": how["push_options"], "fetch": how.get("fetch_from")}
 
 
-def repository_of(task: Task, repository: Row, brief: Row) -> dict[str, Any]:
-    base, branch = repository["default_branch"], task.branch or ""
-    where = {"url": repository["clone_url"], "base": base, "branch": branch}
+def repository_of(task: Task, repository: RepositoryRecord, brief: Row) -> dict[str, Any]:
+    base, branch = repository.default_branch, task.branch or ""
+    where = {"url": repository.clone_url, "base": base, "branch": branch}
     return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
 
 
@@ -59,6 +60,6 @@ def _as_it_is(title: str) -> str:
 
 def credentials(fleet: Fleet, task: Task) -> dict[str, str] | None:
     with fleet.engine.begin() as conn:
-        row = next((row for row in fleet_config.all_forges(conn) if row["name"] == task.forge), None)
-    token = row and fleet.config.secret(row["token_env"], row["token_file"])
+        row = next((row for row in fleet_config.all_forges(conn) if row.name == task.forge), None)
+    token = row and fleet.config.secret(row.token_env, row.token_file)
     return {"username": GIT_USER, "password": token} if token else None

@@ -11,7 +11,7 @@ from app.store import repositories
 
 def large_of(conn: Connection) -> set[str]:
     """The repositories that keep files in Git LFS, as `forge id`."""
-    return {f"{row['forge']} {row['id']}" for row in repositories.all_repositories(conn) if row["keeps_lfs"]}
+    return {f"{row.forge} {row.id}" for row in repositories.all_repositories(conn) if row.keeps_lfs}
 
 
 def nowhere(large: set[str], hosts: list[Host]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.domain import forge_messages
 from app.domain.errors import Kind, Refused, Unavailable
+from app.domain.repository import Rule
 from app.domain.run import slug
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
@@ -54,8 +55,8 @@ def order(fleet: Fleet, entry: Row) -> Order | None:
         if host is None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
         brief, cli = views.brief(conn, task.id), run["agent_type"]
-        repository = task.repository_id and repositories.repository(conn, task.forge or "", task.repository_id)
-        rule = fleet_config.rule_for(conn, task.forge or "", repository["full_name"]) if repository else None
+        repository = repositories.repository(conn, task.forge, task.repository_id)
+        rule = fleet_config.rule_for(conn, task.forge or "", repository.full_name) if repository else None
         template, overrides = fleet_config.cli_declaration(conn, cli, rule, host)
         of_task = runs.of_task(conn, task.id)
         session, text, fresh = what_to_say(conn, task, run, brief, of_task)
@@ -84,16 +85,16 @@ def task_name(task: Task) -> str:
     return f"{slug(task.task_id)}-t{task.id}"
 
 
-def _hooks(rule: Row | None, brief: Row) -> dict[str, list[str]]:
+def _hooks(rule: Rule | None, brief: Row) -> dict[str, list[str]]:
     """The rule's commands around each step, then those that `.fleet.toml` of the default branch asked for."""
     own = (brief.get("settings") or {}).get("hooks") or {}
-    ours = (rule["hooks"] if rule else None) or {}
+    ours = (rule.hooks if rule else None) or {}
     return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
 
 
-def _delivery(task: Task, run: Row, brief: Row, rule: Row | None) -> dict[str, str]:
+def _delivery(task: Task, run: Row, brief: Row, rule: Rule | None) -> dict[str, str]:
     """Who commits what the CLI left, and with which message: the rule's author, its trailers and the repository's."""
-    wanted = (rule["commit"] if rule else None) or {}
+    wanted = (rule.commit if rule else None) or {}
     trailers = (*(wanted.get("trailers") or ()), *((brief["settings"] or {}).get("trailers") or ()))
     return {
         "message": forge_messages.commit_message(brief["title"], task.issue_number, run["name"], trailers),

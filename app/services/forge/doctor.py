@@ -8,13 +8,13 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from app.domain.errors import Refused, Unavailable
+from app.domain.repository import ForgeRecord, Rule
 from app.forgejo import hooks
 from app.forgejo.http import HttpClient
 from app.ports import Fleet
 from app.services import receipt_key
 from app.services.forge.deliveries import NO_TASK
 from app.store import deliveries, fleet_config, outbox, periodic_jobs
-from app.store.tables import Row
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 QUIET, LATELY = timedelta(days=2), timedelta(hours=1)
@@ -44,7 +44,7 @@ def examine(
     return [*_ourselves(fleet, forges), *_secrets(fleet, forges), *found, *_inbox(fleet, forges)]
 
 
-def check(fleet: Fleet, row: Row, wire: HttpClient, where: str) -> list[Finding]:
+def check(fleet: Fleet, row: ForgeRecord, wire: HttpClient, where: str) -> list[Finding]:
     """What keeps the hook of one repository or organisation from bringing us anything, and our token from answering."""
     found = [*_ourselves(fleet, [row]), *_token(row, wire)]
     return [*found, *(_repository(fleet, wire, where, None, wire) if "/" in where else ())]
@@ -53,9 +53,9 @@ def check(fleet: Fleet, row: Row, wire: HttpClient, where: str) -> list[Finding]
 # --- on our side -----------------------------------------------------------------------------------------
 
 
-def _ourselves(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
+def _ourselves(fleet: Fleet, forges: list[ForgeRecord]) -> Iterator[Finding]:
     ours, bind = urlsplit(fleet.config.public_url), fleet.config.bind
-    theirs = [urlsplit(row["url"]).hostname or "" for row in forges]
+    theirs = [urlsplit(row.url).hostname or "" for row in forges]
     if _is_loopback(ours.hostname or "") and not all(_is_loopback(host) for host in theirs):
         yield Finding(
             "FLEET_PUBLIC_URL", WRONG, f"{fleet.config.public_url} means the forge itself when the forge calls it",
@@ -75,16 +75,16 @@ def _ourselves(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
         yield Finding("receipt key", WRONG, str(wrong), "Give FLEET_RECEIPT_KEY 64 hex digits, or leave it out.")
 
 
-def _secrets(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
+def _secrets(fleet: Fleet, forges: list[ForgeRecord]) -> Iterator[Finding]:
     """Two forges with one secret could speak for each other, but for the address that their deliveries name."""
     known: dict[str, str] = {}
     for row in forges:
-        secret = fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]) or ""
-        other = known.setdefault(secret, row["name"])
-        if secret and other != row["name"]:
+        secret = fleet.config.secret(row.webhook_secret_env, row.webhook_secret_file) or ""
+        other = known.setdefault(secret, row.name)
+        if secret and other != row.name:
             yield Finding(
-                f"{row['name']}: webhook secret", UNSURE, f"{other} has the same one",
-                f"Give it a secret of its own: webhook_secret_env under [forges.{row['name']}] in fleet.toml.",
+                f"{row.name}: webhook secret", UNSURE, f"{other} has the same one",
+                f"Give it a secret of its own: webhook_secret_env under [forges.{row.name}] in fleet.toml.",
             )  # fmt: skip
 
 
@@ -125,33 +125,37 @@ def _is_loopback(host: str) -> bool:
 
 
 def _forge(
-    fleet: Fleet, row: Row, rules: list[Row], wire: Callable[[str], HttpClient], admin: Callable[[str], HttpClient]
+    fleet: Fleet,
+    row: ForgeRecord,
+    rules: list[Rule],
+    wire: Callable[[str], HttpClient],
+    admin: Callable[[str], HttpClient],
 ) -> Iterator[Finding]:
-    name = row["name"]
-    if not fleet.config.secret(row["webhook_secret_env"], row["webhook_secret_file"]):
-        variable = row["webhook_secret_env"]
+    name = row.name
+    if not fleet.config.secret(row.webhook_secret_env, row.webhook_secret_file):
+        variable = row.webhook_secret_env
         yield Finding(
             f"{name}: webhook secret", WRONG, "there is none, so every delivery is refused", f"Set {variable}."
         )
     try:
         forge = wire(name)
         version = forge.get("/version").get("version", "")
-        yield Finding(f"{name}: reached", GOOD, f"{row['url']} is version {version}")
+        yield Finding(f"{name}: reached", GOOD, f"{row.url} is version {version}")
     except Unavailable as away:
         return (yield Finding(f"{name}: reached", WRONG, str(away), "Check `url` in fleet.toml and the network."))
     except Refused as no:
         return (yield Finding(f"{name}: token", WRONG, str(no), "Give the bot a token; see docs/forgejo.md."))
     yield from _token(row, forge)
-    for rule in (rule for rule in rules if rule["forge"] == name):
-        yield from _repository(fleet, forge, rule["name"], rule["flow"], admin(name))
+    for rule in (rule for rule in rules if rule.forge == name):
+        yield from _repository(fleet, forge, rule.name, rule.flow, admin(name))
 
 
-def _token(row: Row, forge: HttpClient) -> Iterator[Finding]:
-    about = f"{row['name']}: token"
+def _token(row: ForgeRecord, forge: HttpClient) -> Iterator[Finding]:
+    about = f"{row.name}: token"
     answer = forge.send("GET", "/user", ok={401, 403})
     if answer.status_code == 401:
-        yield Finding(about, WRONG, "the forge does not know it", f"Set {row['token_env']} to a token that is good.")
-    elif answer.status_code == 403 and not row["bot_id"]:
+        yield Finding(about, WRONG, "the forge does not know it", f"Set {row.token_env} to a token that is good.")
+    elif answer.status_code == 403 and not row.bot_id:
         yield Finding(
             about, WRONG, "it may not ask who it belongs to, so our own echo cannot be told from others",
             "Give it the scope read:user, or name the account with `bot_id` in fleet.toml.",
@@ -245,7 +249,7 @@ def _hook(fleet: Fleet, forge: HttpClient, where: str, name: str) -> Iterator[Fi
 # --- what came in, and what could not go out -------------------------------------------------------------
 
 
-def _inbox(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
+def _inbox(fleet: Fleet, forges: list[ForgeRecord]) -> Iterator[Finding]:
     with fleet.engine.begin() as conn:
         heard = deliveries.last_heard(conn)
         waiting = [row for row in deliveries.listed(conn, deliveries.WAITING) if row["tries"] > 3]
@@ -259,14 +263,14 @@ def _inbox(fleet: Fleet, forges: list[Row]) -> Iterator[Finding]:
             "`fleet forge add REPOSITORY --anew` gives its hook our secret.",
         )  # fmt: skip
     for row in forges:
-        last = heard.get(row["name"])
+        last = heard.get(row.name)
         if last is None or fleet.clock() - last > QUIET:
             yield Finding(
-                f"{row['name']}: deliveries", UNSURE, f"none since {last:%Y-%m-%d %H:%M}" if last else "none ever came",
+                f"{row.name}: deliveries", UNSURE, f"none since {last:%Y-%m-%d %H:%M}" if last else "none ever came",
                 "Look at the hook's recent deliveries on the forge: it says there why they do not arrive.",
             )  # fmt: skip
         else:
-            yield Finding(f"{row['name']}: deliveries", GOOD, f"the last came at {last:%Y-%m-%d %H:%M:%S} UTC")
+            yield Finding(f"{row.name}: deliveries", GOOD, f"the last came at {last:%Y-%m-%d %H:%M:%S} UTC")
     if stuck:
         mend = f"`fleet deliveries list --status waiting`; the last one says: {stuck[0]['why']}"
         yield Finding("inbox", WRONG, f"{len(stuck)} deliveries were tried again and again", mend)

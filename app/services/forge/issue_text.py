@@ -133,4 +133,4 @@ def _notes(conn: Connection, task: Task) -> list[dict[str, Any]]:
 
 def _known(conn: Connection, forge: Forge, task: Task, full_name: str) -> Repository | None:
     row = repositories.repository(conn, forge.name, task.repository_id or 0)
-    return Repository(row["id"], full_name, row["clone_url"], row["default_branch"]) if row else None
+    return Repository(row.id, full_name, row.clone_url, row.default_branch) if row else None

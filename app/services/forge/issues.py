@@ -4,13 +4,13 @@ from sqlalchemy import Connection
 
 from app.domain import matching, prompt
 from app.domain.lifecycle import Fact, FactKind
+from app.domain.repository import Rule
 from app.domain.task import Mode, Priority, State, Task
 from app.ports import Fleet, Forge, Issue, Repository, Requester
 from app.services import facts
 from app.services.forge import issue_text, permissions, pull_requests, renames, repository_settings
 from app.services.forge.repository_settings import Terms
 from app.store import fleet_config, task_details, tasks, views
-from app.store.tables import Row
 
 WAITING = frozenset({State.CREATED, State.PARKED})
 
@@ -21,7 +21,7 @@ def look_at_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: 
     with fleet.engine.begin() as conn:
         rule = fleet_config.rule_for(conn, forge_name, full_name)
         task = tasks.of_issue(conn, forge_name, repository_id, number)
-    if task is None and rule is not None and not rule["enabled"]:
+    if task is None and rule is not None and not rule.enabled:
         return f"{full_name} is switched off: enabled = false in fleet.toml"
     if rule is None and task is None:
         return f"{full_name} is not among the repositories of fleet.toml"
@@ -123,7 +123,7 @@ def _hear(fleet: Fleet, task: Task, fact: Fact) -> str:
 # --- an issue that is none yet ---------------------------------------------------------------------------
 
 
-def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, issue: Issue, rule: Row) -> str:
+def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, issue: Issue, rule: Rule) -> str:
     if not issue.open or not _is_wanted(forge, full_name, issue):
         return f"{full_name}#{issue.number} is closed, or has no agent: label and is not assigned to us"
     requester = _requester(forge, full_name, issue)

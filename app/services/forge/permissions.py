@@ -10,7 +10,7 @@ def is_heard(fleet: Fleet, forge: Forge, who: Account) -> bool:
     """Whether somebody is neither ourselves nor a bot that nobody invited."""
     with fleet.engine.begin() as conn:
         row = fleet_config.forge(conn, forge.name)
-    return bots.is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
+    return bots.is_heard(who.login, who.id, who.full_name, forge.bot().id, row.bots if row else ())
 
 
 def may_ask(fleet: Fleet, forge: Forge, full_name: str, issue: Issue, requester: Requester | None) -> bool:

@@ -44,7 +44,7 @@ def _pull_of(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int
         brief = views.brief(conn, task.id)
     if repository is None:
         return None
-    base = repository["default_branch"]
+    base = repository.default_branch
     find = forge.find_open_pull if (brief["settings"] or {}).get("flow") == "agit" else forge.find_pull
     pull = forge.pull(full_name, number) if number else find(full_name, task.branch or "", base)
     return pull if pull and is_of(task, pull, forge.bot().id, base) else None

@@ -9,17 +9,17 @@ import structlog
 
 from app.domain import matching
 from app.domain.errors import Refused, Unavailable
+from app.domain.repository import Rule, has_wildcard
 from app.domain.task import Task
 from app.ports import Fleet, Forge, Repository
 from app.services.forge import comment_commands, deliveries, issues, pull_requests, renames, review_rounds
 from app.store import fleet_config, forge_cursors, periodic_jobs, repositories, tasks
-from app.store.tables import Row
 
 log = structlog.get_logger()
 EVERYTHING_EVERY = 20  # rounds: the others list only what changed since the one before
 ROUND, LONGEST_ROUND = "reconcile ", timedelta(seconds=25)
 ISSUES, COMMENTS = "issues", "comments"
-PATTERN, MEET_EVERY = set("*?["), timedelta(minutes=10)
+MEET_EVERY = timedelta(minutes=10)
 OVERLAP = timedelta(seconds=5)  # what was written while we asked is asked for again
 FROM_THE_BEGINNING = timedelta(hours=1)  # how far back commands are looked for in a repository that is new to us
 
@@ -58,8 +58,8 @@ def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
     with fleet.engine.begin() as conn:
         rules = fleet_config.all_rules(conn)
     for rule in rules:
-        owner = rule["name"].split("/", 1)[0]
-        if set(rule["name"]) & PATTERN and not set(owner) & PATTERN:
+        owner = rule.name.split("/", 1)[0]
+        if rule.is_pattern and not has_wildcard(owner):
             _guarded(_meet, fleet, rule, owner)
     with fleet.engine.begin() as conn:
         last, met, busy = (
@@ -67,27 +67,27 @@ def _in_turn(fleet: Fleet) -> list[tuple[str, str]]:
             repositories.all_repositories(conn),
             tasks.busy_repositories(conn),
         )
-    named = [(rule["forge"], rule["name"]) for rule in rules if not set(rule["name"]) & PATTERN]
+    named = [(rule.forge, rule.name) for rule in rules if not rule.is_pattern]
     fitting = [
-        (row["forge"], row["full_name"]) for row in met
-        if (row["forge"], row["id"]) in busy or fleet_config.first_rule(rules, row["forge"], row["full_name"])
+        (row.forge, row.full_name) for row in met
+        if (row.forge, row.id) in busy or fleet_config.first_rule(rules, row.forge, row.full_name)
     ]  # fmt: skip
     found = dict.fromkeys([*named, *fitting])
     return sorted(found, key=lambda one: last[_round(*one)].timestamp() if _round(*one) in last else 0)
 
 
-def _meet(fleet: Fleet, rule: Row, owner: str) -> None:
+def _meet(fleet: Fleet, rule: Rule, owner: str) -> None:
     """Get to know the repositories that a pattern means: its owner's are listed now and then."""
     with fleet.engine.begin() as conn:
-        if not periodic_jobs.is_due(conn, f"meet {rule['forge']} {rule['name']}", fleet.clock(), MEET_EVERY):
+        if not periodic_jobs.is_due(conn, f"meet {rule.forge} {rule.name}", fleet.clock(), MEET_EVERY):
             return
-        met = [row for row in repositories.all_repositories(conn) if row["forge"] == rule["forge"]]
-    known = {(row["id"], row["full_name"]) for row in met}
-    for repository in fleet.forges(rule["forge"]).repositories_of(owner):
+        met = [row for row in repositories.all_repositories(conn) if row.forge == rule.forge]
+    known = {(row.id, row.full_name) for row in met}
+    for repository in fleet.forges(rule.forge).repositories_of(owner):
         with fleet.engine.begin() as conn:
-            is_ours = fleet_config.rule_for(conn, rule["forge"], repository.full_name) == rule
+            is_ours = fleet_config.rule_for(conn, rule.forge, repository.full_name) == rule
         if is_ours and (repository.id, repository.full_name) not in known:
-            renames.remember(fleet, rule["forge"], repository)
+            renames.remember(fleet, rule.forge, repository)
 
 
 def _round(forge_name: str, full_name: str) -> str:

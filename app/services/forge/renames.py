@@ -8,7 +8,7 @@ def name_of(fleet: Fleet, forge_name: str, repository_id: int, told: str) -> str
     """The present name of a repository, which somebody calls `told`: where that is news, the forge is asked."""
     with fleet.engine.begin() as conn:
         known = repositories.repository(conn, forge_name, repository_id)
-    if known is None or known["full_name"] == told:
+    if known is None or known.full_name == told:
         return told
     return look_up(fleet, forge_name, repository_id) or told
 
@@ -26,12 +26,12 @@ def remember(fleet: Fleet, forge_name: str, repository: Repository) -> None:
     """Keep how a repository is called. One that had this name before has another now, or is gone: nothing that is meant
     for it may reach the new bearer of its name."""
     with fleet.engine.begin() as conn:
-        repositories.remember_repository(conn, forge_name, vars(repository))
-        former = repositories.namesakes(conn, forge_name, repository.full_name, repository.id)
+        repositories.save_repository(conn, forge_name, repository)
+        former = repositories.others_named(conn, forge_name, repository.full_name, repository.id)
     for id_ in former:
         now = fleet.forges(forge_name).repository_by_id(id_)
         with fleet.engine.begin() as conn:
             if now is None:
-                repositories.forget_name(conn, forge_name, id_)
+                repositories.clear_name(conn, forge_name, id_)
             else:
-                repositories.remember_repository(conn, forge_name, vars(now))
+                repositories.save_repository(conn, forge_name, now)

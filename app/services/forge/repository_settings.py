@@ -9,9 +9,9 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from app.config.cli_schemas import HooksSchema
+from app.domain.repository import Rule
 from app.domain.visible_text import one_line
 from app.ports import Forge, Repository
-from app.store.tables import Row
 
 FILE, RULES = ".fleet.toml", "AGENTS.md"
 _WORD = validate.Length(1, 500)
@@ -60,7 +60,7 @@ class _File(Schema):
     hooks = fields.Nested(HooksSchema)
 
 
-def of(forge: Forge, repository: Repository, rule: Row) -> Terms:
+def of(forge: Forge, repository: Repository, rule: Rule) -> Terms:
     """The terms in force. Both files are read from the default branch alone: what a pull request changes in them counts
     when it is merged."""
     text = forge.file(repository.full_name, repository.default_branch, FILE)
@@ -68,15 +68,15 @@ def of(forge: Forge, repository: Repository, rule: Row) -> Terms:
     rules = forge.file(repository.full_name, repository.default_branch, RULES) or ""
     limits = own.get("limits", {})
     return Terms(
-        cli=own.get("cli") or rule["cli"],
-        max_retries=min(limits.get("max_retries", rule["max_retries"]), rule["max_retries"]),
-        timeout_secs=min(limits.get("task_timeout_secs", rule["task_timeout_secs"]), rule["task_timeout_secs"]),
-        validation=tuple(dict.fromkeys([*rule["validation"], *own.get("validation", [])])),
-        reviewers=tuple(own.get("reviewers") or rule["reviewers"]),
+        cli=own.get("cli") or rule.cli,
+        max_retries=min(limits.get("max_retries", rule.max_retries), rule.max_retries),
+        timeout_secs=min(limits.get("task_timeout_secs", rule.task_timeout_secs), rule.task_timeout_secs),
+        validation=tuple(dict.fromkeys([*rule.validation, *own.get("validation", [])])),
+        reviewers=tuple(own.get("reviewers") or rule.reviewers),
         forbidden_paths=tuple(own.get("forbidden_paths", [])),
         trailers=tuple(own.get("trailers", [])),
         rules=rules,
-        flow=rule["flow"],
+        flow=rule.flow,
         hooks=own.get("hooks", {}),
         faults=faults,
     )

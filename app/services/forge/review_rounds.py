@@ -11,13 +11,13 @@ from app.domain.bots import is_heard
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import read_conflict
+from app.domain.repository import ForgeRecord
 from app.domain.task import Task
 from app.domain.visible_text import clean, hidden
 from app.ports import Account, Comment, Fleet, Forge, Pull, Review, ReviewComment
 from app.services.facts import record_if_news
 from app.services.forge import permissions
 from app.store import fleet_config, forge_cursors, task_details, views
-from app.store.tables import Row
 
 LONGEST_REVIEW = 20_000
 
@@ -83,9 +83,9 @@ def with_rights(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list
     ]
 
 
-def _counts(review: Review, forge: Forge, row: Row | None) -> bool:
+def _counts(review: Review, forge: Forge, row: ForgeRecord | None) -> bool:
     who = review.author
-    return is_heard(who.login, who.id, who.full_name, forge.bot().id, row["bots"] if row else ())
+    return is_heard(who.login, who.id, who.full_name, forge.bot().id, row.bots if row else ())
 
 
 def _unanswered(reviews: Sequence[Review], asked: Iterable[Event]) -> list[Review]:
@@ -105,9 +105,11 @@ def _beside(
     return [one for one in reviews if one.state == "COMMENT" and one.id not in told and may(one.author)]
 
 
-def _said_since(forge: Forge, row: Row | None, full_name: str, number: int, asked: Iterable[Event]) -> list[Comment]:
+def _said_since(
+    forge: Forge, row: ForgeRecord | None, full_name: str, number: int, asked: Iterable[Event]
+) -> list[Comment]:
     """What people who may write said under the pull request, commands apart, and that no round was told of."""
-    told, may, bots = _told(asked, "remarks"), _writers(forge, full_name), row["bots"] if row else ()
+    told, may, bots = _told(asked, "remarks"), _writers(forge, full_name), row.bots if row else ()
     return [
         one for one in forge.comments(full_name, number)
         if one.id not in told and comment_command.read(one.body) is None

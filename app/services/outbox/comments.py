@@ -105,7 +105,7 @@ def _noted(brief: Row, review: Mapping[str, Any]) -> list[str]:
 def _label_names(fleet: Fleet, task: Task) -> Mapping[str, str]:
     with fleet.engine.begin() as conn:
         row = fleet_config.forge(conn, task.forge or "")
-    return forge_messages.OUR_LABELS | ((row["labels"] if row else None) or {})
+    return {**forge_messages.OUR_LABELS, **(row.labels if row else {})}
 
 
 def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:

@@ -76,12 +76,12 @@ def set_status(fleet: Fleet, task: Task, _: Row) -> None:
 def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
     """The task's forge, and its repository's present name and default branch."""
     with fleet.engine.begin() as conn:
-        row = repositories.repository(conn, task.forge or "", task.repository_id or 0)
+        row = repositories.repository(conn, task.forge, task.repository_id)
     if row is None:
         raise Unavailable(f"{task.task_id}: its repository is not known yet.")
-    if not row["full_name"]:
+    if not row.full_name:
         raise Refused(Kind.UNKNOWN, f"{task.task_id}: its repository is not on the forge any more.")
-    return fleet.forges(task.forge or ""), row["full_name"], row["default_branch"]
+    return fleet.forges(task.forge or ""), row.full_name, row.default_branch
 
 
 def _branch_pull(

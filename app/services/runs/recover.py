@@ -18,11 +18,11 @@ def saved(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> dict[str, Any] |
         return None
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run["task_pk"])
-        repository = task.repository_id and repositories.repository(conn, task.forge or "", task.repository_id)
+        repository = repositories.repository(conn, task.forge, task.repository_id)
         known = _known_heads(task, runs.of_task(conn, task.id), run)
     if not repository or not task.branch or task.run != run["number"]:
         return None
-    head = _head(fleet, task, repository["full_name"])
+    head = _head(fleet, task, repository.full_name)
     if head is None or head in known | {result.get("base")} or result.get("head") not in (None, head):
         return None
     return {**result, "end": "finished", "pushed": True, "head": head, "adopted": True}

@@ -94,7 +94,7 @@ def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome, b
         if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
         if result.get("lfs") and run["host_id"]:
-            repositories.keeps_lfs(conn, task.forge, task.repository_id)
+            repositories.mark_lfs(conn, task.forge, task.repository_id)
         fact = credentials.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
         _record(conn, fleet, run, fact, task)
     fleet.nudge.soon()

@@ -22,7 +22,7 @@ from app.store import agents, hosts, repositories, runs, tasks, views
 from app.store import usage as rows
 from app.store.tables import Row
 from app.store.tables import runs as run_rows
-from tests.builders import a_host, a_stored_task, apply
+from tests.builders import a_host, a_repository, a_stored_task, apply
 from tests.conftest import FakeClock
 from tests.workshop import Workshop, a_result
 from workers.runs import start_request
@@ -43,9 +43,7 @@ def a_limit(fleet: Fleet, reset: timedelta | None = RESET, **given: Any) -> Outc
 def begin(fleet: Fleet, count: int = 1, **declared: Any) -> list[Task]:
     with fleet.engine.begin() as conn:
         apply(conn, **declared)
-        repositories.remember_repository(conn, "main", {
-            "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
-        })  # fmt: skip
+        repositories.save_repository(conn, "main", a_repository())
         return [a_stored_task(conn, f"acme/widgets#{number + 1}") for number in range(count)]
 
 

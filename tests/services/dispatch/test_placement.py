@@ -14,7 +14,7 @@ from app.services.runs import expiry, report
 from app.store import hosts, repositories, tasks
 from app.store.runs import of_task
 from app.store.tables import runs
-from tests.builders import a_host, a_stored_task, apply
+from tests.builders import a_host, a_repository, a_stored_task, apply
 from tests.conftest import FakeClock
 
 
@@ -79,9 +79,7 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
 ) -> None:
     with fleet.engine.begin() as conn:
         apply(conn, hosts=[a_host("a", slots=9), a_host("b", slots=1)])
-        repositories.remember_repository(conn, "main", {
-            "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
-        })  # fmt: skip
+        repositories.save_repository(conn, "main", a_repository())
         for host_id, lfs in (("a", False), ("b", True)):
             hosts.looked_at(conn, host_id, clock(), Fitness.FIT, None, figures({"lfs": lfs, "load": [0.0]}, 0, 0))
         first = a_stored_task(conn, "acme/widgets#1")

@@ -16,7 +16,7 @@ from app.services.dispatch import budgets, placement
 from app.services.runs import expiry, report
 from app.store import repositories, runs
 from app.store.tables import Row
-from tests.builders import a_host, a_stored_task, apply, declared
+from tests.builders import a_host, a_repository, a_stored_task, apply, declared
 from tests.conftest import FakeClock
 from workers.runs import output
 
@@ -26,9 +26,6 @@ CODEX = {
     "model": "gpt-5",
     "price": {"input": 1.0, "cached": 0.5, "output": 10.0, "as_of": "2025-11-01"},
 }
-WIDGETS = {
-    "id": 42, "full_name": "acme/widgets", "clone_url": "https://forge/acme/widgets.git", "default_branch": "main",
-}  # fmt: skip
 ENDED = {"end": "finished", "exit_code": 0, "signal": None}
 
 
@@ -94,7 +91,7 @@ def test_dollars_are_those_of_the_model_that_the_repository_and_the_host_chose(f
     outcome = output.outcome(fleet, run, ENDED)
     assert outcome.cost_source == "the price of gpt-6, 2025-11-01"
     with fleet.engine.begin() as conn:
-        repositories.remember_repository(conn, "main", WIDGETS)
+        repositories.save_repository(conn, "main", a_repository())
         apply(conn, repositories=[rule], clis={"coder": CODEX})
     output.forget(run["id"])
     assert output.outcome(fleet, run, ENDED).usage.cost_usd is None, "nobody knows what m costs, and gpt-5 did not work"
@@ -111,7 +108,7 @@ class TestClaudesDollars:
             agents = [{"agent_type": "claude", "max_concurrency": 1, "capabilities": ["python"]}]
             with fleet.engine.begin() as conn:
                 apply(conn, hosts=[a_host(agents=agents)], **declared)
-                repositories.remember_repository(conn, "main", WIDGETS)
+                repositories.save_repository(conn, "main", a_repository())
                 task = a_stored_task(conn)
             placement.place_waiting(fleet)
             with fleet.engine.begin() as conn:
@@ -197,7 +194,7 @@ def codex_noted(tokens: int) -> str:
 
 def test_a_budget_is_crossed_by_what_a_cli_notes_while_it_prints_nothing_of_it(fleet: Fleet, run: Row) -> None:
     with fleet.engine.begin() as conn:
-        repositories.remember_repository(conn, "main", WIDGETS)
+        repositories.save_repository(conn, "main", a_repository())
         rule = declared()["repositories"][0] | {"budget": {"run": {"tokens": 900_000}}}
         apply(conn, hosts=[a_host()], repositories=[rule], clis={"coder": CODEX})
     print_(fleet, run, sample("codex-sigterm-after-write.jsonl"), 0)
