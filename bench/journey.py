@@ -11,7 +11,7 @@ import httpx
 
 from app.cli.demo.forge import FakeForge
 from app.cli.demo.forge.sample_data import add_sample_data
-from app.cli.demo.stage import CAPABILITY, REPOSITORY, Stage, stage
+from app.cli.demo.stage import CAPABILITY, REPOSITORY, RunningForge, Stage, stage
 from app.forgejo.signature import sign
 from bench.figures import figure, quantile
 
@@ -21,7 +21,7 @@ TASKS, WARM_UP = 50, 5
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, FakeForge(Path(folder)) as forge:
         users = add_sample_data(forge)
-        with stage(0, {"url": forge.url, "users": users}) as set_:
+        with stage(0, RunningForge(forge.url, users)) as set_:
             forge.faults.webhooks_off = True
             label = set_.alice.label(REPOSITORY, CAPABILITY)
             times, bare = [], []

@@ -20,7 +20,11 @@ TASK_FIELDS = (
     "task_id", "status", "reason", "title", "assigned_host", "branch_name", "pr_url", "retry_count", "review_count",
     "last_activity_at",
 )  # fmt: skip
-EVENT_FIELDS = ("host_id", "agent_type", "number", "reason", "by", "merged_by")
+DETAILS = {
+    "host_id": "on {}", "agent_type": "with {}", "number": "#{}", "reason": "{}", "by": "by {}", "merged_by": "by {}",
+    "head": "head {}", "merge_commit": "as {}",
+}  # fmt: skip
+COMMITS = ("head", "merge_commit")
 
 
 @click.group()
@@ -172,9 +176,8 @@ def print_history(events: Iterable[Mapping[str, Any]]) -> None:
 
 def _describe(detail: Mapping[str, Any]) -> str:
     """The details of an event in a few words, commits shortened."""
-    commits = {name: str(detail[name])[:10] for name in ("head", "merge_commit") if detail.get(name)}
-    plain = {name: detail[name] for name in EVENT_FIELDS if detail.get(name)}
-    return ", ".join(f"{name} {value}" for name, value in (plain | commits).items())
+    values = {name: str(detail[name]) for name in DETAILS if detail.get(name)}
+    return ", ".join(DETAILS[name].format(value[:10] if name in COMMITS else value) for name, value in values.items())
 
 
 def _print_status(fleet: Fleet, task_id: str, json_: bool) -> None:

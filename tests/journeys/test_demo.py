@@ -27,8 +27,8 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(folder: Path) 
     steps = (
         "was created",
         "placed on localhost",
-        "pull request #2 stands",
-        "asked for changes",
+        "Pull request #2 waits for review",
+        "requested changes",
         "completed",
         "receipt",
     )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.cli.demo.forge import FakeForge
 from app.cli.demo.forge.sample_data import add_sample_data
-from app.cli.demo.stage import CAPABILITY, LOCALHOST, REPOSITORY, Stage, stage
+from app.cli.demo.stage import CAPABILITY, LOCALHOST, REPOSITORY, RunningForge, Stage, stage
 from app.services.replay import differences
 from app.store import views
 from tests.fakes.checked_forge import checked_forge
@@ -82,7 +82,7 @@ class Journey:
     def to_the_merge(self, task_id: str) -> dict[str, Any]:
         """Review once, merge, and wait until everything is told."""
         pull = self.until_status(task_id, "review_pending", opened=1)["pr_number"]
-        self.stage.reviewer.ask_for_changes(REPOSITORY, pull, "Please use sum().")
+        self.stage.reviewer.request_changes(REPOSITORY, pull, "Please use sum().")
         self.until_status(task_id, "review_pending", opened=2)
         self.stage.reviewer.merge(REPOSITORY, pull)
         self.until_status(task_id, "completed")
@@ -133,6 +133,6 @@ def journey(tmp_path: Path, seconds: float = 0.2, hosts: str = LOCALHOST, **envi
     """A forge of our own, furnished as in the demo, and the whole system beside it."""
     with checked_forge(tmp_path / "forge") as forge:
         users = add_sample_data(forge)
-        with stage(seconds, {"url": forge.url, "users": users}, hosts, **environ) as set_:
+        with stage(seconds, RunningForge(forge.url, users), hosts, **environ) as set_:
             yield Journey(set_, forge)
         assert forge.violations == []

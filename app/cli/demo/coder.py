@@ -1,4 +1,4 @@
-"""A scripted coding CLI: reads its prompt on stdin, really edits files, and prints what Codex prints."""
+"""Plays a coding CLI by a script: reads a prompt on stdin, edits files, prints events like Codex does."""
 
 import argparse
 import hashlib
@@ -19,24 +19,24 @@ def main() -> None:
     if args.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     prompt = sys.stdin.buffer.read()
-    say({"type": "thread.started", "thread_id": args.resume or str(uuid.uuid4())})
-    say({"type": "turn.started"})
+    print_event({"type": "thread.started", "thread_id": args.resume or str(uuid.uuid4())})
+    print_event({"type": "turn.started"})
     until = time.monotonic() + args.seconds
     while time.monotonic() < until or is_held(args.hold, prompt):
-        say({"type": "item.completed", "item": {"type": "reasoning", "text": "thinking"}})
+        print_event({"type": "item.completed", "item": {"type": "reasoning", "text": "thinking"}})
         time.sleep(min(0.2, args.seconds) or 0.2)
     text = "I changed nothing." if args.nothing else work(prompt, again=bool(args.resume))
-    say({"type": "item.completed", "item": {"type": "agent_message", "text": text}})
+    print_event({"type": "item.completed", "item": {"type": "agent_message", "text": text}})
     if args.exit:
-        say({"type": "turn.failed", "error": {"message": "told to fail"}})
+        print_event({"type": "turn.failed", "error": {"message": "told to fail"}})
         sys.exit(args.exit)
     turns = 2 if args.resume else 1  # Codex counts the whole session
     used = {"input_tokens": 1200 * turns, "cached_input_tokens": 200 * turns, "output_tokens": 90 * turns}
-    say({"type": "turn.completed", "usage": used})
+    print_event({"type": "turn.completed", "usage": used})
 
 
 def is_held(hold: Path | None, prompt: bytes) -> bool:
-    """Whether the file is there and what it says stands in the prompt."""
+    """Whether the file exists and the prompt contains its text."""
     try:
         return hold is not None and hold.read_bytes() in prompt
     except FileNotFoundError:
@@ -44,21 +44,21 @@ def is_held(hold: Path | None, prompt: bytes) -> bool:
 
 
 def work(prompt: bytes, again: bool) -> str:
-    """Mend the demo's bug, simplify it in a second round; elsewhere leave the prompt in a file as it came."""
+    """Fix the bug of the sample repository, or simplify the code again; elsewhere, write the prompt to a file."""
     core = Path("widgets/core.py")
     if core.exists() and BUG in core.read_text():
         core.write_text(core.read_text().replace(BUG, FIX))
-        return "total() left out the last price; it adds them all now."
+        return "total() left out the last price; now it adds them all."
     if core.exists() and again:
         head, _, _ = core.read_text().partition('    """The sum of all prices."""')
         core.write_text(head + PLAIN)
-        return "total() is sum() now, as the review asked."
+        return "total() uses sum() now, as the review asked."
     name = f"work-{hashlib.sha256(prompt).hexdigest()[:12]}.md"
     Path(name).write_bytes(prompt)
     return f"I wrote {name}."
 
 
-def say(event: dict[str, object]) -> None:
+def print_event(event: dict[str, object]) -> None:
     print(json.dumps(event), flush=True)
 
 
