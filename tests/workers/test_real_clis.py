@@ -23,12 +23,12 @@ from tests import sshd as servers_of_ssh
 from tests.builders import apply
 from tests.conftest import FakeClock
 from tests.workers.bench import Bench
-from tests.workers.supervisor.test_isolation import KEY, User, delivering, kept_apart, user
+from tests.workers.supervisor.account import KEY, User, delivering, isolating, user
 from tests.workshop import Workshop
 from workers.hosts import probe
 from workers.ssh import pool
 
-__all__ = ["delivering", "kept_apart", "user"]  # fixtures
+__all__ = ["delivering", "isolating", "user"]  # fixtures
 BOTH = ("codex", "claude")
 CAP, EACH_SECOND = 3000, 1242  # tokens, and as many an answer of the models has
 ASKED = {"write": "hello.txt", "content": "hello\n"}
@@ -262,21 +262,21 @@ def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench:
         assert {"hello.txt", "second.txt"} <= at.files(number)
 
 
-@pytest.mark.usefixtures("kept_apart")
+@pytest.mark.usefixtures("isolating")
 def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex_keeps_its_sandbox(
     delivering: User, address: str
 ) -> None:
     """Root, as whom the suite may run, is kept apart from nothing."""
     home, programs = delivering.home, realclis.for_everybody(realclis.bin_folder(), delivering.home)
     realclis.furnish(home, programs)
-    delivering.take_over()
+    delivering.own_home()
     delivering.start("other", f"touch works; until [ -e {home}/done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
     for cli in BOTH:
         template = catalog.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
         delivering.start(cli, "", **command_line.fill_template(template, None), prompt="Do it.")
     for cli in BOTH:
-        result, work = delivering.result(cli, 30), delivering.work(cli)
-        assert (result["end"], result["pushed"]) == ("finished", True), (cli, result, delivering.said(cli))
+        result, work = delivering.result(cli, 30), delivering.workspace(cli)
+        assert (result["end"], result["pushed"]) == ("finished", True), (cli, result, delivering.logs(cli))
         assert (work / "privileges.txt").read_text().split() == ["NoNewPrivs:", "1"], cli
         assert KEY not in (work / "seen.txt").read_bytes().decode(errors="replace"), cli
         assert ("denied" in (work / "sandbox.txt").read_text()) is (cli == "codex"), cli

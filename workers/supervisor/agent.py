@@ -15,6 +15,8 @@ from workers.supervisor.session_notes import SessionNotes
 from workers.supervisor.versions import argv_with_flags, path_with
 
 if TYPE_CHECKING:
+    from typing import Callable
+
     from workers.supervisor.constants import Json
     from workers.supervisor.execution import Execution
 
@@ -67,16 +69,23 @@ def _start_agent(job: Execution, child: Child) -> None:
 class AgentLimits:
     """Decides when the CLI has to be ended."""
 
-    def __init__(self, job: Execution, logs: list[Log], final_event: FinalEvent, notes: SessionNotes) -> None:
+    def __init__(
+        self,
+        job: Execution,
+        logs: list[Log],
+        final_event: FinalEvent,
+        notes: SessionNotes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._watch, self._limits, self._logs = job.watch, job.limits, logs
-        self._final_event, self._notes = final_event, notes
-        self._began = self._last_output_at = time.monotonic()
+        self._final_event, self._notes, self._clock = final_event, notes, clock
+        self._began = self._last_output_at = clock()
         self._size = 0
 
     def check(self) -> str | None:
         """Return why it has to be ended now, if it has to. Called at least twice a second."""
         self._notes.update()
-        now, size = time.monotonic(), sum(log.size for log in self._logs)
+        now, size = self._clock(), sum(log.size for log in self._logs)
         if size != self._size:
             self._size, self._last_output_at = size, now
         if self._watch.stop_reason:

@@ -99,3 +99,10 @@ def test_a_traceback_of_this_version_is_annotated() -> None:
     _, own = bundle.locate(number)
     assert first.endswith(f"line {number} (main.py:{own}), in <module>")
     assert second == '  File "/elsewhere.py", line 3'
+
+
+def test_nothing_in_the_bundle_is_newer_than_python_3_8() -> None:
+    """ast finds newer syntax; these parameters are newer than what it finds."""
+    tree = ast.parse(bundle.source(), feature_version=(3, 8))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if any(keyword.arg == "strict" for keyword in call.keywords)]

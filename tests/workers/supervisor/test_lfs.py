@@ -6,18 +6,17 @@ import hashlib
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from app.cli.demo.forge import FakeForge
 from tests import gitlfs
-from tests.workers.supervisor.test_supervisor import ENVIRONMENT, Host, Json, git
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+from tests.workers.supervisor.host import (
+    ENVIRONMENT,
+    Host,
+    Json,
+    git,
+)
 
 
 class TestLargeFiles:
@@ -48,18 +47,18 @@ class TestLargeFiles:
         host.start(script, fence=fence, **given)
         return host.result(f"t-12.{fence}")
 
-    def test_are_whole_for_the_agent_and_pushed_as_others_would(self, host: Host, forge: FakeForge) -> None:
+    def test_are_complete_for_the_agent_and_pushed_as_pointers(self, host: Host, forge: FakeForge) -> None:
         draw = "wc -c < a.bin; cp a.bin b.bin; echo more >> b.bin; git add b.bin; git -c user.name=A -c user.email=a@b commit -qm b; echo c > c.bin"
         result = self.result(host, forge, draw, self.path())
         assert result["pushed"], result
-        assert host.said() == "600\n"
+        assert host.log() == "600\n"
         art = forge.repository("acme/art").path
         for name, content in (("b.bin", b"large\0" * 100 + b"more\n"), ("c.bin", b"c\n")):
             pointer = git("--git-dir", str(art), "show", f"task/12:{name}")
             assert pointer.startswith("version https://git-lfs.github.com/spec/v1"), "never the content itself"
             assert (art / "lfs" / hashlib.sha256(content).hexdigest()).read_bytes() == content
         again = self.result(host, forge, "cat c.bin; git status --short", self.path(), fence=2)
-        assert again["end"] == "finished" and host.said(run="t-12.2") == "c\n"
+        assert again["end"] == "finished" and host.log(run="t-12.2") == "c\n"
 
     def book(self, host: Host, forge: FakeForge, address: str) -> None:
         """A private repository that has the other as its submodule."""
@@ -73,24 +72,24 @@ class TestLargeFiles:
         git("-C", str(seed), "commit", "-qm", "book")
         git("-C", str(seed), "push", "-q", "origin", "HEAD:main")
 
-    def test_in_a_submodule_are_whole_and_fetched_once(self, host: Host, forge: FakeForge) -> None:
+    def test_in_a_submodule_are_complete_and_fetched_once(self, host: Host, forge: FakeForge) -> None:
         self.book(host, forge, "../art.git")
         look = "wc -c < art/a.bin; git status --short; git -C art status --short; git -C art remote get-url origin; echo x > x"
         result = self.result(host, forge, look, self.path(), name="book")
         assert result["pushed"] and result["lfs"], result
-        assert host.said() == f"600\n{forge.url}/acme/art.git\n"
+        assert host.log() == f"600\n{forge.url}/acme/art.git\n"
         repository = {"url": f"{forge.url}/acme/book.git", "base": "main", "branch": "task/12"}
         host.ask("release", run="t-12.1", task="t-12", worktree=True, repository=repository, path=self.path())
         forge.repository("acme/art").path.rename(host.place / "away.git")
         assert self.result(host, forge, look, self.path(), fence=2, name="book")["end"] == "finished"
-        assert host.said(run="t-12.2").startswith("600\n")
+        assert host.log(run="t-12.2").startswith("600\n")
 
-    def test_a_submodule_at_an_address_on_the_host_itself_is_not_looked_at(self, host: Host, forge: FakeForge) -> None:
+    def test_a_submodule_at_a_path_of_the_host_is_refused(self, host: Host, forge: FakeForge) -> None:
         self.book(host, forge, str(host.place / "art"))
         result = self.result(host, forge, "true", self.path(), name="book")
         assert (result["end"], result["step"]) == ("failed", "prepare") and "not allowed" in result["reason"]
 
-    def test_on_a_host_without_it_end_the_run_with_a_sentence(self, host: Host, forge: FakeForge) -> None:
+    def test_on_a_host_without_git_lfs_end_the_run_with_a_reason(self, host: Host, forge: FakeForge) -> None:
         bare = host.place / "bare"
         bare.mkdir()
         for name in ("git", "sh", "dd"):
