@@ -1,4 +1,4 @@
-"""A workshop: acme/widgets on a fake forge and a fleet that works for it. The test plays people and hosts."""
+"""Build a scene: acme/widgets on a fake forge, and a fleet that works for it. The test plays people and hosts."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ from tests.serving import client_of
 WIDGETS = "acme/widgets"
 REPO = f"/repos/{WIDGETS}"
 SECRET = "s3cret-of-the-hook"
-NOWHERE = "http://127.0.0.1:9/hook"  # the forge keeps what it could not bring there: the test carries it
+NOWHERE = "http://127.0.0.1:9/hook"  # the forge keeps what it cannot send there: the test sends it
 MOST_TURNS = 30
 
 
@@ -73,7 +73,7 @@ class Workshop:
         return int(self.say("POST", "/issues", by, title=title, body=body, labels=ids)["number"])
 
     def label(self, number: int, *names: str, by: str = "alice") -> None:
-        """Have just these labels on the issue."""
+        """Replace the labels of the issue."""
         ids = [self.label_id(name) for name in names]
         self.people[by].put(f"{REPO}/issues/{number}/labels", json={"labels": ids}).raise_for_status()
 
@@ -106,7 +106,7 @@ class Workshop:
     def merge(self, pull: int) -> None:
         self.say("POST", f"/pulls/{pull}/merge", Do="merge")
 
-    # --- what stands on the forge
+    # --- the state of the forge
 
     def comments(self, number: int, by: str = "fleet") -> list[str]:
         said = self.people["alice"].get(f"{REPO}/issues/{number}/comments").json()
@@ -122,7 +122,7 @@ class Workshop:
     def pulls(self) -> list[int]:
         return [one["number"] for one in self.people["alice"].get(f"{REPO}/pulls", params={"state": "all"}).json()]
 
-    # --- what hosts tell
+    # --- what hosts report
 
     def start(self, number: int) -> Row:
         run = self.run(number)
@@ -132,7 +132,7 @@ class Workshop:
     def finish(
         self, number: int, content: str | None = "1", said: str = "The total is right now.", **given: Any
     ) -> None:
-        """The newest run ends well: with this content pushed, or with nothing; and with these last words."""
+        """The newest run ends well, with this content pushed (None: nothing) and this final text."""
         head = self.push(number, content) if content else None
         pushed = {"pushed": bool(head), "head": head, "commits": [head] if head else []}
         report.ended(self.fleet, self.run(number), a_result(**pushed | given), an_outcome(final_text=said))
@@ -140,7 +140,7 @@ class Workshop:
     # --- what the fleet does
 
     def carry(self) -> list[int]:
-        """Bring the deliveries of the forge that were not brought yet; returns the answers' statuses."""
+        """Send the new deliveries of the forge to the webhook; return the statuses of the answers."""
         self.forge.settle()
         new = self.forge.deliveries[self.carried :]
         self.carried += len(new)
@@ -149,8 +149,8 @@ class Workshop:
     def bring(self, delivery: Delivery) -> int:
         return self.client.post("/webhooks/forgejo", data=delivery.raw, headers=delivery.headers).status_code
 
-    def hear(self) -> None:
-        """Bring and apply everything, and pay what is owed for it, until the forge says nothing new."""
+    def converge(self) -> None:
+        """Apply every delivery and deliver every outbox entry, until nothing is left to do."""
         for _ in range(MOST_TURNS):
             if not self.carry() and not self.work():
                 return
@@ -165,7 +165,7 @@ class Workshop:
         )
 
     def reconcile(self) -> None:
-        """Look at the forge and do what follows, until nothing does."""
+        """Reconcile with the forge, and do all work that follows."""
         reconcile.reconcile(self.fleet)
         while self.work():
             pass
@@ -196,30 +196,30 @@ class Workshop:
         with self.fleet.engine.begin() as conn:
             return list(conn.execute(sa.select(deliveries).order_by(deliveries.c.id)).mappings())
 
-    # --- the usual stories
+    # --- usual scenes
 
     def placed(self, **given: Any) -> int:
-        """An issue whose task stands on a host."""
+        """An issue whose task is placed on a host."""
         number = self.open_issue(**given)
-        self.hear()
+        self.converge()
         return number
 
     def running(self, **given: Any) -> int:
         number = self.placed(**given)
         self.start(number)
-        self.hear()
+        self.converge()
         return number
 
     def in_review(self, **given: Any) -> tuple[int, int]:
         """An issue whose task has a pull request: the numbers of both."""
         number = self.running(**given)
         self.finish(number)
-        self.hear()
+        self.converge()
         return number, self.task(number).pr_number or 0
 
 
 def signed(body: bytes, event: str = "issues", delivery: str = "d-1", secret: str = SECRET) -> dict[str, str]:
-    """The headers of a delivery with this body."""
+    """The headers of a delivery with this body, and its signature."""
     return {
         "X-Forgejo-Event-Type": event, "X-Forgejo-Delivery": delivery, "X-Forgejo-Signature": sign(secret, body),
         "Content-Type": "application/json",
@@ -227,7 +227,7 @@ def signed(body: bytes, event: str = "issues", delivery: str = "d-1", secret: st
 
 
 def a_result(**given: Any) -> Mapping[str, Any]:
-    """What the supervisor says of a run that went well."""
+    """A supervisor's result of a successful run."""
     return {
         "end": "finished", "step": "deliver", "exit_code": 0, "pushed": False, "head": None, "commits": [], "validation": [],
         **given,

@@ -36,7 +36,7 @@ def agent(shop: Workshop) -> Agent:
 def taken(shop: Workshop, agent: Agent) -> tuple[int, Any]:
     """An issue whose task the agent works on: its number, and the task."""
     number = shop.open_issue()
-    shop.hear()
+    shop.converge()
     return number, agent.take()
 
 
@@ -55,10 +55,10 @@ class TestCompleted:
         answer = agent.say(task, "complete", status="completed", artifacts=made, summary="Done.", duration_seconds=3)
         assert (answer.status_code, answer.get_json()["status"]) == (200, "review_pending")
         assert answer.get_json()["pr_number"] == pull
-        shop.hear()
+        shop.converge()
         assert shop.pulls() == [pull]
         shop.merge(pull)
-        shop.hear()
+        shop.converge()
         assert shop.task(number).state is State.COMPLETED
         assert any("receipt" in said for said in shop.comments(number))
 
@@ -79,7 +79,7 @@ class TestCompleted:
         assert agent.say(task, "complete", status="completed", artifacts=made).get_json()["status"] == "running"
         heard = agent.beat((task["task_id"], task["lease"]))
         assert [(one["status"], one["stop"]) for one in heard] == [("running", False)]  # a review may still come
-        shop.hear()
+        shop.converge()
         assert shop.task(number).state is State.REVIEW_PENDING
         assert len(shop.pulls()) == 1
 
@@ -87,7 +87,7 @@ class TestCompleted:
         number, task = taken(shop, agent)
         shop.push(number)
         agent.say(task, "complete", status="completed")
-        shop.hear()
+        shop.converge()
         assert shop.task(number).state is State.REVIEW_PENDING
 
     def test_nothing_on_the_forge_is_nothing_delivered(self, shop: Workshop, agent: Agent) -> None:
@@ -98,11 +98,11 @@ class TestCompleted:
 
     def test_it_confirms_a_task_that_was_never_confirmed(self, shop: Workshop, agent: Agent) -> None:
         number = shop.open_issue()
-        shop.hear()
+        shop.converge()
         task = agent.dequeue().get_json()
         shop.push(number)
         assert agent.say(task, "complete", status="completed").status_code == 200
-        shop.hear()
+        shop.converge()
         assert shop.task(number).state is State.REVIEW_PENDING
 
     def test_twice_the_same_is_answered_the_same_way(self, shop: Workshop, agent: Agent) -> None:
@@ -112,7 +112,7 @@ class TestCompleted:
         first, again = (agent.say(task, "complete", **told) for _ in range(2))
         assert (first.status_code, again.status_code) == (200, 200)
         assert agent.post("/receipts", task_id=task["task_id"], lease=1, **told).status_code == 200
-        shop.hear()
+        shop.converge()
         assert agent.say(task, "complete", **told).get_json()["status"] == "review_pending"
         assert shop.facts(number).count("finished") == 1
 
@@ -121,17 +121,17 @@ class TestCompleted:
         shop.push(number)
         agent.say(task, "complete", status="completed")
         assert_error(agent.say(task, "complete", status="failed", error="No, wait."), 409, "stale")
-        shop.hear()
+        shop.converge()
         assert shop.task(number).state is State.REVIEW_PENDING
 
     def test_a_round_of_review_ends_with_a_new_commit_only(self, shop: Workshop, agent: Agent) -> None:
         number, task = taken(shop, agent)
         shop.push(number)
         agent.say(task, "complete", status="completed")
-        shop.hear()
+        shop.converge()
         pull = shop.task(number).pr_number or 0
         shop.review(pull)
-        shop.hear()
+        shop.converge()
         heard = agent.beat((task["task_id"], 1))
         assert [one["lease"] for one in heard if "feedback" in one] == [2]
         round_ = {"task_id": task["task_id"], "lease": 2}
@@ -221,7 +221,7 @@ class TestTheOtherEnds:
             expiry.rescue(shop.fleet)
             task = agent.take() if attempt < 3 else None
         assert shop.task(number).state is State.FAILED
-        shop.hear()
+        shop.converge()
         assert any("The tests are red." in said for said in shop.comments(number))
 
     def test_a_usage_limit_parks_the_task_until_it_is_over(self, shop: Workshop, agent: Agent) -> None:
@@ -236,9 +236,9 @@ class TestTheOtherEnds:
         used = {"input_tokens": 10, "cached_tokens": 2, "output_tokens": 3, "cost_usd": 0.5}
         checks = [{"command": "make test", "exit_code": 0, "seconds": 1.5}]
         agent.say(task, "complete", status="completed", usage=used, checks=checks)
-        shop.hear()
+        shop.converge()
         shop.merge(shop.task(number).pr_number or 0)
-        shop.hear()
+        shop.converge()
         proof = next(said for said in shop.comments(number) if "receipt" in said)
         assert '"cost_usd": 0.5' in proof
         assert '"make test"' in proof
@@ -299,7 +299,7 @@ class TestWorkInProgress:
         checked.push(number)
         told = {"status": "completed", "summary": "Done."}
         assert "send the same receipt again" in agent.say(task, "complete", **told).get_json()["notice"]
-        checked.hear()
+        checked.converge()
         assert self.title(checked, number) == "WIP: Fix the total"
         failed = [{"command": "make test", "exit_code": 2}]
         assert_error(agent.say(task, "complete", **told, checks=failed), 400, "invalid")
@@ -318,7 +318,7 @@ class TestWorkInProgress:
         passed = [{"command": "make test", "exit_code": 0}]
         answer = agent.say(task, "complete", status="completed", checks=passed)
         assert "notice" not in answer.get_json()
-        checked.hear()
+        checked.converge()
         assert self.title(checked, number) == "Fix the total"
 
 
@@ -358,20 +358,20 @@ class TestPushedForReview:
         made = {"type": "commit", "sha": sha} if claim == "commit" else {"type": "pr", "url": pull_url(agit, pull)}
         answer = agent.say(task, "complete", status="completed", artifacts=[made])
         assert answer.status_code == 200
-        agit.hear()
+        agit.converge()
         done = agit.task(number)
         assert (done.state, done.pr_number, done.head) == (State.REVIEW_PENDING, pull, sha)
         body = agit.people["alice"].get(f"/repos/{WIDGETS}/pulls/{pull}").json()["body"]
         assert body.startswith(f"Closes #{number}")
         assert ("kind=pull" in body) == (by == "fleet"), "the words of others stay as they are"
         agit.merge(pull)
-        agit.hear()
+        agit.converge()
         assert agit.task(number).state is State.COMPLETED
 
     def stranger(self, shop: Workshop, task: Any) -> None:
         """Somebody who may only read has the same topic, and opened theirs first."""
         self.push(shop, task["push"], "mallory", "evil")
-        shop.hear()
+        shop.converge()
         assert shop.shown(int(task["task_id"].rpartition("#")[2]))["pr_number"] is None
 
     def test_a_strangers_topic_alone_delivers_nothing(self, agit: Workshop, agent: Agent) -> None:
@@ -384,16 +384,16 @@ class TestPushedForReview:
         number, task = taken(agit, agent)
         agit.push(number)
         agent.say(task, "complete", status="completed")
-        agit.hear()
+        agit.converge()
         assert (agit.task(number).state, len(agit.pulls())) == (State.REVIEW_PENDING, 1)
 
     def test_a_task_that_is_taken_again_says_where_its_work_is(self, agit: Workshop, agent: Agent) -> None:
         number, task = taken(agit, agent)
         sha = self.push(agit, task["push"], "fleet")
         agent.say(task, "complete", status="completed", artifacts=[{"type": "commit", "sha": sha}])
-        agit.hear()
+        agit.converge()
         agit.review(agit.task(number).pr_number or 0)
-        agit.hear()
+        agit.converge()
         agent.post("/agents/deregister")
         other = an_agent(agit.client, "a2").dequeue().get_json()
         assert other["push"]["fetch"] == f"refs/pull/{agit.task(number).pr_number}/head"
@@ -408,9 +408,9 @@ def test_the_receipt_tells_the_version_of_the_cli(shop: Workshop, agent: Agent) 
         number, task = taken(shop, agent)
         shop.push(number)
         agent.say(task, "complete", status="completed", **told)
-        shop.hear()
+        shop.converge()
         shop.merge(shop.task(number).pr_number or 0)
-        shop.hear()
+        shop.converge()
         with shop.fleet.engine.begin() as conn:
             proof = views.receipt_of(conn, task["task_id"]) or {}
         assert [run["cli_version"] for run in proof["runs"]] == [expected]

@@ -5,6 +5,7 @@ FLEET_RACE_TASKS=2000 is the whole race; the suite runs a shorter one."""
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,8 +57,7 @@ def track() -> Iterator[tuple[Web, Fleet]]:
         with web_process(servers.url(name), **SHORT) as web:
             given = servers.config(DATABASE_URL=servers.url(name), REDIS_URL=servers.valkey_url(), **SHORT)
             fleet = wiring.fleet(given, connections=4)
-            object.__setattr__(fleet, "nudge", CountingNudge())
-            yield web, fleet
+            yield web, replace(fleet, nudge=CountingNudge())
             fleet.engine.dispose()
     finally:
         servers.drop(name)

@@ -42,7 +42,7 @@ def call(workshop: Workshop, database: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_inbox_is_listed_shown_and_replayed(workshop: Workshop, call: Call) -> None:
     number = workshop.open_issue()
-    workshop.hear()
+    workshop.converge()
     listed = json.loads(call("deliveries", "list", "--json").stdout)
     assert {one["status"] for one in listed} <= {"applied", "ignored"} and listed[-1]["event"] == "issues"
     shown = json.loads(call("deliveries", "show", listed[-1]["delivery_id"], "--json").stdout)
@@ -51,7 +51,7 @@ def test_the_inbox_is_listed_shown_and_replayed(workshop: Workshop, call: Call) 
     assert [one["id"] for one in json.loads(call("deliveries", "list", "--status", "waiting", "--json").stdout)] == [
         listed[-1]["id"]
     ]
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.tasks()) == 1
     assert isinstance(call("deliveries", "show", "no-such").exception, Refused)
     assert "acme" in call("deliveries", "list").stdout
@@ -72,7 +72,7 @@ def test_a_receipt_that_is_shown_can_be_verified_and_a_changed_one_not(
 ) -> None:
     number, pull = workshop.in_review()
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     file, key = tmp_path / "receipt.json", tmp_path / "key"
     file.write_text(call("receipt", "show", f"{WIDGETS}#{number}").stdout)
     key.write_text(call("receipt", "key").stdout)

@@ -19,7 +19,7 @@ import psutil
 
 from app.cli.demo.stage import REPOSITORY, end_local_runs
 from tests.journeys.traveller import Journey
-from tests.patience import patient, wait_until
+from tests.patience import patient
 
 TOP = Path(__file__).parents[2]
 QUICK = {
@@ -188,8 +188,3 @@ class Wire:
                     self.lost.append(data.split(b"\r\n", 1)[0])
                     self._lose, losing = None, True
                 (far if end is near else near).sendall(data)
-
-
-def until(happened: Any, what: str, secs: float = 30.0) -> None:
-    """Wait without looking after the stage's processes, which shall stay dead."""
-    wait_until(happened, what, secs, pause=0.1)

@@ -7,9 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from app.store.tables import periodic_jobs, runs
-from tests.journeys.puller import pulling, until
+from tests.journeys.puller import pulling
 from tests.journeys.test_agent import facts, operator, wired
 from tests.journeys.traveller import Journey
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.journey
 
@@ -21,7 +22,7 @@ def test_a_run_whose_lease_cannot_be_renewed_ends_before_the_lease_does(hasty_st
         hasty_stage.until(puller.at_work, "the CLI at work")
         hasty_stage.until(lambda: hasty_stage.task(task_id)["status"] == "running", "confirmed")
         wire.cut()
-        until(lambda: not puller.at_work(), "the CLI is ended")
+        wait_until(lambda: not puller.at_work(), "the CLI is ended")
         assert hasty_stage.task(task_id)["status"] == "running"  # the lease still lasts
         hasty_stage.until(lambda: "expired" in facts(hasty_stage, task_id), "the lease is over")
         wire.mend()
@@ -43,7 +44,7 @@ def test_when_the_fleet_itself_was_away_the_lease_lasts_and_the_session_goes_on(
         children = hasty_stage.stage.manager.children
         for child in [child for child in children if child.name in ("web", "beat", "worker")]:
             child.stop()
-        until(lambda: "paused" in puller.steps(), "the run is ended, since nobody renews its lease")
+        wait_until(lambda: "paused" in puller.steps(), "the run is ended, since nobody renews its lease")
         an_hour_passes(hasty_stage)
         hasty_stage.until(lambda: set(puller.at_work()) - set(before), "it goes on by the same lease")
         task = hasty_stage.task(task_id)

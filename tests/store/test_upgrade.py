@@ -66,18 +66,18 @@ def test_an_old_event_that_rerouted_a_task_is_understood(conn: Connection) -> No
 
 def test_an_unfinished_outbox_entry_is_delivered(workshop: Workshop) -> None:
     assert {entry["kind"] for entry in workshop.shown(1)["outbox"]} == {"comment", "label"}
-    workshop.hear()
+    workshop.converge()
     assert "agent-fleet" in workshop.comments(1)[0]
     assert not {entry["kind"] for entry in workshop.shown(1)["outbox"]} & {"comment", "label"}
 
 
 def test_a_delivered_entry_is_not_delivered_again(workshop: Workshop) -> None:
-    workshop.hear()
+    workshop.converge()
     assert workshop.comments(7) == []
 
 
 def test_an_entry_that_was_given_up_stays_so(workshop: Workshop) -> None:
-    workshop.hear()
+    workshop.converge()
     [given_up] = workshop.shown(8)["outbox"]
     assert (given_up["kind"], given_up["given_up"], given_up["error"][:3]) == ("status", True, "403")
 
@@ -89,20 +89,20 @@ def test_a_placed_task_starts_and_comes_to_its_pull_request(workshop: Workshop) 
     workshop.start(3)
     assert workshop.task(3).state is State.RUNNING
     workshop.finish(3)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(3).state is State.REVIEW_PENDING
 
 
 def test_a_running_task_ends(workshop: Workshop) -> None:
     workshop.finish(4)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(4).state is State.REVIEW_PENDING
 
 
 def test_tasks_that_wait_are_placed_when_their_time_comes(workshop: Workshop, clock: FakeClock) -> None:
     clock.pass_(61)
     expiry.rescue(workshop.fleet)
-    workshop.hear()
+    workshop.converge()
     assert {workshop.task(number).state for number in (1, 2, 6, 9)} == {State.ASSIGNED}
     assert differences(workshop.fleet) == (ISSUES, [])
 

@@ -98,7 +98,7 @@ def test_a_form_is_refused_with_what_to_change(workshop: Workshop) -> None:
 
 def test_a_test_delivery_is_taken_for_what_it_is(workshop: Workshop) -> None:
     workshop.forge.test_delivery("acme/widgets", "alice")
-    workshop.hear()
+    workshop.converge()
     assert (workshop.inbox()[0]["result"], workshop.tasks()) == ("applied", [])
     assert "test delivery" in workshop.inbox()[0]["why"]
 
@@ -115,9 +115,9 @@ def test_an_organisations_hook_beside_the_repositorys_brings_everything_twice_an
     workshop.people["alice"].post("/orgs/acme/hooks", json=order).raise_for_status()
     number, pull = workshop.in_review()
     comment = workshop.comment(number, "/status")
-    workshop.hear()
+    workshop.converge()
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.COMPLETED
     assert len({row["delivery_id"] for row in workshop.inbox()}) == len(workshop.inbox())
     kinds = [text.rpartition("kind=")[2].removesuffix(" -->") for text in workshop.comments(number)]
@@ -241,7 +241,7 @@ def test_one_bad_delivery_keeps_no_other_waiting(workshop: Workshop) -> None:
     for at, (event, body) in enumerate(BROKEN.values()):
         workshop.client.post(ADDRESS, data=body, headers=signed(body, event, f"bad-{at}"))
     number = workshop.open_issue()
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).live
     assert all(row["applied_at"] for row in workshop.inbox())
 
@@ -299,7 +299,7 @@ def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(worksho
         body = (PAYLOADS / sample["file"]).read_bytes()
         headers = brand(sample) | {"X-Gitea-Signature": sign(SECRET, body), "X-Gitea-Delivery": sample["file"]}
         assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202, sample
-        workshop.hear()
+        workshop.converge()
         newest = workshop.inbox()[-1]  # what was done on a branch may wait for the branch's task
         assert newest["result"] in ("applied", "ignored") or newest["why"].endswith(" yet"), sample
         assert workshop.tasks() == [before], sample
@@ -315,7 +315,7 @@ def test_what_gitea_sends_that_forgejo_does_not_is_kept_and_has_no_wrong_effect(
     for kind in ("status", "workflow_run", "workflow_job", "pull_request_comment"):
         headers = {"X-Gitea-Event-Type": kind, "X-Gitea-Signature": sign(SECRET, body), "X-Gitea-Delivery": kind}
         assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
     assert [
         row["result"] for row in workshop.inbox() if row["event"] in ("status", "workflow_run", "workflow_job")

@@ -25,7 +25,7 @@ def work_to_the_end(workshop: Workshop, clock: FakeClock) -> None:
     wait_until(
         lambda: poll.look(workshop.fleet), "the end of the run", 60, meanwhile=lambda: clock.pass_(1), pause=0.05
     )
-    workshop.hear()
+    workshop.converge()
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def test_a_push_makes_the_pull_request_and_a_round_moves_it(agit: Workshop, cloc
     assert forge_messages.marker(task, "pull") in pull["body"], "the forge knew one line of it, we put the whole there"
     assert [one["name"] for one in agit.people["alice"].get(f"{REPO}/branches").json()] == ["main"]
     agit.review(task.pr_number or 0)
-    agit.hear()
+    agit.converge()
     work_to_the_end(agit, clock)
     after = agit.task(number)
     assert (after.state, after.run, agit.pulls()) == (State.REVIEW_PENDING, 2, [task.pr_number])
     assert after.head != task.head
     agit.merge(task.pr_number or 0)
-    agit.hear()
+    agit.converge()
     assert agit.task(number).state is State.COMPLETED

@@ -52,7 +52,7 @@ class Story:
         """Some of what was sent so far, in some order, some of it twice under new ids; or, in order, all that is new."""
         shop = self.workshop
         if self.data is IN_ORDER:
-            shop.hear()
+            shop.converge()
             return
         shop.forge.settle()
         sent = shop.forge.deliveries

@@ -14,11 +14,11 @@ def failed(workshop: Workshop) -> int:
     number = workshop.running()
     workshop.finish(number, None, end="failed", step="prepare")
     for _ in range(3):
-        workshop.hear()
+        workshop.converge()
         if workshop.task(number).state is State.FAILED:
             return number
     workshop.comment(number, "/cancel")
-    workshop.hear()
+    workshop.converge()
     return number
 
 
@@ -26,7 +26,7 @@ def test_retry_tries_again_and_is_answered_by_reactions_alone(workshop: Workshop
     number = failed(workshop)
     said = len(workshop.comments(number))
     comment = workshop.comment(number, "Once more, please.\n\n/retry")
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).live
     assert workshop.reactions(comment) == {"eyes", "rocket"}
     assert len(workshop.comments(number)) == said
@@ -35,12 +35,12 @@ def test_retry_tries_again_and_is_answered_by_reactions_alone(workshop: Workshop
 def test_a_command_is_carried_out_once_however_often_it_is_heard(workshop: Workshop) -> None:
     number = failed(workshop)
     workshop.comment(number, "/retry")
-    workshop.hear()
+    workshop.converge()
     workshop.comment(number, "/cancel")
-    workshop.hear()
+    workshop.converge()
     for again in range(len(workshop.forge.deliveries)):
         workshop.forge.deliver_again(again)
-    workshop.hear()
+    workshop.converge()
     workshop.reconcile()
     assert workshop.task(number).state is State.CANCELLED
     assert workshop.facts(number).count("retry") == 1
@@ -61,14 +61,14 @@ def test_without_any_delivery_the_round_hears_them(workshop: Workshop) -> None:
 def test_on_the_pull_request_it_is_the_same(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     workshop.comment(pull, "/cancel")
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
 
 
 def test_who_may_not_write_is_not_obeyed_and_not_argued_with(workshop: Workshop) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/cancel", by="mallory")
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.RUNNING
     assert workshop.reactions(comment) == {"eyes", "confused"}
     assert len(workshop.comments(number)) == 1
@@ -85,7 +85,7 @@ def test_nor_where_only_the_round_heard_it(workshop: Workshop) -> None:
 def test_a_refusal_says_why_once(workshop: Workshop) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/retry")
-    workshop.hear()
+    workshop.converge()
     workshop.reconcile()
     assert workshop.reactions(comment) == {"eyes", "confused"}
     [reply] = [text for text in workshop.comments(number) if "kind=reply" in text]
@@ -97,9 +97,9 @@ def test_a_reply_whose_answer_was_lost_is_one_reply(workshop: Workshop, clock: F
     number = workshop.running()
     workshop.comment(number, "/status")
     workshop.forge.faults.next("POST", r"/issues/\d+/comments$", fault)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(10)
-    workshop.hear()
+    workshop.converge()
     [reply] = [text for text in workshop.comments(number) if "kind=reply" in text]
     assert "Being worked on by `localhost` (run 1)" in reply
 
@@ -108,7 +108,7 @@ def test_help_is_for_everybody_who_may_write_also_without_a_task(workshop: Works
     number = workshop.open_issue(labels=())
     workshop.comment(number, "/help")
     workshop.comment(number, "/retry")
-    workshop.hear()
+    workshop.converge()
     replies = workshop.comments(number)
     assert "`/assign PLACE`" in replies[0] and "There is no task here" in replies[1]
     assert workshop.tasks() == []
@@ -120,11 +120,11 @@ def test_assign_gives_a_waiting_task_to_the_place_it_names(workshop: Workshop) -
     assert workshop.task(number).state is State.CREATED
     workshop.comment(number, "/assign localhost")
     workshop.comment(number, "/assign nowhere")
-    workshop.hear()
+    workshop.converge()
     said = "\n".join(workshop.comments(number))
     assert "full 2/2" in said and "no agent" in said
     workshop.finish(busy[0])
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).host_id == "localhost"
 
 
@@ -132,12 +132,12 @@ def test_assign_gives_a_waiting_task_to_the_place_it_names(workshop: Workshop) -
 def test_a_comment_that_only_became_a_command_is_none(workshop: Workshop, how: str) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "Nothing.")
-    workshop.hear()
+    workshop.converge()
     if how == "edited":
         workshop.say("PATCH", f"/issues/comments/{comment}", body="/cancel")
     else:
         workshop.say("DELETE", f"/issues/comments/{comment}")
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.RUNNING
 
 
@@ -148,7 +148,7 @@ def test_our_own_words_and_those_of_bots_are_no_commands(workshop: Workshop) -> 
     workshop.people["renovate-bot"] = workshop.forge.client(token)
     for by in ("fleet", "renovate-bot"):
         workshop.comment(number, "/cancel", by=by)
-    workshop.hear()
+    workshop.converge()
     workshop.reconcile()
     assert workshop.task(number).state is State.RUNNING
 
@@ -161,7 +161,7 @@ def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Wo
     workshop.bring(said)
     create_task.apply_deliveries(workshop.fleet)
     assert workshop.task(number).state is State.CREATED
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.tasks()) == 1
 
 
@@ -170,11 +170,11 @@ def test_what_is_said_where_we_do_not_work_is_not_said_to_us(workshop: Workshop)
     workshop.forge.commit("acme/widgets", "alice", "mine", {"a": "1"}, "a")
     pull = workshop.say("POST", "/pulls", head="mine", base="main", title="Mine")["number"]
     theirs = workshop.comment(pull, "/retry")
-    workshop.hear()
+    workshop.converge()
     with workshop.fleet.engine.begin() as conn:
         builders.apply(conn, forge_url=workshop.forge.url, repositories=[])
     elsewhere = workshop.comment(workshop.open_issue(labels=()), "/help")
-    workshop.hear()
+    workshop.converge()
     assert workshop.reactions(theirs) == workshop.reactions(elsewhere) == set()
 
 
@@ -182,9 +182,9 @@ def test_while_the_token_is_replaced_a_command_waits(workshop: Workshop, clock: 
     number = workshop.running()
     workshop.comment(number, "/cancel")
     workshop.forge.faults.next("POST", r"/reactions$", 401)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(5)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
 
 
@@ -192,9 +192,9 @@ def test_while_the_forge_is_away_a_command_waits(workshop: Workshop, clock: Fake
     number = workshop.running()
     comment = workshop.comment(number, "/cancel")
     workshop.forge.faults.next("POST", r"/reactions$", 503)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(5)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
     assert workshop.reactions(comment) == {"eyes", "rocket"}
 
@@ -202,7 +202,7 @@ def test_while_the_forge_is_away_a_command_waits(workshop: Workshop, clock: Fake
 def test_what_is_said_shows_in_the_history(workshop: Workshop) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/cancel", by="reviewer")
-    workshop.hear()
+    workshop.converge()
     told = workshop.shown(number)["events"][-1]["detail"]
     assert told == {"by": "reviewer", "comment": comment}
     assert workshop.people["alice"].get(f"{REPO}/issues/{number}").status_code == 200

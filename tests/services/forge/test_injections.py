@@ -62,7 +62,7 @@ def test_none_of_them_does_anything_to_a_task_that_runs(workshop: Workshop) -> N
         body = {"event": "REQUEST_CHANGES", "body": one["text"]}
         workshop.say("POST", f"/pulls/{pull}/reviews", "mallory", **body)
     workshop.edit(number, body="\n\n".join(one["text"].replace("\x00", "") for one in CORPUS))
-    workshop.hear()
+    workshop.converge()
     workshop.reconcile()
     after = workshop.task(number)
     assert (after.state, after.run, after.reason) == (before.state, before.run, before.reason)

@@ -33,14 +33,14 @@ def test_work_goes_on_where_a_repository_was_renamed(workshop: Workshop, heard: 
     workshop.forge.rename(WIDGETS, GADGETS)
     if heard == "by a delivery":
         workshop.people["alice"].post(f"/repos/{GADGETS}/issues/{number}/comments", json={"body": "Hm."})
-        workshop.hear()
+        workshop.converge()
     if heard == "by the round":
         workshop.reconcile()
     branch = workshop.task(number).branch or ""
     workshop.people["fleet"].post(f"/repos/{GADGETS}/branches", json={"new_branch_name": branch}).raise_for_status()
     head = workshop.forge.commit(GADGETS, "fleet", branch, {"total.py": "1"}, "Write")
     workshop.finish(number, None, pushed=True, head=head, commits=[head])
-    workshop.hear()
+    workshop.converge()
     task = workshop.task(number)
     assert (task.task_id, task.state) == (f"{WIDGETS}#{number}", State.REVIEW_PENDING)
     assert len(comments(workshop, GADGETS, number)) == 1
@@ -55,7 +55,7 @@ def test_an_old_delivery_does_not_bring_the_old_name_back(workshop: Workshop) ->
     workshop.forge.settle()
     workshop.forge.rename(WIDGETS, GADGETS)
     workshop.reconcile()
-    workshop.hear()
+    workshop.converge()
     with workshop.fleet.engine.begin() as conn:
         assert conn.execute(sa.text("SELECT full_name FROM repositories")).scalars().all() == [GADGETS]
 
@@ -86,7 +86,7 @@ def test_a_repository_that_is_gone_gets_nothing_that_is_meant_for_it(workshop: W
     workshop.open_issue("Something else", labels=())
     workshop.reconcile()
     workshop.finish(number, None, pushed=True, head="a" * 40)
-    workshop.hear()
+    workshop.converge()
     assert comments(workshop, WIDGETS, number) == []
     with workshop.fleet.engine.begin() as conn:
         said = conn.execute(sa.select(outbox.c.error).where(outbox.c.given_up_at.is_not(None))).scalars().all()
@@ -130,13 +130,13 @@ class Twins:
         order = {"title": title, "labels": [self.label]}
         return int(self.alice.post(f"/repos/{WIDGETS}/issues", json=order).raise_for_status().json()["number"])
 
-    def hear(self) -> None:
+    def converge(self) -> None:
         """What both forges sent, and what follows."""
-        self.first.hear()
+        self.first.converge()
         self.second.settle()
         for delivery in self.second.deliveries:
             self.first.bring(delivery)
-        self.first.hear()
+        self.first.converge()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def twins(workshop: Workshop, tmp_path: Path) -> object:
 def test_two_forges_with_the_same_names_numbers_and_secret_are_told_apart(twins: Twins) -> None:
     shop = twins.first
     assert shop.open_issue("Ours") == twins.open_issue("Theirs") == 1
-    twins.hear()
+    twins.converge()
     found = {task.forge: task for task in shop.tasks()}
     assert {name: task.task_id for name, task in found.items()} == {
         "main": f"{WIDGETS}#1", "other": f"other:{WIDGETS}#1",
@@ -159,7 +159,7 @@ def test_two_forges_with_the_same_names_numbers_and_secret_are_told_apart(twins:
         assert tasks.find(conn, f"other:{WIDGETS}#1").id == found["other"].id
     assert titles == {"main": "Ours", "other": "Theirs"}
     twins.alice.post(f"/repos/{WIDGETS}/issues/1/comments", json={"body": "/cancel"}).raise_for_status()
-    twins.hear()
+    twins.converge()
     states = {task.forge: task.state for task in shop.tasks()}
     assert states["other"] is State.CANCELLED and states["main"] is not State.CANCELLED
 

@@ -26,7 +26,7 @@ DONE_UNHEARD = ["cut-after-doing", "502-after-doing"]
 def pay_for_hours(workshop: Workshop, clock: FakeClock) -> None:
     """Let every back-off pass."""
     for _ in range(16):
-        workshop.hear()
+        workshop.converge()
         clock.pass_(301)
 
 
@@ -37,10 +37,10 @@ def test_a_pull_request_whose_answer_was_lost_is_one_pull_request(
     number = workshop.running()
     workshop.forge.faults.next("POST", r"/pulls$", fault)
     workshop.finish(number)
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.pulls()) == 1
     clock.pass_(5)
-    workshop.hear()
+    workshop.converge()
     task = workshop.task(number)
     assert (workshop.pulls(), task.state, task.pr_number) == ([task.pr_number], State.REVIEW_PENDING, task.pr_number)
 
@@ -51,7 +51,7 @@ def test_a_start_whose_asker_died_is_no_outbox_entry_once_the_run_is_seen(worksh
         (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # and whoever took it was killed
     assert [one["kind"] for one in workshop.shown(number)["outbox"]] == ["start"]
     workshop.start(number)
-    workshop.hear()
+    workshop.converge()
     assert workshop.shown(number)["outbox"] == []
     with workshop.fleet.engine.begin() as conn:
         outbox.done(conn, taken["id"], clock())  # it was alive after all
@@ -62,9 +62,9 @@ def test_a_comment_whose_answer_was_lost_is_one_comment(workshop: Workshop, cloc
     number = workshop.placed()
     workshop.forge.faults.next("POST", r"/issues/\d+/comments$", fault)
     workshop.start(number)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(5)
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.comments(number)) == 1
     assert workshop.shown(number)["outbox"] == [] or {entry["kind"] for entry in workshop.shown(number)["outbox"]} == {
         "start"
@@ -76,7 +76,7 @@ def test_the_status_comment_is_one_and_says_what_is_so_now(workshop: Workshop) -
     [comment] = workshop.comments(number)
     assert f"Pull request #{pull} waits for review." in comment
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     status, receipt = workshop.comments(number)
     assert "Done." in status and "receipt" in receipt
 
@@ -86,7 +86,7 @@ def test_a_deleted_comment_is_made_anew(workshop: Workshop) -> None:
     [comment] = workshop.people["alice"].get(f"{REPO}/issues/{number}/comments").json()
     workshop.say("DELETE", f"/issues/comments/{comment['id']}")
     workshop.finish(number)
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.comments(number)) == 1
 
 
@@ -97,9 +97,9 @@ def test_a_deleted_comment_made_anew_unheard_is_still_one(workshop: Workshop, cl
     workshop.say("DELETE", f"/issues/comments/{comment['id']}")
     workshop.forge.faults.next("POST", r"/issues/\d+/comments$", fault)
     workshop.finish(number)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(10)
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.comments(number)) == 1
 
 
@@ -108,7 +108,7 @@ def test_somebody_elses_copy_of_our_marker_is_left_alone(workshop: Workshop) -> 
     marker = f"<!-- fleet:task={WIDGETS}#{number} kind=status -->"
     workshop.say("POST", f"/issues/{number}/comments", "mallory", body=f"Mine.\n\n{marker}")
     workshop.start(number)
-    workshop.hear()
+    workshop.converge()
     assert workshop.comments(number, by="mallory") == [f"Mine.\n\n{marker}"]
     assert len(workshop.comments(number)) == 1
 
@@ -119,7 +119,7 @@ def test_labels_are_made_once_and_follow_the_state(workshop: Workshop) -> None:
     assert workshop.labels(number) == {"agent:python", "bug", "status:review"}
     assert "status:doing" in workshop.labels(other)
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     assert workshop.labels(number) == {"agent:python", "bug", "status:done"}
     names = [label.name for label in workshop.forge.repository(WIDGETS).labels]
     assert len(names) == len(set(names))
@@ -130,7 +130,7 @@ def test_a_label_whose_making_was_not_heard_of_is_one_label(workshop: Workshop, 
     workshop.forge.faults.next("POST", r"/widgets/labels$", fault)
     number = workshop.placed()
     clock.pass_(5)
-    workshop.hear()
+    workshop.converge()
     names = [label.name for label in workshop.forge.repository(WIDGETS).labels]
     assert names.count("status:doing") == 1 and "status:doing" in workshop.labels(number)
 
@@ -138,7 +138,7 @@ def test_a_label_whose_making_was_not_heard_of_is_one_label(workshop: Workshop, 
 def test_a_cancelled_task_bears_no_label_of_ours(workshop: Workshop) -> None:
     number = workshop.running()
     workshop.close(number)
-    workshop.hear()
+    workshop.converge()
     assert workshop.labels(number) == {"agent:python"}
 
 
@@ -148,7 +148,7 @@ def test_a_pull_request_that_stands_already_is_adopted(workshop: Workshop) -> No
     workshop.push(number)
     pull = workshop.open_pull(number, by="alice")
     workshop.finish(number, "2")
-    workshop.hear()
+    workshop.converge()
     assert (workshop.task(number).pr_number, workshop.pulls()) == (pull, [pull])
 
 
@@ -161,7 +161,7 @@ def test_a_409_leads_to_the_open_one_behind_a_closed_one(workshop: Workshop) -> 
     workshop.say("PATCH", f"/pulls/{old}", state="closed")
     new = workshop.open_pull(number)
     workshop.finish(number, "2")
-    workshop.hear()
+    workshop.converge()
     assert (workshop.task(number).pr_number, sorted(workshop.pulls())) == (new, [old, new])
 
 
@@ -170,7 +170,7 @@ def test_a_pull_request_that_is_refused_fails_the_task_where_all_can_see_it(work
     number = workshop.running()
     workshop.forge.faults.next("POST", r"/pulls$", status)
     workshop.finish(number)
-    workshop.hear()
+    workshop.converge()
     task, shown = workshop.task(number), workshop.shown(number)
     assert (task.state, task.reason) == (State.FAILED, "pull_refused")
     [owed] = [entry for entry in shown["outbox"] if entry["kind"] == "open_pull"]
@@ -185,7 +185,7 @@ def test_a_comment_that_is_refused_is_given_up_and_the_work_goes_on(workshop: Wo
     workshop.start(number)
     assert any(entry["given_up"] for entry in workshop.shown(number)["outbox"] if entry["kind"] == "comment")
     workshop.finish(number)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.REVIEW_PENDING
     assert len(workshop.comments(number)) == 1
 
@@ -205,7 +205,7 @@ def test_what_is_unavailable_is_tried_again_after_longer_and_longer_waits(worksh
         waits.append((owed["due_at"] - clock()).total_seconds())
         clock.now = owed["due_at"]
     assert waits == sorted(set(waits)) and len(waits) == 3
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.REVIEW_PENDING
 
 
@@ -213,12 +213,12 @@ def test_the_forge_says_when_a_outbox_entry_may_be_tried_again(workshop: Worksho
     number = workshop.running()
     workshop.forge.faults.next("POST", r"/pulls$", 429, retry_after=77)
     workshop.finish(number)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(76)
-    workshop.hear()
+    workshop.converge()
     assert workshop.pulls() == []
     clock.pass_(1)
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.pulls()) == 1
 
 
@@ -247,11 +247,11 @@ def test_the_receipt_is_written_only_when_the_forge_says_merged(workshop: Worksh
     with workshop.fleet.engine.begin() as conn:
         claimed = Fact(FactKind.PULL_MERGED, {"number": pull, "merge_commit": "f" * 40})
         tasks.record(conn, workshop.task(number).id, claimed, clock())
-    workshop.hear()
+    workshop.converge()
     assert receipt_of(workshop, number) is None
     workshop.merge(pull)
     clock.pass_(10)
-    workshop.hear()
+    workshop.converge()
     proof = receipt_of(workshop, number)
     merged = workshop.people["alice"].get(f"{REPO}/pulls/{pull}").json()
     assert proof and proof["pull_request"]["merge_commit"] == merged["merge_commit_sha"] != "f" * 40
@@ -260,12 +260,12 @@ def test_the_receipt_is_written_only_when_the_forge_says_merged(workshop: Worksh
 def test_the_receipt_names_runs_commits_and_what_they_cost(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     workshop.review(pull)
-    workshop.hear()
+    workshop.converge()
     workshop.start(number)
     workshop.finish(number, "2")
-    workshop.hear()
+    workshop.converge()
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     proof = receipt_of(workshop, number) or {}
     assert (len(proof["runs"]), len(proof["commits"]), proof["reviews"]) == (2, 2, 1)
     assert proof["usage"] == {"input_tokens": 20, "cached_tokens": 0, "output_tokens": 10, "cost_usd": 0.5}
@@ -278,9 +278,9 @@ def test_a_receipt_whose_answer_was_lost_is_one_receipt(workshop: Workshop, cloc
     number, pull = workshop.in_review()
     workshop.merge(pull)
     workshop.forge.faults.next("POST", r"/comments$", fault)
-    workshop.hear()
+    workshop.converge()
     clock.pass_(10)
-    workshop.hear()
+    workshop.converge()
     assert sum("kind=receipt" in comment for comment in workshop.comments(number)) == 1
 
 
@@ -290,7 +290,7 @@ def test_two_who_settle_at_once_pay_each_outbox_entry_once(workshop: Workshop) -
         workshop.finish(number)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: deliver.deliver_due(workshop.fleet), range(8)))
-    workshop.hear()
+    workshop.converge()
     assert len(workshop.pulls()) == 2
     assert all(len(workshop.comments(number)) == 1 for number in numbers)
 
@@ -301,7 +301,7 @@ def test_a_outbox_entry_of_a_task_that_went_on_is_paid_with_nothing(workshop: Wo
     workshop.close(number)
     workshop.carry()
     create_task.apply_deliveries(workshop.fleet)
-    workshop.hear()
+    workshop.converge()
     assert (workshop.task(number).state, workshop.pulls()) == (State.CANCELLED, [])
 
 
@@ -333,7 +333,7 @@ def test_the_newest_commit_shows_how_the_task_stands_with_a_link(workshop: Works
     assert (status()["context"], status()["status"]) == ("agent-fleet/task", "success")
     assert status()["target_url"].endswith(f"/tasks/acme%2Fwidgets%23{number}")
     workshop.review(pull)
-    workshop.hear()
+    workshop.converge()
     assert status()["status"] == "pending"
 
 
@@ -380,17 +380,17 @@ def test_work_whose_validation_nobody_reported_is_marked_until_it_is(workshop: W
 
     assert title() == "WIP: Fix the total"
     workshop.review(pull)
-    workshop.hear()
+    workshop.converge()
     workshop.start(number)
     workshop.finish(number, "2", validation=[{"command": "make test", "exit_code": 0}])
-    workshop.hear()
+    workshop.converge()
     assert title() == "Fix the total"
 
 
 def test_the_receipt_is_signed_and_proves_the_history(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     proof = receipt_of(workshop, number) or {}
     events = workshop.shown(number)["events"]
     assert receipt_signature.verify(receipt.text(proof).encode(), proof["signature"]["key"]) == proof
@@ -409,12 +409,12 @@ def test_a_receipt_has_the_shape_that_is_promised(workshop: Workshop, clock: Fak
     with workshop.fleet.engine.begin() as conn:
         hosts.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen | {"clis": {"coder": "coder 2"}})
     workshop.review(pull)
-    workshop.hear()
+    workshop.converge()
     workshop.start(number)
     workshop.finish(number, "2")
-    workshop.hear()
+    workshop.converge()
     workshop.merge(pull)
-    workshop.hear()
+    workshop.converge()
     schema = json.loads((Path(__file__).parents[3] / "docs" / "receipt.schema.json").read_text())
     proof = receipt_of(workshop, number) or {}
     jsonschema_rs.validator_for(schema).validate(proof)

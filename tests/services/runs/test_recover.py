@@ -30,7 +30,7 @@ def test_a_run_lost_after_its_push_has_finished(workshop: Workshop) -> None:
     number = workshop.running()
     head = workshop.push(number)
     assert finish(workshop.fleet, workshop.run(number), a_result(**LOST, head=head))
-    workshop.hear()
+    workshop.converge()
     task = workshop.task(number)
     assert (task.state, task.run, task.head) == (State.REVIEW_PENDING, 1, head)
     assert workshop.run(number)["result"]["adopted"] is True
@@ -53,7 +53,7 @@ def test_what_an_earlier_run_pushed_saves_no_later_one(workshop: Workshop) -> No
     )
     workshop.fleet.clock.pass_(30)  # type: ignore[attr-defined]
     expiry.rescue(workshop.fleet)
-    workshop.hear()
+    workshop.converge()
     workshop.start(number)
     assert workshop.run(number)["number"] == 2
     finish(workshop.fleet, workshop.run(number), a_result(**LOST))
@@ -96,7 +96,7 @@ def test_the_work_of_a_host_that_does_not_come_back_is_taken_from_the_forge(work
     number = workshop.running()
     head = workshop.push(number)
     grace_passes(workshop)
-    workshop.hear()
+    workshop.converge()
     assert (workshop.task(number).state, head_of(workshop, number)) == (State.REVIEW_PENDING, head)
 
 

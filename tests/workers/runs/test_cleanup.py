@@ -117,12 +117,12 @@ def test_unpushed_work_goes_to_a_branch_of_its_own_first(
     with workshop.fleet.engine.begin() as conn:
         declare(conn, workshop, here)
     number = workshop.open_issue()
-    workshop.hear()
+    workshop.converge()
     here.start()
     task = workshop.task(number)
     here.ended(task.id)
     workshop.close(number)
-    workshop.hear()
+    workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
     clock.pass_(2 * DAY)
     assert sweep(here.fleet) == 1
