@@ -28,7 +28,7 @@ from app.cli.local.servers import create_database, postgres, prepare_home
 from app.config.settings import embedded_database_url
 from app.forgejo.signature import sign
 from app.ports import Fleet
-from app.services import create_task
+from app.services.forge.deliveries import apply_deliveries
 from app.store.migrate import migrate
 from app.store.tables import deliveries, tasks
 from bench.figures import figure, quantile
@@ -168,7 +168,7 @@ def _apply(fleet: Fleet) -> list[float]:
     took: list[float] = []
     while True:
         begun = time.perf_counter()
-        if not create_task.apply_deliveries(fleet):
+        if not apply_deliveries(fleet):
             return took
         took.append(time.perf_counter() - begun)
 

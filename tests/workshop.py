@@ -4,21 +4,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
-import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from app.cli.demo.forge import Delivery, FakeForge
+from app.cli.demo.forge import Delivery as SentDelivery
+from app.cli.demo.forge import FakeForge
+from app.domain.delivery import Delivery
 from app.domain.run import Outcome, Usage, Verdict
 from app.domain.task import Task
 from app.forgejo.signature import sign
 from app.ports import Fleet
-from app.services import create_task
 from app.services.dispatch import placement
 from app.services.forge import reconcile
+from app.services.forge.deliveries import apply_deliveries
 from app.services.outbox import deliver
 from app.services.runs import report
-from app.store import runs, tasks, views
-from app.store.tables import Row, deliveries
+from app.store import deliveries, runs, tasks, views
+from app.store.tables import Row
 from tests import builders
 from tests.serving import client_of
 
@@ -146,7 +147,7 @@ class Workshop:
         self.carried += len(new)
         return [self.bring(delivery) for delivery in new]
 
-    def bring(self, delivery: Delivery) -> int:
+    def bring(self, delivery: SentDelivery) -> int:
         return self.client.post("/webhooks/forgejo", data=delivery.raw, headers=delivery.headers).status_code
 
     def converge(self) -> None:
@@ -158,11 +159,7 @@ class Workshop:
 
     def work(self) -> int:
         """One round of a worker, hosts apart."""
-        return (
-            create_task.apply_deliveries(self.fleet)
-            + placement.place_waiting(self.fleet)
-            + deliver.deliver_due(self.fleet)
-        )
+        return apply_deliveries(self.fleet) + placement.place_waiting(self.fleet) + deliver.deliver_due(self.fleet)
 
     def reconcile(self) -> None:
         """Reconcile with the forge, and do all work that follows."""
@@ -192,9 +189,12 @@ class Workshop:
         assert run is not None
         return run
 
-    def inbox(self) -> list[Row]:
+    def inbox(self) -> list[Delivery]:
+        """All deliveries that were received, oldest first."""
         with self.fleet.engine.begin() as conn:
-            return list(conn.execute(sa.select(deliveries).order_by(deliveries.c.id)).mappings())
+            newest_first = deliveries.list_deliveries(conn, limit=100_000)
+            found = [deliveries.find(conn, str(one.id)) for one in reversed(newest_first)]
+            return [one for one in found if one]
 
     # --- usual scenes
 

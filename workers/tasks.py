@@ -6,9 +6,9 @@ from collections.abc import Callable
 import structlog
 
 from app.broker import WORK
-from app.services import create_task
 from app.services.dispatch import placement
 from app.services.forge import reconcile
+from app.services.forge.deliveries import apply_deliveries
 from app.services.outbox import deliver
 from app.services.runs import expiry
 from workers.celery import app, fleet
@@ -30,7 +30,7 @@ def work() -> None:
     Runs come before words: a start waits for no comment.
     """
     steps: tuple[Callable[..., int], ...] = (
-        create_task.apply_deliveries,
+        apply_deliveries,
         placement.place_waiting,
         start_stop.deliver_due,
         deliver.deliver_due,

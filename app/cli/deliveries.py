@@ -6,11 +6,11 @@ import click
 
 from app.cli.connect import open_fleet
 from app.cli.output import age, json_option, print_json, print_table
+from app.domain.delivery import Delivery
 from app.domain.errors import Kind, Refused
 from app.domain.visible_text import printable
 from app.ports import Fleet
 from app.store import deliveries as store
-from app.store.tables import Row
 from app.store.views import moment
 
 STATUSES = (store.WAITING, "applied", "ignored", "refused")
@@ -29,7 +29,7 @@ def list_(status: str | None, limit: int, json_: bool) -> None:
     """List deliveries, newest first."""
     fleet = open_fleet()
     with fleet.engine.begin() as conn:
-        rows = list(store.listed(conn, status, limit))
+        rows = store.list_deliveries(conn, status, limit)
     if json_:
         return print_json([_as_json(row) for row in rows])
     columns = ("", "since", "forge", "event", "status", "tries", "why")
@@ -47,7 +47,7 @@ def show(delivery: str, json_: bool) -> None:
     """
     fleet = open_fleet()
     row = _find(fleet, delivery)
-    body = printable(fleet.mask.text(row["body"].decode(errors="replace")))
+    body = printable(fleet.mask.text(row.body.decode(errors="replace")))
     if json_:
         return print_json(_as_json(row) | {"body": body})
     print_table(("", ""), [(name, value) for name, value in _as_json(row).items() if value is not None])
@@ -65,38 +65,38 @@ def replay(delivery: str, json_: bool) -> None:
     fleet = open_fleet()
     row = _find(fleet, delivery)
     with fleet.engine.begin() as conn:
-        store.again(conn, row["id"], fleet.clock())
+        store.apply_again(conn, row.id, fleet.clock())
     fleet.nudge.soon()
     if json_:
-        return print_json(_as_json(_find(fleet, str(row["id"]))))
-    click.echo(f"delivery {row['id']} will be applied again")
+        return print_json(_as_json(_find(fleet, str(row.id))))
+    click.echo(f"delivery {row.id} will be applied again")
 
 
-def _find(fleet: Fleet, key: str) -> Row:
+def _find(fleet: Fleet, key: str) -> Delivery:
     with fleet.engine.begin() as conn:
-        row = store.get(conn, key)
+        row = store.find(conn, key)
     if row is None:
         raise Refused(Kind.UNKNOWN, f"There is no delivery {key!r}; `fleet deliveries list` shows the deliveries.")
     return row
 
 
-def _as_json(row: Row) -> dict[str, object]:
+def _as_json(row: Delivery) -> dict[str, object]:
     return {
-        "id": row["id"],
-        "delivery_id": row["delivery_id"],
-        "forge": row["forge"],
-        "event": row["event"],
-        "status": row["result"] or store.WAITING,
-        "why": row["why"],
-        "tries": row["tries"],
-        "received_at": moment(row["received_at"]),
-        "applied_at": moment(row["applied_at"]),
-        "due_at": moment(row["due_at"]) if row["applied_at"] is None else None,
-        "size": row["size"] if "size" in row else len(row["body"]),
+        "id": row.id,
+        "delivery_id": row.delivery_id,
+        "forge": row.forge,
+        "event": row.event,
+        "status": row.result or store.WAITING,
+        "why": row.why,
+        "tries": row.tries,
+        "received_at": moment(row.received_at),
+        "applied_at": moment(row.applied_at),
+        "due_at": moment(row.due_at) if row.applied_at is None else None,
+        "size": row.size,
     }
 
 
-def _delivery_row(fleet: Fleet, row: Row) -> tuple[object, ...]:
+def _delivery_row(fleet: Fleet, row: Delivery) -> tuple[object, ...]:
     shown = _as_json(row)
     since = age(str(shown["received_at"]), fleet.clock())
     return shown["id"], since, *(shown[name] for name in ("forge", "event", "status", "tries", "why"))

@@ -173,7 +173,7 @@ def _wait(fleet: Fleet, name: str, begun: Any) -> bool:
     until = time.monotonic() + PATIENCE_SECS
     while time.monotonic() < until:
         with fleet.engine.begin() as conn:
-            if deliveries.newest_test(conn, name, begun):
+            if deliveries.has_test_since(conn, name, begun):
                 return True
         time.sleep(0.2)
     return False

@@ -1,7 +1,8 @@
-"""A command in a comment: `/retry`, `/cancel`, `/status`, `/help`, `/assign PLACE` at the start of a line."""
+"""Parses a command in a comment: `/retry`, `/cancel`, `/status`, `/help` or `/assign HOST` at the start of a line."""
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 
 from app.domain.visible_text import clean
 
@@ -11,27 +12,55 @@ LONGEST_ARGUMENT = 100
 _LINE = re.compile(rf"/({'|'.join(VERBS)})(?:[ \t]+(\S.*?))?[ \t]*", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
-HELP = """Say one of these at the start of a line:
+HELP = """Write one of these at the start of a line:
 
-- `/retry`: try again; if the issue was edited since it was taken, work on its new text
-- `/cancel`: stop what runs and leave the issue alone
-- `/status`: say how things stand
-- `/assign PLACE`: give a waiting task to this host or agent
+- `/retry`: try again; if the issue was edited, work on its new text
+- `/cancel`: stop the work and leave the issue alone
+- `/status`: show how the task stands
+- `/assign HOST` or `/assign AGENT`: give a waiting task to this host or agent
 
-Only people who may write to the repository are heard."""
+Only people with write permission can give commands."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What somebody told us to do. `argument` is what stood behind the verb."""
+    """A command; `argument` is the text after the verb."""
 
     verb: str
     argument: str = ""
 
 
-def read(text: str) -> Command | None:
-    """The first command in a comment, or None. A line in a code block or a quotation is no command, nor is one that no
-    reader of the comment sees."""
+@dataclass(frozen=True)
+class CommandRequest:
+    """A command as it was found in a comment on an issue or a pull request."""
+
+    forge: str
+    comment_id: int
+    repository_id: int
+    full_name: str
+    number: int
+    is_pull: bool
+    author: str  # the login of the comment's author
+    allowed: bool | None  # whether the author has write permission, as the delivery says; None if it does not
+    commented_at: str | None  # by the forge's clock, as it wrote it
+    version: int | None  # of the task when the delivery came; None if no delivery brought the command
+    verb: str
+    argument: str
+
+
+@dataclass(frozen=True)
+class QueuedCommand(CommandRequest):
+    """A command with what became of it."""
+
+    id: int
+    tries: int
+    done_at: datetime | None  # when it was executed or refused
+    result: str | None  # taken, refused or ignored
+    reply: str | None
+
+
+def parse_command(text: str) -> Command | None:
+    """The first command in a comment, or None. Code blocks, quotations and hidden text are skipped."""
     fence = ""
     for line in clean(text).splitlines():
         mark = _FENCE.match(line)
@@ -39,6 +68,6 @@ def read(text: str) -> Command | None:
             fence = "" if mark and mark[1].startswith(fence) and line.strip() == mark[1] else fence
         elif mark:
             fence = mark[1]
-        elif said := _LINE.fullmatch(line):
-            return Command(said[1].lower(), (said[2] or "")[:LONGEST_ARGUMENT])
+        elif found := _LINE.fullmatch(line):
+            return Command(found[1].lower(), (found[2] or "")[:LONGEST_ARGUMENT])
     return None

@@ -8,12 +8,8 @@ from app.domain.task import Priority, Task
 from app.domain.visible_text import clean, one_line
 from app.ports import Fleet, Repository
 from app.services.forge import repository_settings
-from app.services.forge.deliveries import apply_deliveries, sweep
-from app.services.forge.issues import look_at_issue
-from app.services.forge.repository_settings import Terms
+from app.services.forge.repository_settings import Settings
 from app.store import fleet_config, repositories, tasks, views
-
-__all__ = ["apply_deliveries", "look_at_issue", "request", "sweep"]
 
 
 def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
@@ -42,7 +38,7 @@ def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
 
 
 def _brief(
-    asked: dict[str, Any], text: prompt.Prompt, on: Terms | None, repository: Repository | None
+    asked: dict[str, Any], text: prompt.Prompt, on: Settings | None, repository: Repository | None
 ) -> dict[str, Any]:
     shown = repository and {name: getattr(repository, name) for name in ("full_name", "clone_url", "default_branch")}
     return {
@@ -55,7 +51,7 @@ def _brief(
     }  # fmt: skip
 
 
-def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | None, Repository | None, Terms | None]:
+def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | None, Repository | None, Settings | None]:
     """The forge, repository and terms that an API call names; all None where it names none."""
     if full_name is None:
         return None, None, None
@@ -66,7 +62,7 @@ def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | No
         if repository and rule:
             with fleet.engine.begin() as conn:
                 repositories.save_repository(conn, name, repository)
-            return name, repository, repository_settings.of(fleet.forges(name), repository, rule)
+            return name, repository, repository_settings.load_settings(fleet.forges(name), repository, rule)
     raise Refused(
         Kind.INVALID,
         f"repository: {full_name!r} is not among the repositories of fleet.toml, or cannot be seen.",

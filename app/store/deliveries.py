@@ -1,58 +1,55 @@
-"""The inbox: webhook requests as they came in, stored before they are answered, applied later."""
+"""Stores webhook deliveries as they were received, and queues them by subject until they are applied."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
+from app.domain.delivery import Delivery
 from app.store.engine import together
 from app.store.tables import Row, deliveries
 
 HOLD = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=2)
-REFUSED = "a delivery was refused"  # the round that says when one with a wrong signature came last
+REFUSED = "a delivery was refused"  # the periodic job whose time says when a wrong signature was seen last
 WAITING = "waiting"
+_SIZE = sa.func.length(deliveries.c.body).label("size")
 
 
-def keep(conn: Connection, forge: str, delivery_id: str, event: str, body: bytes, at: datetime) -> bool:
-    """Store a delivery; False when this id is here already."""
-    values = {
-        "forge": forge,
-        "delivery_id": delivery_id,
-        "event": event,
-        "body": body,
-        "received_at": at,
-        "due_at": at,
-    }
+def add(conn: Connection, forge: str, delivery_id: str, event: str, body: bytes, at: datetime) -> bool:
+    """Store a delivery; False if this id is stored already."""
+    values = {"forge": forge, "delivery_id": delivery_id, "event": event, "body": body, "received_at": at, "due_at": at}
     made = conn.execute(insert(deliveries).values(**values).on_conflict_do_nothing().returning(deliveries.c.id))
     return made.first() is not None
 
 
-def unread(conn: Connection, most: int = 50) -> list[Row]:
-    """Deliveries of which nobody has seen yet what they are about, oldest first, ours for this transaction."""
+def without_subject(conn: Connection, most: int = 50) -> list[Delivery]:
+    """Deliveries that were not parsed yet, oldest first, locked for this transaction."""
     new = (deliveries.c.applied_at.is_(None), deliveries.c.subject.is_(None))
-    query = sa.select(deliveries).where(*new).order_by(deliveries.c.id).limit(most)
-    return list(conn.execute(query.with_for_update(skip_locked=True)).mappings())
+    query = sa.select(deliveries, _SIZE).where(*new).order_by(deliveries.c.id).limit(most)
+    return [_delivery(row) for row in conn.execute(query.with_for_update(skip_locked=True)).mappings()]
 
 
-def sort(conn: Connection, subjects: Mapping[int, str]) -> None:
-    """Note what deliveries (by their number) are about: those of one thing wait together."""
-    together(conn, (_SORT, {"ids": list(subjects), "subjects": list(subjects.values())}))
+def set_subjects(conn: Connection, subjects: Mapping[int, str]) -> None:
+    """Store the subjects of deliveries by their id. Deliveries with the same subject are taken together."""
+    together(conn, (_SET_SUBJECTS, {"ids": list(subjects), "subjects": list(subjects.values())}))
 
 
-_SORT = """
+_SET_SUBJECTS = """
 UPDATE deliveries d SET subject = n.subject FROM unnest(%(ids)s::bigint[], %(subjects)s::text[]) AS n (id, subject)
 WHERE d.id = n.id RETURNING d.id
 """
 
 
-def take(conn: Connection, at: datetime, most: int = 50) -> list[Row]:
-    """All that waits about one thing, oldest first, ours for HOLD: the thing whose oldest delivery is due for longest,
-    and that nobody else is looking into."""
+def take(conn: Connection, at: datetime, most: int = 50) -> list[Delivery]:
+    """All waiting deliveries of one subject, oldest first, held for HOLD.
+
+    The subject is the one whose oldest delivery is due for longest and that no other process holds.
+    """
     given = {"at": at, "until": at + HOLD, "most": most}
-    return sorted(together(conn, (_TAKE, given))[0], key=lambda row: int(row["id"]))
+    return sorted(map(_delivery, together(conn, (_TAKE, given))[0]), key=lambda delivery: delivery.id)
 
 
 _TAKE = """
@@ -69,62 +66,69 @@ WITH first AS (
     WHERE d.applied_at IS NULL AND d.subject IS NOT NULL
     ORDER BY d.id LIMIT %(most)s FOR UPDATE OF d SKIP LOCKED
 )
-UPDATE deliveries d SET held_until = %(until)s, tries = d.tries + 1 FROM those t WHERE d.id = t.id RETURNING d.*
+UPDATE deliveries d SET held_until = %(until)s, tries = d.tries + 1 FROM those t WHERE d.id = t.id
+RETURNING d.*, length(d.body) AS size
 """
 
 
-def applied(conn: Connection, ids: Iterable[int], at: datetime, result: str, why: str) -> None:
+def mark_applied(conn: Connection, ids: Iterable[int], at: datetime, result: str, why: str) -> None:
     values = {"applied_at": at, "held_until": None, "result": result, "why": why[:1000]}
     conn.execute(sa.update(deliveries).where(deliveries.c.id.in_(list(ids))).values(**values))
 
 
-def postpone(conn: Connection, those: list[Row], at: datetime, why: str, wait: float | None = None) -> None:
-    """The forge did not answer: look at these deliveries again later."""
-    tries = max(delivery["tries"] for delivery in those)
+def postpone(conn: Connection, held: Sequence[Delivery], at: datetime, why: str, wait: float | None = None) -> None:
+    """Apply these deliveries again after `wait` seconds, or after a pause that doubles with each try."""
+    tries = max(delivery.tries for delivery in held)
     pause = timedelta(seconds=wait) if wait else min(timedelta(seconds=1) * 2 ** min(tries, 8), LONGEST_WAIT)
     values = {"due_at": at + pause, "held_until": None, "why": why[:1000]}
-    conn.execute(sa.update(deliveries).where(deliveries.c.id.in_([row["id"] for row in those])).values(**values))
+    ids = [delivery.id for delivery in held]
+    conn.execute(sa.update(deliveries).where(deliveries.c.id.in_(ids)).values(**values))
 
 
-def listed(conn: Connection, status: str | None = None, limit: int = 50) -> list[Row]:
-    """Deliveries, newest first, without their bodies: all, or those with this result, or `waiting` ones."""
+def list_deliveries(conn: Connection, status: str | None = None, limit: int = 50) -> list[Delivery]:
+    """Deliveries without their bodies, newest first: all, or those with this result, or WAITING ones."""
     columns = [column for column in deliveries.c if column.name != "body"]
-    query = sa.select(*columns, sa.func.length(deliveries.c.body).label("size")).order_by(deliveries.c.id.desc())
+    query = sa.select(*columns, _SIZE, sa.literal(b"").label("body")).order_by(deliveries.c.id.desc())
     if status == WAITING:
         query = query.where(deliveries.c.applied_at.is_(None))
     elif status:
         query = query.where(deliveries.c.result == status)
-    return list(conn.execute(query.limit(limit)).mappings())
+    return [_delivery(row) for row in conn.execute(query.limit(limit)).mappings()]
 
 
-def get(conn: Connection, key: str) -> Row | None:
-    """A delivery by our number or by the id that the forge gave it."""
+def find(conn: Connection, key: str) -> Delivery | None:
+    """A delivery by our id, or by the forge's."""
     ours = deliveries.c.id == int(key) if key.isdigit() and len(key) < 18 else sa.false()
-    query = sa.select(deliveries).where(sa.or_(ours, deliveries.c.delivery_id == key)).order_by(deliveries.c.id.desc())
-    return conn.execute(query.limit(1)).mappings().first()
+    query = sa.select(deliveries, _SIZE).where(sa.or_(ours, deliveries.c.delivery_id == key))
+    row = conn.execute(query.order_by(deliveries.c.id.desc()).limit(1)).mappings().first()
+    return _delivery(row) if row else None
 
 
-def again(conn: Connection, id_: int, at: datetime) -> None:
-    """Have a delivery applied once more. It is a hint, so that does no harm."""
+def apply_again(conn: Connection, id_: int, at: datetime) -> None:
+    """Queue a delivery once more. This is safe, since it is only a hint."""
     values = {"applied_at": None, "result": None, "why": None, "due_at": at, "held_until": None, "tries": 0}
     conn.execute(sa.update(deliveries).where(deliveries.c.id == id_).values(**values))
 
 
-def newest_test(conn: Connection, forge: str, after: datetime) -> bool:
-    """Whether a test delivery of this forge came in since then."""
+def has_test_since(conn: Connection, forge: str, after: datetime) -> bool:
+    """Whether a test delivery of this forge was received since `after`. The forge sends it as a push."""
     where = (deliveries.c.forge == forge, deliveries.c.event == "push", deliveries.c.received_at >= after)
     return bool(conn.execute(sa.select(sa.exists().where(*where))).scalar())
 
 
-def last_heard(conn: Connection) -> dict[str, datetime]:
-    """When each forge last brought a delivery."""
+def last_received(conn: Connection) -> dict[str, datetime]:
+    """When the newest delivery of each forge was received."""
     newest = sa.func.max(deliveries.c.received_at)
     rows = conn.execute(sa.select(deliveries.c.forge, newest).group_by(deliveries.c.forge))
     return {row[0]: row[1] for row in rows}
 
 
-def sweep(conn: Connection, before: datetime, most: int = 5000) -> int:
-    """Delete deliveries that were applied before then, some at a time, from the oldest on; returns how many."""
+def delete_applied(conn: Connection, before: datetime, most: int = 5000) -> int:
+    """Delete deliveries that were applied before then, at most `most` at once, oldest first; returns how many."""
     old = sa.select(deliveries.c.id).order_by(deliveries.c.id).limit(most).scalar_subquery()
     where = (deliveries.c.id.in_(old), deliveries.c.applied_at < before)
     return conn.execute(sa.delete(deliveries).where(*where)).rowcount
+
+
+def _delivery(row: Row) -> Delivery:
+    return Delivery(**{name: row[name] for name in Delivery.__dataclass_fields__})

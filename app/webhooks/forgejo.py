@@ -38,7 +38,7 @@ def receive() -> tuple[Response, int]:
     delivery = _header(DELIVERIES) or f"sha256:{hashlib.sha256(body).hexdigest()}"
     with _refusals_noted(fleet), fleet.engine.begin() as conn:
         forge = _signed_by(fleet, conn, body)
-        new = deliveries.keep(conn, forge, delivery, event, body, fleet.clock())
+        new = deliveries.add(conn, forge, delivery, event, body, fleet.clock())
     if new:
         bell: Doorbell = current_app.extensions["doorbell"]
         bell.ring()

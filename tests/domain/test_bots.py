@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.bots import is_bot, is_heard
+from app.domain.bots import is_accepted, is_bot
 
 
 @pytest.mark.parametrize("login", ["renovate", "renovate-bot", "dependabot[bot]", "ci-bot", "my_bot", "bot"])
@@ -21,7 +21,7 @@ def test_the_forges_own_accounts_and_those_that_say_so_are_bots() -> None:
 
 
 def test_our_own_echo_is_never_heard_and_a_bot_only_by_invitation() -> None:
-    assert is_heard("alice", 1, "", 9, [])
-    assert not is_heard("fleet", 9, "", 9, ["fleet"])
-    assert not is_heard("renovate", 5, "", 9, [])
-    assert is_heard("Renovate", 5, "", 9, ["renovate"])
+    assert is_accepted("alice", 1, "", 9, [])
+    assert not is_accepted("fleet", 9, "", 9, ["fleet"])
+    assert not is_accepted("renovate", 5, "", 9, [])
+    assert is_accepted("Renovate", 5, "", 9, ["renovate"])

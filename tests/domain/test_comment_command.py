@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.comment_command import Command, read
+from app.domain.comment_command import Command, parse_command
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ from app.domain.comment_command import Command, read
     ],
 )
 def test_a_command_is_what_stands_alone_at_the_start_of_a_line(text: str, said: Command | None) -> None:
-    assert read(text) == said
+    assert parse_command(text) == said
 
 
 def test_what_follows_the_verb_is_cut() -> None:
-    assert len((read("/assign " + "x" * 10_000) or Command("")).argument) == 100
+    assert len((parse_command("/assign " + "x" * 10_000) or Command("")).argument) == 100

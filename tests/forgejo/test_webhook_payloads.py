@@ -111,6 +111,6 @@ def test_a_damaged_delivery_is_stored_and_changes_no_task(workshop: Workshop, cl
         while workshop.work():
             pass
         clock.pass_(300)
-    assert {row["result"] for row in workshop.inbox()} <= {"applied", "ignored", "refused"}
-    assert not any("broke" in (row["why"] or "") for row in workshop.inbox())
+    assert {row.result for row in workshop.inbox()} <= {"applied", "ignored", "refused"}
+    assert not any("broke" in (row.why or "") for row in workshop.inbox())
     assert workshop.tasks() == [before]

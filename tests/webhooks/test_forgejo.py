@@ -14,7 +14,8 @@ from app import broker
 from app.domain.task import State
 from app.forgejo import hooks
 from app.forgejo.signature import sign
-from app.services import create_task, replay
+from app.services import replay
+from app.services.forge import issues
 from app.web import create_app
 from tests.patience import patient
 from tests.serving import client_of
@@ -35,7 +36,7 @@ def test_the_raw_body_is_stored_before_the_answer(workshop: Workshop) -> None:
     answer = workshop.client.post(ADDRESS, data=ISSUE, headers=signed(ISSUE))
     assert (answer.status_code, answer.json) == (202, {"result": "accepted", "delivery": "d-1"})
     [kept] = workshop.inbox()
-    assert (kept["body"], kept["event"], kept["forge"], kept["applied_at"]) == (ISSUE, "issues", "main", None)
+    assert (kept.body, kept.event, kept.forge, kept.applied_at) == (ISSUE, "issues", "main", None)
 
 
 def test_it_stands_under_the_base_of_the_api_too(client: FlaskClient) -> None:
@@ -99,8 +100,8 @@ def test_a_form_is_refused_with_what_to_change(workshop: Workshop) -> None:
 def test_a_test_delivery_is_taken_for_what_it_is(workshop: Workshop) -> None:
     workshop.forge.test_delivery("acme/widgets", "alice")
     workshop.converge()
-    assert (workshop.inbox()[0]["result"], workshop.tasks()) == ("applied", [])
-    assert "test delivery" in workshop.inbox()[0]["why"]
+    assert (workshop.inbox()[0].result, workshop.tasks()) == ("applied", [])
+    assert "test delivery" in str(workshop.inbox()[0].why)
 
 
 def test_an_organisations_hook_beside_the_repositorys_brings_everything_twice_and_does_no_harm(
@@ -119,7 +120,7 @@ def test_an_organisations_hook_beside_the_repositorys_brings_everything_twice_an
     workshop.merge(pull)
     workshop.converge()
     assert workshop.task(number).state is State.COMPLETED
-    assert len({row["delivery_id"] for row in workshop.inbox()}) == len(workshop.inbox())
+    assert len({row.delivery_id for row in workshop.inbox()}) == len(workshop.inbox())
     kinds = [text.rpartition("kind=")[2].removesuffix(" -->") for text in workshop.comments(number)]
     assert sorted(kinds) == ["receipt", "reply", "status"] and workshop.reactions(comment) == {"eyes", "rocket"}
 
@@ -164,7 +165,7 @@ def test_two_deliveries_of_one_issue_applied_at_once_make_one_task(workshop: Wor
     def look(number: int) -> str:
         start.wait()
         repository = workshop.forge.repository("acme/widgets").id
-        return create_task.look_at_issue(workshop.fleet, "main", "acme/widgets", repository, number)
+        return issues.sync_issue(workshop.fleet, "main", "acme/widgets", repository, number)
 
     with ThreadPoolExecutor(2) as pool:
         for number in numbers:
@@ -177,7 +178,7 @@ def test_two_deliveries_of_one_issue_applied_at_once_make_one_task(workshop: Wor
 def test_an_event_that_says_nothing_to_us_is_kept_and_ignored(workshop: Workshop, event: str) -> None:
     assert workshop.client.post(ADDRESS, data=b"{}", headers=signed(b"{}", event)).status_code == 202
     workshop.work()
-    assert [row["result"] for row in workshop.inbox()] == ["ignored"]
+    assert [row.result for row in workshop.inbox()] == ["ignored"]
 
 
 def _with(**changes: Any) -> bytes:
@@ -224,7 +225,7 @@ def test_what_cannot_be_read_is_kept_and_refused_with_a_sentence(workshop: Works
     assert workshop.client.post(ADDRESS, data=body, headers=signed(body, event)).status_code == 202
     workshop.work()
     [kept] = workshop.inbox()
-    assert kept["result"] == "refused" and len(kept["why"]) > 10
+    assert kept.result == "refused" and len(kept.why or "") > 10
     assert workshop.tasks() == []
 
 
@@ -233,7 +234,7 @@ def test_a_number_that_no_issue_has_is_looked_for_and_not_found(workshop: Worksh
     body = _with(issue__number=number)
     assert workshop.client.post(ADDRESS, data=body, headers=signed(body)).status_code == 202
     workshop.work()
-    assert workshop.inbox()[0]["result"] in ("applied", "refused")
+    assert workshop.inbox()[0].result in ("applied", "refused")
     assert workshop.tasks() == []
 
 
@@ -243,7 +244,7 @@ def test_one_bad_delivery_keeps_no_other_waiting(workshop: Workshop) -> None:
     number = workshop.open_issue()
     workshop.converge()
     assert workshop.task(number).live
-    assert all(row["applied_at"] for row in workshop.inbox())
+    assert all(row.applied_at for row in workshop.inbox())
 
 
 def test_over_ten_mebibytes_is_413(workshop: Workshop) -> None:
@@ -301,7 +302,7 @@ def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(worksho
         assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202, sample
         workshop.converge()
         newest = workshop.inbox()[-1]  # what was done on a branch may wait for the branch's task
-        assert newest["result"] in ("applied", "ignored") or newest["why"].endswith(" yet"), sample
+        assert newest.result in ("applied", "ignored") or str(newest.why).endswith(" yet"), sample
         assert workshop.tasks() == [before], sample
 
 
@@ -317,6 +318,6 @@ def test_what_gitea_sends_that_forgejo_does_not_is_kept_and_has_no_wrong_effect(
         assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202
     workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
-    assert [
-        row["result"] for row in workshop.inbox() if row["event"] in ("status", "workflow_run", "workflow_job")
-    ] == ["ignored"] * 3
+    assert [row.result for row in workshop.inbox() if row.event in ("status", "workflow_run", "workflow_job")] == [
+        "ignored"
+    ] * 3

@@ -58,7 +58,11 @@ class ClaimChecks:
 
     def keep_off(self, pull: Pull) -> None:
         """Raises Refused where the pull request touches what `.fleet.toml` wants left as it is."""
-        hit = forbidden_paths.touched(self._fleet, self._forge, self._name, self.task, pull) if self._forge else []
+        hit = (
+            forbidden_paths.changed_forbidden(self._fleet, self._forge, self._name, self.task, pull)
+            if self._forge
+            else []
+        )
         if hit:
             raise forbidden_paths.refusal(pull, hit)
 

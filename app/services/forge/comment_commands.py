@@ -1,152 +1,149 @@
-"""Obeys commands in comments: each once, whoever heard of it and however often; answered by reactions and one reply."""
-
-from collections.abc import Mapping
+"""Executes commands in comments: each once, however often it is found, with reactions and at most one reply."""
 
 import structlog
 
 from app.domain import comment_command, forge_messages
+from app.domain.comment_command import CommandRequest, QueuedCommand
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.task import Task
-from app.forgejo.hints import Hint
+from app.forgejo.hints import Hint, NewComment
 from app.ports import Comment, Fleet, Forge
 from app.services.forge import command_handlers, issues, permissions
 from app.store import comment_commands, fleet_config, tasks
-from app.store.tables import Row
 
 log = structlog.get_logger()
 REACTION = {command_handlers.TAKEN: "rocket", command_handlers.REFUSED: "confused"}
 
 
-def hear(fleet: Fleet, forge_name: str, hint: Hint) -> None:
-    """Keep the command of a comment that was just brought, if it holds one, and how far its task had come then. Where
-    neither a rule nor a task of ours is, we say nothing: an organisation's hook brings the talk of all of it."""
-    said = hint.comment
-    if said is None or hint.number is None or comment_command.read(said.text) is None:
+def queue_from_delivery(fleet: Fleet, forge_name: str, hint: Hint, comment: NewComment) -> None:
+    """Queue the command in a comment that a delivery brought, with the version of its task at this moment.
+
+    A comment is skipped if there is neither a rule nor a task for it: an organisation's hook sends all of its comments.
+    """
+    command = comment_command.parse_command(comment.text)
+    if command is None or hint.number is None:
         return
     where = (forge_name, hint.repository_id, hint.number)
     with fleet.engine.begin() as conn:
         task = tasks.of_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.of_issue(conn, *where)
         if task is None and fleet_config.rule_for(conn, forge_name, hint.full_name) is None:
             return
-    _keep(fleet, forge_name, said.id, said.text, {
-        "repository_id": hint.repository_id, "full_name": hint.full_name, "number": hint.number,
-        "is_pull": hint.is_pull, "author": hint.sender.login, "allowed": said.may_write,
-        "commented_at": said.created_at, "version": task.version if task else 0,
-    })  # fmt: skip
+        request = CommandRequest(
+            forge=forge_name, comment_id=comment.id, repository_id=hint.repository_id, full_name=hint.full_name,
+            number=hint.number, is_pull=hint.is_pull, author=hint.sender.login, allowed=comment.may_write,
+            commented_at=comment.created_at, version=task.version if task else 0, verb=command.verb,
+            argument=command.argument,
+        )  # fmt: skip
+        comment_commands.add(conn, request, fleet.clock())
 
 
-def find(fleet: Fleet, forge: Forge, repository_id: int, full_name: str, comment: Comment) -> None:
-    """Keep the command of a comment that was read from the forge. One that was edited may have said something else."""
-    if comment.created_at != comment.updated_at or not permissions.is_heard(fleet, forge, comment.author):
+def queue_from_comment(fleet: Fleet, forge: Forge, repository_id: int, full_name: str, comment: Comment) -> None:
+    """Queue the command in a comment that was read from the forge. An edited comment is skipped: it may have said
+    something else before."""
+    command = comment_command.parse_command(comment.body)
+    if command is None or comment.created_at != comment.updated_at:
         return
-    _keep(fleet, forge.name, comment.id, comment.body, {
-        "repository_id": repository_id, "full_name": full_name, "number": comment.number, "is_pull": comment.is_pull,
-        "author": comment.author.login, "allowed": None, "commented_at": comment.created_at, "version": None,
-    })  # fmt: skip
-
-
-def obey(fleet: Fleet) -> int:
-    """Carry out and answer every command that is due; returns how many."""
-    with fleet.engine.begin() as conn:
-        waiting = comment_commands.take(conn, fleet.clock())
-    for row in waiting:
-        _obey(fleet, row)
-    return len(waiting)
-
-
-def _keep(fleet: Fleet, forge_name: str, comment: int, text: str, values: Mapping[str, object]) -> None:
-    said = comment_command.read(text)
-    if said is None:
+    if not permissions.is_accepted(fleet, forge, comment.author):
         return
+    request = CommandRequest(
+        forge=forge.name, comment_id=comment.id, repository_id=repository_id, full_name=full_name,
+        number=comment.number, is_pull=comment.is_pull, author=comment.author.login, allowed=None,
+        commented_at=comment.created_at, version=None, verb=command.verb, argument=command.argument,
+    )  # fmt: skip
     with fleet.engine.begin() as conn:
-        given = {"verb": said.verb, "argument": said.argument, **values}
-        comment_commands.keep(conn, forge_name, comment, given, fleet.clock())
+        comment_commands.add(conn, request, fleet.clock())
 
 
-def _obey(fleet: Fleet, row: Row) -> None:
+def execute_commands(fleet: Fleet) -> int:
+    """Execute and answer every command that is due; returns how many."""
+    with fleet.engine.begin() as conn:
+        held = comment_commands.take(conn, fleet.clock())
+    for command in held:
+        _execute_and_answer(fleet, command)
+    return len(held)
+
+
+def _execute_and_answer(fleet: Fleet, command: QueuedCommand) -> None:
     try:
-        forge = fleet.forges(row["forge"])
-        if row["done_at"] is None:
-            _carry_out(fleet, forge, row)
-        _reply(fleet, forge, row)
+        forge = fleet.forges(command.forge)
+        if command.done_at is None:
+            _execute(fleet, forge, command)
+        _answer(fleet, forge, command)
     except Unavailable as later:
-        return _later(fleet, row, str(later), later.retry_after)
+        return _postpone(fleet, command, str(later), later.retry_after)
     except Refused as no:
         if no.kind is Kind.UNAUTHORIZED:  # a token is being rotated
-            return _later(fleet, row, str(no))
-        return _given_up(fleet, row, str(no))
-    except Exception as broken:
-        log.exception("a command broke", comment=row["comment_id"])
-        if row["tries"] >= comment_commands.TRIES:
-            return _given_up(fleet, row, repr(broken))
-        return _later(fleet, row, repr(broken))
+            return _postpone(fleet, command, str(no))
+        return _give_up(fleet, command, str(no))
+    except Exception as error:
+        log.exception("a command failed", comment=command.comment_id)
+        if command.tries >= comment_commands.TRIES:
+            return _give_up(fleet, command, repr(error))
+        return _postpone(fleet, command, repr(error))
     with fleet.engine.begin() as conn:
-        comment_commands.answered(conn, row["id"], fleet.clock())
+        comment_commands.mark_answered(conn, command.id, fleet.clock())
 
 
-def _carry_out(fleet: Fleet, forge: Forge, row: Row) -> None:
-    """What is said on somebody's own pull request is not said to us, and gets no answer at all."""
-    task = _task(fleet, forge, row)
-    if task is None and row["is_pull"]:
-        return _done(fleet, row, (command_handlers.IGNORED, None))
-    forge.add_reaction(row["full_name"], row["comment_id"], "eyes")
-    if not permissions.may_command(forge, row):
-        return _done(fleet, row, (command_handlers.REFUSED, None))
+def _execute(fleet: Fleet, forge: Forge, command: QueuedCommand) -> None:
+    """A comment on a pull request without a task is not meant for us, so it gets no answer."""
+    task = _find_task(fleet, forge, command)
+    if task is None and command.is_pull:
+        return _mark_done(fleet, command, (command_handlers.IGNORED, None))
+    forge.add_reaction(command.full_name, command.comment_id, "eyes")
+    if not permissions.may_command(forge, command):
+        return _mark_done(fleet, command, (command_handlers.REFUSED, None))
     try:
-        answer = command_handlers.do(fleet, forge, row, task)
+        answer = command_handlers.handle(fleet, forge, command, task)
     except Unavailable:
         raise
     except Refused as no:
-        answer = (command_handlers.REFUSED, f"`/{row['verb']}` was not done:\n\n{forge_messages.fenced(str(no))}")
-    _done(fleet, row, answer)
+        why = forge_messages.fenced(str(no))
+        answer = (command_handlers.REFUSED, f"`/{command.verb}` was refused:\n\n{why}")
+    _mark_done(fleet, command, answer)
 
 
-def _task(fleet: Fleet, forge: Forge, row: Row) -> Task | None:
-    """The task of the issue or pull request that was commented on; looked for on the forge if we never met it."""
-    found = _known(fleet, row)
+def _find_task(fleet: Fleet, forge: Forge, command: QueuedCommand) -> Task | None:
+    """The task of the issue or pull request that was commented on. If it is unknown, the forge is asked."""
+    found = _stored_task(fleet, command)
     if found:
         return found
-    if row["is_pull"]:
-        pull = forge.pull(row["full_name"], row["number"])
-        return _known(fleet, row, pull.branch) if pull else None
-    issues.look_at_issue(fleet, forge.name, row["full_name"], row["repository_id"], row["number"])
-    return _known(fleet, row)
+    if command.is_pull:
+        pull = forge.pull(command.full_name, command.number)
+        return _stored_task(fleet, command, pull.branch) if pull else None
+    issues.sync_issue(fleet, forge.name, command.full_name, command.repository_id, command.number)
+    return _stored_task(fleet, command)
 
 
-def _known(fleet: Fleet, row: Row, branch: str = "") -> Task | None:
-    where = (row["forge"], row["repository_id"], row["number"])
+def _stored_task(fleet: Fleet, command: QueuedCommand, branch: str = "") -> Task | None:
+    where = (command.forge, command.repository_id, command.number)
     with fleet.engine.begin() as conn:
-        return tasks.of_pull(conn, *where, branch) if row["is_pull"] else tasks.of_issue(conn, *where)
+        return tasks.of_pull(conn, *where, branch) if command.is_pull else tasks.of_issue(conn, *where)
 
 
-def _done(fleet: Fleet, row: Row, answer: command_handlers.Answer) -> None:
-    """A command whose effect was written down with it is done already: this changes nothing then."""
+def _mark_done(fleet: Fleet, command: QueuedCommand, answer: command_handlers.Answer) -> None:
+    """Does nothing if the handler marked it in the transaction of its effect."""
     with fleet.engine.begin() as conn:
-        comment_commands.done(conn, row["id"], fleet.clock(), *answer)
+        comment_commands.mark_done(conn, command.id, fleet.clock(), *answer)
 
 
-# --- answering -------------------------------------------------------------------------------------------
-
-
-def _reply(fleet: Fleet, forge: Forge, row: Row) -> None:
+def _answer(fleet: Fleet, forge: Forge, command: QueuedCommand) -> None:
     with fleet.engine.begin() as conn:
-        done = comment_commands.get(conn, row["id"])
-    if done["reply"]:
-        mark = f"<!-- fleet:command={done['comment_id']} kind=reply -->"
-        text = fleet.mask.text(f"**agent-fleet** · {done['reply']}")
-        forge.write_comment(done["full_name"], done["number"], mark, text, None)
-    if done["result"] in REACTION:
-        forge.add_reaction(done["full_name"], done["comment_id"], REACTION[done["result"]])
+        done = comment_commands.get(conn, command.id)
+    if done.reply:
+        marker = f"<!-- fleet:command={done.comment_id} kind=reply -->"
+        text = fleet.mask.text(f"**agent-fleet** · {done.reply}")
+        forge.write_comment(done.full_name, done.number, marker, text, None)
+    if done.result in REACTION:
+        forge.add_reaction(done.full_name, done.comment_id, REACTION[done.result])
 
 
-def _later(fleet: Fleet, row: Row, why: str, wait: float | None = None) -> None:
+def _postpone(fleet: Fleet, command: QueuedCommand, why: str, wait: float | None = None) -> None:
     with fleet.engine.begin() as conn:
-        comment_commands.postpone(conn, row, fleet.clock(), fleet.mask.text(why), wait)
+        comment_commands.postpone(conn, command, fleet.clock(), fleet.mask.text(why), wait)
 
 
-def _given_up(fleet: Fleet, row: Row, why: str) -> None:
-    log.warning("a command could not be answered", comment=row["comment_id"], why=why)
+def _give_up(fleet: Fleet, command: QueuedCommand, why: str) -> None:
+    log.warning("a command could not be answered", comment=command.comment_id, why=why)
     with fleet.engine.begin() as conn:
-        if comment_commands.get(conn, row["id"])["done_at"] is None:
-            comment_commands.done(conn, row["id"], fleet.clock(), command_handlers.REFUSED, None)
-        comment_commands.answered(conn, row["id"], fleet.clock(), fleet.mask.text(why))
+        comment_commands.mark_done(conn, command.id, fleet.clock(), command_handlers.REFUSED, None)
+        comment_commands.mark_answered(conn, command.id, fleet.clock(), fleet.mask.text(why))

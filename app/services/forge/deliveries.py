@@ -1,15 +1,15 @@
-"""Applies deliveries: each is a hint where to look, those about one thing need one look, the forge says what is so."""
+"""Applies webhook deliveries: finds out what each is about, then asks the forge once for each subject."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection
 
+from app.domain.delivery import Delivery
 from app.domain.errors import Refused, Unavailable
 from app.domain.task import Task
 from app.forgejo import hints
@@ -18,187 +18,206 @@ from app.forgejo.webhook_payloads import InvalidPayload
 from app.ports import Fleet
 from app.services.forge import comment_commands, issues, permissions, pull_requests, renames
 from app.store import deliveries, fleet_config, task_details, tasks
-from app.store.tables import Row
 
-LONGEST_TURN = timedelta(seconds=20)  # a forge that is slow leaves the rest to the next turn
-AT_ONCE = 20  # issues and branches that are looked into before commands are obeyed
-MOST_SORTED = 40  # times 50: deliveries whose subject is seen before the first is looked into
+LONGEST_BATCH = timedelta(seconds=20)  # with a slow forge, the rest waits for the next call
+SUBJECTS_AT_ONCE = 20  # that are applied before commands are executed
+MOST_BATCHES = 40  # of 50 deliveries whose subject is found before the first is applied
 NO_TASK = "no task works on"
-MATCHED_WITHIN = timedelta(minutes=10)  # how long what was done on a branch waits for the branch's task
+TASK_MAY_FOLLOW = timedelta(minutes=10)  # how long a delivery about our branch waits for the branch's task
 OUR_BRANCH = re.compile(r"task/[0-9]{1,18}(-[a-z0-9-]*)?")
+APPLIED, IGNORED, REFUSED = "applied", "ignored", "refused"
 log = structlog.get_logger()
+
+Outcome = tuple[str, str]  # the result of a delivery, and a sentence about it
 
 
 def apply_deliveries(fleet: Fleet) -> int:
-    """Apply waiting deliveries, those of one issue or branch together and the oldest first, then the commands that they
-    brought; returns how many of both were looked at. What the forge cannot answer now waits; what can never be applied
-    says why."""
-    until, done = fleet.clock() + LONGEST_TURN, _sort(fleet)
-    for _ in range(AT_ONCE):
+    """Apply waiting deliveries, oldest first, then execute the commands that they brought; returns how many.
+
+    Deliveries of one issue or branch are applied together. They wait while the forge does not answer. Those that can
+    never be applied are refused.
+    """
+    until, done = fleet.clock() + LONGEST_BATCH, _set_subjects(fleet)
+    for _ in range(SUBJECTS_AT_ONCE):
         if fleet.clock() > until:
             break
         with fleet.engine.begin() as conn:
-            those = deliveries.take(conn, fleet.clock())
-        if not those:
+            held = deliveries.take(conn, fleet.clock())
+        if not held:
             break
-        _apply(fleet, those)
-        done += len(those)
-    return done + comment_commands.obey(fleet)
+        _apply(fleet, held)
+        done += len(held)
+    return done + comment_commands.execute_commands(fleet)
 
 
-def sweep(fleet: Fleet) -> int:
-    """Forget deliveries that were applied long ago."""
+def delete_old_deliveries(fleet: Fleet) -> int:
+    """Delete deliveries that were applied more than FLEET_KEEP_DELIVERIES_DAYS ago."""
     with fleet.engine.begin() as conn:
-        return deliveries.sweep(conn, fleet.clock() - timedelta(days=fleet.config.keep_deliveries_days))
+        return deliveries.delete_applied(conn, fleet.clock() - timedelta(days=fleet.config.keep_deliveries_days))
 
 
-# --- what deliveries are about ---------------------------------------------------------------------------
+# --- the subject of a delivery ---------------------------------------------------------------------------
 
 
-def _sort(fleet: Fleet) -> int:
-    """See what new deliveries are about, without asking anybody: many that wait for the same thing need one look.
-    Returns how many were done with by that."""
+def _set_subjects(fleet: Fleet) -> int:
+    """Store the subjects of new deliveries, without asking the forge; returns how many needed no more than that."""
     done = 0
-    for _ in range(MOST_SORTED):
+    for _ in range(MOST_BATCHES):
         with fleet.engine.begin() as conn:
-            new = deliveries.unread(conn)
-            about = {delivery["id"]: _about(fleet, conn, delivery) for delivery in new}
-            deliveries.sort(conn, {id_: name for id_, name in about.items() if name})
-        done += sum(not name for name in about.values())
+            new = deliveries.without_subject(conn)
+            subjects = {delivery.id: _subject_of(fleet, conn, delivery) for delivery in new}
+            deliveries.set_subjects(conn, {id_: subject for id_, subject in subjects.items() if subject})
+        done += sum(not subject for subject in subjects.values())
         if not new:
             break
     return done
 
 
-def _about(fleet: Fleet, conn: Connection, delivery: Row) -> str | None:
-    """What a delivery is about; None where that is nothing to us, which is written down."""
+def _subject_of(fleet: Fleet, conn: Connection, delivery: Delivery) -> str | None:
+    """The subject of a delivery; None if it needs no lookup, and is marked as applied."""
     try:
-        hint = hints.parse_delivery(delivery["event"], delivery["body"])
-    except InvalidPayload as never:
-        _done(fleet, conn, [delivery], "refused", str(never))
+        hint = hints.parse_delivery(delivery.event, delivery.body)
+    except InvalidPayload as error:
+        _mark_applied(fleet, conn, [delivery], (REFUSED, str(error)))
         return None
     except Exception:
-        log.exception("a delivery broke", delivery=delivery["delivery_id"])
-        return f"delivery {delivery['id']}"  # it waits alone
+        log.exception("a delivery could not be parsed", delivery=delivery.delivery_id)
+        return f"delivery {delivery.id}"  # it waits alone
     if hint is None:
-        _done(fleet, conn, [delivery], "ignored", f"{delivery['event']} says nothing about a task")
+        _mark_applied(fleet, conn, [delivery], (IGNORED, f"{delivery.event} is not about a task"))
     elif hint.is_test:
-        _done(fleet, conn, [delivery], "applied", "a test delivery: the hook reaches us")
+        _mark_applied(fleet, conn, [delivery], (APPLIED, "a test delivery: the hook works"))
     return hint.subject if hint and not hint.is_test else None
 
 
-# --- deliveries about one thing --------------------------------------------------------------------------
+# --- the deliveries of one subject -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A look that must be had at the forge: at an issue, or at the pull request of a task."""
+class _Lookup:
+    """A lookup on the forge: `sync` brings an issue or a pull request up to date, and returns what was found."""
 
-    at: Callable[[], str]
-    those: list[Row]
-
-
-def _apply(fleet: Fleet, those: Sequence[Row]) -> None:
-    """Hear the commands among them, then look once at each issue and pull request that they name. Those that say just
-    the same are heard as one."""
-    same: dict[Hint | int, list[Row]] = {}
-    for delivery in those:
-        same.setdefault(_hint(delivery) or delivery["id"], []).append(delivery)
-    looks: dict[tuple[Any, ...], _Look] = {}
-    for hint, alike in same.items():
-        _guarded(fleet, alike, partial(_hear, fleet, hint if isinstance(hint, Hint) else None, alike, looks))
-    for look in looks.values():
-        _guarded(fleet, look.those, lambda look=look: ("applied", look.at()))  # type: ignore[misc]
+    sync: Callable[[], str]
+    deliveries: list[Delivery]
 
 
-def _hint(delivery: Row) -> Hint | None:
-    """None for one that cannot be read now; whoever hears it will say why."""
+_Target = tuple[str, int, int]  # "issue" or "pull", the task's key or 0, the number
+_Lookups = dict[_Target, _Lookup]
+
+
+def _apply(fleet: Fleet, held: Sequence[Delivery]) -> None:
+    """Queue the commands among these deliveries, then look up each issue and pull request once. Deliveries with equal
+    hints are handled as one."""
+    groups: dict[Hint | int, list[Delivery]] = {}
+    for delivery in held:
+        groups.setdefault(_hint_of(delivery) or delivery.id, []).append(delivery)
+    lookups: _Lookups = {}
+    for hint, equal in groups.items():
+        known = hint if isinstance(hint, Hint) else None
+        _finish_or_postpone(fleet, equal, partial(_plan_lookup, fleet, known, equal, lookups))
+    for lookup in lookups.values():
+        _finish_or_postpone(fleet, lookup.deliveries, partial(_run_lookup, lookup))
+
+
+def _hint_of(delivery: Delivery) -> Hint | None:
+    """The hint; None if the delivery cannot be parsed. `_plan_lookup` reports why."""
     try:
-        return hints.parse_delivery(delivery["event"], delivery["body"])
+        return hints.parse_delivery(delivery.event, delivery.body)
     except Exception:
         return None
 
 
-def _guarded(fleet: Fleet, those: list[Row], how: Callable[[], tuple[str, str] | None]) -> None:
-    """Do it, and write down what became of these deliveries; what cannot be done now waits, and holds up no other."""
+def _run_lookup(lookup: _Lookup) -> Outcome:
+    return APPLIED, lookup.sync()
+
+
+def _finish_or_postpone(fleet: Fleet, held: list[Delivery], step: Callable[[], Outcome | None]) -> None:
+    """Run a step and store its outcome, or postpone these deliveries if it cannot be done now."""
     try:
-        outcome = how()
+        outcome = step()
     except Unavailable as later:
-        return _later(fleet, those, str(later), later.retry_after)
-    except (InvalidPayload, Refused) as never:
-        outcome = "refused", str(never)
-    except Exception as broken:
-        log.exception("a delivery broke", delivery=those[0]["delivery_id"])
-        return _later(fleet, those, f"it broke here: {broken!r}")
+        return _postpone(fleet, held, str(later), later.retry_after)
+    except (InvalidPayload, Refused) as error:
+        outcome = REFUSED, str(error)
+    except Exception as error:
+        log.exception("a delivery could not be applied", delivery=held[0].delivery_id)
+        return _postpone(fleet, held, f"an error in agent-fleet: {error!r}")
     if outcome:
         with fleet.engine.begin() as conn:
-            _done(fleet, conn, those, *outcome)
+            _mark_applied(fleet, conn, held, outcome)
 
 
-def _later(fleet: Fleet, those: list[Row], why: str, wait: float | None = None) -> None:
+def _postpone(fleet: Fleet, held: list[Delivery], why: str, wait: float | None = None) -> None:
     with fleet.engine.begin() as conn:
-        deliveries.postpone(conn, those, fleet.clock(), fleet.mask.text(why), wait)
+        deliveries.postpone(conn, held, fleet.clock(), fleet.mask.text(why), wait)
 
 
-def _done(fleet: Fleet, conn: Connection, those: Sequence[Row], result: str, why: str) -> None:
-    deliveries.applied(conn, [delivery["id"] for delivery in those], fleet.clock(), result, fleet.mask.text(why))
-    for delivery in those:
-        log.info("delivery", kind=delivery["event"], delivery=delivery["delivery_id"], result=result, why=why)
+def _mark_applied(fleet: Fleet, conn: Connection, held: Sequence[Delivery], outcome: Outcome) -> None:
+    result, why = outcome
+    deliveries.mark_applied(conn, [one.id for one in held], fleet.clock(), result, fleet.mask.text(why))
+    for one in held:
+        log.info("delivery", kind=one.event, delivery=one.delivery_id, result=result, why=why)
 
 
-def _hear(
-    fleet: Fleet, hint: Hint | None, alike: list[Row], looks: dict[tuple[Any, ...], _Look]
-) -> tuple[str, str] | None:
-    """What became of deliveries by their mere words; None where a look must be had, which is put to the others."""
-    forge_name = alike[0]["forge"]
+def _plan_lookup(fleet: Fleet, hint: Hint | None, equal: list[Delivery], lookups: _Lookups) -> Outcome | None:
+    """Queue the command in these deliveries, and add the lookup that they need to `lookups`; None then. Returns the
+    outcome if they need none."""
+    newest = equal[-1]
     if hint is None:
-        hints.parse_delivery(alike[0]["event"], alike[0]["body"])
-        return "ignored", f"{alike[0]['event']} says nothing about a task"
-    if _is_noise(fleet, forge_name, hint):
-        return "ignored", f"{hint.sender.login} is ourselves, or a bot that `bots` in fleet.toml does not name"
-    full_name = renames.name_of(fleet, forge_name, hint.repository_id, hint.full_name)
+        hints.parse_delivery(newest.event, newest.body)  # raises the reason
+        return IGNORED, f"{newest.event} is not about a task"
+    if _is_ignored(fleet, newest.forge, hint):
+        return IGNORED, f"{hint.sender.login} is the bot itself, or a bot that is not in `bots` of fleet.toml"
+    full_name = renames.current_name(fleet, newest.forge, hint.repository_id, hint.full_name)
     if hint.comment:
-        comment_commands.hear(fleet, forge_name, replace(hint, full_name=full_name))
+        comment_commands.queue_from_delivery(fleet, newest.forge, replace(hint, full_name=full_name), hint.comment)
     if hint.number and not hint.is_pull:
-        what: tuple[Any, ...] = ("issue", hint.number)
-        at = partial(issues.look_at_issue, fleet, forge_name, full_name, hint.repository_id, hint.number)
-    else:
-        task = _task_of(fleet, forge_name, hint, alike[-1]["received_at"])
-        if task is None:
-            about = f"pull request {hint.number}" if hint.number else hint.branch or hint.sha or "a tag"
-            if _may_come(fleet, hint, alike[-1]):
-                raise Unavailable(f"{NO_TASK} {about} yet", MATCHED_WITHIN.total_seconds() / 3)
-            return "ignored", f"{NO_TASK} {about}"
-        what = ("pull", task.id, hint.number or task.pr_number)
-        at = partial(_look_at_pull, fleet, task.id, full_name, hint.number)
-    looks[what] = _Look(at, [*(looks[what].those if what in looks else ()), *alike])
+        sync = partial(issues.sync_issue, fleet, newest.forge, full_name, hint.repository_id, hint.number)
+        _add_lookup(lookups, ("issue", 0, hint.number), sync, equal)
+        return None
+    task = _task_of(fleet, newest.forge, hint, newest.received_at)
+    if task is None:
+        return _without_task(fleet, hint, newest)
+    sync = partial(_sync_pull, fleet, task.id, full_name, hint.number)
+    _add_lookup(lookups, ("pull", task.id, hint.number or task.pr_number or 0), sync, equal)
     return None
 
 
-def _may_come(fleet: Fleet, hint: Hint, newest: Row) -> bool:
-    """Whether the task of a branch may only be on its way: what made it may be heard after what was done with it."""
+def _add_lookup(lookups: _Lookups, target: _Target, sync: Callable[[], str], equal: list[Delivery]) -> None:
+    before = lookups[target].deliveries if target in lookups else []
+    lookups[target] = _Lookup(sync, [*before, *equal])
+
+
+def _without_task(fleet: Fleet, hint: Hint, newest: Delivery) -> Outcome:
+    """Ignore a delivery about a pull request or a branch without a task. Raises Unavailable while one may follow: the
+    delivery that makes the task can be applied after the one about its branch."""
+    subject = f"pull request {hint.number}" if hint.number else hint.branch or hint.sha or "a tag"
+    if _task_may_follow(fleet, hint, newest):
+        raise Unavailable(f"{NO_TASK} {subject} yet", TASK_MAY_FOLLOW.total_seconds() / 3)
+    return IGNORED, f"{NO_TASK} {subject}"
+
+
+def _task_may_follow(fleet: Fleet, hint: Hint, newest: Delivery) -> bool:
     is_ours = bool(hint.branch and OUR_BRANCH.fullmatch(hint.branch))
     with fleet.engine.begin() as conn:
-        rule = fleet_config.rule_for(conn, newest["forge"], hint.full_name) if is_ours else None
-    return rule is not None and fleet.clock() - newest["received_at"] < MATCHED_WITHIN
+        rule = fleet_config.rule_for(conn, newest.forge, hint.full_name) if is_ours else None
+    return rule is not None and fleet.clock() - newest.received_at < TASK_MAY_FOLLOW
 
 
-def _look_at_pull(fleet: Fleet, task_pk: int, full_name: str, number: int | None) -> str:
-    """The pull request of a task as it is by now."""
+def _sync_pull(fleet: Fleet, task_pk: int, full_name: str, number: int | None) -> str:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, task_pk)
-    return pull_requests.look_at_pull(fleet, task, full_name, number or task.pr_number)
+    return pull_requests.sync_pull(fleet, task, full_name, number or task.pr_number)
 
 
-def _is_noise(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
-    """Our own echo, and bots that nobody invited. An agent may have pushed or opened a pull request in our name, and
-    what bots do to branches and checks is as true as what people do: those are looked at all the same."""
-    return not hint.own_counts and not permissions.is_heard(fleet, fleet.forges(forge_name), hint.sender)
+def _is_ignored(fleet: Fleet, forge_name: str, hint: Hint) -> bool:
+    """Ignore our own actions and those of bots that are not in `bots`. What they do to branches, pull requests and
+    checks is true all the same: an agent may have pushed in our name."""
+    return not hint.own_counts and not permissions.is_accepted(fleet, fleet.forges(forge_name), hint.sender)
 
 
 def _task_of(fleet: Fleet, forge_name: str, hint: Hint, received_at: datetime) -> Task | None:
-    """The task of a pull request, or of a branch on which something goes on: a push, a branch that came or went, checks
-    that ended."""
+    """The task of a pull request, a branch or a checked commit. Activity on a branch is recorded."""
     where = (forge_name, hint.repository_id)
     with fleet.engine.begin() as conn:
         if hint.number:

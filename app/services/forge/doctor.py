@@ -251,10 +251,10 @@ def _hook(fleet: Fleet, forge: HttpClient, where: str, name: str) -> Iterator[Fi
 
 def _inbox(fleet: Fleet, forges: list[ForgeRecord]) -> Iterator[Finding]:
     with fleet.engine.begin() as conn:
-        heard = deliveries.last_heard(conn)
-        waiting = [row for row in deliveries.listed(conn, deliveries.WAITING) if row["tries"] > 3]
+        heard = deliveries.last_received(conn)
+        waiting = [row for row in deliveries.list_deliveries(conn, deliveries.WAITING) if row.tries > 3]
         given_up, refused = outbox.count_given_up(conn), periodic_jobs.last(conn, deliveries.REFUSED)
-    stuck = [row for row in waiting if not (row["why"] or "").startswith(NO_TASK)]
+    stuck = [row for row in waiting if not (row.why or "").startswith(NO_TASK)]
     newest = max((at for at in heard.values() if at), default=None)
     if refused and (newest is None or refused > newest or fleet.clock() - refused < LATELY):
         yield Finding(  # whoever knows our address can bring such a one
@@ -272,7 +272,7 @@ def _inbox(fleet: Fleet, forges: list[ForgeRecord]) -> Iterator[Finding]:
         else:
             yield Finding(f"{row.name}: deliveries", GOOD, f"the last came at {last:%Y-%m-%d %H:%M:%S} UTC")
     if stuck:
-        mend = f"`fleet deliveries list --status waiting`; the last one says: {stuck[0]['why']}"
+        mend = f"`fleet deliveries list --status waiting`; the last one says: {stuck[0].why}"
         yield Finding("inbox", WRONG, f"{len(stuck)} deliveries were tried again and again", mend)
     if given_up:
         yield Finding(

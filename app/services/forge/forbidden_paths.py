@@ -1,4 +1,4 @@
-"""Keeps pull requests off the paths that a repository's `.fleet.toml` wants left as they are."""
+"""Checks pull requests against the `forbidden_paths` of a repository's `.fleet.toml`."""
 
 from fnmatch import fnmatchcase
 
@@ -8,22 +8,22 @@ from app.ports import Fleet, Forge, Pull
 from app.store import views
 
 
-def touched(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> list[str]:
-    """What a task's pull request changes of the forbidden paths, sorted."""
-    patterns = paths(fleet, task)
+def changed_forbidden(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> list[str]:
+    """The forbidden paths that a task's pull request changes, sorted."""
+    patterns = forbidden(fleet, task)
     files = forge.pull_files(full_name, pull.number) if patterns else []
     return sorted(path for path in files if any(_fits(path, pattern) for pattern in patterns))
 
 
-def refusal(pull: Pull, hit: list[str]) -> Refused:
-    """Why a pull request that touches these paths is not offered."""
+def refusal(pull: Pull, changed: list[str]) -> Refused:
+    """Why a pull request that changes these paths is refused."""
     return Refused(
-        Kind.INVALID, f"Pull request #{pull.number} changes what .fleet.toml forbids: {', '.join(hit[:10])}."
+        Kind.INVALID, f"Pull request #{pull.number} changes what .fleet.toml forbids: {', '.join(changed[:10])}."
     )
 
 
-def paths(fleet: Fleet, task: Task) -> list[str]:
-    """The forbidden paths, as they stood on the default branch when the task's text was accepted."""
+def forbidden(fleet: Fleet, task: Task) -> list[str]:
+    """The forbidden paths, as they were on the default branch when the task's text was accepted."""
     with fleet.engine.begin() as conn:
         return list((views.brief(conn, task.id)["settings"] or {}).get("forbidden_paths") or ())
 

@@ -12,11 +12,11 @@ from app.domain.visible_text import clean, one_line
 from app.ports import Fleet, Forge, Issue, Repository, Requester
 from app.services import facts
 from app.services.forge import permissions, repository_settings
-from app.services.forge.repository_settings import Terms
+from app.services.forge.repository_settings import Settings
 from app.store import fleet_config, repositories, task_details, tasks, views
 
 
-def edited(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> Issue | None:
+def find_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> Issue | None:
     """The issue, if its text is another one than the task's accepted text; None where nothing was edited."""
     issue = forge.issue(full_name, task.issue_number) if task.issue_number else None
     with fleet.engine.begin() as conn:
@@ -26,7 +26,7 @@ def edited(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> Issue | No
     return issue
 
 
-def accept(
+def accept_edit(
     fleet: Fleet,
     forge: Forge,
     full_name: str,
@@ -48,7 +48,7 @@ def accept(
         return False
     if rule is None or repository is None:
         return False
-    text = read(issue, repository_settings.of(forge, repository, rule))
+    text = make_prompt(issue, repository_settings.load_settings(forge, repository, rule))
     with fleet.engine.begin() as conn:
         task_details.change(conn, task.id, pinned(issue, text))
         tasks.record(
@@ -57,9 +57,9 @@ def accept(
     return True
 
 
-def heed_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
+def apply_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue) -> str:
     """An edit is noted, and counts when somebody with the right says so: by a label put on anew, or by a command."""
-    if task.state is State.COMPLETED or edited(fleet, forge, full_name, task) is None:
+    if task.state is State.COMPLETED or find_edit(fleet, forge, full_name, task) is None:
         return f"{task.task_id} is known and {task.state}"
     sha = prompt.fingerprint(issue.title, issue.body)
     with fleet.engine.begin() as conn:
@@ -71,13 +71,13 @@ def heed_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Iss
     requester = forge.who_labelled(full_name, issue.number, matching.PREFIX)
     if requester is None or requester.entry <= (brief["accepted_entry"] or 0):
         return f"{task.task_id} was edited, and nobody with the right has said that the new text counts"
-    if not permissions.may_ask(fleet, forge, full_name, issue, requester):
+    if not permissions.may_request(fleet, forge, full_name, issue, requester):
         return f"{task.task_id} was edited, and whoever labelled it anew may not write to {full_name}"
-    accept(fleet, forge, full_name, task, issue, requester.account.login, f"entry {requester.entry}")
+    accept_edit(fleet, forge, full_name, task, issue, requester.account.login, f"entry {requester.entry}")
     return f"{task.task_id} is worked on by its new text"
 
 
-def take(
+def accept_with_fact(
     fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue, requester: Requester | None, fact: Fact
 ) -> Task:
     """Work on the text as it is now, with the `fact` that brings the task back: nobody can have it before its text."""
@@ -85,7 +85,7 @@ def take(
         rule, repository = fleet_config.rule_for(conn, forge.name, full_name), _known(conn, forge, task, full_name)
     if rule is None or repository is None:
         return facts.record_if_news(fleet, task, fact)
-    text = read(issue, repository_settings.of(forge, repository, rule))
+    text = make_prompt(issue, repository_settings.load_settings(forge, repository, rule))
 
     def changed(conn: Connection) -> None:
         task_details.change(conn, task.id, pinned(issue, text) | {"accepted_entry": requester and requester.entry})
@@ -93,7 +93,7 @@ def take(
     return facts.record_if_news(fleet, task, fact, changed)
 
 
-def labelled_until_now(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> None:
+def ignore_earlier_labels(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> None:
     """Whoever has put a label there so far wanted the attempt that is over: only one that comes after it asks anew."""
     requester = forge.who_labelled(full_name, task.issue_number or 0, matching.PREFIX)
     if requester:
@@ -114,7 +114,7 @@ def pinned(issue: Issue, text: prompt.Prompt) -> dict[str, Any]:
     }
 
 
-def read(issue: Issue, on: Terms) -> prompt.Prompt:
+def make_prompt(issue: Issue, on: Settings) -> prompt.Prompt:
     return prompt.read_issue(issue.title, issue.body, on.validation, on.rules, on.forbidden_paths)
 
 

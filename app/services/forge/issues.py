@@ -9,13 +9,13 @@ from app.domain.task import Mode, Priority, State, Task
 from app.ports import Fleet, Forge, Issue, Repository, Requester
 from app.services import facts
 from app.services.forge import issue_text, permissions, pull_requests, renames, repository_settings
-from app.services.forge.repository_settings import Terms
+from app.services.forge.repository_settings import Settings
 from app.store import fleet_config, task_details, tasks, views
 
 WAITING = frozenset({State.CREATED, State.PARKED})
 
 
-def look_at_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: int, number: int) -> str:
+def sync_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: int, number: int) -> str:
     """Bring the task of an issue in line with the forge; returns what was found, as a sentence."""
     forge = fleet.forges(forge_name)
     with fleet.engine.begin() as conn:
@@ -29,18 +29,18 @@ def look_at_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: 
     if issue is None:
         return _gone(fleet, forge, full_name, task) or f"{full_name}#{number} is not an issue"
     if issue.repository_id not in (0, repository_id):
-        return _look_elsewhere(fleet, forge, full_name, repository_id, number)
+        return _sync_renamed(fleet, forge, full_name, repository_id, number)
     if task is not None:
         return _follow(fleet, forge, full_name, task, issue)
     return _take_in(fleet, forge, full_name, repository_id, issue, rule) if rule else ""
 
 
-def _look_elsewhere(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, number: int) -> str:
+def _sync_renamed(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, number: int) -> str:
     """Another repository bears this name now; ours was renamed, or is gone."""
-    name = renames.look_up(fleet, forge.name, repository_id)
+    name = renames.fetch_name(fleet, forge.name, repository_id)
     if name is None or name == full_name:
         return f"{full_name} is another repository now"
-    return look_at_issue(fleet, forge.name, name, repository_id, number)
+    return sync_issue(fleet, forge.name, name, repository_id, number)
 
 
 # --- an issue that is a task already ---------------------------------------------------------------------
@@ -54,9 +54,9 @@ def _follow(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issue
         ):
             return said
         _reroute(fleet, forge, full_name, task, issue)
-        return issue_text.heed_edit(fleet, forge, full_name, task, issue)
+        return issue_text.apply_edit(fleet, forge, full_name, task, issue)
     if task.branch:
-        pull_requests.look_for_merge(fleet, task, full_name)
+        pull_requests.record_merge(fleet, task, full_name)
     fact = Fact(FactKind.LABEL_REMOVED if issue.open else FactKind.ISSUE_CLOSED)
     return _hear(fleet, task, fact)
 
@@ -77,20 +77,22 @@ def _bring_back(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: I
     with fleet.engine.begin() as conn:
         accepted = views.brief(conn, task.id)["accepted_entry"] or 0
     if requester and requester.entry > accepted:
-        may = permissions.may_ask(fleet, forge, full_name, issue, requester)
+        may = permissions.may_request(fleet, forge, full_name, issue, requester)
     elif task.state is State.FAILED:
         return None
     else:
         requester = forge.who_reopened(full_name, issue.number)
         may = bool(
             requester
-            and permissions.is_heard(fleet, forge, requester.account)
+            and permissions.is_accepted(fleet, forge, requester.account)
             and permissions.may_write(forge, full_name, requester.account.login)
         )
     if not may:
         return f"{task.task_id}: whoever wants it again may not write to {full_name}"
     once = f"wanted {requester.entry}" if requester and task.state is State.FAILED else None
-    heard = issue_text.take(fleet, forge, full_name, task, issue, requester, Fact(FactKind.ISSUE_WANTED, key=once))
+    heard = issue_text.accept_with_fact(
+        fleet, forge, full_name, task, issue, requester, Fact(FactKind.ISSUE_WANTED, key=once)
+    )
     fleet.nudge.soon()
     return f"{task.task_id} is {heard.state}"
 
@@ -105,7 +107,7 @@ def _reroute(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Issu
         if (tuple(had), task.priority) == (needs, priority):
             return
         requirement_set = tasks.requirement_set(conn, needs, cli)
-    if not permissions.may_ask(fleet, forge, full_name, issue, _requester(forge, full_name, issue)):
+    if not permissions.may_request(fleet, forge, full_name, issue, _requester(forge, full_name, issue)):
         return
     detail = {"requirement_set_id": requirement_set, "priority": int(priority), "needs": list(needs)}
     facts.record_if_news(fleet, task, Fact(FactKind.REROUTED, detail))
@@ -127,13 +129,13 @@ def _take_in(fleet: Fleet, forge: Forge, full_name: str, repository_id: int, iss
     if not issue.open or not _is_wanted(forge, full_name, issue):
         return f"{full_name}#{issue.number} is closed, or has no agent: label and is not assigned to us"
     requester = _requester(forge, full_name, issue)
-    if not permissions.may_ask(fleet, forge, full_name, issue, requester):
+    if not permissions.may_request(fleet, forge, full_name, issue, requester):
         return f"{full_name}#{issue.number}: whoever labelled it may not write to {full_name}"
     repository = forge.repository(full_name)
     if repository is None or repository.id != repository_id:
         return f"{full_name} cannot be seen with our token"
-    text = repository_settings.of(forge, repository, rule)
-    renames.remember(fleet, forge.name, repository)
+    text = repository_settings.load_settings(forge, repository, rule)
+    renames.save(fleet, forge.name, repository)
     with fleet.engine.begin() as conn:
         task = _make(conn, fleet, forge, repository, issue, text, requester)
     return f"{task.task_id} was made"
@@ -158,10 +160,10 @@ def _make(
     forge: Forge,
     repository: Repository,
     issue: Issue,
-    on: Terms,
+    on: Settings,
     requester: Requester | None,
 ) -> Task:
-    text = issue_text.read(issue, on)
+    text = issue_text.make_prompt(issue, on)
     needs = matching.required(issue.labels)
     known = tasks.of_issue(conn, forge.name, repository.id, issue.number)
     if known is not None:

@@ -9,7 +9,7 @@ from app.services.forge.review_rounds import apply_reviews
 from app.store import repositories, views
 
 
-def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> str:
+def sync_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> str:
     """Bring a task in line with its pull request (by `number`, else by its branch); returns what was found. Raises
     TooEarly while a review may not be finished yet."""
     forge = fleet.forges(task.forge or "")
@@ -29,7 +29,7 @@ def look_at_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -
     return f"{task.task_id} is {task.state}"
 
 
-def look_for_merge(fleet: Fleet, task: Task, full_name: str) -> None:
+def record_merge(fleet: Fleet, task: Task, full_name: str) -> None:
     """Hear that a task's pull request was merged, if it was, and nothing else of it."""
     forge = fleet.forges(task.forge or "")
     pull = _pull_of(fleet, forge, task, full_name, task.pr_number)
@@ -80,7 +80,7 @@ def _not_offered(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: P
     """Why an open pull request is not taken for the task's; None where it is."""
     if pull.author.id != forge.bot().id and not permissions.may_write(forge, full_name, pull.author.login):
         return f"is by {pull.author.login}, who may not write here"
-    hit = forbidden_paths.touched(fleet, forge, full_name, task, pull) if task.agent_id else []
+    hit = forbidden_paths.changed_forbidden(fleet, forge, full_name, task, pull) if task.agent_id else []
     return f"changes what .fleet.toml forbids: {', '.join(hit[:10])}" if hit else None
 
 

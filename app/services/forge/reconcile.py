@@ -42,7 +42,7 @@ def reconcile(fleet: Fleet, every: float | None = None) -> int:
     Each repository at most once in `every` seconds over all workers, those first that were not looked at for longest; a
     round that takes long leaves the rest to the next. A forge that does not answer is left for the next round too.
     """
-    deliveries.sweep(fleet)
+    deliveries.delete_old_deliveries(fleet)
     until, looked = fleet.clock() + LONGEST_ROUND, 0
     for forge_name, full_name in _in_turn(fleet):
         if fleet.clock() > until:
@@ -87,7 +87,7 @@ def _meet(fleet: Fleet, rule: Rule, owner: str) -> None:
         with fleet.engine.begin() as conn:
             is_ours = fleet_config.rule_for(conn, rule.forge, repository.full_name) == rule
         if is_ours and (repository.id, repository.full_name) not in known:
-            renames.remember(fleet, rule.forge, repository)
+            renames.save(fleet, rule.forge, repository)
 
 
 def _round(forge_name: str, full_name: str) -> str:
@@ -121,16 +121,16 @@ def _look(fleet: Fleet, forge_name: str, full_name: str) -> int:
     repository = forge.repository(full_name)
     if repository is None:
         return 0
-    renames.remember(fleet, forge_name, repository)
+    renames.save(fleet, forge_name, repository)
     with fleet.engine.begin() as conn:
         unfinished = tasks.unfinished(conn, forge_name, repository.id)
     changed = _changed(fleet, forge, repository)
     ours = [task for task in unfinished if task.live or changed.is_everything or _is_named(task, changed)]
     wanted = changed.issues | {task.issue_number for task in ours if task.issue_number}
     here, name = (fleet, forge_name, repository.full_name, repository.id), repository.full_name
-    looks = [_guarded(issues.look_at_issue, *here, number) for number in sorted(wanted)]
+    looks = [_guarded(issues.sync_issue, *here, number) for number in sorted(wanted)]
     looks += [
-        _guarded(pull_requests.look_at_pull, fleet, task, name, task.pr_number) for task in ours if _may_have_one(task)
+        _guarded(pull_requests.sync_pull, fleet, task, name, task.pr_number) for task in ours if _may_have_one(task)
     ]
     if any(task.branch and not task.run for task in ours):
         others = sorted(changed.pulls - {task.pr_number for task in unfinished})
@@ -158,7 +158,7 @@ def _look_at_pull_of_others(fleet: Fleet, forge: Forge, repository: Repository, 
         with fleet.engine.begin() as conn:
             task = tasks.of_branch(conn, forge.name, repository.id, pull.branch, None)
         if task:
-            pull_requests.look_at_pull(fleet, task, repository.full_name, number)
+            pull_requests.sync_pull(fleet, task, repository.full_name, number)
 
 
 def _changed(fleet: Fleet, forge: Forge, repository: Repository) -> _Changed:
@@ -185,6 +185,6 @@ def _commands(fleet: Fleet, forge: Forge, repository: Repository) -> None:
     if now is None or since is None:
         return
     for comment in forge.comments_since(repository.full_name, since):
-        comment_commands.find(fleet, forge, repository.id, repository.full_name, comment)
+        comment_commands.queue_from_comment(fleet, forge, repository.id, repository.full_name, comment)
     with fleet.engine.begin() as conn:
         forge_cursors.read_up_to(conn, forge.name, repository.id, COMMENTS, now)

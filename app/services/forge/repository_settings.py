@@ -18,7 +18,7 @@ _WORD = validate.Length(1, 500)
 
 
 @dataclass(frozen=True)
-class Terms:
+class Settings:
     """`rules` is the text of AGENTS.md; `faults` are sentences about a `.fleet.toml` that could not be used."""
 
     cli: str | None
@@ -60,14 +60,14 @@ class _File(Schema):
     hooks = fields.Nested(HooksSchema)
 
 
-def of(forge: Forge, repository: Repository, rule: Rule) -> Terms:
+def load_settings(forge: Forge, repository: Repository, rule: Rule) -> Settings:
     """The terms in force. Both files are read from the default branch alone: what a pull request changes in them counts
     when it is merged."""
     text = forge.file(repository.full_name, repository.default_branch, FILE)
     own, faults = _read(text) if text is not None else ({}, ())
     rules = forge.file(repository.full_name, repository.default_branch, RULES) or ""
     limits = own.get("limits", {})
-    return Terms(
+    return Settings(
         cli=own.get("cli") or rule.cli,
         max_retries=min(limits.get("max_retries", rule.max_retries), rule.max_retries),
         timeout_secs=min(limits.get("task_timeout_secs", rule.task_timeout_secs), rule.task_timeout_secs),

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 from app.domain import comment_command
-from app.domain.bots import is_heard
+from app.domain.bots import is_accepted
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import read_conflict
@@ -85,7 +85,7 @@ def with_rights(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list
 
 def _counts(review: Review, forge: Forge, row: ForgeRecord | None) -> bool:
     who = review.author
-    return is_heard(who.login, who.id, who.full_name, forge.bot().id, row.bots if row else ())
+    return is_accepted(who.login, who.id, who.full_name, forge.bot().id, row.bots if row else ())
 
 
 def _unanswered(reviews: Sequence[Review], asked: Iterable[Event]) -> list[Review]:
@@ -112,8 +112,8 @@ def _said_since(
     told, may, bots = _told(asked, "remarks"), _writers(forge, full_name), row.bots if row else ()
     return [
         one for one in forge.comments(full_name, number)
-        if one.id not in told and comment_command.read(one.body) is None
-        and is_heard(one.author.login, one.author.id, one.author.full_name, forge.bot().id, bots)
+        if one.id not in told and comment_command.parse_command(one.body) is None
+        and is_accepted(one.author.login, one.author.id, one.author.full_name, forge.bot().id, bots)
         and may(one.author)
     ]  # fmt: skip
 

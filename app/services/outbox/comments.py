@@ -57,7 +57,7 @@ def label(fleet: Fleet, task: Task, _: Row) -> None:
         return
     forge, name, _base = repository_of(fleet, task)
     if task.state is State.FAILED:
-        issue_text.labelled_until_now(fleet, forge, name, task)
+        issue_text.ignore_earlier_labels(fleet, forge, name, task)
     names = _label_names(fleet, task)
     ours = frozenset(names.values()) - {""}
     forge.set_labels(name, task.issue_number, forge_messages.labels(task.state, names), ours)

@@ -26,7 +26,7 @@ def open_pull(fleet: Fleet, task: Task, entry: Row) -> None:
     pushed = finished["detail"].get("head") if finished else None
     topic = _pushed_pull(forge, task, name, base, pushed) if settings.get("flow") == "agit" else None
     pull, head = topic or _branch_pull(fleet, forge, task, name, base, entry, checked, pushed)
-    hit = forbidden_paths.touched(fleet, forge, name, task, pull)
+    hit = forbidden_paths.changed_forbidden(fleet, forge, name, task, pull)
     _put_right(fleet, forge, name, task, pull, checked and not hit)
     if hit:
         raise forbidden_paths.refusal(pull, hit)
@@ -42,7 +42,9 @@ def checked(fleet: Fleet, task: Task) -> None:
     forge, name, _base = repository_of(fleet, task)
     pull = forge.pull(name, task.pr_number)
     if pull and pull.open:
-        _put_right(fleet, forge, name, task, pull, not forbidden_paths.touched(fleet, forge, name, task, pull))
+        _put_right(
+            fleet, forge, name, task, pull, not forbidden_paths.changed_forbidden(fleet, forge, name, task, pull)
+        )
 
 
 def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
@@ -120,7 +122,7 @@ def _missing(sentence: str, entry: Row) -> Refused:
 def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked: bool) -> Pull:
     with fleet.engine.begin() as conn:
         brief = views.brief(conn, task.id)
-    title = forge_messages.pull_title(brief["title"], checked and not forbidden_paths.paths(fleet, task))
+    title = forge_messages.pull_title(brief["title"], checked and not forbidden_paths.forbidden(fleet, task))
     return forge.create_pull(name, task.branch or "", base, title, _body(fleet, task, checked))
 
 

@@ -370,7 +370,7 @@ def test_a_switched_off_repository_takes_no_issue_in(forge: FakeForge, make_flee
     shop = Workshop(forge, make_fleet, repositories=[rule | {"enabled": False}])
     shop.open_issue()
     shop.converge()
-    assert shop.tasks() == [] and "enabled = false" in str(shop.inbox()[0]["why"])
+    assert shop.tasks() == [] and "enabled = false" in str(shop.inbox()[0].why)
     with shop.fleet.engine.begin() as conn:
         apply(conn, forge_url=forge.url, repositories=[rule])
     shop.reconcile()

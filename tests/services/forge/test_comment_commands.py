@@ -3,7 +3,7 @@
 import pytest
 
 from app.domain.task import State
-from app.services import create_task
+from app.services.forge.deliveries import apply_deliveries
 from app.services.replay import differences
 from tests import builders
 from tests.conftest import FakeClock
@@ -159,7 +159,7 @@ def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Wo
     workshop.forge.settle()
     said = next(one for one in workshop.forge.deliveries if one.event_type == "issue_comment")
     workshop.bring(said)
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     assert workshop.task(number).state is State.CREATED
     workshop.converge()
     assert len(workshop.tasks()) == 1

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.domain.task import State
-from app.services.forge.deliveries import _sort, apply_deliveries
+from app.services.forge.deliveries import _set_subjects, apply_deliveries
 from app.store import deliveries, forge_cursors
 from tests.conftest import FakeClock
 from tests.workshop import WIDGETS, Workshop, signed
@@ -35,7 +35,7 @@ def test_what_waits_for_one_issue_is_one_look(workshop: Workshop) -> None:
     workshop.forge.calls.clear()
     apply_deliveries(workshop.fleet)
     assert [task.issue_number for task in workshop.tasks()] == numbers
-    assert {row["result"] for row in workshop.inbox()} == {"applied"} and len(workshop.inbox()) == 44
+    assert {row.result for row in workshop.inbox()} == {"applied"} and len(workshop.inbox()) == 44
     assert sum(call.endswith(f"/issues/{numbers[0]}") for call in workshop.forge.calls) == 1
 
 
@@ -48,7 +48,7 @@ def test_pushes_reviews_and_checks_of_one_pull_request_are_one_look(workshop: Wo
     looks(workshop, "")
     apply_deliveries(workshop.fleet)
     assert looks(workshop, f"/pulls/{pull}") == 1
-    assert not [row for row in workshop.inbox() if row["applied_at"] is None]
+    assert not [row for row in workshop.inbox() if row.applied_at is None]
 
 
 def test_the_oldest_is_looked_into_first_and_a_new_one_joins_what_waits(workshop: Workshop, clock: FakeClock) -> None:
@@ -70,11 +70,11 @@ def test_the_oldest_is_looked_into_first_and_a_new_one_joins_what_waits(workshop
 def test_nobody_else_looks_into_what_somebody_looks_into(workshop: Workshop, clock: FakeClock) -> None:
     workshop.open_issue()
     workshop.carry()
-    _sort(workshop.fleet)
+    _set_subjects(workshop.fleet)
     with workshop.fleet.engine.begin() as conn:
         assert len(deliveries.take(conn, clock())) == 2
     again(workshop, 1)
-    _sort(workshop.fleet)
+    _set_subjects(workshop.fleet)
     with workshop.fleet.engine.begin() as conn:
         assert deliveries.take(conn, clock()) == []
     clock.pass_(31)  # whoever looked has died
@@ -98,7 +98,7 @@ def test_two_workers_at_once_apply_everything_once_in_effect(workshop: Workshop)
     while apply_deliveries(workshop.fleet):
         pass
     assert sorted(task.issue_number or 0 for task in workshop.tasks()) == numbers
-    assert all(row["result"] == "applied" for row in workshop.inbox())
+    assert all(row.result == "applied" for row in workshop.inbox())
 
 
 def test_one_that_breaks_here_is_shown_and_holds_up_no_other_of_its_issue(workshop: Workshop) -> None:
@@ -114,8 +114,8 @@ def test_one_that_breaks_here_is_shown_and_holds_up_no_other_of_its_issue(worksh
     finally:
         with workshop.fleet.engine.begin() as conn:
             conn.execute(sa.text("ALTER TABLE comment_commands DROP CONSTRAINT never"))
-    stuck = [row for row in workshop.inbox() if row["applied_at"] is None]
-    assert [row["event"] for row in stuck] == ["issue_comment"] and "it broke here" in stuck[0]["why"]
+    stuck = [row for row in workshop.inbox() if row.applied_at is None]
+    assert [row.event for row in stuck] == ["issue_comment"] and "an error in agent-fleet" in str(stuck[0].why)
 
 
 def test_commands_are_carried_out_in_the_order_in_which_they_were_written(workshop: Workshop) -> None:
@@ -137,7 +137,7 @@ def test_whatever_a_branch_is_called_it_can_wait(workshop: Workshop, branch: str
     raw = raw % branch.encode()
     assert workshop.client.post("/webhooks/forgejo", data=raw, headers=signed(raw, "push")).status_code == 202
     apply_deliveries(workshop.fleet)
-    assert [row["result"] for row in workshop.inbox()] == ["ignored"]
+    assert [row.result for row in workshop.inbox()] == ["ignored"]
 
 
 def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Workshop, clock: FakeClock) -> None:
@@ -153,7 +153,7 @@ def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Wo
     for delivery in workshop.forge.deliveries[made:]:
         assert workshop.bring(delivery) == 202
     apply_deliveries(workshop.fleet)
-    waits = {row["why"] for row in workshop.inbox() if row["applied_at"] is None}
+    waits = {str(row.why) for row in workshop.inbox() if row.applied_at is None}
     assert waits and all(why.startswith("no task works on") and why.endswith("yet") for why in waits)
     for delivery in workshop.forge.deliveries[:made]:
         assert workshop.bring(delivery) == 202
@@ -161,7 +161,7 @@ def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Wo
     clock.pass_(201)
     workshop.work()
     assert workshop.task(number).state is State.COMPLETED
-    assert [row for row in workshop.inbox() if row["applied_at"] is None] == []
+    assert [row for row in workshop.inbox() if row.applied_at is None] == []
 
 
 def test_and_not_for_ever(workshop: Workshop, clock: FakeClock) -> None:
@@ -170,8 +170,8 @@ def test_and_not_for_ever(workshop: Workshop, clock: FakeClock) -> None:
     for _ in range(4):
         apply_deliveries(workshop.fleet)
         clock.pass_(201)
-    assert {row["result"] for row in workshop.inbox() if row["event"] == "push"} == {"ignored"}
-    assert max(row["tries"] for row in workshop.inbox()) <= 4
+    assert {row.result for row in workshop.inbox() if row.event == "push"} == {"ignored"}
+    assert max(row.tries for row in workshop.inbox()) <= 4
 
 
 def test_without_deliveries_what_the_forge_could_not_answer_is_looked_at_in_the_next_round(workshop: Workshop) -> None:

@@ -51,7 +51,7 @@ def test_in_what_we_say_it_closes_links_and_mentions_nothing(text: str) -> None:
         outside = re.sub(r"^(`{3,})\w*\n.*?\n\1$", "", words, flags=re.DOTALL | re.MULTILINE)
         assert not re.search(r"@\w|<script|<img|\]\(|closes #(?!12\b)", outside, re.IGNORECASE)
         assert outside.count("<!--") == words.count(forge_messages.marker(task, "pull"))
-        assert comment_command.read(outside) is None
+        assert comment_command.parse_command(outside) is None
 
 
 def test_none_of_them_does_anything_to_a_task_that_runs(workshop: Workshop) -> None:

@@ -9,6 +9,7 @@ from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, Priority, State
 from app.services import create_task, operator
 from app.services.forge import reconcile
+from app.services.forge.deliveries import apply_deliveries
 from app.store import tasks
 from tests import builders
 from tests.conftest import FakeClock
@@ -87,7 +88,7 @@ def test_an_issue_of_a_repository_that_is_not_declared_makes_none(workshop: Work
     workshop.open_issue()
     workshop.converge()
     assert workshop.tasks() == []
-    assert "not among the repositories" in workshop.inbox()[0]["why"]
+    assert "not among the repositories" in str(workshop.inbox()[0].why)
 
 
 def test_a_pull_request_with_the_label_is_not_an_issue(workshop: Workshop) -> None:
@@ -112,7 +113,7 @@ def test_whoever_labelled_without_the_right_to_write_starts_nothing(workshop: Wo
     workshop.forge.collaborate(WIDGETS, "reviewer", right)
     workshop.converge()
     assert workshop.tasks() == []
-    assert "may not write" in workshop.inbox()[-1]["why"]
+    assert "may not write" in str(workshop.inbox()[-1].why)
 
 
 def test_an_issue_of_a_stranger_is_worked_on_when_a_writer_labels_it(workshop: Workshop) -> None:
@@ -226,7 +227,7 @@ def test_a_merge_closes_the_issue_and_is_heard_before_the_closing(workshop: Work
     workshop.forge.settle()
     closing = next(one for one in workshop.forge.deliveries if one.kind == "issues/closed")
     workshop.bring(closing)
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     assert workshop.task(number).state is State.COMPLETED
     workshop.converge()
     assert "issue_closed" not in workshop.facts(number)
@@ -250,24 +251,24 @@ def test_while_the_forge_is_away_a_delivery_waits_and_is_applied_later(
     number = workshop.open_issue()
     workshop.carry()
     workshop.forge.faults.next("GET", rf"/issues/{number}$", fault)
-    create_task.apply_deliveries(workshop.fleet)
-    assert workshop.tasks() == [] and {row["applied_at"] for row in workshop.inbox()} == {None}
-    assert create_task.apply_deliveries(workshop.fleet) == 0, "it is not its turn yet"
+    apply_deliveries(workshop.fleet)
+    assert workshop.tasks() == [] and {row.applied_at for row in workshop.inbox()} == {None}
+    assert apply_deliveries(workshop.fleet) == 0, "it is not its turn yet"
     clock.pass_(3)
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     assert workshop.task(number).state is State.CREATED
-    assert {row["result"] for row in workshop.inbox()} == {"applied"}
+    assert {row.result for row in workshop.inbox()} == {"applied"}
 
 
 def test_the_forge_says_when_to_come_again(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.open_issue(labels=())
     workshop.carry()
     workshop.forge.faults.next("GET", rf"/issues/{number}$", 429, retry_after=90)
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     clock.pass_(89)
-    assert create_task.apply_deliveries(workshop.fleet) == 0
+    assert apply_deliveries(workshop.fleet) == 0
     clock.pass_(1)
-    assert create_task.apply_deliveries(workshop.fleet) == 1
+    assert apply_deliveries(workshop.fleet) == 1
 
 
 def test_a_forge_that_is_off_for_an_hour_loses_nothing(workshop: Workshop, clock: FakeClock) -> None:
@@ -275,10 +276,10 @@ def test_a_forge_that_is_off_for_an_hour_loses_nothing(workshop: Workshop, clock
     workshop.carry()
     workshop.forge.stop()
     for _ in range(20):
-        create_task.apply_deliveries(workshop.fleet)
+        apply_deliveries(workshop.fleet)
         clock.pass_(180)
     workshop.forge.start()
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     assert workshop.task(number).state is State.CREATED
 
 
@@ -294,8 +295,8 @@ def test_a_delivery_of_an_issue_that_is_gone_is_no_error(workshop: Workshop) -> 
     number = workshop.open_issue()
     workshop.carry()
     del workshop.forge.repository(WIDGETS).issues[number]
-    create_task.apply_deliveries(workshop.fleet)
-    assert {row["result"] for row in workshop.inbox()} == {"applied"} and workshop.tasks() == []
+    apply_deliveries(workshop.fleet)
+    assert {row.result for row in workshop.inbox()} == {"applied"} and workshop.tasks() == []
 
 
 def test_a_missing_token_is_a_sentence_in_the_delivery(workshop: Workshop) -> None:
@@ -304,9 +305,9 @@ def test_a_missing_token_is_a_sentence_in_the_delivery(workshop: Workshop) -> No
         builders.apply(conn, forges={"main": forge | {"token_env": "NO_SUCH_TOKEN"}})
     workshop.open_issue()
     workshop.carry()
-    create_task.apply_deliveries(workshop.fleet)
-    assert (workshop.inbox()[0]["result"], workshop.tasks()) == ("refused", [])
-    assert "NO_SUCH_TOKEN" in workshop.inbox()[0]["why"]
+    apply_deliveries(workshop.fleet)
+    assert (workshop.inbox()[0].result, workshop.tasks()) == ("refused", [])
+    assert "NO_SUCH_TOKEN" in str(workshop.inbox()[0].why)
 
 
 REQUEST = {

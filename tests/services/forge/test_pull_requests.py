@@ -7,9 +7,10 @@ import pytest
 
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State
-from app.services import create_task, operator
+from app.services import operator
 from app.services.dispatch import prompts
 from app.services.forge import review_rounds
+from app.services.forge.deliveries import apply_deliveries
 from app.services.runs import report
 from app.store import tasks, views
 from tests.conftest import FakeClock
@@ -171,7 +172,7 @@ def test_the_merge_heard_before_the_opening_completes_all_the_same(workshop: Wor
     workshop.forge.settle()
     for delivery in reversed(workshop.forge.deliveries[workshop.carried :]):
         assert workshop.bring(delivery) == 202
-        create_task.apply_deliveries(workshop.fleet)
+        apply_deliveries(workshop.fleet)
     workshop.converge()
     assert workshop.task(number).state is State.COMPLETED
     assert workshop.task(number).pr_number is not None
@@ -705,7 +706,7 @@ def test_a_round_too_many_is_not_spoken_of_when_the_task_has_begun_anew(workshop
     two_rounds(workshop, number, pull)
     workshop.review(pull)
     workshop.carry()
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     assert workshop.task(number).reason == "review_loop_limit"
     operator.request(workshop.fleet, workshop.task(number).task_id, FactKind.RETRY)
     workshop.converge()

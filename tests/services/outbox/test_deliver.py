@@ -13,7 +13,7 @@ from app.domain.errors import Refused
 from app.domain.host import Fitness
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.task import State
-from app.services import create_task
+from app.services.forge.deliveries import apply_deliveries
 from app.services.outbox import deliver
 from app.store import hosts, outbox, tasks, views
 from tests import builders
@@ -300,7 +300,7 @@ def test_a_outbox_entry_of_a_task_that_went_on_is_paid_with_nothing(workshop: Wo
     workshop.finish(number)
     workshop.close(number)
     workshop.carry()
-    create_task.apply_deliveries(workshop.fleet)
+    apply_deliveries(workshop.fleet)
     workshop.converge()
     assert (workshop.task(number).state, workshop.pulls()) == (State.CANCELLED, [])
 
