@@ -1,4 +1,4 @@
-"""ssh: starts, looks, memory, connections over a real sshd, beside a bare warm `ssh host true` and a raw channel.
+"""ssh: starts, polls, memory, connections over a real sshd, beside a bare warm `ssh host true` and a raw channel.
 
 fleet bench ssh [--hosts 5] [--runs 20] [--workers 2] [--rate 10] [--secs 10]
 """
@@ -9,16 +9,13 @@ import os
 import shutil
 import signal
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psutil
 import sqlalchemy as sa
 
@@ -26,19 +23,23 @@ from app.cli.demo.stage import Stage, stage
 from app.cli.local.process_manager import ChildProcess
 from app.domain.host import Fitness
 from app.store import hosts as host_rows
-from app.store.engine import only, reading
-from app.store.tables import events, runs, tasks
-from app.store.tables import host_polls as looks_table
+from app.store.tables import events, host_polls, runs, tasks
 from bench.figures import figure, quantile
+from bench.ssh_parts.connection import (
+    create_task,
+    kept_ssh,
+    measure_bulk,
+    measure_polls,
+    quietly,
+    time_channel,
+    time_ssh,
+    until,
+)
 from tests import sshd as servers_of_ssh
 from tests.silence import Wire, wire
 from tests.sshd import Sshd
-from workers.hosts import client
-from workers.runs import poll
-from workers.ssh import pool
-from workers.ssh.client import Line
 
-WARM_UP, BULK_MB, BULK_TIMES = 5, 100, 3
+WARM_UP = 5
 SETTINGS = (
     "MaxStartups 1000\nMaxSessions 10"  # one sshd plays all hosts: the limit on strangers is not what is measured
 )
@@ -98,30 +99,30 @@ def _measure(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire) -> 
     for number in range(1, given.workers):
         worker = next(child for child in set_.manager.children if child.name == "worker")
         set_.manager.add(ChildProcess(f"worker-{number + 1}", worker.argv, worker.env, log=worker.log))
-    _until(lambda: _fit(set_) == given.hosts, "all hosts fit")
-    ssh = _kept_ssh(sshd)
-    shell, channel, python = _bare_ssh(ssh), _bare(set_, "true"), _bare(set_, "python3 -I -S -c pass")
+    until(lambda: _fit(set_) == given.hosts, "all hosts fit")
+    ssh = kept_ssh(sshd)
+    shell, channel, python = time_ssh(ssh), time_channel(set_, "true"), time_channel(set_, "python3 -I -S -c pass")
     figure("ssh: raw channel starting a bare Python, p50", statistics.median(python), "ms", statistics.median(channel))
     for number in range(WARM_UP):
-        _ask_for_one(set_, f"warm-up {number}")
+        create_task(set_, f"warm-up {number}")
         time.sleep(0.2)
-    _until(lambda: _started(set_) == WARM_UP, "the first runs")
-    _until(
+    until(lambda: _started(set_) == WARM_UP, "the first runs")
+    until(
         lambda: _connections(set_, sshd.port, hole.port) >= given.hosts * given.workers - 1,
-        "a line of each worker to each host",
+        "a connection of each worker to each host",
         300,
     )
     before = _memory(set_)
     for number in range(given.runs):
-        _ask_for_one(set_, f"run {number}")
+        create_task(set_, f"run {number}")
         time.sleep(1 / given.rate)
-    _until(lambda: _started(set_) == WARM_UP + given.runs, "every run started")
+    until(lambda: _started(set_) == WARM_UP + given.runs, "every run started")
     _starts(set_, sshd, shell, channel)
     _following(set_, sshd, given, hole, before)
-    _looks(set_, channel)
-    _bulk(set_, sshd, ssh)
+    measure_polls(set_, channel)
+    measure_bulk(set_, sshd, ssh)
     _black_hole(set_, given, hole)
-    _quietly([*ssh[:-1], "-O", "exit", ssh[-1]])
+    quietly([*ssh[:-1], "-O", "exit", ssh[-1]])
 
 
 def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -> None:
@@ -144,23 +145,23 @@ def _starts(set_: Stage, sshd: Sshd, shell: list[float], channel: list[float]) -
 
 
 def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire, before: float) -> None:
-    """What idle runs cost the workers: memory, CPU, connections, threads."""
+    """What following idle runs costs the workers: memory, CPU, connections, threads."""
     workers = _workers(set_)
     name = f"ssh: CPU of {len(workers)} workers following {given.hosts} hosts"
     ways: dict[str, Callable[[], object]] = {
         "as they choose": lambda: time.sleep(1),
-        "a look a second": lambda: _look_now(set_),
+        "a poll a second": lambda: _poll_now(set_),
     }
-    for how, look in ways.items():
+    for how, act in ways.items():
         known = seen = _answers(set_)
         began, spent = time.monotonic(), sum(_cpu(worker) for worker in workers)
         for _ in range(given.secs):
-            look()
+            act()
             seen = seen | _answers(set_)
         took, used = time.monotonic() - began, sum(_cpu(worker) for worker in workers) - spent
-        looked = max(1, len(seen - known))
-        figure(f"{name}, {how}", 100 * used / took, "% of a core", 10, looked)
-        figure(f"ssh: CPU of a worker for each look, {how}", 1000 * used / looked, "ms", runs=looked)
+        polled = max(1, len(seen - known))
+        figure(f"{name}, {how}", 100 * used / took, "% of a core", 10, polled)
+        figure(f"ssh: CPU of a worker for each poll, {how}", 1000 * used / polled, "ms", runs=polled)
     memory = _memory(set_)
     figure("ssh: memory of a worker", memory / len(workers), "MB", runs=len(workers))
     figure("ssh: memory for each idle run", 1024 * (memory - before) / given.runs, "KB", 50, given.runs)
@@ -170,143 +171,39 @@ def _following(set_: Stage, sshd: Sshd, given: argparse.Namespace, hole: Wire, b
 
 
 def _answers(set_: Stage) -> set[tuple[str, datetime]]:
-    """Which hosts answered a look last, and when. Asked once a second: of two looks at a host in between one counts."""
+    """Hosts and when they last answered a poll. Read once a second: of two polls in between, one counts."""
     with set_.fleet.engine.begin() as conn:
         return {
-            (name, at) for name, at in conn.execute(sa.select(looks_table.c.host_id, looks_table.c.answered_at)) if at
+            (name, at) for name, at in conn.execute(sa.select(host_polls.c.host_id, host_polls.c.answered_at)) if at
         }
 
 
-def _look_now(set_: Stage) -> dict[str, float]:
-    """Have the workers look at every host at once; after a second, how late each was looked at, in milliseconds."""
+def _poll_now(set_: Stage) -> dict[str, float]:
+    """Make every host due for a poll; after a second, returns how late each was polled, in milliseconds."""
     at, until = set_.fleet.clock(), time.monotonic() + 1
     with set_.fleet.engine.begin() as conn:
         now = {"next_at": at, "consecutive": 0}
-        conn.execute(sa.update(looks_table).where(looks_table.c.failing_since.is_(None)).values(now))
+        conn.execute(sa.update(host_polls).where(host_polls.c.failing_since.is_(None)).values(now))
     time.sleep(max(0.0, until - time.monotonic()))
     with set_.fleet.engine.begin() as conn:
-        found = conn.execute(sa.select(looks_table.c.host_id, looks_table.c.answered_at))
+        found = conn.execute(sa.select(host_polls.c.host_id, host_polls.c.answered_at))
         return {name: 1000 * (moment - at).total_seconds() for name, moment in found if moment and moment > at}
 
 
 def _black_hole(set_: Stage, given: argparse.Namespace, hole: Wire) -> None:
-    """How late the other hosts are looked at after the first one of a round while the last one swallows everything,
-    beside how late before."""
+    """How late the other hosts are polled after the first one, before and after one host drops all packets."""
     dead = f"host-{given.hosts}"
 
     def lateness() -> list[float]:
-        rounds = [_look_now(set_) for _ in range(given.secs)]
-        return [late - min(looks.values()) for looks in rounds for name, late in looks.items() if name != dead]
+        rounds = [_poll_now(set_) for _ in range(given.secs)]
+        return [late - min(polls.values()) for polls in rounds for name, late in polls.items() if name != dead]
 
     before = lateness()
     hole.silent = True
     after = lateness()
     for share in (0.5, 0.99):
-        name = f"ssh: a look at another host while one is a black hole, p{share * 100:.0f}"
+        name = f"ssh: a poll of another host while one is a black hole, p{share * 100:.0f}"
         figure(name, quantile(after, share), "ms", quantile(before, share), len(after))
-
-
-def _looks(set_: Stage, channel: list[float]) -> None:
-    """One look at a host for all its runs, from this process."""
-    with set_.fleet.engine.begin() as conn:
-        host: Any = host_rows.host(conn, "host-1")
-        mine = list(conn.execute(sa.select(runs.c.name).where(runs.c.host_id == "host-1")).scalars())
-    asked = {"home": host["work_dir"], "instance": set_.fleet.instance(), "runs": [{"run": name} for name in mine]}
-    client.ask(host, "poll", asked)
-    took, spent = [], time.process_time()
-    for _ in range(100):
-        began = time.monotonic()
-        client.ask(host, "poll", asked)
-        took.append(1000 * (time.monotonic() - began))
-    cpu = 1000 * (time.process_time() - spent) / 100
-    name = f"ssh: a look at a host with {len(mine)} runs"
-    figure(f"{name}, p50", statistics.median(took), "ms", statistics.median(channel), 100)
-    figure(f"{name}, CPU here", cpu, "ms", statistics.median(channel), 100)
-    pool.forget()
-
-
-def _kept_ssh(sshd: Sshd) -> list[str]:
-    """OpenSSH with a connection that is kept."""
-    options = {
-        "ControlMaster": "auto", "ControlPath": str(sshd.folder / "ctl"), "ControlPersist": "60", "LogLevel": "ERROR",
-        "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "IdentitiesOnly": "yes",
-    }  # fmt: skip
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    where = ["-p", str(sshd.port), f"{servers_of_ssh.user_name()}@{sshd.addresses[0]}"]
-    return ["ssh", "-F", "none", "-i", sshd.key_path, *words, *where]
-
-
-def _bare_ssh(ssh: list[str], count: int = 50) -> list[float]:
-    if not shutil.which("ssh"):
-        return [float("nan")]
-    _quietly([*ssh, "true"])
-    return [_timed(lambda: _quietly([*ssh, "true"])) for _ in range(count)]
-
-
-def _bulk(set_: Stage, sshd: Sshd, ssh: list[str]) -> None:
-    """A run's output, fetched from its host, and stored as a worker does it, beside `ssh host cat` and a raw channel."""
-    big = sshd.folder / "big"
-    big.write_bytes(os.urandom(1 << 20) * BULK_MB)
-    with set_.fleet.engine.begin() as conn:
-        host: Any = host_rows.host(conn, "host-1")
-    about = {"home": host["work_dir"], "instance": "bench"}
-    agent = {"argv": ["cat", str(big)], "prompt": ""}
-    client.ask(host, "start", about | {"run": "big.1", "task": "big", "agent": agent})
-    asked = about | {"runs": [{"run": "big.1"}], "limit": 1}
-    _until(lambda: bool(client.ask(host, "poll", asked)["runs"]["big.1"].get("result")), "a hundred megabytes")
-    line = Line(pool.address_of(host))
-    bare = min(_timed(lambda: _quietly([*ssh, "cat", str(big)])) for _ in range(BULK_TIMES))
-    raw = min(_timed(lambda: line.run(f"cat {big}", most=BULK_MB + 1 << 20)) for _ in range(BULK_TIMES))
-    line.close()
-    fetched = min(_timed(lambda: _fetch(host, about)) for _ in range(BULK_TIMES))
-    stored = min(_stored(set_) for _ in range(BULK_TIMES))
-    for name, took in (("raw channel", raw), ("fetched", fetched), ("fetched and stored", stored)):
-        figure(f"ssh: {BULK_MB} MB of output, {name}", BULK_MB / took * 1000, "MB/s", BULK_MB / bare * 1000, BULK_TIMES)
-    pool.forget()
-
-
-def _fetch(host: Any, about: dict[str, Any]) -> None:
-    offset = 0
-    while offset < BULK_MB << 20:
-        asked = about | {"runs": [{"run": "big.1", "stdout": offset}], "limit": poll.PIECE}
-        offset += len(client.ask(host, "poll", asked)["runs"]["big.1"]["stdout"]["data"])
-
-
-def _stored(set_: Stage) -> float:
-    """How long the workers take for as much output of a run, from the moment when the first of it is in the database,
-    in milliseconds."""
-    task_id, size = _ask_for_one(set_, "much", "much"), BULK_MB << 20
-    with reading(set_.fleet.engine) as conn:
-        while not (have := _stored_of(conn, task_id)):
-            time.sleep(0.005)
-        began, first = time.monotonic(), have
-        while have < size:
-            time.sleep(0.01)
-            have = _stored_of(conn, task_id)
-        return (time.monotonic() - began) * 1000 * size / (size - first)
-
-
-def _stored_of(conn: sa.Connection, task_id: str) -> int:
-    """Asked so that the question costs next to nothing: it is asked on the cores that are measured."""
-    asked = "SELECT r.stdout_size FROM runs r JOIN tasks t ON t.id = r.task_pk WHERE t.task_id = %(task)s"
-    return int((only(conn, asked, task=task_id) or {"stdout_size": 0})["stdout_size"])
-
-
-def _bare(set_: Stage, command: str, count: int = 50) -> list[float]:
-    """A command on a raw channel of a connection that is kept."""
-    with set_.fleet.engine.begin() as conn:
-        line = Line(pool.address_of(host_rows.host(conn, "host-1")))
-    line.run(command)
-    found = [_timed(lambda: line.run(command)) for _ in range(count)]
-    line.close()
-    return found
-
-
-def _ask_for_one(set_: Stage, title: str, needs: str = "python") -> str:
-    asked = {"title": title, "requirements": "Sleep.", "required_capabilities": [needs], "wants_pull_request": False}
-    token = {"Authorization": f"Bearer {set_.config.secret('FLEET_OPERATOR_TOKEN')}"}
-    told = httpx.post(f"{set_.config.public_url}/api/v1/tasks", json=asked, headers=token, timeout=30)
-    return str(told.raise_for_status().json()["task_id"])
 
 
 def _fit(set_: Stage) -> int:
@@ -320,14 +217,6 @@ def _started(set_: Stage) -> int:
         return int(conn.execute(running).scalar_one())
 
 
-def _until(happened: Callable[[], bool], what: str, secs: float = 120) -> None:
-    until = time.monotonic() + secs
-    while not happened():
-        if time.monotonic() > until:
-            raise SystemExit(f"never: {what}")
-        time.sleep(0.05)
-
-
 def _workers(set_: Stage) -> list[psutil.Process]:
     pids = [child.process.pid for child in set_.manager.children if child.name.startswith("worker") and child.process]
     return [psutil.Process(pid) for pid in pids]
@@ -339,22 +228,12 @@ def _connections(set_: Stage, *ports: int) -> int:
 
 
 def _memory(set_: Stage) -> float:
-    """What the workers hold that is theirs alone, in MB."""
+    """Memory of the workers that no other process shares, in MB."""
     return float(sum(worker.memory_full_info().uss for worker in _workers(set_))) / (1 << 20)
 
 
 def _cpu(process: psutil.Process) -> float:
     return float(sum(process.cpu_times()[:2]))
-
-
-def _timed(step: Callable[[], object]) -> float:
-    began = time.monotonic()
-    step()
-    return 1000 * (time.monotonic() - began)
-
-
-def _quietly(argv: list[str]) -> None:
-    subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True)
 
 
 if __name__ == "__main__":

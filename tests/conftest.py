@@ -1,6 +1,7 @@
 """What every test may ask for: a fresh database, a fleet with a clock of its own, a forge, a client."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,8 @@ from app.cli.demo.forge import FakeForge
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from tests import patience, servers, sharing, sshd, summary
+from tests import patience, servers, sharing, summary
+from tests import sshd as sshd_server
 from tests.fakes.checked_forge import checked_forge
 from tests.serving import client_of
 from tests.workshop import Workshop
@@ -49,7 +51,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Which real programs the tests had, of those that they asked for; one that was lacking is not passed over."""
-    found = sshd.said(servers.home() / "sshd") if _shared else None
+    found = sshd_server.said(servers.home() / "sshd") if _shared else None
     if found:
         terminalreporter.write_line(f"SSH was tested against {found}")
     for line in summary.lines() if _shared else ():
@@ -97,9 +99,28 @@ def shared_engine(database: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def sshd_program() -> sshd.Program:
+def sshd_program() -> sshd_server.Program:
     """How to run an sshd here."""
-    return sshd.find(servers.home() / "sshd")
+    return sshd_server.find(servers.home() / "sshd")
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, sshd_program: sshd_server.Program) -> Iterator[sshd_server.Sshd]:
+    """An sshd with three hosts."""
+    with sshd_server.running(tmp_path / "sshd", sshd_program, count=3) as running:
+        yield running
+
+
+@pytest.fixture
+def make_sshd(tmp_path: Path, sshd_program: sshd_server.Program) -> Iterator[Callable[..., sshd_server.Sshd]]:
+    """Starts an sshd with settings of its own."""
+    with ExitStack() as stack:
+
+        def make(settings: str, count: int = 1) -> sshd_server.Sshd:
+            folder = tmp_path / f"sshd-{len(list(tmp_path.iterdir()))}"
+            return stack.enter_context(sshd_server.running(folder, sshd_program, count, settings, first=20))
+
+        yield make
 
 
 @pytest.fixture

@@ -15,16 +15,27 @@ from app.store import logs, runs, tasks
 from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
 from tests.patience import wait_until
-from workers.runs import poll
-from workers.runs import start_stop as hands
-from workers.runs.threads import Crew
+from workers.hosts.client import HostClient
+from workers.runs import poll, start_stop
+from workers.worker import Limits, Worker
 
 
 class LocalHost:
-    """A fleet with one host below `place`, whose CLI `coder` is a shell script."""
+    """A fleet with one host below `place`, whose CLI `coder` is a shell script; `worker` works for it."""
 
-    def __init__(self, fleet: Fleet, clock: Any, place: Path, script: str, hosts: int = 1, **template: Any) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock: Any,
+        place: Path,
+        script: str,
+        hosts: int = 1,
+        limits: Limits | None = None,
+        client: HostClient | None = None,
+        **template: Any,
+    ) -> None:
         self.fleet, self.clock, self.place = fleet, clock, place
+        self.worker = Worker(fleet, limits, client, poll_threads=4)
         cli = {"argv": ["sh", "-c", script], "parser": "raw", "silence_secs": 600, "timeout_secs": 600, **template}
         declared = [a_host(f"h{n}", slots=9, work_dir=str(place / f"h{n}")) for n in range(hosts)]
         with fleet.engine.begin() as conn:
@@ -40,21 +51,20 @@ class LocalHost:
 
     def start(self) -> None:
         placement.place_waiting(self.fleet)
-        while hands.deliver_due(self.fleet):
+        while start_stop.deliver_due(self.worker):
             pass
 
-    def look(self, secs: float = 20) -> int:
-        """A round of looks after so many seconds; it waits for every host."""
+    def poll(self, secs: float = 20) -> int:
+        """Poll after so many seconds, and wait for every host."""
         self.clock.pass_(secs)
-        crew = Crew(4)
-        ended = poll.look(self.fleet, crew)
-        for one in crew.at_work.values():
+        ended = poll.poll_due(self.worker)
+        for one in self.worker.poll_threads.polls.values():
             one.result()
         return ended
 
     def until(self, happened: Callable[[], Any], what: str = "it") -> Any:
-        """Look again and again until something is so."""
-        return wait_until(happened, what, meanwhile=lambda: self.look(2))
+        """Poll until a condition is true."""
+        return wait_until(happened, what, meanwhile=lambda: self.poll(2))
 
     def ended(self, task: int, number: int = 1) -> Row:
         run: Row = self.until(lambda: (run := self.run(task, number))["ended_at"] and run, "the end of the run")
@@ -91,11 +101,12 @@ class LocalHost:
     def rescue(self, secs: float) -> None:
         """So much time passes while the control plane works."""
         for _ in range(max(1, int(secs // 10))):
-            self.look(min(secs, 10))
+            self.poll(min(secs, 10))
             expiry.rescue(self.fleet)
 
     def end_all(self) -> None:
-        """Leave no process behind."""
+        """Close the worker and end every process."""
+        self.worker.close()
         for path in self.place.glob("*/runs/*/*/state.json"):
             state = json.loads(path.read_text())
             for pid in (state.get("agent_pid"), state.get("pid")):

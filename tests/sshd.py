@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.cli.local.process_manager import ChildProcess
+from app.domain.host import Address, Machine
 from tests.patience import patient, wait_until
 
 TOP = Path(__file__).parents[1]
@@ -208,6 +209,16 @@ class Sshd:
             "ssh_key_path": self.key_path, "host_key": self.host_key, "proxy_jump": None, "labels": [],
             "work_dir": str(self.work(at)), "agents": agents, **given,
         }  # fmt: skip
+
+    def machine(self, at: int = 0, **given: Any) -> Machine:
+        """The host number `at` as the store would give it. `given` changes its declaration or its columns."""
+        declared = self.declared(at, **given)
+        keys = tuple(declared["host_key"].splitlines())
+        address = Address(
+            declared["hostname"], declared["ssh_port"], declared["ssh_user"], declared["ssh_key_path"], keys
+        )
+        columns = {name: given[name] for name in ("fitness", "why", "since") if name in given}
+        return Machine(declared["host_id"], address, work_dir=declared["work_dir"], **columns)
 
     def toml(self, at: int = 0, **given: Any) -> str:
         """The same as a piece of fleet.toml."""

@@ -1,38 +1,72 @@
-"""The workers' Celery application. Every task is short, carries nothing, and does nothing when nothing is to do."""
+"""The workers' Celery application, and the worker of this process.
 
-from functools import cache
+Every Celery task is short, carries no arguments, and does nothing if there is nothing to do.
+"""
+
+import threading
 from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, task_failure
+from celery.signals import setup_logging, task_failure, worker_process_shutdown, worker_shutdown
 
 from app import broker, wiring
-from app.ports import Fleet
+from app.config.settings import Config
 from workers.schedule import schedule
+from workers.worker import Worker
 
-CONNECTIONS = 10
+CONNECTIONS = 10  # to the database
 
 
-@cache
-def fleet() -> Fleet:
-    """What this process works with, made when the first task runs: after any fork."""
-    return wiring.fleet(connections=CONNECTIONS)
+class WorkerOfProcess:
+    """Makes this process's worker when its first task runs: after any fork."""
+
+    def __init__(self) -> None:
+        self._lock, self._worker = threading.Lock(), None  # type: threading.Lock, Worker | None
+
+    def get(self) -> Worker:
+        with self._lock:
+            if self._worker is None:
+                self._worker = Worker(wiring.fleet(connections=CONNECTIONS))
+            return self._worker
+
+    def close(self, **_: Any) -> None:
+        with self._lock:
+            if self._worker is not None:
+                self._worker.close()
+                self._worker = None
+
+
+_of_process = WorkerOfProcess()
+worker_shutdown.connect(_of_process.close)
+worker_process_shutdown.connect(_of_process.close)
+
+
+def worker() -> Worker:
+    """The worker of this process."""
+    return _of_process.get()
 
 
 @setup_logging.connect
 def _keep_our_logs(**_: Any) -> None:
-    """Celery leaves logging alone: `wiring` has set it up."""
+    """Keeps Celery from setting up logging: `app.wiring` has done it."""
 
 
 @task_failure.connect
-def _say_what_broke(sender: Any = None, exception: BaseException | None = None, **_: Any) -> None:
-    """A round that broke is in our log; the next one does its work."""
-    structlog.get_logger().error("a round broke", round=getattr(sender, "name", None), exc_info=exception)
+def _log_failure(sender: Any = None, exception: BaseException | None = None, **_: Any) -> None:
+    """Logs a task that failed; the next one does its work."""
+    structlog.get_logger().error("a task failed", task=getattr(sender, "name", None), exc_info=exception)
 
 
-def _make() -> Celery:
-    config = fleet().config
+def _config() -> Config:
+    """The settings; sets up logging too."""
+    fleet = wiring.fleet(connections=1)
+    fleet.engine.dispose()
+    return fleet.config
+
+
+def _make_app() -> Celery:
+    config = _config()
     celery = Celery("fleet", broker=config.redis_url, include=["workers.tasks"])
     celery.conf.update(
         broker_transport_options=broker.broker_options(),
@@ -47,11 +81,11 @@ def _make() -> Celery:
         task_default_queue=broker.QUEUE,
         task_create_missing_queues=True,
         beat_schedule=schedule(config),
-        beat_scheduler="workers.ticks:Ticks",
+        beat_scheduler="workers.schedule:QuietScheduler",
         beat_max_loop_interval=5,
         enable_utc=True,
     )
     return celery
 
 
-app = _make()
+app = _make_app()

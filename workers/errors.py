@@ -1,23 +1,29 @@
-"""What it is called when a host does not do as it is asked: away for now, or not to be trusted."""
+"""Errors of a host call: unreachable, unable, untrusted, not contacted."""
 
 
 class Unreachable(Exception):
-    """The host did not answer; what it does meanwhile is unknown."""
+    """The host did not answer. The request may have arrived: the state of its runs is unknown."""
 
-    never_asked = False  # whether the request surely did not arrive
+    not_sent = False  # True: the request surely did not arrive
 
 
 class Unable(Unreachable):
-    """It answered that it could not do it, and why."""
+    """The host answered that it could not carry out the request, and why."""
 
 
-class LeftAlone(Unreachable):
-    """It was not even asked: it failed a moment ago, and is asked again later."""
+class NotContacted(Unreachable):
+    """The host was not contacted: it failed a moment ago, or is in quarantine."""
 
-    never_asked = True
+    not_sent = True
 
 
-class Distrusted(Unreachable):
-    """It showed another key, or refused ours: a person must look before it is asked again."""
+class NotSent(Unreachable):
+    """The connection closed before the request was sent: it may be repeated on another connection."""
 
-    never_asked = True
+    not_sent = True
+
+
+class Untrusted(Unreachable):
+    """The host showed another host key, or refused our key. An operator must check it before the next contact."""
+
+    not_sent = True

@@ -1,74 +1,142 @@
-"""How a supervisor is asked and how it answers: a line of JSON, and raw bytes behind it where it speaks of logs."""
+"""Protocol of the supervisor: a framed request of JSON, an answer of one JSON line with the bytes of logs behind it."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from workers.errors import Unreachable
 
 Json = dict[str, Any]
-BEGINS = b'{"bytes": '  # what comes before that was said by somebody else: a shell's profile, say
+ANSWER_BEGINS = b'{"bytes": '  # output before it comes from others: a shell's profile, say
 STREAMS = ("stdout", "stderr")
+MOST_BYTES = 64 << 20  # of one answer: a poll brings a piece of each log
 
 
 def frame(verb: str, request: bytes) -> bytes:
-    """A request to a supervisor that stays on the line."""
+    """A request to a supervisor that serves several: a line `VERB LENGTH`, then the JSON."""
     return f"{verb} {len(request)}\n".encode() + request
 
 
 class Answer:
-    """An answer as it comes in, of at most `most` bytes."""
+    """Collects an answer of at most `most` bytes as it arrives."""
 
     def __init__(self, most: int) -> None:
         self._most, self._size = most, 0
-        self._begun, self._told = bytearray(), None  # type: bytearray, Json | None
+        self._head, self._json = bytearray(), None  # type: bytearray, Json | None
         self._raw: list[bytes] = []  # joined once: there may be megabytes
         self._missing = 0
 
     @property
-    def said(self) -> bytes:
-        """All of it so far, of one that is not known to be an answer yet."""
-        return bytes(self._begun)
+    def received(self) -> bytes:
+        """The bytes up to the end of the JSON line, or so far: what was printed instead of an answer."""
+        return bytes(self._head)
 
     @property
     def is_whole(self) -> bool:
-        return self._told is not None and self._missing <= 0
+        return self._json is not None and self._missing <= 0
 
     def feed(self, data: bytes) -> None:
-        """Raises Unreachable where it is too long, or no answer."""
+        """Add bytes. Raises Unreachable if the answer is too long or cannot be read."""
         self._size += len(data)
         if self._size > self._most:
             raise Unreachable(f"its answer is longer than {self._most} bytes")
-        if self._told is None:
-            self._begun += data
-            data = self._read_line()
+        if self._json is None:
+            self._head += data
+            data = self._parse_line()
         self._raw.append(data)
         self._missing -= len(data)
 
-    def told(self) -> Json:
-        """The whole answer, the bytes of each log as its `data`."""
-        told, raw = self._told or {}, b"".join(self._raw)
-        for run in (told.get("runs") or {}).values():
+    def as_json(self) -> Json:
+        """The whole answer. Each log piece has its bytes as `data`."""
+        answer, raw = self._json or {}, b"".join(self._raw)
+        for run in (answer.get("runs") or {}).values():
             for piece in (run[name] for name in STREAMS if name in run):
                 piece["data"] = raw[piece["at"] : piece["at"] + piece["length"]]
-        return told
+        return answer
 
-    def _read_line(self) -> bytes:
-        """What is here of the raw bytes behind the line, once that is whole."""
-        begin = self._begun.find(BEGINS)
-        end = self._begun.find(b"\n", begin)
+    def _parse_line(self) -> bytes:
+        """Parse the JSON line once it is whole; returns the raw bytes that follow it so far."""
+        begin = self._head.find(ANSWER_BEGINS)
+        end = self._head.find(b"\n", begin)
         if begin < 0 or end < 0:
             return b""
         try:
-            told = json.loads(self._begun[begin:end])
-            self._missing = int(told.pop("bytes"))
+            answer = json.loads(self._head[begin:end])
+            self._missing = int(answer.pop("bytes"))
         except ValueError as error:
             raise Unreachable(f"its answer cannot be read: {error}") from error
-        self._told = told
-        return bytes(self._begun[end + 1 :])
+        self._json = answer
+        return bytes(self._head[end + 1 :])
 
 
-def read(said: bytes, most: int) -> Json | None:
-    """An answer that is here as far as it came; None where that is not all of it. Raises Unreachable."""
+def parse(output: bytes, most: int = MOST_BYTES) -> Json | None:
+    """The answer in the whole output of a command; None if it is not whole. Raises Unreachable."""
     answer = Answer(most)
-    answer.feed(said)
-    return answer.told() if answer.is_whole else None
+    answer.feed(output)
+    return answer.as_json() if answer.is_whole else None
+
+
+@dataclass(frozen=True)
+class LogPiece:
+    """Bytes of a run's log, from `offset`; `size` is the size of the whole log on the host."""
+
+    offset: int
+    data: bytes
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+    @property
+    def has_more(self) -> bool:
+        """True if the log goes on after this piece."""
+        return bool(self.data) and self.end < self.size
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What a host says of one run. A run that the host does not know has no logs and no result."""
+
+    is_known: bool
+    step: str | None = None  # prepare, agent, validate, deliver
+    result: Json | None = None  # once it has ended
+    heartbeat_age: float = 0.0  # seconds
+    session_notes: str | None = None  # what the CLI wrote to its session file
+    logs: Mapping[str, LogPiece] = field(default_factory=dict)  # by stream
+
+    @property
+    def has_more(self) -> bool:
+        """True if the answer did not bring the logs to their end."""
+        return any(piece.has_more for piece in self.logs.values())
+
+    def is_final(self, stream: str) -> bool:
+        """True if the piece is the end of the log, and the run has ended."""
+        piece = self.logs[stream]
+        return bool(self.result) and piece.end >= piece.size
+
+    @classmethod
+    def from_json(cls, answer: Json) -> "RunStatus":
+        pieces = {name: answer[name] for name in STREAMS if name in answer}
+        return cls(
+            is_known=bool(answer.get("known")),
+            step=answer.get("step"),
+            result=answer.get("result"),
+            heartbeat_age=answer.get("beat_age") or 0.0,
+            session_notes=answer.get("noted"),
+            logs={name: LogPiece(piece["offset"], piece["data"], piece["size"]) for name, piece in pieces.items()},
+        )
+
+
+@dataclass(frozen=True)
+class PollAnswer:
+    """What a host says of its runs, by name."""
+
+    runs: Mapping[str, RunStatus]
+    disk_free: int | None = None  # bytes
+
+    @classmethod
+    def from_json(cls, answer: Json) -> "PollAnswer":
+        runs = {name: RunStatus.from_json(run) for name, run in answer["runs"].items()}
+        return cls(runs, answer.get("disk_free"))

@@ -1,86 +1,77 @@
-"""The rounds: work (apply, place, start, deliver), look, probe, rescue, reconcile, sweep. Any number will do."""
+"""The Celery tasks: work, poll, probe, expire, reconcile, cleanup. Any number of each may run at once."""
 
-import time
 from collections.abc import Callable
 
 import structlog
 
 from app.broker import WORK
 from app.services.dispatch import placement
-from app.services.forge import reconcile
+from app.services.forge import reconcile as forge_reconcile
 from app.services.forge.deliveries import apply_deliveries
 from app.services.outbox import deliver
 from app.services.runs import expiry
-from workers.celery import app, fleet
-from workers.hosts import client
-from workers.hosts import probe as probes
-from workers.runs import cleanup, poll, start_stop
+from workers.celery import app, worker
+from workers.runs import cleanup as host_cleanup
+from workers.runs import poll as host_poll
+from workers.runs import start_stop
 
 MOST_TURNS = 50
-LINES_SECS = 2.0
-_lines_kept_at = float("-inf")
 log = structlog.get_logger()
-client.tell(lambda host, why: probes.heard(fleet(), host, why))
 
 
 @app.task(name=WORK)
 def work() -> None:
-    """Apply deliveries, place tasks, start runs, deliver outbox entries, until a turn finds nothing to do.
+    """Apply deliveries, place tasks, start runs, deliver the outbox, until there is nothing to do.
 
-    Runs come before words: a start waits for no comment.
+    Starts come before comments: a run waits for no comment.
     """
-    steps: tuple[Callable[..., int], ...] = (
-        apply_deliveries,
-        placement.place_waiting,
-        start_stop.deliver_due,
-        deliver.deliver_due,
+    ours = worker()
+    steps: tuple[Callable[[], int], ...] = (
+        lambda: apply_deliveries(ours.fleet),
+        lambda: placement.place_waiting(ours.fleet),
+        lambda: start_stop.deliver_due(ours),
+        lambda: deliver.deliver_due(ours.fleet),
     )
     for _ in range(MOST_TURNS):
-        if not sum(step(fleet()) for step in steps):
+        if not sum(step() for step in steps):
             return
-    log.warning("a round of work found more to do than it may; the next one goes on")
+    log.warning("a work task had more to do than one may; the next one goes on")
 
 
-@app.task(name="fleet.look")
-def look() -> None:
-    """See how the runs on the hosts are that are due."""
-    ended = poll.look(fleet())
-    _keep_lines()
+@app.task(name="fleet.poll")
+def poll() -> None:
+    """Poll the hosts that are due for their runs."""
+    ours = worker()
+    ended = host_poll.poll_due(ours)
+    ours.prober.keep_connections()
     if ended:
         work()
 
 
 @app.task(name="fleet.probe")
 def probe() -> None:
-    """See which hosts are fit for work."""
-    probes.look(fleet())
-    _keep_lines()
+    """Probe the hosts that are due: which are fit for work."""
+    ours = worker()
+    ours.prober.probe_due()
+    ours.prober.keep_connections()
 
 
-def _keep_lines() -> None:
-    """Each process has its own lines, and which one a round comes to is chance: where the rounds between two probes are
-    an odd number, two workers take turns so that one of them never probes."""
-    global _lines_kept_at  # noqa: PLW0603 - one a process
-    if time.monotonic() - _lines_kept_at > LINES_SECS:
-        _lines_kept_at = time.monotonic()
-        probes.call(fleet())
-
-
-@app.task(name="fleet.rescue")
-def rescue_round() -> None:
-    """Move what the clock has something to say about."""
-    if expiry.rescue(fleet()):
+@app.task(name="fleet.expire")
+def expire() -> None:
+    """Expire runs whose lease is over; wake tasks whose pause is over."""
+    if expiry.rescue(worker().fleet):
         work()
 
 
 @app.task(name="fleet.reconcile")
-def reconcile_round() -> None:
-    """Compare with the forges."""
-    if reconcile.reconcile(fleet(), every=fleet().config.reconcile_secs * 0.9):
+def reconcile() -> None:
+    """Compare tasks with the forges."""
+    fleet = worker().fleet
+    if forge_reconcile.reconcile(fleet, every=fleet.config.reconcile_secs * 0.9):
         work()
 
 
-@app.task(name="fleet.sweep")
-def sweep_round() -> None:
-    """Have hosts let go of what is finished and saved."""
-    cleanup.sweep(fleet(), every=cleanup.EVERY_SECS * 0.9)
+@app.task(name="fleet.cleanup")
+def cleanup() -> None:
+    """Release finished runs on hosts."""
+    host_cleanup.release_finished(worker(), every=host_cleanup.EVERY_SECS * 0.9)

@@ -60,7 +60,7 @@ def shown(host: Host) -> dict[str, Any]:
         "labels": list(host.labels),
         "work_dir": host.work_dir,
         "probed_at": views.moment(host.probed_at),
-        "probe": host.probe,
+        "probe": host.probe.as_json() if host.probe else None,
         "slots": [
             {
                 "agent_type": slots.agent_type,

@@ -160,7 +160,7 @@ def _overrides(name: str, host: str | None, repository: str | None) -> list[Tabl
     from app.store import fleet_config, hosts
 
     def find(conn: "Connection") -> list[Table]:
-        row = hosts.host(conn, host) if host else None
+        row = hosts.machine(conn, host) if host else None
         if host and row is None:
             raise Refused(Kind.UNKNOWN, f"There is no host {host!r}; `fleet hosts list` shows the hosts.")
         forges = fleet_config.all_forges(conn) if repository else []

@@ -1,11 +1,8 @@
 """`fleet hosts`: lists, adds, tests, drains and removes hosts, the machines that the fleet reaches by SSH."""
 
-import json
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 from marshmallow import ValidationError
@@ -15,13 +12,15 @@ from app.api.hosts import shown
 from app.cli.output import age, print_json, print_table
 from app.config.fleet_toml import HostSchema, flat, jumps_to_nowhere
 from app.domain.errors import Kind, Refused
-from app.domain.host import Fitness, Origin
+from app.domain.host import Address, Fitness, Host, Origin
 from app.ports import Fleet
 from app.services.dispatch import host_health
 from app.store import hosts as host_rows
 from app.store import runs
 
-TOP = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from workers.hosts.diagnose import Step
+
 Json = dict[str, Any]
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Pin the host's key without asking.")
@@ -160,80 +159,78 @@ def _slots(text: str) -> Json:
 def _may_be_added(fleet: Fleet, one: Json) -> None:
     with fleet.engine.begin() as conn:
         known = host_rows.all_hosts(conn)
-        rows = [host_rows.host(conn, host.host_id) for host in known]
     if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
         raise Refused(Kind.INVALID, f"{one['host_id']} is declared in fleet.toml: change it there, then `fleet apply`.")
-    over = {row["host_id"]: row["reach"].get("proxy_jump") for row in rows if row} | {one["host_id"]: one["proxy_jump"]}
+    over = {host.host_id: host.proxy_jump for host in known} | {one["host_id"]: one["proxy_jump"]}
     faults = [fault for fault in jumps_to_nowhere(over) if f"hosts: {one['host_id']} " in fault]
     if faults:
         raise Refused(Kind.INVALID, faults[0])
 
 
 def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
-    """The key that the host shows, once somebody has said that it is the right one."""
-    with fleet.engine.begin() as conn:
-        via = host_rows.host(conn, one["proxy_jump"]) if one["proxy_jump"] else None
-    host = {"hostname": one["hostname"], "reach": one} | (
-        {"via_hostname": via["hostname"], "via_reach": dict(via["reach"])} if via else {}
-    )
-    steps, _ = _walked("key", {"host": host}, quiet=True)
-    if not steps[-1]["fine"]:
-        raise Refused(Kind.UNAVAILABLE, f"{one['host_id']} cannot be asked for its key: {steps[-1]['sentence']}.")
-    seen = steps[-1]["fingerprint"]
-    click.echo(f"{one['host_id']} shows the host key {seen}", err=True)
-    if fingerprint is not None and fingerprint != seen:
+    """The key that the host shows, once an operator has confirmed it."""
+    from workers.errors import Unreachable
+    from workers.hosts import diagnose
+
+    try:
+        shown = diagnose.host_key(_address(fleet, one))
+    except Unreachable as why:
+        raise Refused(Kind.UNAVAILABLE, f"{one['host_id']} cannot be asked for its key: {why}.") from why
+    click.echo(f"{one['host_id']} shows the host key {shown.fingerprint}", err=True)
+    if fingerprint is not None and fingerprint != shown.fingerprint:
         raise Refused(Kind.INVALID, f"That is not {fingerprint}: nothing was added. Find out who answers there.")
     if fingerprint is None and not yes:
         click.confirm("Is that what `ssh-keygen -lf` says on the machine itself?", abort=True, err=True)
-    return str(steps[-1]["host_key"])
+    return shown.line
+
+
+def _address(fleet: Fleet, one: Json) -> Address:
+    with fleet.engine.begin() as conn:
+        jump = host_rows.machine(conn, one["proxy_jump"]) if one["proxy_jump"] else None
+    return Address(
+        one["hostname"], one["ssh_port"], one["ssh_user"], one["ssh_key_path"], jump=jump.address if jump else None
+    )
 
 
 def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
-    """Walk, and keep what was seen."""
+    """Diagnose a host, and save the result. Exits with 1 if a step is not fine."""
+    from workers.hosts import diagnose
+    from workers.worker import host_client
+
     with fleet.engine.begin() as conn:
-        host_health.find(host_rows.all_hosts(conn), host_id)
-        row: Any = host_rows.host(conn, host_id)
+        host = host_health.find(host_rows.all_hosts(conn), host_id)
         clis = host_rows.clis_on(conn, host_id)
-    local = row["hostname"] == "localhost"
-    home = row["work_dir"] or (str(fleet.config.home / "work") if local else "~/.agent-fleet")
-    names = ("host_id", "hostname", "reach", "via_hostname", "via_reach", "work_dir", "fitness", "why")
-    request = {"host": {name: row[name] for name in names}, "home": home, "clis": clis}
-    steps, fine = _walked("walk", request | {"least_disk": fleet.config.least_disk_mb << 20}, quiet=json_)
-    last = steps[-1]
-    if last["step"] == "probe":
-        host_health.seen(fleet, host_id, last["figures"])
-        fleet.nudge.soon()
-    elif last["step"] == "host key" and row["reach"].get("host_key"):
-        host_health.distrusted(fleet, host_id, f"host key changed: {last['sentence']}")
-    else:
-        host_health.away(fleet, host_id, last["sentence"])
+    wanted = diagnose.Wanted(clis, fleet.config.least_disk_mb << 20)
+    steps: list[Step] = []
+    with closing(host_client(fleet)) as client:
+        for step in diagnose.diagnose(client, host, wanted):
+            steps.append(step)
+            if not json_:
+                click.echo(f"{'ok  ' if step.is_fine else 'FAIL'} {step.name:12} {step.sentence}")
+    _save(fleet, host, steps[-1])
+    is_fine = all(step.is_fine for step in steps)
     if json_:
-        print_json({"host_id": host_id, "fine": fine, "steps": steps})
-    if not fine:
+        print_json({"host_id": host_id, "fine": is_fine, "steps": list(map(_step_json, steps))})
+    if not is_fine:
         sys.exit(1)
 
 
-def _walked(how: str, request: Json, quiet: bool) -> tuple[list[Json], bool]:
-    """The steps of a program of the workers, shown while they are made."""
-    argv = [sys.executable, "-m", "workers.hosts.diagnose", how]
-    with subprocess.Popen(argv, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as walking:
-        if walking.stdin is None or walking.stdout is None:
-            raise Refused(Kind.UNAVAILABLE, "The walk could not be begun.")
-        walking.stdin.write(json.dumps(request).encode())
-        walking.stdin.close()
-        steps = list(_told(walking.stdout, quiet))
-    if not steps:
-        raise Refused(Kind.UNAVAILABLE, "The walk broke off without a word: see its error above.")
-    return steps, walking.returncode == 0
+def _save(fleet: Fleet, host: Host, last: "Step") -> None:
+    """Save what the last step of a diagnosis says of the host's fitness."""
+    if last.probe:
+        host_health.probed(fleet, host.host_id, last.probe)
+        fleet.nudge.soon()
+    elif last.key and host.address.host_keys:
+        host_health.untrusted(fleet, host.host_id, f"host key changed: {last.sentence}")
+    else:
+        host_health.unreachable(fleet, host.host_id, last.sentence)
 
 
-def _told(lines: Any, quiet: bool) -> Iterator[Json]:
-    for line in lines:
-        step = json.loads(line)
-        if not quiet:
-            mark = "ok  " if step["fine"] else "FAIL"
-            click.echo(f"{mark} {step['step']:12} {step['sentence']}")
-        yield step
+def _step_json(step: "Step") -> Json:
+    key = {"fingerprint": step.key.fingerprint} if step.key else {}
+    key |= {"host_key": step.key.line} if step.key and not step.is_fine else {}
+    figures = {"figures": step.probe.as_json()} if step.probe else {}
+    return {"step": step.name, "fine": step.is_fine, "sentence": step.sentence} | key | figures
 
 
 def _say(host: Any, json_: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from app.domain.host import Machine
 from app.domain.repository import ForgeRecord, Rule
 from app.store.hosts import apply_hosts
 from app.store.repositories import repository
@@ -88,15 +89,15 @@ def prices(conn: Connection) -> dict[str, dict[str, Any]]:
 
 
 def cli_declaration(
-    conn: Connection, cli_name: str, rule: Rule | None, host_row: Row | None
+    conn: Connection, cli_name: str, rule: Rule | None, host: Machine | None
 ) -> tuple[dict[str, Any] | None, list[Table]]:
     """The declaration of a CLI, and the changes to it by `cli_changes`. A run's template is made from both."""
-    return cli(conn, cli_name), cli_changes(cli_name, rule, host_row)
+    return cli(conn, cli_name), cli_changes(cli_name, rule, host)
 
 
-def cli_changes(cli_name: str, rule: Rule | None, host_row: Row | None) -> list[Table]:
+def cli_changes(cli_name: str, rule: Rule | None, host: Machine | None) -> list[Table]:
     """What a repository's rule and a host change about a CLI's template, the host's changes last."""
-    sources = [rule.clis if rule else {}, (host_row["clis"] or {}) if host_row else {}]
+    sources = [rule.clis if rule else {}, host.clis if host else {}]
     return [clis[cli_name] for clis in sources if clis.get(cli_name)]
 
 

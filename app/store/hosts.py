@@ -9,57 +9,56 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
-from app.domain.host import Fitness, Host, Origin, Slots
+from app.domain.host import Address, Fitness, Host, Machine, Origin, Probe, Slots
 from app.store import runs
-from app.store.tables import Row, clis, hosts, slots
+from app.store.tables import clis, hosts, slots
 
 REACH = ("ssh_user", "ssh_port", "ssh_key_path", "host_key", "proxy_jump")
-
-
 UNDECLARED = "no longer declared in fleet.toml"
 
-
 _jumps = hosts.alias("jumps")
-
-
-_HOSTS = sa.select(hosts, _jumps.c.hostname.label("via_hostname"), _jumps.c.reach.label("via_reach")).outerjoin(
+_HOSTS = sa.select(hosts, _jumps.c.hostname.label("jump_hostname"), _jumps.c.reach.label("jump_reach")).outerjoin(
     _jumps, _jumps.c.host_id == hosts.c.reach["proxy_jump"].astext
 )
 
 
 def all_hosts(conn: Connection) -> list[Host]:
-    """Every host with its slots and how many of them are taken."""
+    """Every host by id, with its slots and how many of them are taken."""
     taken = runs.taken_slots(conn)
-    room: dict[str, list[Slots]] = {}
+    of_host: dict[str, list[Slots]] = {}
     for row in conn.execute(sa.select(slots).order_by(slots.c.agent_type)):
         used = taken.get((row.host_id, row.agent_type), 0)
-        room.setdefault(row.host_id, []).append(
-            Slots(row.agent_type, row.max_concurrency, frozenset(row.capabilities), used)
-        )
-    rows = conn.execute(sa.select(hosts).order_by(hosts.c.host_id))
-    return [_host(row, room.get(row.host_id, [])) for row in rows]
+        one = Slots(row.agent_type, row.max_concurrency, frozenset(row.capabilities), used)
+        of_host.setdefault(row.host_id, []).append(one)
+    machines = map(_machine, conn.execute(_HOSTS.order_by(hosts.c.host_id)))
+    return [_with_slots(machine, of_host.get(machine.host_id, [])) for machine in machines]
 
 
-def host(conn: Connection, host_id: str) -> Row | None:
-    """A host's row, with `via_hostname` and `via_reach` of the one that it is reached over."""
-    return conn.execute(_HOSTS.where(hosts.c.host_id == host_id)).mappings().first()
+def machine(conn: Connection, host_id: str) -> Machine | None:
+    """A host without its slots."""
+    return machines(conn, [host_id]).get(host_id)
 
 
-def hosts_named(conn: Connection, host_ids: Iterable[str]) -> dict[str, Row]:
-    """The rows of these hosts, as `host` gives them, by name."""
-    found = conn.execute(_HOSTS.where(hosts.c.host_id.in_(list(host_ids)))).mappings()
-    return {row["host_id"]: row for row in found}
+def machines(conn: Connection, host_ids: Iterable[str]) -> dict[str, Machine]:
+    """These hosts by id, without their slots."""
+    found = conn.execute(_HOSTS.where(hosts.c.host_id.in_(list(host_ids))))
+    return {row.host_id: _machine(row) for row in found}
 
 
 def set_fitness(conn: Connection, host_id: str, fitness: Fitness, why: str | None, at: datetime) -> None:
-    """An operator's word, or a reason for quarantine. The next look at the host is due at once."""
+    """Set what an operator decided, or a quarantine. The next probe of the host is due at once."""
     values = {"fitness": fitness, "why": why, "since": at, "probed_at": None}
     conn.execute(sa.update(hosts).where(hosts.c.host_id == host_id).values(values))
 
 
-def due_for_a_look(conn: Connection, at: datetime, every: timedelta, soon: timedelta, until: datetime) -> list[Row]:
-    """Hosts that nobody has looked at for `every`, or for `soon` where something is the matter; nobody else gets them
-    before `until`. Those in quarantine and those that are not declared any more are left alone."""
+def take_due_for_probe(
+    conn: Connection, at: datetime, every: timedelta, soon: timedelta, until: datetime
+) -> list[Machine]:
+    """Take the hosts whose probe is due; no other caller gets them before `until`.
+
+    Due: not probed for `every`, or for `soon` if the host is unknown or unfit. Never due: quarantined hosts, and those
+    that are no longer declared.
+    """
     doubtful = hosts.c.fitness.in_([Fitness.UNKNOWN, Fitness.UNFIT])
     waited = sa.case((doubtful, at - soon), else_=at - every)
     due = (
@@ -71,15 +70,17 @@ def due_for_a_look(conn: Connection, at: datetime, every: timedelta, soon: timed
     taken = sa.select(hosts.c.host_id).where(*due).with_for_update(skip_locked=True)
     ids = list(conn.execute(taken).scalars())
     conn.execute(sa.update(hosts).where(hosts.c.host_id.in_(ids)).values(probing_until=until))
-    return list(conn.execute(_HOSTS.where(hosts.c.host_id.in_(ids)).order_by(hosts.c.host_id)).mappings())
+    return list(map(_machine, conn.execute(_HOSTS.where(hosts.c.host_id.in_(ids)).order_by(hosts.c.host_id))))
 
 
-def looked_at(
-    conn: Connection, host_id: str, at: datetime, fitness: Fitness, why: str | None, probe: dict[str, Any] | None
+def save_probe(
+    conn: Connection, host_id: str, at: datetime, fitness: Fitness, why: str | None, probe: Probe | None
 ) -> bool:
-    """What a look at a host showed (`probe` is None where it did not answer). True if its fitness is another now: what
-    an operator said of it stands, and so does a quarantine."""
-    seen: dict[str, Any] = {"probed_at": at, "probing_until": None} | ({"probe": probe} if probe else {})
+    """Save the result of a probe; `probe` is None if the host did not answer. True if the fitness changed.
+
+    Draining, drained and quarantined hosts keep their fitness: only an operator changes it.
+    """
+    seen = {"probed_at": at, "probing_until": None} | ({"probe": probe.as_json()} if probe else {})
     conn.execute(sa.update(hosts).where(hosts.c.host_id == host_id).values(seen))
     ours = (hosts.c.host_id == host_id, hosts.c.fitness.in_([Fitness.UNKNOWN, Fitness.FIT, Fitness.UNFIT]))
     moved = (*ours, hosts.c.fitness != fitness)
@@ -89,8 +90,10 @@ def looked_at(
 
 
 def quarantine(conn: Connection, host_id: str, why: str, at: datetime, keep: timedelta) -> bool:
-    """Nobody goes there until an operator says so; what may run there is waited for until then, for `keep` at most.
-    False when it was so already."""
+    """Contact the host no more until an operator resumes it. Its runs keep their leases for `keep`.
+
+    False if it was in quarantine already.
+    """
     ours = (hosts.c.host_id == host_id, hosts.c.fitness != Fitness.QUARANTINED)
     values = {"fitness": Fitness.QUARANTINED, "why": why, "since": at, "probing_until": None}
     if conn.execute(sa.update(hosts).where(*ours).values(values)).rowcount != 1:
@@ -100,14 +103,14 @@ def quarantine(conn: Connection, host_id: str, why: str, at: datetime, keep: tim
 
 
 def end_drains(conn: Connection, at: datetime) -> list[str]:
-    """Hosts that were draining and have no run of ours any more are drained; which."""
+    """Mark draining hosts without open runs as drained; returns their ids."""
     drained = (hosts.c.fitness == Fitness.DRAINING, hosts.c.host_id.not_in(runs.hosts_with_runs()))
     done = sa.update(hosts).where(*drained).values(fitness=Fitness.DRAINED, since=at).returning(hosts.c.host_id)
     return list(conn.execute(done).scalars())
 
 
 def add_host(conn: Connection, one: Mapping[str, Any]) -> None:
-    """A host by command, or another address, keys or slots for one that was added before."""
+    """Add a host by command, or replace the address, keys and slots of one that was added before."""
     conn.execute(sa.delete(slots).where(slots.c.host_id == one["host_id"]))
     _put_host(conn, one, Origin.ADDED)
 
@@ -117,13 +120,13 @@ def remove_host(conn: Connection, host_id: str) -> None:
 
 
 def clis_on(conn: Connection, host_id: str) -> dict[str, dict[str, Any] | None]:
-    """The kinds of CLI that a host has slots for, each with the template that a user declared for it."""
+    """The kinds of CLI that a host has slots for, each with the template that fleet.toml declares, if any."""
     declared = sa.select(slots.c.agent_type, clis.c.template).outerjoin(clis, clis.c.name == slots.c.agent_type)
     return {row.agent_type: row.template for row in conn.execute(declared.where(slots.c.host_id == host_id))}
 
 
 def apply_hosts(conn: Connection, declared: list[dict[str, Any]]) -> None:
-    """Hosts that were added by command stay as they are, unless fleet.toml names them now."""
+    """Make the declared hosts equal to fleet.toml. Hosts added by command stay, unless fleet.toml declares them too."""
     ids = [one["host_id"] for one in declared]
     of_the_file = sa.or_(hosts.c.origin == Origin.DECLARED, hosts.c.host_id.in_(ids))
     conn.execute(sa.delete(slots).where(slots.c.host_id.in_(sa.select(hosts.c.host_id).where(of_the_file))))
@@ -137,7 +140,7 @@ def apply_hosts(conn: Connection, declared: list[dict[str, Any]]) -> None:
 
 
 def _put_host(conn: Connection, one: Mapping[str, Any], origin: Origin) -> None:
-    """One whose address or keys are other ones is looked at anew, also if it was in quarantine."""
+    """Insert or update one host. A new address or key makes its fitness unknown again, also after a quarantine."""
     reach = {name: one.get(name) for name in REACH}
     given = {"hostname": one["hostname"], "reach": reach, "work_dir": one["work_dir"]}
     values = {**given, "labels": one.get("labels") or [], "clis": one.get("clis") or {}, "origin": origin}
@@ -154,10 +157,30 @@ def _put_host(conn: Connection, one: Mapping[str, Any], origin: Origin) -> None:
         conn.execute(sa.insert(slots), [{"host_id": one["host_id"], **agent} for agent in one["agents"]])
 
 
-def _host(row: Any, room: list[Slots]) -> Host:
-    missing = (row.probe or {}).get("missing") or ()
-    return Host(
-        row.host_id, row.hostname, tuple(replace(one, missing=one.agent_type in missing) for one in room),
-        Fitness(row.fitness), row.why, row.work_dir, row.since, Origin(row.origin), tuple(row.labels), row.probe,
-        row.probed_at,
-    )  # fmt: skip
+def _machine(row: Any) -> Machine:
+    jump = _address(row.jump_hostname, row.jump_reach) if row.jump_reach else None
+    return Machine(
+        host_id=row.host_id,
+        address=_address(row.hostname, row.reach, jump),
+        fitness=Fitness(row.fitness),
+        why=row.why,
+        work_dir=row.work_dir,
+        since=row.since,
+        origin=Origin(row.origin),
+        labels=tuple(row.labels),
+        probe=Probe.from_json(row.probe) if row.probe else None,
+        probed_at=row.probed_at,
+        proxy_jump=row.reach.get("proxy_jump"),
+        clis=row.clis or {},
+    )
+
+
+def _address(hostname: str, reach: Mapping[str, Any], jump: Address | None = None) -> Address:
+    keys = tuple(line for line in (reach.get("host_key") or "").splitlines() if line.strip())
+    return Address(hostname, reach.get("ssh_port") or 22, reach.get("ssh_user"), reach.get("ssh_key_path"), keys, jump)
+
+
+def _with_slots(machine: Machine, of_host: list[Slots]) -> Host:
+    missing = machine.probe.missing if machine.probe else ()
+    marked = tuple(replace(one, missing=one.agent_type in missing) for one in of_host)
+    return Host(**vars(machine), slots=marked)

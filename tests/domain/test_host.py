@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.host import Fitness, figures, judge
+from app.domain.host import Fitness, Probe, judge
 
 ANSWER = {
     "git": "git version 2.39.5", "python": "3.11.2", "boot_id": "b", "disk_free": 5 << 30, "memory_available": 1 << 30,
@@ -15,7 +15,7 @@ ANSWER = {
 
 
 def judged(**given: Any) -> tuple[Fitness, str | None]:
-    return judge(figures(ANSWER | given, 0.0, 0.1), least_disk=1 << 30, most_load=8)
+    return judge(Probe.from_answer(ANSWER | given, 0.0, 0.1), least_disk=1 << 30, most_load=8)
 
 
 def test_one_that_has_all_is_fit() -> None:
@@ -35,7 +35,7 @@ def test_one_that_lacks_something_says_what(given: dict[str, Any], why: str) -> 
 
 
 def test_load_is_for_each_cpu() -> None:
-    assert figures(ANSWER, 0.0, 0.1)["load_per_cpu"] == 0.5
+    assert Probe.from_answer(ANSWER, 0.0, 0.1).load_per_cpu == 0.5
 
 
 anything = st.recursive(
@@ -48,6 +48,6 @@ anything = st.recursive(
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(ANSWER, anything)))
 @settings(max_examples=200, deadline=None, database=None)
 def test_whatever_a_host_answers_can_be_kept_and_judged(answer: dict[str, Any]) -> None:
-    seen = figures(answer, 0.0, 0.1)
+    seen = Probe.from_answer(answer, 0.0, 0.1)
     fitness, _ = judge(seen, 1 << 30, 8)
     assert fitness in (Fitness.FIT, Fitness.UNFIT)

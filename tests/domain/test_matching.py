@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.host import Fitness, Host, Slots
+from app.domain.host import Address, Fitness, Host, Probe, Slots
 from app.domain.matching import capability, choose, refusal, refusals, required, waits
 
 NEEDS = frozenset({"python"})
+HERE = Address("localhost")
 
 
 def some_slots(agent_type: str = "codex", room: int = 2, taken: int = 0, can: str = "python") -> Slots:
@@ -19,7 +20,7 @@ def some_slots(agent_type: str = "codex", room: int = 2, taken: int = 0, can: st
 
 
 def a_host(host_id: str = "a", *slots: Slots, **given: Any) -> Host:
-    return Host(host_id, "localhost", slots or (some_slots(),), **{"fitness": Fitness.FIT} | given)
+    return Host(host_id, HERE, slots=slots or (some_slots(),), **{"fitness": Fitness.FIT} | given)
 
 
 class TestCapabilities:
@@ -90,7 +91,7 @@ class TestRefusal:
             (a_host("a", some_slots("claude", can=""), some_slots(taken=2)), "claude lacks python; codex is full 2/2"),
             (a_host(fitness=Fitness.DRAINING), "draining"),
             (a_host(fitness=Fitness.QUARANTINED, why="the key was refused"), "quarantined: the key was refused"),
-            (Host("a", "localhost", (), Fitness.FIT), "it has no slots"),
+            (Host("a", HERE, Fitness.FIT), "it has no slots"),
         ],
     )
     def test_says_what_is_in_the_way(self, host: Host, why: str | None) -> None:
@@ -113,7 +114,7 @@ class TestRefusal:
 
 some_hosts = st.lists(
     st.builds(
-        lambda id_, fitness, slots: Host(id_, "localhost", tuple(slots), fitness),
+        lambda id_, fitness, slots: Host(id_, HERE, fitness, slots=tuple(slots)),
         st.sampled_from("abcdef"),
         st.sampled_from(Fitness),
         st.lists(
@@ -150,24 +151,24 @@ def test_whoever_is_chosen_can_do_it_and_everybody_else_hears_why(
 
 def test_free_slots_are_never_less_than_none() -> None:
     assert some_slots(room=1, taken=3).free == 0
-    assert Host("a", "localhost", ()).share_taken == 0
+    assert Host("a", HERE).share_taken == 0
 
 
 class TestMeasuredLoad:
     def test_among_equal_shares_the_machine_with_less_to_do_gets_it(self) -> None:
-        busy, idle = a_host("a", probe={"load_per_cpu": 3.0}), a_host("b", probe={"load_per_cpu": 0.4})
+        busy, idle = a_host("a", probe=Probe(load_per_cpu=3.0)), a_host("b", probe=Probe(load_per_cpu=0.4))
         choice = choose(NEEDS, [busy, idle], before="a")
         assert choice and choice.host is idle
         assert choice.because == "the least loaded of 2: 0/2 slots taken, load 0.4 a CPU"
 
     def test_the_share_of_slots_counts_more_than_the_load(self) -> None:
-        taken = a_host("a", some_slots(taken=1), probe={"load_per_cpu": 0.1})
-        free = a_host("b", probe={"load_per_cpu": 9.0})
+        taken = a_host("a", some_slots(taken=1), probe=Probe(load_per_cpu=0.1))
+        free = a_host("b", probe=Probe(load_per_cpu=9.0))
         choice = choose(NEEDS, [taken, free])
         assert choice and choice.host is free
 
     def test_who_goes_on_with_a_session_goes_where_that_is(self) -> None:
-        home, idle = a_host("a", some_slots(taken=1), probe={"load_per_cpu": 3.0}), a_host("b")
+        home, idle = a_host("a", some_slots(taken=1), probe=Probe(load_per_cpu=3.0)), a_host("b")
         choice = choose(NEEDS, [home, idle], before="a", goes_on=True)
         assert choice and choice.host is home
         assert choice.because == "the session to go on with is there"
@@ -192,7 +193,7 @@ class TestSentence:
                 "host c quarantined since 03:12 on 24 Nov: host key changed",
             ),
             (a_host("d", replace(some_slots(can="gpu"), missing=True)), "host d has no codex installed"),
-            (Host("e", "localhost", (), Fitness.FIT), "host e has no slot for anything"),
+            (Host("e", HERE, Fitness.FIT), "host e has no slot for anything"),
         ],
     )
     def test_says_in_few_words_what_is_in_the_way(self, host: Host, words: str) -> None:
@@ -202,6 +203,6 @@ class TestSentence:
         assert waits(NEEDS, [a_host()]) == []
 
     def test_a_host_over_ssh_that_nobody_has_looked_at_takes_no_work(self) -> None:
-        host = Host("a", "build.example.org", (some_slots(),))
+        host = Host("a", Address("build.example.org"), slots=(some_slots(),))
         assert choose(NEEDS, [host]) is None
         assert waits(NEEDS, [host]) == ["host a unknown"]

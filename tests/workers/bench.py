@@ -1,4 +1,4 @@
-"""A workshop whose host really runs CLIs, and the test turns the rounds of the workers until something is so."""
+"""A workshop whose host really runs CLIs; the test runs the tasks of the worker until a condition is true."""
 
 import json
 import time
@@ -16,27 +16,31 @@ from tests.conftest import FakeClock
 from tests.patience import wait_until
 from tests.workshop import Workshop
 from workers.runs import poll, start_stop
+from workers.worker import Worker
 
 
 class Bench:
     """The host's folder for us is `work`."""
 
-    def __init__(self, shop: Workshop, work: Path, clock: FakeClock, declare: Callable[..., None]) -> None:
+    def __init__(
+        self, shop: Workshop, work: Path, clock: FakeClock, declare: Callable[..., None], worker: Worker
+    ) -> None:
         self.shop, self.work, self.clock, self.declare = shop, work, clock, declare
+        self.worker = worker
         self._began = (time.monotonic(), datetime.now(UTC))
         self._skipped = timedelta()
 
     def turn(self) -> None:
-        """One round of everything a worker does; hosts are looked at without a pause."""
+        """Everything a worker does, once; hosts are polled without a pause."""
         self.clock.now = self._began[1] + timedelta(seconds=time.monotonic() - self._began[0]) + self._skipped
         fleet = self.shop.fleet
         self.shop.carry()
         self.shop.work()
-        start_stop.deliver_due(fleet)
+        start_stop.deliver_due(self.worker)
         with fleet.engine.begin() as conn:
             for host in hosts.all_hosts(conn):
                 looked.hurry(conn, host.host_id, fleet.clock())
-        poll.look(fleet)
+        poll.poll_due(self.worker)
         expiry.rescue(fleet)
 
     def issue(self, label: str) -> int:

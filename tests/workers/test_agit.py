@@ -1,5 +1,6 @@
 """Pull requests by a push to `refs/for/`: no branch, one pull request, moved by each further round."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.conftest import FakeClock
 from tests.patience import wait_until
 from tests.workshop import REPO, Workshop
 from workers.runs import poll, start_stop
+from workers.worker import Worker
 
 CODER: dict[str, Any] = {
     "argv": ["sh", "-c", "cat > prompt.md; echo more >> total.py"], "prompt": "stdin", "resume": None, "parser": "raw",
@@ -20,11 +22,12 @@ CODER: dict[str, Any] = {
 
 
 def work_to_the_end(workshop: Workshop, clock: FakeClock) -> None:
-    """The host starts what is owed and works; we look until the run is over."""
-    start_stop.deliver_due(workshop.fleet)
-    wait_until(
-        lambda: poll.look(workshop.fleet), "the end of the run", 60, meanwhile=lambda: clock.pass_(1), pause=0.05
-    )
+    """Start the run that is due, and poll its host until it has ended."""
+    with closing(Worker(workshop.fleet)) as worker:
+        start_stop.deliver_due(worker)
+        wait_until(
+            lambda: poll.poll_due(worker), "the end of the run", 60, meanwhile=lambda: clock.pass_(1), pause=0.05
+        )
     workshop.converge()
 
 

@@ -1,13 +1,13 @@
 """Hooks from where they are declared to what people see of them; what they do on a host: test_supervisor_repositories.py."""
 
 from pathlib import Path
-from typing import Any
 
 from click.testing import CliRunner
 
 from app.cli import tasks
 from app.domain.task import State
-from tests import builders
+from app.logs import set_up_logs
+from tests import builders, servers
 from tests.conftest import FakeClock
 from tests.workers.test_agit import CODER, work_to_the_end
 from tests.workshop import WIDGETS, Workshop
@@ -16,7 +16,7 @@ OWN = '[hooks]\nbefore_prepare = ["echo the repository"]\nafter_deliver = ["echo
 
 
 def test_one_that_fails_after_the_delivery_warns_and_the_pull_request_stands(
-    workshop: Workshop, tmp_path: Path, clock: FakeClock, monkeypatch: Any
+    workshop: Workshop, tmp_path: Path, clock: FakeClock, database: str
 ) -> None:
     rule = builders.declared()["repositories"][0] | {"hooks": {"before_prepare": ["echo the operator"]}}
     host = builders.a_host(work_dir=str(tmp_path / "host"))
@@ -29,6 +29,7 @@ def test_one_that_fails_after_the_delivery_warns_and_the_pull_request_stands(
     assert (task.state, task.reason) == (State.REVIEW_PENDING, None)
     hooks = [(note["hook"], note["tail"]) for note in workshop.run(number)["result"]["hooks"]]
     assert hooks[:2] == [("before_prepare", "the operator\n"), ("before_prepare", "the repository\n")]
-    monkeypatch.setattr(tasks, "_fleet", lambda: workshop.fleet)
-    shown = CliRunner().invoke(tasks.task, ["show", task.task_id]).output
+    environ = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url())
+    shown = CliRunner().invoke(tasks.task, ["show", task.task_id], env=environ).output
+    set_up_logs(workshop.fleet.mask)  # the command has set them up on a stream that is closed now
     assert "1 hook after_deliver `echo nobody to tell; exit 3` ended with 3: nobody to tell" in " ".join(shown.split())

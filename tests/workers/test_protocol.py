@@ -1,4 +1,4 @@
-"""How answers read: a line of JSON, raw bytes behind it, whatever was said before, in whatever pieces they come."""
+"""Answers are parsed in any pieces: output of others first, then a JSON line, then the bytes of logs."""
 
 import json
 
@@ -18,22 +18,22 @@ def said(**given: object) -> bytes:
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 @pytest.mark.parametrize("before", [b"", b"welcome to {this} host\n", b"no end of line"])
-def test_the_bytes_of_each_log_are_found(step: int, before: bytes) -> None:
+def test_each_log_gets_its_bytes(step: int, before: bytes) -> None:
     answer, whole = protocol.Answer(10_000), before + said()
     for at in range(0, len(whole), step):
         assert not answer.is_whole
         answer.feed(whole[at : at + step])
-    runs = answer.told()["runs"]
+    runs = answer.as_json()["runs"]
     assert (runs["t.1"]["stdout"]["data"], runs["t.1"]["stderr"]["data"]) == (RAW[:7], RAW[7:])
     assert runs["t.2"] == {"known": False}
 
 
-def test_what_is_cut_short_is_no_answer() -> None:
-    assert protocol.read(said()[:-1], 10_000) is None
-    assert protocol.read(b"bash: python3: not found\n", 10_000) is None
+def test_output_without_a_whole_answer_is_none() -> None:
+    assert protocol.parse(said()[:-1], 10_000) is None
+    assert protocol.parse(b"bash: python3: not found\n", 10_000) is None
 
 
 @pytest.mark.parametrize("text", [b'{"bytes": 1, oh\n', b'{"bytes": "x"}\n', said(error="x" * 10_000)])
-def test_what_cannot_be_read_or_is_too_long_is_refused(text: bytes) -> None:
+def test_an_answer_that_is_invalid_or_too_long_is_refused(text: bytes) -> None:
     with pytest.raises(Unreachable):
-        protocol.read(text, 10_000)
+        protocol.parse(text, 10_000)

@@ -26,8 +26,6 @@ from tests.patience import patient
 from tests.workers.bench import Bench
 from tests.workers.supervisor.account import KEY, User, delivering, isolating, user
 from tests.workshop import Workshop
-from workers.hosts import probe
-from workers.ssh import pool
 
 __all__ = ["delivering", "isolating", "user"]  # fixtures
 BOTH = ("codex", "claude")
@@ -91,8 +89,14 @@ def ground(
 
 @pytest.fixture
 def bench(
-    ground: servers_of_ssh.Sshd, address: str, forge: FakeForge, make_fleet: Any, tmp_path: Path, clock: FakeClock
-) -> Iterator[Callable[..., Bench]]:
+    ground: servers_of_ssh.Sshd,
+    address: str,
+    forge: FakeForge,
+    make_fleet: Any,
+    make_worker: Any,
+    tmp_path: Path,
+    clock: FakeClock,
+) -> Callable[..., Bench]:
     """Makes a bench whose host has these CLIs: name, preset, scenario, and what else is said of it."""
 
     def make(*wanted: Wanted, slots: int = 1, **rule: Any) -> Bench:
@@ -121,12 +125,11 @@ def bench(
             with shop.fleet.engine.begin() as conn:
                 apply(conn, forge_url=forge.url, clis=again, **declared)
 
-        at = Bench(shop, work, clock, declare)
-        at.until(lambda: probe.look(shop.fleet) or _is_fit(shop), "a fit host")
+        at = Bench(shop, work, clock, declare, make_worker(shop.fleet))
+        at.until(lambda: at.worker.prober.probe_due() or _is_fit(shop), "a fit host")
         return at
 
-    yield make
-    pool.forget()
+    return make
 
 
 def _is_fit(shop: Workshop) -> bool:

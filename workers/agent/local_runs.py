@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from app.clis.template import CliTemplate
 from app.domain import prompt
-from app.domain.errors import Refused
-from app.store.tables import Row
+from app.domain.host import Address
+from app.domain.host import Machine as HostMachine
 from workers.agent.leases import Hold
 from workers.errors import Unreachable
-from workers.hosts import client
-from workers.runs import start_request
+from workers.hosts.client import HostClient
+from workers.runs.cli_call import describe_call
 
 Json = dict[str, Any]
-HERE = cast(Row, {"host_id": "this machine", "hostname": "localhost"})
+HERE = HostMachine("this machine", Address("localhost"))
 PIECE = 1 << 18
 GIT_USER = "fleet"
 FOR = "refs/for/"  # a push there makes a pull request, and no branch
@@ -28,7 +28,7 @@ class Machine:
     """Runs live in `home`, apart from those of others by `instance`; `forge_token` is for fetching and pushing."""
 
     def __init__(self, home: Path, instance: str, template: CliTemplate, forge_token: str | None) -> None:
-        self._about: Json = {"home": str(home), "instance": instance}
+        self._client = HostClient(home, lambda: instance)
         self._template = template
         self._credentials = {"username": GIT_USER, "password": forge_token} if forge_token else None
 
@@ -42,9 +42,7 @@ class Machine:
         goes_on = bool(hold.session and self._template.resume) or hold.prompt == all_of_it
         said = hold.prompt if goes_on else f"{all_of_it}\n{hold.prompt}"
         text = prompt.read_again(said, CUT_OFF if hold.cut else "")
-        asked = start_request.of_cli(
-            self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS, LOG_MB
-        )
+        asked = describe_call(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS, LOG_MB)
         signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
         delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
         return self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery}
@@ -53,22 +51,22 @@ class Machine:
         """What the CLI says its version is. None where it does not say."""
         asked = {"clis": {name: self._template.version_command}}
         try:
-            found = self._ask("probe", self._about | asked).get("clis", {}).get(name)
-        except (Unreachable, Refused):
+            found = self._ask("probe", asked).get("clis", {}).get(name)
+        except Unreachable:
             return None
         return str(found)[:200] if found else None
 
     def poll(self, holds: Iterable[Hold]) -> dict[str, Json]:
         """What each run is at, and what its logs have grown by. Raises Unreachable."""
         asked = [{"run": hold.run, **hold.offsets} for hold in holds]
-        return dict(self._ask("poll", self._about | {"runs": asked, "limit": PIECE})["runs"]) if asked else {}
+        return dict(self._ask("poll", {"runs": asked, "limit": PIECE})["runs"]) if asked else {}
 
     def output(self, hold: Hold) -> bytes:
         """All that is kept of what the CLI printed. Raises Unreachable."""
         said, offset, more = bytearray(), 0, True
         while more:
             asked = {"run": hold.run, "stdout": offset, "stderr": 1 << 62}
-            seen = self._ask("poll", self._about | {"runs": [asked], "limit": PIECE * 4})["runs"][hold.run]
+            seen = self._ask("poll", {"runs": [asked], "limit": PIECE * 4})["runs"][hold.run]
             piece = data_of(seen.get("stdout"))
             said, more = said + piece, bool(piece)
             offset = seen["stdout"]["offset"] + len(piece) if more else offset
@@ -76,7 +74,7 @@ class Machine:
 
     def cancel(self, hold: Hold, grace_secs: float) -> None:
         """Have the run end. Raises Unreachable."""
-        self._ask("cancel", self._about | {"run": hold.run, "grace_secs": grace_secs})
+        self._ask("cancel", {"run": hold.run, "grace_secs": grace_secs})
 
     def release(self, hold: Hold, with_worktree: bool) -> str | None:
         """Delete the run's folder, and the worktree once all in it is on the forge or saved: where. Raises
@@ -91,13 +89,10 @@ class Machine:
             repository = {"url": known["clone_url"], "base": known["default_branch"], "branch": work["branch_name"]}
             repository |= _push(work.get("push") or {})
         credentials = self._credentials if repository else None
-        return self._about | {
-            "run": hold.run, "task": hold.task, "repository": repository, "credentials": credentials,
-        }  # fmt: skip
+        return {"run": hold.run, "task": hold.task, "repository": repository, "credentials": credentials}
 
-    @staticmethod
-    def _ask(verb: str, request: Json) -> Json:
-        return client.ask(HERE, verb, request)
+    def _ask(self, verb: str, request: Json) -> Json:
+        return self._client.request(HERE, verb, request)
 
 
 def _push(told: Json) -> Json:

@@ -9,7 +9,7 @@ from workers.agent import boot_clock
 from workers.agent.api_client import Server
 from workers.agent.leases import Hold, Holds, Step
 from workers.agent.local_runs import Machine
-from workers.hosts.client import Unreachable
+from workers.errors import Unreachable
 
 Json = dict[str, Any]
 LEASE, LEAVING = "the lease could not be renewed", "the agent is told to stop"

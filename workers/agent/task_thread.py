@@ -19,8 +19,8 @@ from workers.agent.outbox import Outbox
 from workers.agent.run_watcher import LEASE, LEAVING, Lookout
 from workers.agent.uploads import STREAMS, Reports
 from workers.agent.usage import Ear
-from workers.hosts.client import Unreachable
-from workers.runs import start_request
+from workers.errors import Unreachable
+from workers.runs.cli_call import read_outcome
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -195,7 +195,7 @@ class Life:
     def _outcome(self, result: Json) -> Outcome:
         output = self._try(lambda: self._us.machine.output(self._hold))
         code = 0 if result.get("hung") else result.get("exit_code")
-        return start_request.read(
+        return read_outcome(
             self._us.template, output, code, self._hold.session, Usage(**self._hold.used), result.get("noted")
         )
 

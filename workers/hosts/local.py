@@ -1,4 +1,4 @@
-"""The supervisor on this machine: a process that stays and is asked over pipes, as it is over SSH elsewhere."""
+"""Runs the supervisor on this machine: a process that serves requests over pipes, as over SSH elsewhere."""
 
 import json
 import os
@@ -8,82 +8,133 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from workers.errors import Unreachable
-from workers.protocol import Answer, Json, frame
-from workers.ssh import deadlines
+from workers.protocol import MOST_BYTES, Answer, Json, frame
+from workers.ssh.deadlines import Deadlines
 from workers.supervisor import bundle
 
-SECONDS, MOST = 60.0, 64 << 20  # of an answer: time and bytes
-KEPT, KEPT_SECS = 2, 60.0  # that wait for the next request: a look and a start; a supervisor itself waits for longer
-PIECE = 1 << 20
-PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")  # no secret of ours goes along
+ANSWER_SECS = 60.0
+IDLE_PROCESSES, IDLE_SECS = 2, 60.0  # kept for the next request: one for polls, one for starts
+PIECE = 1 << 20  # bytes
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SHELL")  # no secret of ours is among them
+Key = tuple[str, tuple[tuple[str, str], ...]]  # path of the supervisor, environment
 
 
-def ask(verb: str, request: Mapping[str, Any]) -> Json:
-    """What the supervisor answers to a verb. What may have been heard is not said twice, unless that does no harm.
-    Raises Unreachable."""
-    said = frame(verb, json.dumps(request).encode())
-    key = str(copied(request["home"])), tuple((name, os.environ[name]) for name in PASSED_ON if name in os.environ)
-    while session := _waiting(key):
-        try:
-            return _told(key, session, session.ask(said, harmless=verb != "start"))
-        except Gone:
-            session.end()
-    session, answer = Session(*key), Answer(MOST)
-    with suppress(Gone):
-        answer = session.ask(said)
-    return _told(key, session, answer)
+class LocalSupervisors:
+    """The supervisors of this machine that serve this process; idle ones are kept for the next request."""
+
+    def __init__(self, deadlines: Deadlines, secs: float = ANSWER_SECS) -> None:
+        self._deadlines, self._secs, self._lock = deadlines, secs, threading.Lock()
+        self._idle: list[tuple[Key, SupervisorProcess]] = []
+
+    def request(self, verb: str, body: Json) -> Json:
+        """Send one request to a supervisor; `body["home"]` is our folder. Returns its answer.
+
+        A request that may have arrived is sent again only if that does no harm. Raises Unreachable.
+        """
+        request = frame(verb, json.dumps(body).encode())
+        key = str(install(body["home"])), _environment()
+        while process := self._take_idle(key):
+            try:
+                return self._finish(key, process, process.request(request, is_repeatable=verb != "start"))
+            except ProcessEnded:
+                process.end()
+        process, answer = SupervisorProcess(*key, self._deadlines, self._secs), Answer(MOST_BYTES)
+        with suppress(ProcessEnded):
+            answer = process.request(request)
+        return self._finish(key, process, answer)
+
+    def close(self) -> None:
+        """End all idle supervisors."""
+        for _, process in self._take(lambda _key, _process: True):
+            process.end()
+
+    def _take_idle(self, key: Key) -> "SupervisorProcess | None":
+        """An idle supervisor with this key. Ends those that were idle for too long."""
+        now = time.monotonic()
+        for _, process in self._take(lambda _, one: now - one.used_at > IDLE_SECS):
+            process.end()
+        return next((process for _, process in self._take(lambda theirs, _: theirs == key, 1)), None)
+
+    def _take(
+        self, matches: "Callable[[Key, SupervisorProcess], bool]", most: int = IDLE_PROCESSES
+    ) -> "list[tuple[Key, SupervisorProcess]]":
+        with self._lock:
+            taken = [one for one in self._idle if matches(*one)][:most]
+            for one in taken:
+                self._idle.remove(one)
+        return taken
+
+    def _finish(self, key: Key, process: "SupervisorProcess", answer: Answer) -> Json:
+        """Keep the supervisor if its answer is whole; otherwise end it and raise Unreachable with its last words."""
+        if not answer.is_whole:
+            raise Unreachable(bundle.annotate(process.end()) or "it ended without a word, or did not answer in time")
+        with self._lock:
+            self._idle.append((key, process))
+            surplus = self._idle.pop(0)[1] if len(self._idle) > IDLE_PROCESSES else None
+        if surplus:
+            surplus.end()
+        return answer.as_json()
 
 
-class Gone(Exception):
-    """It had ended while nobody looked: nothing was done, or nothing that it would do harm to do again."""
+class ProcessEnded(Exception):
+    """The supervisor had ended before the request: nothing was done, or nothing that is harmful to repeat."""
 
 
-class Session:
-    """A supervisor that waits for what it is asked, in a session of its own: what ends us at a keyboard is not its."""
+class SupervisorProcess:
+    """A supervisor that serves requests. It has a session of its own: Ctrl-C in our terminal does not reach it."""
 
-    def __init__(self, compiled: str, environment: tuple[tuple[str, str], ...]) -> None:
-        self._stderr, self.used_at = tempfile.TemporaryFile(), time.monotonic()  # noqa: SIM115 - it ends with us
+    def __init__(
+        self, supervisor: str, environment: tuple[tuple[str, str], ...], deadlines: Deadlines, secs: float
+    ) -> None:
+        self._deadlines, self._secs, self.used_at = deadlines, secs, time.monotonic()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", compiled, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [sys.executable, "-I", "-S", supervisor, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=self._stderr, env=dict(environment), start_new_session=True, bufsize=0,
             )  # fmt: skip
         except OSError as error:
             raise Unreachable(f"it cannot be started: {error}") from error
 
-    def ask(self, said: bytes, harmless: bool = False) -> Answer:
-        """Its answer, as far as it came within the time. Raises Unreachable, and Gone where it surely did not hear all
-        of it, or ended without a word and to say it again would be `harmless`."""
-        answer, stdin, stdout = Answer(MOST), self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101 - both are pipes
-        assert stdout is not None  # noqa: S101
-        with deadlines.watch.within(SECONDS, self._process.kill) as step:
+    def request(self, request: bytes, is_repeatable: bool = False) -> Answer:
+        """The answer, as far as it came in time. Raises Unreachable.
+
+        Raises ProcessEnded if the request did not arrive whole, and if the process ended without a word and the request
+        `is_repeatable`.
+        """
+        answer = Answer(MOST_BYTES)
+        with self._deadlines.within(self._secs, self._process.kill) as deadline:
             try:
-                rest = memoryview(said)
-                while rest:
-                    rest = rest[stdin.write(rest) or 0 :]
-                while not answer.is_whole and (data := os.read(stdout.fileno(), PIECE)):
-                    answer.feed(data)
+                self._exchange(request, answer)
             except OSError as why:
-                if not step.is_late:
-                    raise Gone from why
+                if not deadline.is_late:
+                    raise ProcessEnded from why
             except Unreachable:
                 self.end()
                 raise
-        if harmless and not step.is_late and not answer.said:
-            raise Gone
+        if is_repeatable and not deadline.is_late and not answer.received:
+            raise ProcessEnded
         self.used_at = time.monotonic()
         return answer
 
+    def _exchange(self, request: bytes, answer: Answer) -> None:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None  # noqa: S101 - both are pipes
+        assert stdout is not None  # noqa: S101
+        rest = memoryview(request)
+        while rest:
+            rest = rest[stdin.write(rest) or 0 :]
+        while not answer.is_whole and (data := os.read(stdout.fileno(), PIECE)):
+            answer.feed(data)
+
     def end(self) -> str:
-        """Its last words."""
+        """Kill the process; returns the end of its stderr."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -95,48 +146,16 @@ class Session:
         return words
 
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
-_idle: list[tuple[Key, Session]] = []
-_lock = threading.Lock()
-
-
-def forget() -> None:
-    """End all that wait: for the end of a test."""
-    for _, session in _taken(lambda _key, _session: True):
-        session.end()
-
-
-def _waiting(key: Key) -> Session | None:
-    """One that waits for us; those that nobody has used for long are ended."""
-    now = time.monotonic()
-    for _, session in _taken(lambda _, one: now - one.used_at > KEPT_SECS):
-        session.end()
-    return next((session for _, session in _taken(lambda theirs, _: theirs == key, 1)), None)
-
-
-def _taken(which: Callable[[Key, Session], bool], most: int = KEPT) -> list[tuple[Key, Session]]:
-    with _lock:
-        out = [one for one in _idle if which(*one)][:most]
-        for one in out:
-            _idle.remove(one)
-    return out
-
-
-def _told(key: Key, session: Session, answer: Answer) -> Json:
-    if not answer.is_whole:
-        raise Unreachable(bundle.annotate(session.end()) or "it ended without a word, or did not answer in time")
-    with _lock:
-        _idle.append((key, session))
-        over = _idle.pop(0)[1] if len(_idle) > KEPT else None
-    if over:
-        over.end()
-    return answer.told()
+def _environment() -> tuple[tuple[str, str], ...]:
+    return tuple((name, os.environ[name]) for name in PASSED_ON if name in os.environ)
 
 
 @cache
-def copied(home: str) -> Path:
-    """The supervisor under its content's hash, so that one that runs is never changed under its feet; compiled, since
-    compiling it would be a sixth of every start."""
+def install(home: str) -> Path:
+    """Install our supervisor below `home` under the hash of its code; returns the path of its compiled form.
+
+    The hash in the name keeps a running one unchanged. Compiling it would take a sixth of each start.
+    """
     path = Path(home) / "bin" / f"{bundle.sha256()}.py"
     compiled = path.with_suffix(f".{sys.implementation.cache_tag}.pyc")
     if not compiled.exists():
@@ -146,13 +165,3 @@ def copied(home: str) -> Path:
         new.replace(path)
         py_compile.compile(str(path), str(compiled), doraise=True)
     return compiled
-
-
-def _after_fork() -> None:
-    """The child's own: it says nothing over its parent's pipes."""
-    global _lock  # noqa: PLW0603 - it may have been held at the fork
-    _lock = threading.Lock()
-    _idle.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)

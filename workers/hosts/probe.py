@@ -1,69 +1,48 @@
-"""Looks at hosts, each in a thread of its own: one that does not answer holds up no other."""
+"""Probes hosts: versions, disk and load decide whether a host is fit for work, and why it is not.
 
+Every scan probes the hosts that are due, each in its own thread. Two workers at once: one of them probes each host.
+A host that does not answer becomes unfit; one that is untrusted is quarantined (app/services/dispatch/host_health.py).
+"""
+
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import structlog
 
 from app.clis import catalog
 from app.domain.errors import Refused
-from app.domain.host import Figures, Fitness, figures
+from app.domain.host import Fitness, Machine, Probe
 from app.ports import Fleet
 from app.services.dispatch import host_health
 from app.store import hosts
-from app.store.tables import Row
-from workers.errors import Distrusted, Unreachable
-from workers.hosts import client
-from workers.runs import start_request
+from workers.errors import Unreachable, Untrusted
+from workers.hosts.client import HostClient
 
-AT_ONCE = 16
-CALLED_AT_ONCE = 16  # hosts to which this process makes a line at a time
-ROUND_SECS = 3.0  # how long a round waits for its looks; those that take longer go on without it
+PROBES = 16  # at once
+CONNECTIONS = 16  # opened at once
+WAIT_SECS = 3.0  # how long a scan waits for its probes; slower ones go on without it
+CONNECT_EVERY_SECS = 2.0
 log = structlog.get_logger()
 
 
-def look(fleet: Fleet) -> int:
-    """Look at every host that is due; returns how many of those that answered in time take work now that did not."""
-    looks = [_pool().submit(_one, fleet, host) for host in host_health.due(fleet)]
-    done, _ = wait(looks, timeout=ROUND_SECS)
-    return sum(look.result() for look in done)
+def probe(client: HostClient, machine: Machine, clis: Mapping[str, Any]) -> Probe:
+    """Probe a host; `clis` are the templates of its CLIs by name. Raises Unreachable."""
+    sent, began = time.time(), time.monotonic()
+    answer = client.request(machine, "probe", {"clis": version_commands(clis)})
+    return read_answer(answer, sent, time.monotonic() - began)
 
 
-def call(fleet: Fleet) -> None:
-    """Have lines to the hosts that take work, before the first start goes there: to connect takes longer than all else
-    of it; and none to those where nobody goes any more. For each process to do on its own."""
-    with fleet.engine.begin() as conn:
-        known = hosts.all_hosts(conn)
-        client.keep_only({host.host_id for host in known if host.fitness is not Fitness.QUARANTINED})
-        cold = client.without_line(host.host_id for host in known if host.takes_work and not host.is_local)
-        wanted = [host_id for host_id in cold if host_id not in _called][: CALLED_AT_ONCE - len(_called)]
-        strangers = hosts.hosts_named(conn, wanted) if wanted else {}
-    for host_id, host in strangers.items():
-        _called.add(host_id)
-        _calls().submit(_call, fleet, host)
+def read_answer(answer: Mapping[str, Any], sent: float, took: float) -> Probe:
+    """The probe of an answer to a request that was sent at `sent` (seconds since 1970) and took `took` seconds."""
+    return Probe.from_answer(answer, float(answer.get("now") or sent) - (sent + took / 2), took)
 
 
-def heard(fleet: Fleet, host: Row, why: Unreachable) -> None:
-    """Whoever asked a host and had no answer has looked at it."""
-    tell = host_health.distrusted if isinstance(why, Distrusted) else host_health.away
-    tell(fleet, host["host_id"], str(why))
-
-
-def ask(fleet: Fleet, host: Row, clis: Mapping[str, Any]) -> Figures:
-    """What a host is and has now. Raises Unreachable."""
-    request = start_request.about(fleet, host) | {"clis": versions(clis)}
-    asked, began = time.time(), time.monotonic()
-    answer = client.ask(host, "probe", request)
-    took = time.monotonic() - began
-    return figures(answer, float(answer.get("now") or asked) - (asked + took / 2), took)
-
-
-def versions(clis: Mapping[str, Any]) -> dict[str, list[str]]:
-    """How each CLI is asked for its version; one that nobody knows is not asked."""
+def version_commands(clis: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The command that prints the version of each CLI. Leaves out CLIs without a template."""
     found: dict[str, list[str]] = {}
     for name, declared in clis.items():
         try:
@@ -74,38 +53,80 @@ def versions(clis: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _one(fleet: Fleet, host: Row) -> bool:
-    """Look at one host and write down what it showed; what breaks here is logged, and looked at again."""
-    try:
-        with fleet.engine.begin() as conn:
-            clis = hosts.clis_on(conn, host["host_id"])
-        takes_work_now = host_health.seen(fleet, host["host_id"], ask(fleet, host, clis))
-        if takes_work_now:
-            fleet.nudge.soon()
-        return takes_work_now
-    except Unreachable as why:
-        heard(fleet, host, why)
-    except Exception:
-        log.exception("a look at a host broke", host=host["host_id"])
-    return False
+def record_failure(fleet: Fleet, machine: Machine, why: Unreachable) -> None:
+    """Make a host that did not answer unfit, or quarantine it if it is untrusted."""
+    record = host_health.untrusted if isinstance(why, Untrusted) else host_health.unreachable
+    record(fleet, machine.host_id, str(why))
 
 
-def _call(fleet: Fleet, host: Row) -> None:
-    try:
-        with suppress(Unreachable):
-            client.ask(host, "poll", start_request.about(fleet, host) | {"runs": []})
-    finally:
-        _called.discard(host["host_id"])
+class Prober:
+    """Probes the hosts that are due, and opens connections to hosts that take work."""
 
+    def __init__(self, fleet: Fleet, client: HostClient) -> None:
+        self._fleet, self._client = fleet, client
+        self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix="probe")
+        self._connects = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="connect")
+        self._lock, self._connected_at = threading.Lock(), float("-inf")
+        self._connecting: set[str] = set()
 
-_called: set[str] = set()  # hosts to which a line is being made
+    def probe_due(self) -> int:
+        """Probe every host that is due; returns how many became fit while we waited."""
+        sent = [self._probes.submit(self._probe, machine) for machine in host_health.take_due(self._fleet)]
+        done, _ = wait(sent, timeout=WAIT_SECS)
+        return sum(probe.result() for probe in done)
 
+    def keep_connections(self, every: float = CONNECT_EVERY_SECS) -> None:
+        """Open the connections that are missing, at most once in `every` seconds.
 
-@cache
-def _calls() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(CALLED_AT_ONCE, thread_name_prefix="call")
+        Called after each poll and each probe: every process needs its own connections, and chance decides which process
+        runs a task. With an odd number of polls between two probes, one of two workers would never probe.
+        """
+        with self._lock:
+            if time.monotonic() - self._connected_at <= every:
+                return
+            self._connected_at = time.monotonic()
+        self.open_connections()
 
+    def open_connections(self) -> None:
+        """Connect to the hosts that take work, since connecting would take most of the first start's time.
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe")
+        Closes the connections to hosts that are quarantined or gone.
+        """
+        with self._fleet.engine.begin() as conn:
+            known = hosts.all_hosts(conn)
+            self._client.keep_only({host.host_id for host in known if host.fitness is not Fitness.QUARANTINED})
+            usable = [host.host_id for host in known if host.takes_work and not host.is_local]
+            missing = [one for one in self._client.without_connection(usable) if one not in self._connecting]
+            wanted = missing[: CONNECTIONS - len(self._connecting)]
+            machines = hosts.machines(conn, wanted) if wanted else {}
+        for host_id, machine in machines.items():
+            self._connecting.add(host_id)
+            self._connects.submit(self._connect, machine)
+
+    def close(self) -> None:
+        """Start no further probe. Those that are under way end with their host's answer or deadline."""
+        for threads in (self._probes, self._connects):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _probe(self, machine: Machine) -> bool:
+        """Probe one host and save the result. Other errors are logged; the host is probed again later."""
+        fleet = self._fleet
+        try:
+            with fleet.engine.begin() as conn:
+                clis = hosts.clis_on(conn, machine.host_id)
+            is_fit_now = host_health.probed(fleet, machine.host_id, probe(self._client, machine, clis))
+            if is_fit_now:
+                fleet.nudge.soon()
+            return is_fit_now
+        except Unreachable as why:
+            record_failure(fleet, machine, why)
+        except Exception:
+            log.exception("a probe failed", host=machine.host_id)
+        return False
+
+    def _connect(self, machine: Machine) -> None:
+        try:
+            with suppress(Unreachable):
+                self._client.request(machine, "poll", {"runs": []})
+        finally:
+            self._connecting.discard(machine.host_id)

@@ -1,17 +1,15 @@
-"""Listens to runs while they go: each byte of output is fed once to its CLI's parser, and what it tells is kept."""
+"""Reads the output of runs while they work: feeds it to the CLI's parser, stores progress, keeps to budgets."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any
 
 import structlog
 
 from app.clis import catalog, command_line, outcomes, pricing
-from app.clis.parser import Parser, Progress, Setting
+from app.clis.parser import Progress, Setting
 from app.clis.template import CliTemplate
 from app.domain.run import Outcome, Usage, Verdict
 from app.ports import Fleet
@@ -21,111 +19,82 @@ from app.store import fleet_config, hosts, logs, runs
 from app.store.logs import Piece
 from app.store.tables import Row
 from app.store.usage import session_usage, warn
-from workers.hosts import client
-from workers.runs import start_request
+from workers.readers import OutputReader
+from workers.worker import Worker
 
-MOST_EARS = 512  # runs whose parsers one process keeps; others catch up from the log
-STDERR_READ = 65_536
-BUDGET_GRACE_SECS = 3
+STDERR_BYTES = 65_536  # of its end, for the parser
+BUDGET_GRACE_SECS = 3  # between TERM and KILL
 log = structlog.get_logger()
 
 
-@dataclass
-class _Ear:
-    """A run's parser and how far it has heard. `kept` is what was written down last."""
-
-    parser: Parser
-    template: CliTemplate
-    heard: int = 0
-    noted: str | None = None
-    kept: dict[str, Any] = field(default_factory=dict)
-    lock: Any = field(default_factory=Lock)
-    next_check: float = 0.0
-
-
-_ears: OrderedDict[int, _Ear] = OrderedDict()
-_shelf = Lock()
-
-
-def attend(
-    fleet: Fleet, run: Row, news: bool, said: Piece | None = None, budgeted: bool = False, noted: str | None = None
+def follow(
+    worker: Worker, run: Row, is_new: bool, new: Piece | None = None, budgeted: bool = False, notes: str | None = None
 ) -> None:
-    """Listen to a run that said something, or `noted` it elsewhere, and end one that may have a budget when that is
-    used up. What goes wrong here holds up no look at a host."""
+    """Read what is new of a run, and cancel it if its budget is used up. Errors are logged: the poll goes on.
+
+    `new` is the stdout that was stored just now, `notes` what the CLI wrote to its session file.
+    """
     try:
-        if news or (noted and noted != _ear(fleet, run).noted):
-            listen(fleet, run, said, noted)
-        if budgeted and time.monotonic() > _ear(fleet, run).next_check:  # one that was ended needs a moment to go
-            _keep_to_budget(fleet, run)
+        if is_new or (notes and notes != _reader(worker, run).session_notes):
+            read(worker, run, new, notes)
+        if budgeted and time.monotonic() > _reader(worker, run).next_budget_check:
+            _keep_to_budget(worker, run)
     except Exception:
-        log.exception("a run could not be listened to", run=run["name"])
+        log.exception("the output of a run could not be read", run=run["name"])
 
 
-def listen(fleet: Fleet, run: Row, said: Piece | None = None, noted: str | None = None) -> Progress:
-    """Catch up with the run's log, of which `said` was stored just now; its session and progress are written down as
-    soon as they are heard."""
-    ear = _ear(fleet, run)
-    with ear.lock:
-        _catch_up(fleet, run, ear, said)
-        if noted and noted != ear.noted:
-            ear.parser.feed_session_line(noted)
-            ear.noted = noted
-        progress = _priced(ear)
-        _keep(fleet, run, ear, progress)
+def read(worker: Worker, run: Row, new: Piece | None = None, notes: str | None = None) -> Progress:
+    """Read the run's log up to its end, and store session and progress."""
+    reader = _reader(worker, run)
+    with reader.lock:
+        _catch_up(worker.fleet, run, reader, new)
+        if notes and notes != reader.session_notes:
+            reader.parser.feed_session_line(notes)
+            reader.session_notes = notes
+        progress = _priced(reader)
+        _save(worker.fleet, run, reader, progress)
         return progress
 
 
-def outcome(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> Outcome:
-    """What the run's whole output amounts to. A CLI that hung after its last word ended well as far as that goes, and
-    so did one whose work was found on the forge."""
+def outcome(worker: Worker, run: Row, result: Mapping[str, Any]) -> Outcome:
+    """The outcome of the run's whole output.
+
+    A CLI that hung after its last word counts as exit code 0, and so does a run whose work was found on the forge.
+    """
     try:
-        with fleet.engine.begin() as conn:
+        with worker.fleet.engine.begin() as conn:
             run = runs.get(conn, run["task_pk"], run["number"]) or run
-        ear = _ear(fleet, run)
-        with ear.lock:
-            _catch_up(fleet, run, ear)
-            return _finished(fleet, run, ear, result)
+        reader = _reader(worker, run)
+        with reader.lock:
+            _catch_up(worker.fleet, run, reader)
+            return _finish(worker.fleet, run, reader, result)
     except (TypeError, LookupError, ValueError, AttributeError):
-        log.exception("output that its parser cannot read", run=run["name"])
+        log.exception("the parser cannot read the output of a run", run=run["name"])
         return Outcome(Verdict.UNKNOWN, failure="unreadable")
     finally:
-        forget(run["id"])
+        worker.readers.drop(run["id"])
 
 
-def forget(run_id: int) -> None:
-    with _shelf:
-        _ears.pop(run_id, None)
-
-
-def _keep_to_budget(fleet: Fleet, run: Row) -> None:
-    """TERM, and KILL what is left a moment later: so soon that a look a second keeps to 5 s in all."""
+def _keep_to_budget(worker: Worker, run: Row) -> None:
+    """Cancel a run whose budget is used up: with a poll a second, it has ended within 5 s."""
+    fleet = worker.fleet
     spent = budgets.over_budget(fleet, run)
     if spent is None:
         return
     with fleet.engine.begin() as conn:
-        host = hosts.host(conn, run["host_id"])
+        machine = hosts.machine(conn, run["host_id"])
     budgets.shall_end(fleet, run, spent)
-    if host is not None:
-        request = start_request.about(fleet, host, run["name"]) | {"grace_secs": BUDGET_GRACE_SECS}
-        answer = client.ask(host, "cancel", request)
-        _ear(fleet, run).next_check = time.monotonic() + 2 * BUDGET_GRACE_SECS
+    if machine is not None:
+        answer = worker.hosts.request(machine, "cancel", {"run": run["name"], "grace_secs": BUDGET_GRACE_SECS})
+        _reader(worker, run).next_budget_check = time.monotonic() + 2 * BUDGET_GRACE_SECS
         log.info("a budget is used up", run=run["name"], why=spent.why, answer=answer.get("state"))
 
 
-def _ear(fleet: Fleet, run: Row) -> _Ear:
-    with _shelf:
-        if run["id"] in _ears:
-            _ears.move_to_end(run["id"])
-            return _ears[run["id"]]
-    ear = _new_ear(fleet, run)
-    with _shelf:
-        ear = _ears.setdefault(run["id"], ear)
-        while len(_ears) > MOST_EARS:
-            _ears.popitem(last=False)
-    return ear
+def _reader(worker: Worker, run: Row) -> OutputReader:
+    return worker.readers.get(run["id"], lambda: _new_reader(worker.fleet, run))
 
 
-def _new_ear(fleet: Fleet, run: Row) -> _Ear:
+def _new_reader(fleet: Fleet, run: Row) -> OutputReader:
     cli = run["agent_type"] or ""
     with fleet.engine.begin() as conn:
         prices = fleet_config.prices(conn)
@@ -134,58 +103,60 @@ def _new_ear(fleet: Fleet, run: Row) -> _Ear:
     template = catalog.template_of(cli, declared, changes) if known else CliTemplate()
     used = Usage(**before) if before else Usage()
     setting = Setting(before=used, session=run["session"], reading=template.reading)
-    return _Ear(catalog.make_parser(template.parser, setting), replace(template, prices=prices))
+    return OutputReader(catalog.make_parser(template.parser, setting), replace(template, prices=prices))
 
 
-def _catch_up(fleet: Fleet, run: Row, ear: _Ear, said: Piece | None = None) -> None:
-    """A gap in the log, where a host left out the middle of a long output, ends the line that it fell into. What was
-    `said` is not read again where it goes on from what was heard."""
-    if said is not None and said.offset == ear.heard:
-        ear.parser.feed(said.data)
-        ear.heard = said.end
+def _catch_up(fleet: Fleet, run: Row, reader: OutputReader, new: Piece | None = None) -> None:
+    """Feed the parser what follows `reader.offset`: `new` if it does, else the stored log.
+
+    A gap in the log, where a host dropped the middle of a long output, ends the line that it is in.
+    """
+    if new is not None and new.offset == reader.offset:
+        reader.parser.feed(new.data)
+        reader.offset = new.end
         return
     with fleet.engine.begin() as conn:
-        for offset, data in logs.pieces(conn, run["id"], "stdout", ear.heard):
-            if offset > ear.heard and ear.heard:
-                ear.parser.feed(b"\n")
-            ear.parser.feed(data)
-            ear.heard = offset + len(data)
+        for offset, data in logs.pieces(conn, run["id"], "stdout", reader.offset):
+            if offset > reader.offset and reader.offset:
+                reader.parser.feed(b"\n")
+            reader.parser.feed(data)
+            reader.offset = offset + len(data)
 
 
-def _priced(ear: _Ear) -> Progress:
-    seen = ear.parser.progress()
+def _priced(reader: OutputReader) -> Progress:
+    seen = reader.parser.progress()
     used = outcomes.sanitize_usage(seen.usage)
-    return replace(seen, usage=pricing.add_cost(used, ear.template, seen.by_model)[0])
+    return replace(seen, usage=pricing.add_cost(used, reader.template, seen.by_model)[0])
 
 
-def _keep(fleet: Fleet, run: Row, ear: _Ear, progress: Progress) -> None:
-    told = fleet.mask.json(outcomes.sanitize_json(progress.as_json()))
-    if told == ear.kept:
+def _save(fleet: Fleet, run: Row, reader: OutputReader, progress: Progress) -> None:
+    """Store the progress if it changed. Only a new session or warning waits for the disk: the rest comes again."""
+    now, before = fleet.mask.json(outcomes.sanitize_json(progress.as_json())), reader.saved
+    if now == before:
         return
-    session = command_line.valid_session(told["session_id"])
-    is_new, is_warned = session != ear.kept.get("session_id"), told["warning"] != ear.kept.get("warning")
+    session = command_line.valid_session(now["session_id"])
+    is_new, is_warned = session != before.get("session_id"), now["warning"] != before.get("warning")
     with fleet.engine.begin() as conn:
-        goes_on = not (is_new or is_warned)  # lost, it is told again with the run's next word, or with its end
-        runs.noted(conn, run["id"], told["message"], told, fleet.clock(), unhurried=goes_on)
+        runs.noted(conn, run["id"], now["message"], now, fleet.clock(), unhurried=not (is_new or is_warned))
         if session and is_new:
             runs.keep_session(conn, run["id"], session)
-        if told["warning"] and is_warned:
-            warn(conn, limits.credential_of(conn, run), told["warning"], fleet.clock())
-    ear.kept = told
+        if now["warning"] and is_warned:
+            warn(conn, limits.credential_of(conn, run), now["warning"], fleet.clock())
+    reader.saved = now
 
 
-def _finished(fleet: Fleet, run: Row, ear: _Ear, result: Mapping[str, Any]) -> Outcome:
+def _finish(fleet: Fleet, run: Row, reader: OutputReader, result: Mapping[str, Any]) -> Outcome:
     ended = result.get("ended_at")
     moment = datetime.fromtimestamp(ended, UTC) if isinstance(ended, int | float) else fleet.clock()
-    ear.parser.setting = replace(ear.parser.setting, now=moment)
+    reader.parser.setting = replace(reader.parser.setting, now=moment)
     with fleet.engine.begin() as conn:
-        begin = max(0, run["stderr_size"] - STDERR_READ)
-        stderr = logs.read(conn, run["id"], "stderr", begin, STDERR_READ * 2)
+        begin = max(0, run["stderr_size"] - STDERR_BYTES)
+        stderr = logs.read(conn, run["id"], "stderr", begin, STDERR_BYTES * 2)
     exit_code = 0 if result.get("hung") or result.get("adopted") else _exit_code(result)
-    ear.parser.feed_session_line(result.get("noted"))
-    heard = outcomes.sanitize(ear.parser.finish(exit_code, stderr))
-    usage, source = pricing.add_cost(heard.usage, ear.template, ear.parser.progress().by_model)
-    return replace(heard, usage=usage, cost_source=heard.cost_source or source)
+    reader.parser.feed_session_line(result.get("noted"))
+    read = outcomes.sanitize(reader.parser.finish(exit_code, stderr))
+    usage, source = pricing.add_cost(read.usage, reader.template, reader.parser.progress().by_model)
+    return replace(read, usage=usage, cost_source=read.cost_source or source)
 
 
 def _exit_code(result: Mapping[str, Any]) -> int | None:

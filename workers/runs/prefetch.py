@@ -1,4 +1,4 @@
-"""Makes the next steps of something in another thread while one is worked on: a fetch goes on during a write."""
+"""Prefetch: computes the next items of a generator in another thread, so that a fetch goes on during a write."""
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
@@ -11,38 +11,40 @@ import structlog
 
 T = TypeVar("T")
 log = structlog.get_logger()
-STEPS = 2  # that wait to be taken at most: one for whoever is late, each may hold megabytes
+ITEMS = 2  # prefetched at most: each may hold megabytes
 
 
 @contextmanager
-def ahead(threads: Executor, steps: Generator[T]) -> Iterator[Iterator[T]]:
-    """The same steps, in their order; what a step raises comes in its place. Whoever leaves before the last one lets
-    the step that is being made come to its end, and no other begins."""
+def prefetch(threads: Executor, items: Generator[T]) -> Iterator[Iterator[T]]:
+    """The same items in the same order; an error comes in the place of its item.
+
+    After the block ends, the item that is being computed is finished, and no other is begun.
+    """
     made: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-    room, left = Semaphore(STEPS), False
+    room, is_over = Semaphore(ITEMS), False
 
-    def make() -> None:
+    def produce() -> None:
         try:
-            while room.acquire() and not left:
-                made.put((next(steps), None))
-        except BaseException as why:  # raised where the step is wanted; StopIteration ends them
+            while room.acquire() and not is_over:
+                made.put((next(items), None))
+        except BaseException as why:  # raised again by `consume`; StopIteration ends it
             made.put((None, why))
-            if left and not isinstance(why, StopIteration):
-                log.warning("what was asked for ahead went wrong, and nobody waited for it", why=str(why))
+            if is_over and not isinstance(why, StopIteration):
+                log.warning("a prefetch failed that is no longer needed", why=str(why))
 
-    def taken() -> Iterator[T]:
+    def consume() -> Iterator[T]:
         while True:
-            step, why = made.get()
+            item, why = made.get()
             if isinstance(why, StopIteration):
                 return
             if why is not None:
                 raise why
             room.release()
-            yield step  # type: ignore[misc]
+            yield item  # type: ignore[misc]
 
-    threads.submit(make)
+    threads.submit(produce)
     try:
-        yield taken()
+        yield consume()
     finally:
-        left = True
+        is_over = True
         room.release()

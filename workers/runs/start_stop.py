@@ -1,100 +1,104 @@
-"""Starts, finishes and cancels runs on hosts. Each step may be repeated: the host remembers what it was told."""
+"""Starts and stops runs on hosts: delivers the outbox entries for hosts. Repeating a step does no harm.
 
-from collections.abc import Mapping
+When a host does not answer a start: the entry is retried. If the request may have arrived, the run keeps its lease
+until the host is back; if it surely did not, the short deadline for confirming counts again.
+"""
+
 from concurrent.futures import wait
-from typing import Any
 
 import structlog
 
 from app.domain.errors import Kind, Refused, Unavailable
-from app.domain.host import Fitness
+from app.domain.host import Machine
 from app.domain.lifecycle import OutboxKind
-from app.ports import Fleet
-from app.services.dispatch import credentials, host_health, start_order
+from app.services.dispatch import credentials, start_order
+from app.services.dispatch.start_order import Order
 from app.services.outbox import deliver
-from app.services.runs import recover, report
-from app.store import host_polls, outbox, runs
-from app.store import hosts as host_rows
+from app.services.runs import report
+from app.store import host_polls, hosts, outbox, runs
 from app.store.tables import Row
-from workers.hosts import client
-from workers.hosts.client import Unable, Unreachable
-from workers.runs import outbox_threads, output, start_request
-from workers.runs.outbox_threads import Busy
+from workers.errors import Unable, Unreachable
+from workers.runs.cli_call import GRACE_SECS
+from workers.runs.start_request import start_request
+from workers.threads import Busy
+from workers.worker import Worker
 
-GRACE_SECS = 10
-WAIT_SECS = 5.0  # how long a round waits for what it sent to hosts
-SOON_SECS = 0.3
+BUSY_SECS = 0.3  # until the next try if too many requests to the host are open
 log = structlog.get_logger()
 
 
-def deliver_due(fleet: Fleet) -> int:
-    """Deliver the outbox entries to hosts that are due, starts and stops, several at once; returns how many were tried.
-    An entry for a host that does not answer is left to its thread."""
+def deliver_due(worker: Worker) -> int:
+    """Deliver the starts and stops that are due, several at once; returns how many were tried.
+
+    Waits Limits.start_wait_secs; a slow host keeps only its own threads.
+    """
+    fleet, threads = worker.fleet, worker.start_threads
     with fleet.engine.begin() as conn:
-        entries = outbox.take(conn, (OutboxKind.START, OutboxKind.STOP), fleet.clock(), most=outbox_threads.crew.free())
-    wait([outbox_threads.crew.send(_deliver, fleet, entry) for entry in entries], timeout=WAIT_SECS)
+        entries = outbox.take(conn, (OutboxKind.START, OutboxKind.STOP), fleet.clock(), most=threads.free())
+    wait([threads.submit(_deliver, worker, entry) for entry in entries], timeout=worker.limits.start_wait_secs)
     return len(entries)
 
 
-def _deliver(fleet: Fleet, entry: Row) -> None:
+def _deliver(worker: Worker, entry: Row) -> None:
     try:
         if entry["kind"] == OutboxKind.START:
-            _start(fleet, entry)
+            _start(worker, entry)
         else:
-            deliver.deliver_one(fleet, entry, lambda fleet, task, entry: _stop(fleet, task.id, entry["run"]))
-    except Exception:  # it is ours for a while yet, and then anybody's
+            deliver.deliver_one(worker.fleet, entry, lambda _, task, entry: _stop(worker, task.id, entry["run"]))
+    except Exception:  # any worker takes it again after a while
         log.exception("an outbox entry for a host could not be delivered", kind=entry["kind"], task=entry["task_pk"])
 
 
-def _start(fleet: Fleet, entry: Row) -> None:
+def _start(worker: Worker, entry: Row) -> None:
     order = None
     try:
-        order = start_order.order(fleet, entry)
+        order = start_order.order(worker.fleet, entry)
         if order is not None:
-            with outbox_threads.crew.at(order.host["host_id"]):
-                if report.may_start(fleet, order.run):
-                    _carry_out(fleet, order)
-    except Busy as soon:
-        return _start_later(fleet, entry, str(soon), SOON_SECS)
+            with worker.start_threads.at_host(order.host.host_id):
+                if report.may_start(worker.fleet, order.run):
+                    _request_start(worker, order)
+    except Busy as busy:
+        return _postpone(worker, entry, str(busy), BUSY_SECS)
     except Unavailable as later:
-        return _start_later(fleet, entry, str(later))
-    except Unreachable as unknown:
-        return _ask_again(fleet, entry, order.run if order else None, unknown)
+        return _postpone(worker, entry, str(later))
+    except Unreachable as why:
+        return _retry_start(worker, entry, order.run if order else None, why)
     except Refused as no:
-        return _cannot_start(fleet, entry, no)
-    with fleet.engine.begin() as conn:
-        outbox.done(conn, entry["id"], fleet.clock())
+        return _give_up(worker, entry, no)
+    with worker.fleet.engine.begin() as conn:
+        outbox.done(conn, entry["id"], worker.fleet.clock())
 
 
-def _carry_out(fleet: Fleet, order: start_order.Order) -> None:
-    """Ask the host; a host that knows the run already says so, and the same process is adopted."""
+def _request_start(worker: Worker, order: Order) -> None:
+    """Request the start. A host that knows the run says so: its process is adopted."""
+    fleet = worker.fleet
     spent = credentials.held_back(fleet, order.run)
     if spent:
         return report.parked(fleet, order.run, spent)
-    answer = client.ask(order.host, "start", start_request.spec(fleet, order))
+    answer = worker.hosts.request(order.host, "start", start_request(order, fleet.config.log_limit_mb))
     if answer.get("state") in ("started", "known"):
         report.started(fleet, order.run)
         with fleet.engine.begin() as conn:
-            host_polls.hurry(conn, order.host["host_id"], fleet.clock())
-    log.info("start", run=order.run["name"], host=order.host["host_id"], answer=answer.get("state"))
+            host_polls.hurry(conn, order.host.host_id, fleet.clock())
+    log.info("start", run=order.run["name"], host=order.host.host_id, answer=answer.get("state"))
 
 
-def _start_later(fleet: Fleet, entry: Row, why: str, secs: float | None = None) -> None:
-    """The confirm deadline says when it is too late; an outdated start is marked done without being carried out."""
+def _postpone(worker: Worker, entry: Row, why: str, secs: float | None = None) -> None:
+    """Retry later. The run's deadline decides when it is too late; an outdated start is marked done unsent."""
+    fleet = worker.fleet
     with fleet.engine.begin() as conn:
         outbox.postpone(conn, entry, fleet.clock(), fleet.mask.text(why), secs)
 
 
-def _ask_again(fleet: Fleet, entry: Row, run: Row | None, why: Unreachable) -> None:
-    """Said again, a start changes nothing. Where it may have arrived, now or before, the run waits for its host to come
-    back; where it surely did not, the deadline of before we asked holds again."""
-    if run is not None and (isinstance(why, Unable) or why.never_asked):
-        report.did_not_start(fleet, run)
-    _start_later(fleet, entry, str(why))
+def _retry_start(worker: Worker, entry: Row, run: Row | None, why: Unreachable) -> None:
+    """Retry a start that got no answer."""
+    if run is not None and (isinstance(why, Unable) or why.not_sent):
+        report.did_not_start(worker.fleet, run)
+    _postpone(worker, entry, str(why))
 
 
-def _cannot_start(fleet: Fleet, entry: Row, no: Refused) -> None:
-    why = str(no)
+def _give_up(worker: Worker, entry: Row, no: Refused) -> None:
+    fleet, why = worker.fleet, str(no)
     with fleet.engine.begin() as conn:
         outbox.give_up(conn, entry["id"], fleet.clock(), fleet.mask.text(why))
         run = runs.get(conn, entry["task_pk"], entry["run"])
@@ -102,51 +106,29 @@ def _cannot_start(fleet: Fleet, entry: Row, no: Refused) -> None:
         report.failed(fleet, run, "cli_missing" if no.kind is Kind.UNKNOWN else "cannot_start", why, transient=False)
 
 
-def _stop(fleet: Fleet, task_pk: int, newest: int) -> None:
-    """End every run of a task that its host may still be working on, up to the one that the entry names."""
-    with fleet.engine.begin() as conn:
+def _stop(worker: Worker, task_pk: int, newest: int) -> None:
+    """Cancel the open runs of a task up to number `newest`. Raises Unavailable if a host did not answer."""
+    with worker.fleet.engine.begin() as conn:
         going = [
             run
             for run in runs.of_task(conn, task_pk)
             if run["host_id"] and run["number"] <= newest and not run["result"]
         ]
-        hosts = {run["host_id"]: host_rows.host(conn, run["host_id"]) for run in going}
-    away: list[Unavailable] = []
+        machines = hosts.machines(conn, {run["host_id"] for run in going})
+    failures: list[Unavailable] = []
     for run in going:
-        host = hosts[run["host_id"]]
         try:
-            if host is not None:
-                _cancel(fleet, host, run)
-        except Unavailable as later:  # the others are told all the same
-            away.append(later)
-    if away:
-        raise away[0]
+            if machine := machines.get(run["host_id"]):
+                _cancel(worker, machine, run)
+        except Unavailable as later:  # cancel the others all the same
+            failures.append(later)
+    if failures:
+        raise failures[0]
 
 
-def _cancel(fleet: Fleet, host: Row, run: Row) -> None:
-    request = start_request.about(fleet, host, run["name"]) | {"grace_secs": GRACE_SECS}
+def _cancel(worker: Worker, machine: Machine, run: Row) -> None:
     try:
-        answer = client.ask(host, "cancel", request)
+        answer = worker.hosts.request(machine, "cancel", {"run": run["name"], "grace_secs": GRACE_SECS})
     except Unreachable as why:
         raise Unavailable(str(why)) from why
-    log.info("cancel", run=run["name"], host=host["host_id"], answer=answer.get("state"))
-
-
-def finish(fleet: Fleet, run: Row, result: Mapping[str, Any]) -> bool:
-    """The run is over and its log is here whole: read it, and tell. One that was lost is looked for on the forge
-    first. Raises Unavailable while that cannot be asked."""
-    if result.get("end") == "lost":
-        result = recover.saved(fleet, run, result) or result
-    outcome = output.outcome(fleet, run, result)
-    ended = report.ended(fleet, run, {name: told for name, told in result.items() if name != "noted"}, outcome)
-    if ended and result.get("survivors"):
-        _drain(fleet, run, result["survivors"])
-    return ended
-
-
-def _drain(fleet: Fleet, run: Row, survivors: list[dict[str, Any]]) -> None:
-    """Processes that no signal ends may still write where a next run works: the host gets no more work."""
-    named = ", ".join(f"{one['pid']} ({one['command']})" for one in survivors[:5])
-    why = f"{run['name']} left processes that could not be ended: {named}. End them there, then resume the host."
-    host_health.set_fitness(fleet, run["host_id"], Fitness.DRAINING, fleet.mask.text(why))
-    log.error("a host is drained", host=run["host_id"], why=why)
+    log.info("cancel", run=run["name"], host=machine.host_id, answer=answer.get("state"))

@@ -1,17 +1,17 @@
-"""What we stand on at a host: its login PATH, its home, a Python, and the supervisor, pushed once a content."""
+"""Bootstraps a host: finds PATH, home and Python, uploads the supervisor once per version."""
 
 from dataclasses import dataclass
 
 from workers.errors import Unreachable
-from workers.ssh.client import Line
+from workers.ssh.client import SshClient
 from workers.supervisor import bundle
 
-SURVEY_SECS, SHORT_SECS = 20.0, 10.0
-MARK, GONE = "fleet-footing", b"fleet-gone"
-SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+@~-")
+SURVEY_SECS, SHORT_SECS = 20.0, 10.0  # with the login shell, without it
+MARK, GONE = "fleet-environment", b"fleet-gone"
+SAFE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+@~-")
 
-# On standard input of `sh`, whatever the login shell is. `env` is read and not `$PATH`, which not every shell joins
-# with colons. The profile is asked once a connection: it may start version managers and take its time.
+# On stdin of `sh`, for any login shell. PATH is read from `env`, since some shells do not join $PATH with colons.
+# Read once per connection: a profile may start version managers and take seconds.
 SURVEY = r"""
 PATH_=@login
 PATH=${PATH_:-$PATH}; export PATH
@@ -21,12 +21,12 @@ for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.
     'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && break
   python=
 done
-printf '%s\n' fleet-footing "$PATH" "$HOME" "$python"
+printf '%s\n' fleet-environment "$PATH" "$HOME" "$python"
 """
 LOGIN = r"""$("${SHELL:-/bin/sh}" -lc env </dev/null 2>/dev/null | sed -n 's/^PATH=//p' | tail -n 1)"""
 
-# On standard input of `python3 -`: nothing of it is on a command line.
-PUSH = """\
+# On stdin of `python3 -`: none of it is on a command line.
+UPLOAD = """\
 import hashlib, os
 code, path = {code!r}, {path!r}
 def content(path):
@@ -48,8 +48,8 @@ if hashlib.sha256(content(path)).hexdigest() != {sha!r}:
 print({mark!r})
 """
 
-# What lies on a host may have been rewritten by anything that runs there as its user, and hears passwords: what is run
-# is what was read and hashed, and the hash is ours. Compiled bytes, of which we know no hash, would save 20 ms.
+# Any program of the same user can rewrite files on the host, and the supervisor receives passwords. So the code that
+# runs is the code that was read and hashed, and the hash is ours. Compiled bytes would save 20 ms, but have no hash.
 RUN = (
     r"import hashlib,os,sys;path,sha,gone=sys.argv[1:4];del sys.argv[1:4];"
     r"code=os.path.exists(path)and open(path,\"rb\").read();"
@@ -58,49 +58,51 @@ RUN = (
 
 
 @dataclass(frozen=True)
-class Footing:
-    """What a host has."""
+class Environment:
+    """What a login on a host has."""
 
-    path: str
+    path: str  # PATH
     home: str
-    python: str
+    python: str  # absolute path of a Python >= 3.8
 
-    def folder(self, home: str) -> str:
-        """Our folder there, its ~ filled in. Raises Unreachable where it could not go on a command line."""
-        folder = self.home + home[1:] if home == "~" or home.startswith("~/") else home
+    def expand(self, work_dir: str) -> str:
+        """The work folder with its ~ replaced. Raises Unreachable if it is not safe on a command line."""
+        is_below_home = work_dir == "~" or work_dir.startswith("~/")
+        folder = self.home + work_dir[1:] if is_below_home else work_dir
         for text in (folder, self.python):
-            if not text.startswith("/") or not SAFE.issuperset(text):
+            if not text.startswith("/") or not SAFE_CHARACTERS.issuperset(text):
                 raise Unreachable(f"the path {text!r} must be absolute, of letters, digits and /._+@-: set work_dir")
         return folder
 
 
-def survey(line: Line) -> Footing:
-    """Look at a host. A login shell that does not answer is left out. Raises Unreachable."""
+def find_environment(client: SshClient) -> Environment:
+    """Find PATH, home and Python of a host. Leaves out a login shell that does not answer. Raises Unreachable."""
     try:
-        said, trouble = line.run("sh", SURVEY.replace("@login", LOGIN).encode(), secs=SURVEY_SECS)
+        stdout, stderr = client.run("sh", SURVEY.replace("@login", LOGIN).encode(), secs=SURVEY_SECS)
     except Unreachable:
-        said, trouble = line.run("sh", SURVEY.replace("@login", "").encode(), secs=SHORT_SECS)
-    words = said.decode(errors="replace").splitlines()
-    if MARK not in words[-4:-3]:
-        raise Unreachable(f"its shell does not do as told: {trouble[-300:].decode(errors='replace') or words[-1:]}")
-    found = Footing(*words[-3:])
+        stdout, stderr = client.run("sh", SURVEY.replace("@login", "").encode(), secs=SHORT_SECS)
+    lines = stdout.decode(errors="replace").splitlines()
+    if MARK not in lines[-4:-3]:
+        last = stderr[-300:].decode(errors="replace") or lines[-1:]
+        raise Unreachable(f"its shell does not run our commands: {last}")
+    found = Environment(*lines[-3:])
     if not found.python:
         raise Unreachable(f"it has no Python 3.8 or newer on its PATH {found.path}: install python3 there")
     return found
 
 
-def push(line: Line, footing: Footing, home: str) -> str:
-    """Have our supervisor there, whole; its path. Raises Unreachable."""
+def upload_supervisor(client: SshClient, environment: Environment, work_dir: str) -> str:
+    """Upload our supervisor unless the host has it; returns its path there. Raises Unreachable."""
     code, sha = bundle.source(), bundle.sha256()
-    path = f"{footing.folder(home)}/bin/{sha}.py"
-    program = PUSH.format(code=code, path=path, sha=sha, mark=MARK)
-    said, trouble = line.run(f"sh -c 'exec {footing.python} -I -S -'", program.encode())
-    if MARK.encode() not in said:
-        last = (trouble.strip().splitlines() or [b"no answer"])[-1].decode(errors="replace")
+    path = f"{environment.expand(work_dir)}/bin/{sha}.py"
+    program = UPLOAD.format(code=code, path=path, sha=sha, mark=MARK)
+    stdout, stderr = client.run(f"sh -c 'exec {environment.python} -I -S -'", program.encode())
+    if MARK.encode() not in stdout:
+        last = (stderr.strip().splitlines() or [b"no answer"])[-1].decode(errors="replace")
         raise Unreachable(f"the supervisor could not be put into {path}: {last}")
     return path
 
 
-def command(footing: Footing, path: str, verb: str) -> str:
-    """One verb, asked of the supervisor; the same for every login shell, with nothing secret in it."""
-    return f"sh -c 'exec {footing.python} -I -S -c \"{RUN}\" {path} {bundle.sha256()} {GONE.decode()} {verb}'"
+def supervisor_command(environment: Environment, path: str, verb: str) -> str:
+    """The command that runs one verb of the supervisor: the same for every login shell, and free of secrets."""
+    return f"sh -c 'exec {environment.python} -I -S -c \"{RUN}\" {path} {bundle.sha256()} {GONE.decode()} {verb}'"

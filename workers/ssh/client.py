@@ -1,4 +1,4 @@
-"""A line to a host: one SSH connection that several threads use, each answer bounded in size and time."""
+"""SSH client: runs commands over one connection, several at once, each answer limited in size and time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,17 +6,18 @@ from contextlib import contextmanager, suppress
 
 import paramiko
 
-from workers.errors import Unreachable
+from app.domain.host import Address
+from workers.errors import NotSent, Unreachable
 from workers.protocol import Answer
-from workers.ssh import deadlines
-from workers.ssh.connection import AWAY, Address, Limits, connect, in_words
-from workers.ssh.session_limit import Room
+from workers.ssh.connection import NETWORK_ERRORS, Timeouts, connect, describe_failure
+from workers.ssh.deadlines import Deadlines
+from workers.ssh.session_limit import SessionLimit
 
 SESSIONS = 8  # at once on one connection; sshd's MaxSessions is 10
-KEPT = 2  # of these wait for the next request: a look and a start
-PIECE, MOST_STDERR = 1 << 20, 1 << 16  # paramiko moves what is left of its buffer after each piece
-MARGIN_SECS = 2.0  # a session that is late is given up; a connection on which even that takes long is cut
-WAKE_SECS = 1.0  # how often paramiko's thread looks up; its own 0.1 s costs 1 % of a core for 100 idle hosts
+IDLE_SESSIONS = 2  # kept for the next request: one for polls, one for starts
+PIECE, MOST_STDERR = 1 << 20, 1 << 16  # bytes; paramiko copies the rest of its buffer after each piece
+MARGIN_SECS = 2.0  # a late session is given up; if even that takes longer than this, the connection is cut
+WAKE_SECS = 1.0  # how often paramiko's thread wakes; its own 0.1 s costs 1 % of a core for 100 idle hosts
 
 
 class Session:
@@ -24,26 +25,26 @@ class Session:
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self.channel = channel
-        self.command: str | None = None  # one that stays, and can be asked again
-        self.is_fit = False  # it has answered all that it was asked
+        self.command: str | None = None  # a command that serves one request after the other
+        self.is_idle = False  # it has answered every request
         self.used_at = time.monotonic()
 
     @property
-    def is_there(self) -> bool:
-        """Whether its other end, as far as we have heard, still listens."""
+    def is_open(self) -> bool:
+        """False once we know that the other end has closed."""
         return not (self.channel.closed or self.channel.eof_received)
 
 
-class Line:
-    """An open connection. Several threads may use it at once."""
+class SshClient:
+    """One SSH connection to a host. Several threads may use it at once."""
 
-    def __init__(self, address: Address, limits: Limits | None = None) -> None:
-        """Connect. Raises Unreachable or Distrusted."""
-        self.limits = limits = limits or Limits()
-        self._room, self._idle = Room(SESSIONS), list[Session]()
-        self._opened = connect(address, limits)
-        self._transport = self._opened.transport
-        for sock in self._opened.sockets:
+    def __init__(self, address: Address, deadlines: Deadlines, timeouts: Timeouts | None = None) -> None:
+        """Connect. Raises Unreachable or Untrusted."""
+        self.timeouts = timeouts or Timeouts()
+        self._deadlines, self._limit, self._idle = deadlines, SessionLimit(SESSIONS), list[Session]()
+        self._connection = connect(address, self.timeouts, deadlines)
+        self._transport = self._connection.transport
+        for sock in self._connection.sockets:
             sock.settimeout(WAKE_SECS)
 
     @property
@@ -51,164 +52,174 @@ class Line:
         return self._transport is not None and self._transport.is_active()
 
     def close(self) -> None:
-        self._opened.close()
+        self._connection.close()
 
     def run(
-        self, command: str, said: bytes = b"", most: int = 1 << 20, secs: float | None = None
+        self, command: str, stdin: bytes = b"", most: int = 1 << 20, secs: float | None = None
     ) -> tuple[bytes, bytes]:
-        """What a command prints, at most `most` bytes, with `said` on its standard input; and its last words on stderr.
-        Everything within `secs`, or the limit for answers. Raises Unreachable."""
-        secs = self.limits.answer if secs is None else secs
-        until = time.monotonic() + secs
-        with self._session(until) as session, deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step:
-            channel = session.channel
-            try:
-                channel.exec_command(command)
-                self._say(channel, said)
-                return self._heard(channel, most, until)
-            except AWAY as why:
-                raise Unreachable(in_words("its answer", why, secs, step.is_late)) from why
+        """Run a command to its end; returns its stdout, at most `most` bytes, and the end of its stderr.
 
-    def ask(
-        self, command: str, said: bytes, answer: Answer, secs: float | None = None, harmless: bool = False
+        All within `secs`, or the timeout for answers. Raises Unreachable.
+        """
+        secs = self.timeouts.answer if secs is None else secs
+        until = time.monotonic() + secs
+        with (
+            self._session(until) as session,
+            self._deadlines.within(secs + MARGIN_SECS, self._connection.cut) as deadline,
+        ):
+            try:
+                session.channel.exec_command(command)
+                self._write_stdin(session.channel, stdin)
+                return _read_all(session.channel, most, until)
+            except NETWORK_ERRORS as why:
+                raise Unreachable(describe_failure("its answer", why, secs, deadline.is_late)) from why
+
+    def request(
+        self, command: str, request: bytes, answer: Answer, secs: float | None = None, is_repeatable: bool = False
     ) -> bytes:
-        """Say something to a command that stays on the line, until its answer is whole; it is started where none waits
-        for us. What it said on stderr, where it ended instead. Raises Unreachable; NotAsked where it surely did not
-        hear us, and where one that had waited ended without a word and to say it again would be `harmless`."""
-        secs = self.limits.answer if secs is None else secs
+        """Send a request to a command that serves several, and read until `answer` is whole.
+
+        Uses an idle session with that command, or starts one. Returns the command's stderr if it ended instead.
+        Raises Unreachable. Raises NotSent if the request surely did not arrive, and if an idle session ended without a
+        word and the request `is_repeatable`.
+        """
+        secs = self.timeouts.answer if secs is None else secs
         until = time.monotonic() + secs
         with (
             self._session(until, command) as session,
-            deadlines.watch.within(secs + MARGIN_SECS, self._opened.cut) as step,
+            self._deadlines.within(secs + MARGIN_SECS, self._connection.cut) as deadline,
         ):
             try:
                 if session.command is None:
                     session.channel.exec_command(command)
                     session.command = command
-                had_waited = self._tell(session, said)
-                trouble = self._listen(session, answer, until)
-            except AWAY as why:
-                raise Unreachable(in_words("its answer", why, secs, step.is_late)) from why
-        if had_waited and harmless and not answer.is_whole and not answer.said:
-            raise NotAsked("the session had ended")
-        return trouble
+                was_idle = self._send(session, request)
+                stderr = _read_answer(session, answer, until)
+            except NETWORK_ERRORS as why:
+                raise Unreachable(describe_failure("its answer", why, secs, deadline.is_late)) from why
+        if was_idle and is_repeatable and not answer.is_whole and not answer.received:
+            raise NotSent("the session had ended")
+        return stderr
 
-    def hang_up(self, secs: float) -> None:
-        """End the sessions that nobody has used for so long."""
-        for session in self._taken_out(lambda one: time.monotonic() - one.used_at > secs):
-            self._end(session)
+    def close_idle_sessions(self, secs: float) -> None:
+        """Close the sessions that were not used for `secs`."""
+        for session in self._take_idle(lambda one: time.monotonic() - one.used_at > secs):
+            self._close(session)
 
-    def _say(self, channel: paramiko.Channel, said: bytes) -> None:
-        """A command that ended without reading all of it has said why, and that is still to be heard."""
+    def _write_stdin(self, channel: paramiko.Channel, stdin: bytes) -> None:
+        """A command that ended without reading all of it has printed why: that is still to be read."""
         try:
-            channel.sendall(said)
+            channel.sendall(stdin)
             channel.shutdown_write()
         except OSError as why:
             if isinstance(why, TimeoutError) or not self.is_open:
                 raise
 
-    def _tell(self, session: Session, said: bytes) -> bool:
-        """Whether it had waited for us. Whoever has not heard all of it does nothing of it."""
-        had_waited, session.is_fit = session.is_fit, False
+    def _send(self, session: Session, request: bytes) -> bool:
+        """True if the session was idle. A supervisor that did not receive a whole request does nothing."""
+        was_idle, session.is_idle = session.is_idle, False
         try:
-            session.channel.sendall(said)
-        except (OSError, EOFError) as why:  # the latter where the connection dies under it
+            session.channel.sendall(request)
+        except (OSError, EOFError) as why:  # EOFError if the connection ends meanwhile
             if isinstance(why, TimeoutError):
                 raise
-            if had_waited:
-                raise NotAsked("the session had ended") from why
+            if was_idle:
+                raise NotSent("the session had ended") from why
             if not self.is_open:
                 raise
-        return had_waited
-
-    def _listen(self, session: Session, answer: Answer, until: float) -> bytes:
-        channel = session.channel
-        while not answer.is_whole:
-            channel.settimeout(max(0.01, until - time.monotonic()))
-            data = channel.recv(PIECE)
-            if not data:
-                return channel.recv_stderr(MOST_STDERR) if channel.recv_stderr_ready() else b""
-            answer.feed(data)
-        session.is_fit, session.used_at = True, time.monotonic()
-        return b""
+        return was_idle
 
     @contextmanager
     def _session(self, until: float, command: str | None = None) -> Iterator[Session]:
-        """One that waits with that command; else a new one, and when the host has no room for another, one after a
-        session of ours has ended."""
-        for _ in self._room.tries(until):
-            with self._room.taken(until):
-                session = self._waiting(command) or self._new()
+        """An idle session with that command, else a new one. If the host refuses, try again when one of ours ends."""
+        for _ in self._limit.attempts(until):
+            with self._limit.slot(until):
+                session = self._take_idle_with(command) or self._open()
                 if session is None:
                     continue
                 try:
                     yield session
                 finally:
-                    if session.is_fit and len(self._idle) < KEPT:
-                        self._idle.append(session)
-                    else:
-                        self._end(session)
-                    self._room.ended += 1
+                    self._keep_or_close(session)
+                    self._limit.session_ended()
                 return
         raise Unreachable("it opens no session for us: has it a MaxSessions of 0?")
 
-    def _waiting(self, command: str | None) -> Session | None:
+    def _keep_or_close(self, session: Session) -> None:
+        if session.is_idle and len(self._idle) < IDLE_SESSIONS:
+            self._idle.append(session)
+        else:
+            self._close(session)
+
+    def _take_idle_with(self, command: str | None) -> Session | None:
         while command and self._idle:
-            with suppress(IndexError):  # another thread was quicker
+            with suppress(IndexError):  # another thread took it
                 session = self._idle.pop()
-                if session.is_there and session.command == command:
+                if session.is_open and session.command == command:
                     return session
-                self._end(session)
+                self._close(session)
         return None
 
-    def _taken_out(self, which: Callable[[Session], bool]) -> list[Session]:
-        out = []
-        for session in [one for one in list(self._idle) if which(one)]:
-            with suppress(ValueError):  # another thread was quicker
+    def _take_idle(self, matches: Callable[[Session], bool]) -> list[Session]:
+        taken = []
+        for session in [one for one in list(self._idle) if matches(one)]:
+            with suppress(ValueError):  # another thread took it
                 self._idle.remove(session)
-                out.append(session)
-        return out
+                taken.append(session)
+        return taken
 
-    def _new(self) -> Session | None:
-        """None where the host refuses."""
-        channel = self._channel()
-        if channel is None:  # perhaps for those of ours that only wait
-            for session in self._taken_out(lambda _: True):
-                self._end(session)
+    def _open(self) -> Session | None:
+        """A new session; None if the host refuses, perhaps because of our idle ones: these are closed then."""
+        channel = self._open_channel()
+        if channel is None:
+            for session in self._take_idle(lambda _: True):
+                self._close(session)
         return Session(channel) if channel else None
 
-    def _end(self, session: Session) -> None:
-        with suppress(*AWAY), deadlines.watch.within(self.limits.channel, self._opened.cut):
-            session.channel.close()
-
-    def _channel(self) -> paramiko.Channel | None:
-        """None where the host refuses."""
+    def _open_channel(self) -> paramiko.Channel | None:
+        """None if the host refuses. Raises NotSent if the connection is dead."""
+        secs = self.timeouts.channel
         try:
             if self._transport is None:
                 raise EOFError("the connection is closed")
-            with deadlines.watch.within(self.limits.channel + MARGIN_SECS, self._opened.cut):
-                return self._transport.open_session(timeout=self.limits.channel)
-        except AWAY as why:
-            # paramiko keeps one error for all threads: two that are refused at once may each get half of it.
+            with self._deadlines.within(secs + MARGIN_SECS, self._connection.cut):
+                return self._transport.open_session(timeout=secs)
+        except NETWORK_ERRORS as why:
+            # paramiko keeps one error for all threads: of two that are refused at once, each may get half of it.
             if self.is_open and (isinstance(why, paramiko.ChannelException) or str(why) == "Unable to open channel."):
                 return None
-            self._opened.cut()
-            raise NotAsked(in_words("a session", why, self.limits.channel, False)) from why
+            self._connection.cut()
+            raise NotSent(describe_failure("a session", why, secs, False)) from why
 
-    def _heard(self, channel: paramiko.Channel, most: int, until: float) -> tuple[bytes, bytes]:
-        out = bytearray()
-        while True:
-            channel.settimeout(max(0.01, until - time.monotonic()))
-            data = channel.recv(PIECE)
-            if not data:
-                break
-            out += data
-            if len(out) > most:
-                raise Unreachable(f"its answer is longer than {most} bytes")
-        return bytes(out), channel.recv_stderr(MOST_STDERR) if channel.recv_stderr_ready() else b""
+    def _close(self, session: Session) -> None:
+        with suppress(*NETWORK_ERRORS), self._deadlines.within(self.timeouts.channel, self._connection.cut):
+            session.channel.close()
 
 
-class NotAsked(Unreachable):
-    """The connection was dead before anything was said: whoever makes another may ask again."""
+def _read_answer(session: Session, answer: Answer, until: float) -> bytes:
+    """Read until the answer is whole; returns the stderr of a command that ended first."""
+    channel = session.channel
+    while not answer.is_whole:
+        channel.settimeout(max(0.01, until - time.monotonic()))
+        data = channel.recv(PIECE)
+        if not data:
+            return _read_stderr(channel)
+        answer.feed(data)
+    session.is_idle, session.used_at = True, time.monotonic()
+    return b""
 
-    never_asked = True
+
+def _read_all(channel: paramiko.Channel, most: int, until: float) -> tuple[bytes, bytes]:
+    stdout = bytearray()
+    while True:
+        channel.settimeout(max(0.01, until - time.monotonic()))
+        data = channel.recv(PIECE)
+        if not data:
+            return bytes(stdout), _read_stderr(channel)
+        stdout += data
+        if len(stdout) > most:
+            raise Unreachable(f"its answer is longer than {most} bytes")
+
+
+def _read_stderr(channel: paramiko.Channel) -> bytes:
+    return bytes(channel.recv_stderr(MOST_STDERR)) if channel.recv_stderr_ready() else b""

@@ -1,12 +1,11 @@
-"""Ends what is late: one thread a process that closes the connections whose step took longer than it may.
+"""Deadlines: one thread closes the connections whose step takes too long.
 
-paramiko waits for ever in places that no timeout of its own reaches: a write to a full socket, the answer to a request
-on a channel. Whoever waits there is woken by the end of the connection.
+paramiko blocks forever in places that none of its own timeouts covers: a write to a full socket, the answer to a
+channel request. Closing the connection wakes the blocked thread.
 """
 
 import heapq
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,76 +13,76 @@ from contextlib import contextmanager
 
 import structlog
 
+log = structlog.get_logger()
 
-class Step:
-    """Something that has to be done by `at`, else `end` is called. `is_late` says that it was."""
+
+class Deadline:
+    """A step that must be done by `at`; otherwise `expire` calls `end`."""
 
     def __init__(self, at: float, end: Callable[[], None]) -> None:
-        self.at, self._end, self.is_late, self._lock = at, end, False, threading.Lock()
-        self._over = False
+        self.at, self._end, self._lock = at, end, threading.Lock()
+        self.is_late = False
+        self._is_done = False
 
     def done(self) -> None:
         with self._lock:
-            self._over = True
+            self._is_done = True
 
-    def late(self) -> None:
+    def expire(self) -> None:
         with self._lock:
-            if not self._over:
+            if not self._is_done:
                 self.is_late = True
                 self._end()
 
 
 class Deadlines:
-    """Steps in the order of their deadlines, and the thread that waits for the next one."""
+    """Open deadlines, earliest first, and the thread that waits for the next one."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[float, int, Step]] = []
+        self._open: list[tuple[float, int, Deadline]] = []
         self._number = itertools.count()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     @contextmanager
-    def within(self, secs: float, end: Callable[[], None]) -> Iterator[Step]:
-        """`end` is called, from another thread, if the block takes longer than `secs`; it must not wait."""
-        step = Step(time.monotonic() + secs, end)
-        self._add(step)
+    def within(self, secs: float, end: Callable[[], None]) -> Iterator[Deadline]:
+        """Call `end` from another thread if the block takes longer than `secs`. `end` must not block."""
+        deadline = Deadline(time.monotonic() + secs, end)
+        self._add(deadline)
         try:
-            yield step
+            yield deadline
         finally:
-            step.done()
+            deadline.done()
 
-    def _add(self, step: Step) -> None:
-        with self._news:
-            heapq.heappush(self._steps, (step.at, next(self._number), step))
+    def close(self) -> None:
+        """End the thread. Open deadlines do not expire any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _add(self, deadline: Deadline) -> None:
+        with self._changed:
+            heapq.heappush(self._open, (deadline.at, next(self._number), deadline))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+                self._thread = threading.Thread(target=self._expire_all, name="deadlines", daemon=True)
                 self._thread.start()
-            if self._steps[0][2] is step:
-                self._news.notify()
+            if self._open[0][2] is deadline:
+                self._changed.notify()
 
-    def _watch(self) -> None:
-        while True:
-            step = self._next()
+    def _expire_all(self) -> None:
+        while deadline := self._wait_for_next():
             try:
-                step.late()
-            except Exception:  # the next steps have deadlines too
-                structlog.get_logger().exception("what was late could not be ended")
+                deadline.expire()
+            except Exception:  # the next deadlines still count
+                log.exception("a connection that took too long could not be closed")
 
-    def _next(self) -> Step:
-        """The first step, once its time has come."""
-        with self._news:
-            while not self._steps or self._steps[0][0] > time.monotonic():
-                self._news.wait(self._steps[0][0] - time.monotonic() if self._steps else None)
-            return heapq.heappop(self._steps)[2]
-
-
-watch = Deadlines()
-
-
-def _after_fork() -> None:
-    """The child has none of its parent's threads."""
-    global watch  # noqa: PLW0603 - one a process
-    watch = Deadlines()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    def _wait_for_next(self) -> Deadline | None:
+        """The earliest deadline, once its time has come; None after `close`."""
+        with self._changed:
+            while not self._is_closed:
+                wait = self._open[0][0] - time.monotonic() if self._open else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._open)[2]
+                self._changed.wait(wait)
+        return None

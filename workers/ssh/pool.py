@@ -1,201 +1,193 @@
-"""The lines that this process keeps, one a host: made when needed, made anew when broken, rested when they fail."""
+"""Connection pool: one SSH connection per host, opened on demand, reopened when broken, backed off after failures."""
 
 import json
-import os
 import threading
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NoReturn
 
-from app.domain.host import Fitness
-from app.store.tables import Row
-from workers.errors import Distrusted, LeftAlone, Unreachable
-from workers.protocol import Answer, Json, frame
+from app.domain.host import Address, Fitness, Machine
+from workers.errors import NotContacted, NotSent, Unreachable, Untrusted
+from workers.protocol import MOST_BYTES, Answer, Json, frame
 from workers.ssh import bootstrap
-from workers.ssh.bootstrap import Footing
-from workers.ssh.circuit_breaker import Breaker
-from workers.ssh.client import Line, NotAsked
-from workers.ssh.connection import Address, Limits
+from workers.ssh.bootstrap import Environment
+from workers.ssh.circuit_breaker import CircuitBreaker
+from workers.ssh.client import SshClient
+from workers.ssh.connection import Timeouts
+from workers.ssh.deadlines import Deadlines
 from workers.supervisor import bundle
 
-MOST = 64 << 20  # bytes of an answer: a poll brings a piece of each log
-SECONDS = {"start": 40.0, "poll": 20.0, "cancel": 30.0, "release": 180.0, "probe": 20.0}
-IDLE_SECS = 90.0  # how long a supervisor waits on a line for its next request
-CONNECTING_SECS = 5.0  # how long one caller waits for another that connects: longer, and a dead host holds up threads
+VERB_SECS = {"start": 40.0, "poll": 20.0, "cancel": 30.0, "release": 180.0, "probe": 20.0}
+IDLE_SECS = 90.0  # an idle supervisor on a host is ended after this
+CONNECTING_SECS = 5.0  # a caller waits this long for another that connects: longer, and a dead host blocks many threads
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A line over which the supervisor can be asked: what is there to stand on, and where it lies."""
+class SshLimits:
+    """Seconds that a step of a connection and each verb of the supervisor may take."""
 
-    line: Line
-    footing: Footing
-    home: str
-    supervisor: str
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    verbs: Mapping[str, float] = field(default_factory=lambda: VERB_SECS)
 
 
-class Kept:
-    """The line to one host, shared by the threads of this process."""
+@dataclass(frozen=True)
+class Bootstrapped:
+    """A connection to a host that has our supervisor."""
 
-    def __init__(self, address: Address, limits: Limits | None = None, seconds: Mapping[str, float] = SECONDS) -> None:
-        self._address, self._limits, self._seconds = address, limits or Limits(), seconds
-        self._connecting, self.breaker = threading.Lock(), Breaker()
-        self._ready: Ready | None = None
-        self.is_distrusted = False
+    client: SshClient
+    environment: Environment
+    work_dir: str
+    supervisor: str  # its path on the host
 
-    def ask(self, verb: str, request: Mapping[str, Any]) -> Json:
-        """What the supervisor answers to a verb. What may have arrived is not said twice, unless that does no harm.
-        Raises Unreachable, Distrusted, and LeftAlone where the host failed just before."""
+
+class HostConnection:
+    """The connection to one host, shared by the threads of this process."""
+
+    def __init__(self, address: Address, deadlines: Deadlines, limits: SshLimits | None = None) -> None:
+        self.address, self._deadlines, self._limits = address, deadlines, limits or SshLimits()
+        self._connecting, self.breaker = threading.Lock(), CircuitBreaker()
+        self._current: Bootstrapped | None = None
+        self.is_untrusted = False
+
+    def request(self, verb: str, body: Json) -> Json:
+        """Send one request to the host's supervisor; returns its answer.
+
+        A request that may have arrived is sent again only if that does no harm. Raises Unreachable, Untrusted, and
+        NotContacted if the host failed a moment ago.
+        """
         try:
-            return self._ask(verb, request)
-        except NotAsked:  # the connection or the session had died since it was used last, and perhaps others with it
-            self.hang_up(0)
+            return self._request(verb, body)
+        except NotSent:  # the connection or the session had ended, perhaps others with it
+            self.close_idle_sessions(0)
         try:
-            return self._ask(verb, request)
-        except NotAsked as why:
-            self._failed(why)
+            return self._request(verb, body)
+        except NotSent as why:
+            self._note_failure(why)
             raise
 
     def close(self) -> None:
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            ready.line.close()
+        current, self._current = self._current, None
+        if current is not None:
+            current.client.close()
 
     @property
-    def is_ready(self) -> bool:
-        ready = self._ready
-        return ready is not None and ready.line.is_open
+    def is_open(self) -> bool:
+        current = self._current
+        return current is not None and current.client.is_open
 
-    def hang_up(self, secs: float = IDLE_SECS) -> None:
-        """End the sessions that nobody has used for so long; the connection stays."""
-        ready = self._ready
-        if ready is not None:
-            ready.line.hang_up(secs)
+    def close_idle_sessions(self, secs: float = IDLE_SECS) -> None:
+        """Close the sessions that were not used for `secs`; the connection stays."""
+        current = self._current
+        if current is not None:
+            current.client.close_idle_sessions(secs)
 
-    def _ask(self, verb: str, request: Mapping[str, Any]) -> Json:
-        left = self.breaker.pause()
-        if left:
-            raise self._left_alone(left)
-        ready = self._made_ready(str(request["home"]))
-        whole = json.dumps({**request, "path": ready.footing.path}).encode()
-        command, answer = bootstrap.command(ready.footing, ready.supervisor, "serve"), Answer(MOST)
+    def _request(self, verb: str, body: Json) -> Json:
+        wait = self.breaker.seconds_to_wait()
+        if wait:
+            raise self._not_contacted(wait)
+        current = self._bootstrapped(str(body["home"]))
+        request = frame(verb, json.dumps({**body, "path": current.environment.path}).encode())
+        command = bootstrap.supervisor_command(current.environment, current.supervisor, "serve")
+        answer, secs = Answer(MOST_BYTES), self._limits.verbs.get(verb)
         try:
-            secs = self._seconds.get(verb)
-            trouble = ready.line.ask(command, frame(verb, whole), answer, secs, harmless=verb != "start")
-        except NotAsked:
+            stderr = current.client.request(command, request, answer, secs, is_repeatable=verb != "start")
+        except NotSent:
             raise
         except Unreachable as why:
-            self._failed(why)
+            self._note_failure(why)
             raise
-        self.breaker.worked()
-        return answer.told() if answer.is_whole else self._given_up(answer, trouble)
+        self.breaker.succeeded()
+        return answer.as_json() if answer.is_whole else self._give_up(answer, stderr)
 
-    def _given_up(self, answer: Answer, trouble: bytes) -> NoReturn:
-        """Without a supervisor or an answer of it, what we knew of the host is true no longer."""
+    def _give_up(self, answer: Answer, stderr: bytes) -> NoReturn:
+        """The supervisor is gone or gave no answer: bootstrap the host again before the next request."""
         self.close()
-        if bootstrap.GONE in answer.said:
-            raise NotAsked("its supervisor is gone")
-        raise Unreachable(f"it gave no answer: {bundle.annotate(trouble[-500:].decode(errors='replace'))}")
+        if bootstrap.GONE in answer.received:
+            raise NotSent("its supervisor is gone")
+        raise Unreachable(f"it gave no answer: {bundle.annotate(stderr[-500:].decode(errors='replace'))}")
 
-    def _made_ready(self, home: str) -> Ready:
-        """One attempt at a time a process, with growing pauses: far below what sshd's MaxStartups lets in."""
-        if ready := self._is_ready(home):
-            return ready
+    def _bootstrapped(self, work_dir: str) -> Bootstrapped:
+        """The open connection, or a new one. One attempt at a time: far below what sshd's MaxStartups allows."""
+        if current := self._if_open(work_dir):
+            return current
         failures = self.breaker.failures
         if not self._connecting.acquire(timeout=CONNECTING_SECS):
-            raise LeftAlone("another thread is connecting to it")
+            raise NotContacted("another thread is connecting to it")
         try:
-            if self.breaker.failures > failures:  # the one we waited for could not
-                raise self._left_alone(self.breaker.pause())
-            ready = self._is_ready(home)
-            if ready is None:
+            if self.breaker.failures > failures:  # the thread that we waited for failed
+                raise self._not_contacted(self.breaker.seconds_to_wait())
+            current = self._if_open(work_dir)
+            if current is None:
                 self.close()
-                ready = self._ready = self._connected(home)
-            return ready
+                current = self._current = self._connect(work_dir)
+            return current
         finally:
             self._connecting.release()
 
-    def _is_ready(self, home: str) -> Ready | None:
-        ready = self._ready
-        return ready if ready is not None and ready.home == home and ready.line.is_open else None
+    def _if_open(self, work_dir: str) -> Bootstrapped | None:
+        current = self._current
+        return current if current is not None and current.work_dir == work_dir and current.client.is_open else None
 
-    def _connected(self, home: str) -> Ready:
-        line = None
+    def _connect(self, work_dir: str) -> Bootstrapped:
+        client = None
         try:
-            line = Line(self._address, self._limits)
-            found = bootstrap.survey(line)
-            return Ready(line, found, home, bootstrap.push(line, found, home))
+            client = SshClient(self.address, self._deadlines, self._limits.timeouts)
+            environment = bootstrap.find_environment(client)
+            supervisor = bootstrap.upload_supervisor(client, environment, work_dir)
+            return Bootstrapped(client, environment, work_dir, supervisor)
         except Unreachable as why:
-            if line is not None:
-                line.close()
-            self._failed(why)
+            if client is not None:
+                client.close()
+            self._note_failure(why)
             raise
 
-    def _failed(self, why: Unreachable) -> None:
-        self.is_distrusted = isinstance(why, Distrusted)
-        self.breaker.failed(str(why), longest=self.is_distrusted)
+    def _note_failure(self, why: Unreachable) -> None:
+        self.is_untrusted = isinstance(why, Untrusted)
+        self.breaker.failed(str(why), longest=self.is_untrusted)
 
-    def _left_alone(self, left: float) -> LeftAlone:
-        return LeftAlone(f"{self.breaker.why}; it is asked again in {left:.0f} s")
-
-
-def to(host: Row) -> Kept:
-    """The line to a host; another one when its address or keys are declared anew, and when an operator lets it work
-    again that was not to be trusted."""
-    address, since = address_of(host), host.get("since")
-    with _lock:
-        known, told, kept = _kept.get(host["host_id"], (None, None, None))
-        resumed = kept and kept.is_distrusted and host["fitness"] == Fitness.UNKNOWN and told != since
-        if kept is None or known != address or resumed:
-            if kept is not None:
-                kept.close()
-            kept = Kept(address)
-            _kept[host["host_id"]] = (address, since, kept)
-        return kept
+    def _not_contacted(self, wait: float) -> NotContacted:
+        return NotContacted(f"{self.breaker.why}; it is asked again in {wait:.0f} s")
 
 
-def address_of(host: Any) -> Address:
-    """Where a host's row says that it is, and the host it is reached over."""
-    reach = host["reach"]
-    via = {"hostname": host["via_hostname"], "reach": host["via_reach"]} if host.get("via_reach") else None
-    keys = tuple(line for line in (reach.get("host_key") or "").splitlines() if line.strip())
-    return Address(
-        host["hostname"], reach.get("ssh_port") or 22, reach.get("ssh_user"), reach.get("ssh_key_path"), keys,
-        address_of(via) if via else None,
-    )  # fmt: skip
+class ConnectionPool:
+    """The connections of this process, by host id."""
 
+    def __init__(self, deadlines: Deadlines, limits: SshLimits | None = None) -> None:
+        self._deadlines, self._limits, self._lock = deadlines, limits or SshLimits(), threading.Lock()
+        self._connections: dict[str, tuple[datetime | None, HostConnection]] = {}
 
-def keep_only(host_ids: Set[str]) -> None:
-    """Close the lines to all other hosts: nobody goes there any more. On those that stay nobody waits in vain."""
-    with _lock:
-        for host_id in _kept.keys() - host_ids:
-            _kept.pop(host_id)[2].close()
-        left = [kept for _, _, kept in _kept.values()]
-    for kept in left:
-        kept.hang_up()
+    def get(self, machine: Machine) -> HostConnection:
+        """The connection to a host.
 
+        A new one if its address or pinned keys changed, and if an operator resumed a host that was untrusted.
+        """
+        with self._lock:
+            since, kept = self._connections.get(machine.host_id, (None, None))
+            is_resumed = (
+                kept is not None and kept.is_untrusted and machine.fitness is Fitness.UNKNOWN and since != machine.since
+            )
+            if kept is None or kept.address != machine.address or is_resumed:
+                if kept is not None:
+                    kept.close()
+                kept = HostConnection(machine.address, self._deadlines, self._limits)
+                self._connections[machine.host_id] = (machine.since, kept)
+            return kept
 
-def is_open_to(host_id: str) -> bool:
-    """Whether this process has a line there, and it is open as far as we know."""
-    with _lock:
-        known = _kept.get(host_id)
-    return known is not None and known[2].is_ready
+    def is_open(self, host_id: str) -> bool:
+        """True if there is a connection to the host, and it is open as far as we know."""
+        with self._lock:
+            _, kept = self._connections.get(host_id, (None, None))
+        return kept is not None and kept.is_open
 
+    def keep_only(self, host_ids: Set[str]) -> None:
+        """Close the connections to all other hosts, and the idle sessions of those that stay."""
+        with self._lock:
+            for host_id in self._connections.keys() - host_ids:
+                self._connections.pop(host_id)[1].close()
+            left = [kept for _, kept in self._connections.values()]
+        for kept in left:
+            kept.close_idle_sessions()
 
-def forget() -> None:
-    """Close every line: for the end of a process, and of a test."""
-    keep_only(frozenset())
-
-
-_kept: dict[str, tuple[Address, Any, Kept]] = {}
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    """The child's threads do not read from its parent's connections: it makes its own, and says nothing on those."""
-    global _lock  # noqa: PLW0603 - it may have been held at the fork
-    _lock = threading.Lock()
-    _kept.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    def close(self) -> None:
+        self.keep_only(frozenset())

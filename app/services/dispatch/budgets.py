@@ -41,7 +41,7 @@ def cli_declaration(conn: Connection, run: Row) -> tuple[dict[str, Any] | None, 
     """What is said of a run's CLI: its declaration, and what the repository's rule and the host change about it."""
     task = tasks.load(conn, run["task_pk"])
     rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-    return fleet_config.cli_declaration(conn, run["agent_type"] or "", rule, hosts.host(conn, run["host_id"] or ""))
+    return fleet_config.cli_declaration(conn, run["agent_type"] or "", rule, hosts.machine(conn, run["host_id"] or ""))
 
 
 def there_are(conn: Connection) -> bool:

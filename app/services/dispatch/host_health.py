@@ -1,43 +1,44 @@
-"""Hears what looks at hosts show: who is fit for work, who is away, who is not to be trusted any more."""
+"""Decides which hosts may get work, from what probes and failed requests show: fit, unfit, drained, quarantined."""
 
 from datetime import timedelta
 
 import structlog
 
 from app.domain.errors import Kind, Refused
-from app.domain.host import Figures, Fitness, Host, judge
+from app.domain.host import Fitness, Host, Machine, Probe, judge
 from app.ports import Fleet
 from app.store import hosts as host_rows
-from app.store.tables import Row
 
-SOON = timedelta(seconds=10)  # how long a host with which something is the matter waits for the next look
-LONGEST = timedelta(seconds=90)  # a look that takes so long has died with its process
+SOON = timedelta(seconds=10)  # between two probes of a host that is unknown or unfit
+LONGEST = timedelta(seconds=90)  # a probe that takes longer has ended with its worker
 log = structlog.get_logger()
 
 
-def due(fleet: Fleet) -> list[Row]:
-    """The hosts that someone should look at now, and that nobody else does."""
+def take_due(fleet: Fleet) -> list[Machine]:
+    """Take the hosts whose probe is due: no other worker probes them meanwhile."""
     at, every = fleet.clock(), timedelta(seconds=fleet.config.probe_secs)
     with fleet.engine.begin() as conn:
         for drained in host_rows.end_drains(conn, at):
             log.info("a host is drained", host=drained)
-        return host_rows.due_for_a_look(conn, at, every, min(SOON, every), at + LONGEST)
+        return host_rows.take_due_for_probe(conn, at, every, min(SOON, every), at + LONGEST)
 
 
-def seen(fleet: Fleet, host_id: str, figures: Figures) -> bool:
-    """A host answered; True if it takes work now and did not before."""
-    fitness, why = judge(figures, fleet.config.least_disk_mb << 20, fleet.config.most_load)
-    return _looked_at(fleet, host_id, fitness, why, figures) and fitness is Fitness.FIT
+def probed(fleet: Fleet, host_id: str, probe: Probe) -> bool:
+    """Save a probe that the host answered. True if the host is fit now and was not before."""
+    fitness, why = judge(probe, fleet.config.least_disk_mb << 20, fleet.config.most_load)
+    return _save(fleet, host_id, fitness, why, probe) and fitness is Fitness.FIT
 
 
-def away(fleet: Fleet, host_id: str, why: str) -> None:
-    """A host did not answer."""
-    _looked_at(fleet, host_id, Fitness.UNFIT, fleet.mask.text(why)[:1000], None)
+def unreachable(fleet: Fleet, host_id: str, why: str) -> None:
+    """A host did not answer: it is unfit until a probe is answered."""
+    _save(fleet, host_id, Fitness.UNFIT, fleet.mask.text(why)[:1000], None)
 
 
-def distrusted(fleet: Fleet, host_id: str, why: str) -> None:
-    """A host showed another key than the pinned one, or refused ours: nobody goes there before an operator has. Its
-    runs are kept for that: they go on there, and are adopted when the host is trusted again."""
+def untrusted(fleet: Fleet, host_id: str, why: str) -> None:
+    """A host showed another host key or refused our key: quarantine it until an operator resumes it.
+
+    Its runs keep their leases for FLEET_QUARANTINE_GRACE_SECS: they go on there, and are adopted after a resume.
+    """
     why, keep = fleet.mask.text(why)[:1000], timedelta(seconds=fleet.config.quarantine_grace_secs)
     with fleet.engine.begin() as conn:
         if host_rows.quarantine(conn, host_id, why, fleet.clock(), keep):
@@ -45,7 +46,7 @@ def distrusted(fleet: Fleet, host_id: str, why: str) -> None:
 
 
 def set_fitness(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None) -> Host:
-    """An operator drains a host or lets it work again. Raises Refused(unknown)."""
+    """Drain or resume a host for an operator. Raises Refused(unknown)."""
     with fleet.engine.begin() as conn:
         host_rows.set_fitness(conn, host_id, fitness, why, fleet.clock())
         host_rows.end_drains(conn, fleet.clock())
@@ -55,16 +56,16 @@ def set_fitness(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None) -
 
 
 def find(hosts: list[Host], host_id: str) -> Host:
-    """The host of that name. Raises Refused(unknown)."""
+    """The host with that id. Raises Refused(unknown)."""
     found = next((host for host in hosts if host.host_id == host_id), None)
     if found is None:
         raise Refused(Kind.UNKNOWN, f"There is no host {host_id!r}; `fleet hosts list` shows those there are.")
     return found
 
 
-def _looked_at(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None, figures: Figures | None) -> bool:
+def _save(fleet: Fleet, host_id: str, fitness: Fitness, why: str | None, probe: Probe | None) -> bool:
     with fleet.engine.begin() as conn:
-        changed = host_rows.looked_at(conn, host_id, fleet.clock(), fitness, why, figures)
+        changed = host_rows.save_probe(conn, host_id, fleet.clock(), fitness, why, probe)
     if changed:
-        log.info("a host's fitness", host=host_id, fitness=fitness, why=why)
+        log.info("a host's fitness changed", host=host_id, fitness=fitness, why=why)
     return changed

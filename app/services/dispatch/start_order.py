@@ -6,6 +6,7 @@ from typing import Any
 
 from app.domain import forge_messages
 from app.domain.errors import Kind, Refused, Unavailable
+from app.domain.host import Machine
 from app.domain.repository import Rule
 from app.domain.run import slug
 from app.domain.task import WORKING, Task
@@ -25,7 +26,7 @@ class Order:
     are for the repository, and go to the host on standard input only."""
 
     run: Row
-    host: Row
+    host: Machine
     task_name: str
     cli: str
     template: dict[str, Any] | None
@@ -51,7 +52,7 @@ def order(fleet: Fleet, entry: Row) -> Order | None:
             return None
         if why := off(conn, task):
             raise Unavailable(why)
-        host = hosts.host(conn, run["host_id"])
+        host = hosts.machine(conn, run["host_id"])
         if host is None:
             raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
         brief, cli = views.brief(conn, task.id), run["agent_type"]

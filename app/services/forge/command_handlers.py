@@ -91,7 +91,7 @@ def _assign(fleet: Fleet, _: Forge, command: QueuedCommand, task: Task | None) -
                 REFUSED,
                 "This was interrupted and may be done. Check with `/status`, and write it again if it is not.",
             )
-        is_host = hosts.host(conn, name) is not None
+        is_host = hosts.machine(conn, name) is not None
     if not name:
         raise Refused(Kind.INVALID, "Name the host or agent: `/assign HOST` or `/assign AGENT`.")
     (placement.to_host if is_host else placement.to_agent)(fleet, known.task_id, name)

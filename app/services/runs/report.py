@@ -37,9 +37,12 @@ def beat(fleet: Fleet, run: Row) -> None:
         runs.beat(conn, run["id"], at, at + _lease(fleet, run))
 
 
-def looked(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
-    """Hosts answered that `holder` had taken to look at: when they are looked at again, and which runs are alive. One
-    that was seen a small part of its lease ago is not written again."""
+def polled(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
+    """Save that hosts held by `holder` answered a poll: when the next one is due, and which runs are alive.
+
+    `slowest` is the longest time between two polls, in seconds. Runs seen a small part of their lease ago are not
+    written again.
+    """
     at, lease = fleet.clock(), timedelta(seconds=fleet.config.host_grace_secs)
     alive = [run_id for one in seen for run_id in one.alive]
     with fleet.engine.begin() as conn:
@@ -153,9 +156,9 @@ def out_of_budget(fleet: Fleet, run: Row, spent: Spent) -> None:
 
 
 def _version(conn: Any, run: Row) -> dict[str, Any]:
-    """The version of the CLI, as the last look at its host showed it; an agent says so itself, if anybody."""
-    host = hosts.host(conn, run["host_id"]) if run["host_id"] else None
-    found = ((host["probe"] if host else None) or {}).get("clis", {}).get(run["agent_type"])
+    """The version of the CLI that the last probe of its host found. An agent reports its own."""
+    host = hosts.machine(conn, run["host_id"]) if run["host_id"] else None
+    found = host.probe.clis.get(run["agent_type"]) if host and host.probe else None
     return {"cli_version": found} if found else {}
 
 

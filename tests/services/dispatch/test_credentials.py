@@ -25,7 +25,7 @@ from app.store.tables import runs as run_rows
 from tests.builders import a_host, a_repository, a_stored_task, apply
 from tests.conftest import FakeClock
 from tests.workshop import Workshop, a_result
-from workers.runs import start_request
+from workers.runs.start_request import start_request
 
 RESET = timedelta(hours=2)
 LIMITED = {"end": "failed", "step": "agent", "exit_code": 1, "reason": "the CLI ended with code 1"}
@@ -303,13 +303,13 @@ class TestAFailover:
         meets_a_limit("s-1")
         clock.pass_(1)
         second = order()
-        words = start_request.spec(fleet, second)["agent"]
+        words = start_request(second, 1)["agent"]
         assert (second.cli, second.session, words["argv"]) == ("two", None, ["x"])
         assert "What was done before" in words["prompt"] and "Half, by s-1." in words["prompt"]
         meets_a_limit("s-2")
         clock.pass_(RESET.total_seconds() + 61)
         third = order()
-        words = start_request.spec(fleet, third)["agent"]
+        words = start_request(third, 1)["agent"]
         assert (third.cli, words["argv"]) == ("one", ["x", "--resume", "s-1"]), "its own, not the newest"
         assert words["prompt"].startswith("Go on where you stopped."), "in its own session"
         assert "Half, by s-2." in words["prompt"] and "Half, by s-1." not in words["prompt"], "what it does not know"
@@ -658,7 +658,7 @@ class TestASession:
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host("b")])
         order = self.next_order(fleet, task, clock)
-        assert (order.host["host_id"], order.session) == ("b", None)
+        assert (order.host.host_id, order.session) == ("b", None)
 
 
 class TestBeforeARunIsStarted:

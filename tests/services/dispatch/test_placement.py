@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import sqlalchemy as sa
 
-from app.domain.host import Fitness, figures
+from app.domain.host import Fitness, Probe
 from app.domain.run import Outcome, Verdict
 from app.domain.task import Mode, State
 from app.ports import Fleet
@@ -81,7 +81,9 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
         apply(conn, hosts=[a_host("a", slots=9), a_host("b", slots=1)])
         repositories.save_repository(conn, "main", a_repository())
         for host_id, lfs in (("a", False), ("b", True)):
-            hosts.looked_at(conn, host_id, clock(), Fitness.FIT, None, figures({"lfs": lfs, "load": [0.0]}, 0, 0))
+            hosts.save_probe(
+                conn, host_id, clock(), Fitness.FIT, None, Probe.from_answer({"lfs": lfs, "load": [0.0]}, 0, 0)
+            )
         first = a_stored_task(conn, "acme/widgets#1")
     assert placement.place_waiting(fleet) == 1
     with fleet.engine.begin() as conn:

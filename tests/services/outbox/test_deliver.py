@@ -10,7 +10,7 @@ import pytest
 
 from app.domain import receipt, receipt_signature
 from app.domain.errors import Refused
-from app.domain.host import Fitness
+from app.domain.host import Fitness, Probe
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.task import State
 from app.services.forge.deliveries import apply_deliveries
@@ -401,13 +401,13 @@ def test_the_receipt_is_signed_and_proves_the_history(workshop: Workshop) -> Non
 
 
 def test_a_receipt_has_the_shape_that_is_promised(workshop: Workshop, clock: FakeClock) -> None:
-    """By the schema in the docs, in which every key stands; with the version that the host's last look showed."""
-    seen = {"clock_offset": 0.0, "round_trip": 0.1, "clis": {"coder": "coder 1.2.3"}, "missing": []}
+    """By the schema in the docs, in which every key stands; with the version that the last probe of the host found."""
+    seen = Probe(clis={"coder": "coder 1.2.3"})
     with workshop.fleet.engine.begin() as conn:
-        hosts.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen)
+        hosts.save_probe(conn, "localhost", clock(), Fitness.FIT, None, seen)
     number, pull = workshop.in_review()
     with workshop.fleet.engine.begin() as conn:
-        hosts.looked_at(conn, "localhost", clock(), Fitness.FIT, None, seen | {"clis": {"coder": "coder 2"}})
+        hosts.save_probe(conn, "localhost", clock(), Fitness.FIT, None, Probe(clis={"coder": "coder 2"}))
     workshop.review(pull)
     workshop.converge()
     workshop.start(number)

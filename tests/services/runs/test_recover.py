@@ -11,7 +11,8 @@ from app.domain.task import State
 from app.services.runs import expiry, report
 from app.store import host_polls
 from tests.workshop import WIDGETS, Workshop, a_result, an_outcome
-from workers.runs.start_stop import finish
+from workers.runs.finish import finish
+from workers.worker import Worker
 
 LOST: dict[str, Any] = {
     "end": "lost",
@@ -29,7 +30,7 @@ def head_of(workshop: Workshop, number: int) -> str | None:
 def test_a_run_lost_after_its_push_has_finished(workshop: Workshop) -> None:
     number = workshop.running()
     head = workshop.push(number)
-    assert finish(workshop.fleet, workshop.run(number), a_result(**LOST, head=head))
+    assert finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST, head=head))
     workshop.converge()
     task = workshop.task(number)
     assert (task.state, task.run, task.head) == (State.REVIEW_PENDING, 1, head)
@@ -40,7 +41,7 @@ def test_a_run_lost_after_its_push_has_finished(workshop: Workshop) -> None:
 def test_a_run_lost_before_its_push_is_lost(workshop: Workshop, told: dict[str, Any]) -> None:
     number = workshop.running()
     workshop.push(number)
-    finish(workshop.fleet, workshop.run(number), a_result(**LOST | told))
+    finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST | told))
     assert workshop.task(number).state is State.AGENT_LOST
 
 
@@ -56,7 +57,7 @@ def test_what_an_earlier_run_pushed_saves_no_later_one(workshop: Workshop) -> No
     workshop.converge()
     workshop.start(number)
     assert workshop.run(number)["number"] == 2
-    finish(workshop.fleet, workshop.run(number), a_result(**LOST))
+    finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST))
     assert workshop.task(number).state is State.AGENT_LOST
 
 
@@ -64,7 +65,7 @@ def test_a_validation_that_failed_before_the_loss_counts(workshop: Workshop) -> 
     number = workshop.running()
     head = workshop.push(number)
     checks = [{"command": "make check", "exit_code": 2, "tail": "no"}]
-    finish(workshop.fleet, workshop.run(number), a_result(**LOST | {"validation": checks}, head=head))
+    finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST | {"validation": checks}, head=head))
     task = workshop.task(number)
     assert (task.state, task.reason) == (State.CREATED, "validation_failed")
 
@@ -74,7 +75,7 @@ def test_while_the_forge_does_not_answer_nothing_is_said(workshop: Workshop, for
     head = workshop.push(number)
     forge.faults.next("GET", r".*/branches/.*", 503, times=20)
     with pytest.raises(Unavailable):
-        finish(workshop.fleet, workshop.run(number), a_result(**LOST, head=head))
+        finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST, head=head))
     assert workshop.task(number).state is State.RUNNING
     assert workshop.run(number)["ended_at"] is None
 

@@ -36,7 +36,7 @@ EACH, A_SECOND = 400, 10  # what the talker says at most
 
 @pytest.mark.parametrize("most", [{"tokens": 2000}, {"dollars": 0.02}], ids=["in tokens", "in dollars"])
 def test_that_is_crossed_ends_even_one_that_hears_no_term(
-    forge: FakeForge, make_fleet: Any, tmp_path: Path, clock: FakeClock, most: dict[str, float]
+    forge: FakeForge, make_fleet: Any, make_worker: Any, tmp_path: Path, clock: FakeClock, most: dict[str, float]
 ) -> None:
     clock.now = datetime.now(UTC)
     argv = [sys.executable, "-c", TALKER]
@@ -48,7 +48,7 @@ def test_that_is_crossed_ends_even_one_that_hears_no_term(
     }  # fmt: skip
     place, prices = a_host(work_dir=str(tmp_path / "work")), {"m": {"input": 10.0, "output": 10.0}}
     shop = Workshop(forge, make_fleet, hosts=[place], clis={"coder": cli}, repositories=[rule], prices=prices)
-    at = Bench(shop, tmp_path, clock, lambda *_: None)
+    at = Bench(shop, tmp_path, clock, lambda *_: None, make_worker(shop.fleet))
     number = at.issue("python")
     first = at.until_state(number, State.PARKED)
     task = shop.task(number)

@@ -1,11 +1,10 @@
-"""Finished runs leave their hosts: by age, by state, by a floor of free disk; and nothing that is nowhere else."""
+"""Finished runs are released on their hosts, by age, state and free disk; unpushed work is saved first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from app.cli.demo.forge import FakeForge
 from app.domain.lifecycle import FactKind
@@ -17,71 +16,60 @@ from app.store import runs
 from tests.builders import a_host, apply
 from tests.hosts import LocalHost
 from tests.workshop import WIDGETS, Workshop
-from workers.runs.cleanup import sweep
+from workers.runs.cleanup import release_finished
 
 DAY = 86400.0
-
-
-@pytest.fixture
-def host(fleet: Fleet, clock: Any, tmp_path: Path) -> Iterator[Callable[..., LocalHost]]:
-    made: list[LocalHost] = []
-
-    def make(script: str, **given: Any) -> LocalHost:
-        made.append(LocalHost(given.pop("fleet", fleet), clock, tmp_path / "hosts", script, **given))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end_all()
 
 
 def worktree(here: LocalHost, task: int) -> Path:
     return here.place / "h0" / "work" / here.fleet.instance() / task_name(here.state(task))
 
 
-def test_a_finished_run_goes_after_its_time_and_its_work_is_kept(host: Callable[..., LocalHost]) -> None:
+def test_a_finished_run_is_released_after_its_time_and_its_work_is_saved(host: Callable[..., LocalHost]) -> None:
     here = host("echo precious > file")
     task = here.task()
     here.ended(task)
     here.clock.pass_(DAY - 100)
-    assert sweep(here.fleet) == 0
+    assert release_finished(here.worker) == 0
     here.clock.pass_(200)
-    assert sweep(here.fleet) == 1
+    assert release_finished(here.worker) == 1
     assert not here.folder(task).exists() and not worktree(here, task).exists()
     saved = here.run(task)["saved"]
     assert saved.endswith(".tar.gz") and Path(saved).stat().st_size > 0
-    assert sweep(here.fleet) == 0
+    assert release_finished(here.worker) == 0
 
 
-def test_failed_work_stays_longer(host: Callable[..., LocalHost]) -> None:
+def test_a_failed_run_stays_longer(host: Callable[..., LocalHost]) -> None:
     here = host("exit 3")
     task = here.task(max_retries=0)
     here.ended(task)
     assert here.state(task).state is State.FAILED
     here.clock.pass_(2 * DAY)
-    assert sweep(here.fleet) == 0
+    assert release_finished(here.worker) == 0
     here.clock.pass_(6 * DAY)
-    assert sweep(here.fleet) == 1
+    assert release_finished(here.worker) == 1
 
 
-def test_a_task_that_goes_on_keeps_everything(host: Callable[..., LocalHost]) -> None:
+def test_the_runs_of_an_open_task_stay(host: Callable[..., LocalHost]) -> None:
     here = host("exit 3")
     task = here.task()
     here.ended(task)
     here.clock.pass_(30 * DAY)
-    assert sweep(here.fleet) == 0
+    assert release_finished(here.worker) == 0
     assert here.folder(task).exists()
 
 
-def test_a_nearly_full_disk_is_swept_at_once(host: Callable[..., LocalHost], make_fleet: Callable[..., Fleet]) -> None:
+def test_runs_are_released_at_once_if_the_disk_is_nearly_full(
+    host: Callable[..., LocalHost], make_fleet: Callable[..., Fleet]
+) -> None:
     here = host("exit 0", fleet=make_fleet(FLEET_DISK_FLOOR_MB=str(1 << 29)))
     task = here.task()
     here.ended(task)
-    assert sweep(here.fleet) == 1
+    assert release_finished(here.worker) == 1
     assert not here.folder(task).exists()
 
 
-def test_a_run_whose_end_was_never_heard_is_ended_before_it_goes(host: Callable[..., LocalHost]) -> None:
+def test_a_run_whose_end_was_never_seen_is_cancelled_before_its_release(host: Callable[..., LocalHost]) -> None:
     here = host("sleep 600")
     task = here.task()
     pid = here.file(task, "state.json")["pid"]
@@ -89,8 +77,8 @@ def test_a_run_whose_end_was_never_heard_is_ended_before_it_goes(host: Callable[
     operator.request(here.fleet, "acme/widgets#12", FactKind.CANCEL)
     expire(here, task)
     here.clock.pass_(2 * DAY)
-    swept = here.until(lambda: sweep(here.fleet), "the sweep")
-    assert swept == 1
+    released = here.until(lambda: release_finished(here.worker), "the release")
+    assert released == 1
     assert not here.folder(task).exists()
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -100,17 +88,17 @@ def expire(here: LocalHost, task: int) -> None:
         assert runs.ended(conn, here.run(task)["id"], here.fleet.clock(), "expired")
 
 
-def test_one_worker_sweeps_in_an_interval(host: Callable[..., LocalHost]) -> None:
+def test_one_worker_cleans_up_in_an_interval(host: Callable[..., LocalHost]) -> None:
     here = host("true")
     here.ended(here.task())
     here.clock.pass_(2 * DAY)
-    assert sweep(here.fleet, every=60) == 1
+    assert release_finished(here.worker, every=60) == 1
     here.ended(here.task(13))
     here.clock.pass_(30)
-    assert sweep(here.fleet, every=60) == 0
+    assert release_finished(here.worker, every=60) == 0
 
 
-def test_unpushed_work_goes_to_a_branch_of_its_own_first(
+def test_unpushed_work_is_pushed_to_a_branch_of_its_own_first(
     workshop: Workshop, forge: FakeForge, clock: Any, tmp_path: Path
 ) -> None:
     here = LocalHost(workshop.fleet, clock, tmp_path / "hosts", "echo half > half; exit 3")
@@ -125,7 +113,7 @@ def test_unpushed_work_goes_to_a_branch_of_its_own_first(
     workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
     clock.pass_(2 * DAY)
-    assert sweep(here.fleet) == 1
+    assert release_finished(here.worker) == 1
     assert here.run(task.id)["saved"] == f"refs/heads/wip/{task_name(task)}"
     assert workshop.fleet.forges("main").branch_head(WIDGETS, f"wip/{task_name(task)}")
     here.end_all()

@@ -1,4 +1,4 @@
-"""A run is listened to while it goes: what its CLI prints is read once, piece by piece, and written down."""
+"""The output of a run is read once, piece by piece, while it works; session, progress and cost are stored."""
 
 import json
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from app.store.tables import Row
 from tests.builders import a_host, a_repository, a_stored_task, apply, declared
 from tests.conftest import FakeClock
 from workers.runs import output
+from workers.worker import Worker
 
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "clis"
 CODEX = {
@@ -57,44 +58,48 @@ def sample(name: str) -> bytes:
     return (SAMPLES / name).read_bytes()
 
 
-def test_the_session_is_written_down_as_soon_as_it_is_seen(fleet: Fleet, run: Row) -> None:
+def test_the_session_is_stored_as_soon_as_it_is_printed(fleet: Fleet, worker: Worker, run: Row) -> None:
     whole = sample("codex-three-writes.jsonl")
     size = print_(fleet, run, whole[:80], 0)
-    output.listen(fleet, run)
+    output.read(worker, run)
     assert now(fleet, run)["session"] == "01a20a0e-4c22-74c2-bbd5-85a1180a530b"
     print_(fleet, run, whole[80:], size)
-    output.listen(fleet, run)
+    output.read(worker, run)
     progress = now(fleet, run)["progress"]
     assert progress["message"] == "three files" and len(progress["files"]) == 3
     assert progress["usage"]["input_tokens"] == 4800 and progress["usage"]["cost_usd"] == pytest.approx(0.00488)
 
 
-def test_another_process_catches_up_from_the_log(fleet: Fleet, run: Row) -> None:
+def test_another_process_continues_from_the_stored_log(fleet: Fleet, worker: Worker, run: Row) -> None:
     whole = sample("codex-say.jsonl")
     size = print_(fleet, run, whole[:150], 0)
-    output.listen(fleet, run)
-    output.forget(run["id"])
+    output.read(worker, run)
+    worker.readers.drop(run["id"])
     print_(fleet, run, whole[150:], size)
-    outcome = output.outcome(fleet, run, ENDED)
+    outcome = output.outcome(worker, run, ENDED)
     assert outcome.verdict is Verdict.SUCCEEDED and outcome.usage.input_tokens == 1200
     assert outcome.cost_source == "the price of gpt-5, 2025-11-01"
 
 
-def test_dollars_are_those_of_the_model_that_the_repository_and_the_host_chose(fleet: Fleet, run: Row) -> None:
+def test_the_cost_is_that_of_the_model_that_the_repository_and_the_host_chose(
+    fleet: Fleet, worker: Worker, run: Row
+) -> None:
     dear = {"model": "gpt-6", "price": {**CODEX["price"], "input": 100.0}}  # type: ignore[dict-item]
     with fleet.engine.begin() as conn:
         rule = declared()["repositories"][0] | {"clis": {"coder": {"model": "m", "price": {}}}}
         apply(conn, hosts=[a_host(clis={"coder": dear})], repositories=[rule], clis={"coder": CODEX})
     print_(fleet, run, sample("codex-say.jsonl"), 0)
-    output.listen(fleet, run)
+    output.read(worker, run)
     assert now(fleet, run)["progress"]["usage"]["cost_usd"] == pytest.approx(0.04082)
-    outcome = output.outcome(fleet, run, ENDED)
+    outcome = output.outcome(worker, run, ENDED)
     assert outcome.cost_source == "the price of gpt-6, 2025-11-01"
     with fleet.engine.begin() as conn:
         repositories.save_repository(conn, "main", a_repository())
         apply(conn, repositories=[rule], clis={"coder": CODEX})
-    output.forget(run["id"])
-    assert output.outcome(fleet, run, ENDED).usage.cost_usd is None, "nobody knows what m costs, and gpt-5 did not work"
+    worker.readers.drop(run["id"])
+    assert output.outcome(worker, run, ENDED).usage.cost_usd is None, (
+        "nobody knows what m costs, and gpt-5 did not work"
+    )
 
 
 class TestClaudesDollars:
@@ -118,33 +123,37 @@ class TestClaudesDollars:
 
         return make
 
-    def says(self, fleet: Fleet, run: Row) -> None:
+    def says(self, fleet: Fleet, worker: Worker, run: Row) -> None:
         """All of a real output but its result."""
         whole = sample("claude-write-skip-permissions.jsonl").splitlines(keepends=True)
         print_(fleet, run, b"".join(whole[:-1]), 0)
-        output.listen(fleet, run)
+        output.read(worker, run)
 
-    def test_are_reckoned_while_it_works_by_the_model_that_it_names(self, fleet: Fleet, claude: Any) -> None:
+    def test_are_reckoned_while_it_works_by_the_model_that_it_names(
+        self, fleet: Fleet, worker: Worker, claude: Any
+    ) -> None:
         run = claude(
             prices=self.OWN, repositories=[declared()["repositories"][0] | {"budget": {"run": {"dollars": 0.004}}}]
         )
         assert budgets.over_budget(fleet, run) is None
-        self.says(fleet, run)
+        self.says(fleet, worker, run)
         assert now(fleet, run)["progress"]["usage"]["cost_usd"] == pytest.approx(0.00485)
         assert budgets.over_budget(fleet, run), "before its result is there"
-        killed = output.outcome(fleet, run, ENDED | {"signal": 15})
+        killed = output.outcome(worker, run, ENDED | {"signal": 15})
         assert killed.usage.cost_usd == pytest.approx(0.00485)
         assert killed.cost_source == "the price of claude-opus-5-5, fleet.toml"
 
-    def test_are_its_own_in_the_end(self, fleet: Fleet, claude: Any) -> None:
+    def test_are_its_own_in_the_end(self, fleet: Fleet, worker: Worker, claude: Any) -> None:
         run = claude(prices=self.OWN)
         print_(fleet, run, sample("claude-write-skip-permissions.jsonl"), 0)
-        ended = output.outcome(fleet, run, ENDED)
+        ended = output.outcome(worker, run, ENDED)
         assert (ended.usage.cost_usd, ended.cost_source) == (0.0052, "the CLI")
 
-    def test_are_unknown_until_then_for_a_model_without_a_price(self, fleet: Fleet, claude: Any) -> None:
+    def test_are_unknown_until_then_for_a_model_without_a_price(
+        self, fleet: Fleet, worker: Worker, claude: Any
+    ) -> None:
         run = claude()
-        self.says(fleet, run)
+        self.says(fleet, worker, run)
         used = now(fleet, run)["progress"]["usage"]
         assert (used["input_tokens"], used["cost_usd"]) == (2400, None)
 
@@ -156,26 +165,28 @@ def test_several_models_are_priced_each_by_its_own_name_with_or_without_its_day(
     assert source == "the price of claude-sonnet-4-5-20250929, 2025-11-01 and claude-haiku-4-5, 2025-11-01"
 
 
-def test_the_end_is_read_with_stderr_signal_and_the_hosts_clock(fleet: Fleet, run: Row) -> None:
+def test_the_outcome_uses_stderr_signal_and_the_clock_of_the_host(fleet: Fleet, worker: Worker, run: Row) -> None:
     print_(fleet, run, sample("codex-no-git.stderr"), 0, "stderr")
-    assert output.outcome(fleet, now(fleet, run), ENDED | {"exit_code": 1}).failure == "no_repository"
+    assert output.outcome(worker, now(fleet, run), ENDED | {"exit_code": 1}).failure == "no_repository"
     print_(fleet, run, sample("codex-usage-limit.jsonl"), 0)
     ended_at = 1795464451.0  # 2026-11-23T20:07:31Z
-    outcome = output.outcome(fleet, run, ENDED | {"exit_code": 1, "ended_at": ended_at})
+    outcome = output.outcome(worker, run, ENDED | {"exit_code": 1, "ended_at": ended_at})
     assert outcome.resets_at == "2026-11-23T21:07:00Z"
-    assert output.outcome(fleet, run, ENDED | {"exit_code": None, "signal": 15}).verdict is Verdict.LIMITED
+    assert output.outcome(worker, run, ENDED | {"exit_code": None, "signal": 15}).verdict is Verdict.LIMITED
 
 
-def test_one_that_hung_after_its_last_word_ended_well(fleet: Fleet, run: Row) -> None:
+def test_a_cli_that_hung_after_its_last_word_succeeded(fleet: Fleet, worker: Worker, run: Row) -> None:
     print_(fleet, run, sample("codex-say.jsonl"), 0)
     killed: dict[str, Any] = ENDED | {"exit_code": None, "signal": 9}
-    assert output.outcome(fleet, run, killed).verdict is Verdict.KILLED
-    assert output.outcome(fleet, run, killed | {"hung": True}).verdict is Verdict.SUCCEEDED
+    assert output.outcome(worker, run, killed).verdict is Verdict.KILLED
+    assert output.outcome(worker, run, killed | {"hung": True}).verdict is Verdict.SUCCEEDED
 
 
-def test_of_a_resumed_session_only_the_runs_own_use_counts(fleet: Fleet, run: Row, clock: FakeClock) -> None:
+def test_only_the_usage_of_the_run_counts_in_a_resumed_session(
+    fleet: Fleet, worker: Worker, run: Row, clock: FakeClock
+) -> None:
     print_(fleet, run, sample("codex-say.jsonl"), 0)
-    report.ended(fleet, run, {"end": "failed", "step": "agent"}, output.outcome(fleet, run, ENDED))
+    report.ended(fleet, run, {"end": "failed", "step": "agent"}, output.outcome(worker, run, ENDED))
     clock.pass_(3600)
     expiry.rescue(fleet)
     placement.place_waiting(fleet)
@@ -183,7 +194,7 @@ def test_of_a_resumed_session_only_the_runs_own_use_counts(fleet: Fleet, run: Ro
         again = runs.get(conn, run["task_pk"], 2)
     assert again and again["session"] == "01a20a04-7e35-7640-bfd0-f334920ee58a"
     print_(fleet, again, sample("codex-resume.jsonl"), 0)
-    assert output.outcome(fleet, again, ENDED).usage.input_tokens == 2400
+    assert output.outcome(worker, again, ENDED).usage.input_tokens == 2400
 
 
 def codex_noted(tokens: int) -> str:
@@ -192,30 +203,32 @@ def codex_noted(tokens: int) -> str:
     return json.dumps({"type": "event_msg", "payload": {"type": "token_count", "info": info}})
 
 
-def test_a_budget_is_crossed_by_what_a_cli_notes_while_it_prints_nothing_of_it(fleet: Fleet, run: Row) -> None:
+def test_a_budget_is_crossed_by_the_session_file_of_a_cli_that_prints_no_usage(
+    fleet: Fleet, worker: Worker, run: Row
+) -> None:
     with fleet.engine.begin() as conn:
         repositories.save_repository(conn, "main", a_repository())
         rule = declared()["repositories"][0] | {"budget": {"run": {"tokens": 900_000}}}
         apply(conn, hosts=[a_host()], repositories=[rule], clis={"coder": CODEX})
     print_(fleet, run, sample("codex-sigterm-after-write.jsonl"), 0)
-    output.attend(fleet, run, news=True)
+    output.follow(worker, run, is_new=True)
     assert budgets.over_budget(fleet, run) is None
-    output.attend(fleet, run, news=False, noted=codex_noted(950_000))
+    output.follow(worker, run, is_new=False, notes=codex_noted(950_000))
     assert now(fleet, run)["progress"]["usage"]["input_tokens"] == 950_000
     assert budgets.over_budget(fleet, run)
-    output.attend(fleet, run, news=False, noted=codex_noted(900))
+    output.follow(worker, run, is_new=False, notes=codex_noted(900))
     assert budgets.over_budget(fleet, run), "a note that is older than what was heard takes nothing away"
-    assert output.outcome(fleet, run, ENDED | {"signal": 15}).usage.input_tokens == 950_000
+    assert output.outcome(worker, run, ENDED | {"signal": 15}).usage.input_tokens == 950_000
 
 
-def test_what_goes_wrong_while_listening_holds_nothing_up(fleet: Fleet, run: Row) -> None:
+def test_an_error_while_reading_does_not_stop_the_poll(fleet: Fleet, worker: Worker, run: Row) -> None:
     print_(fleet, run, b'{"type":"item.completed","item":{"type":"agent_message","text":"\\ud83d \\u0000 x"}}\n', 0)
-    output.attend(fleet, run, news=True)
+    output.follow(worker, run, is_new=True)
     assert now(fleet, run)["message"] == "?  x"
-    output.attend(fleet, {**run, "id": -1}, news=True)
+    output.follow(worker, {**run, "id": -1}, is_new=True)
 
 
-def test_a_session_that_was_begun_anew_counts_from_nothing() -> None:
+def test_a_fresh_session_counts_from_zero() -> None:
     before = {"before": Usage(1000, 0, 0), "session": "another"}
     parser = catalog.make_parser("codex-jsonl", Setting(**before))  # type: ignore[arg-type]
     parser.feed(sample("codex-say.jsonl"))

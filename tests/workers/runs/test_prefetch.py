@@ -1,4 +1,4 @@
-"""Steps made ahead: their order, what goes wrong in its place, and an end for whoever leaves early."""
+"""Prefetch keeps the order, raises an error in its place, and stops early when the block ends."""
 
 import threading
 from collections.abc import Generator, Iterator
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.patience import patient
-from workers.runs.prefetch import STEPS, ahead
+from workers.runs.prefetch import ITEMS, prefetch
 
 
 @pytest.fixture
@@ -16,34 +16,34 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-def test_they_come_in_their_order_and_all(threads: ThreadPoolExecutor) -> None:
-    with ahead(threads, (number for number in range(50))) as steps:
-        assert list(steps) == list(range(50))
+def test_all_items_come_in_their_order(threads: ThreadPoolExecutor) -> None:
+    with prefetch(threads, (number for number in range(50))) as items:
+        assert list(items) == list(range(50))
 
 
-def test_what_a_step_raises_comes_in_its_place(threads: ThreadPoolExecutor) -> None:
+def test_an_error_comes_in_the_place_of_its_item(threads: ThreadPoolExecutor) -> None:
     def broken() -> Generator[int]:
         yield 1
         raise ConnectionError("the host is gone")
 
-    with ahead(threads, broken()) as steps:
-        assert next(steps) == 1
+    with prefetch(threads, broken()) as items:
+        assert next(items) == 1
         with pytest.raises(ConnectionError, match="the host is gone"):
-            next(steps)
+            next(items)
 
 
-def test_few_are_made_before_they_are_wanted_and_none_for_whoever_has_left(threads: ThreadPoolExecutor) -> None:
+def test_few_items_are_made_in_advance_and_none_after_the_block(threads: ThreadPoolExecutor) -> None:
     begun: list[int] = []
     enough = threading.Event()
 
     def counted() -> Generator[int]:
         for number in range(100):
             begun.append(number)
-            if number == STEPS:
+            if number == ITEMS:
                 enough.set()
             yield number
 
-    with ahead(threads, counted()) as steps:
-        assert next(steps) == 0 and enough.wait(patient(5))
+    with prefetch(threads, counted()) as items:
+        assert next(items) == 0 and enough.wait(patient(5))
     threads.shutdown(wait=True)  # the thread is free: it waits for nobody
-    assert len(begun) == STEPS + 1
+    assert len(begun) == ITEMS + 1

@@ -4,19 +4,15 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import pytest
-import sqlalchemy as sa
 
 from app.clis import catalog, command_line, outcomes
 from app.config.cli_schemas import CliSchema
-from app.config.settings import read
 from app.domain.errors import Kind, Refused
-from app.domain.masking import Mask
+from app.domain.host import Address, Machine
 from app.domain.run import Outcome, Usage, Verdict
-from app.ports import Fleet, Forge
 from app.services.dispatch.start_order import Order
 from app.store.tables import Row
-from tests.builders import AT, a_host
-from workers.runs import start_request
+from workers.runs.start_request import start_request
 from workers.supervisor.versions import flags_for
 
 HOSTILE = 'it\'s "done" $(id) `id` ; {session_id} {workdir}\n\x00'
@@ -30,26 +26,13 @@ MYTOOL: dict[str, Any] = {
 }
 
 
-class NoNudge:
-    def soon(self) -> None: ...
-
-
-def no_forge(name: str) -> Forge:
-    raise AssertionError(f"nobody asks the forge {name}")
-
-
-def a_fleet(**environ: str) -> Fleet:
-    config = read({"FLEET_HOME": "/srv/fleet"} | environ)
-    return Fleet(config, sa.create_engine(config.database_url), no_forge, NoNudge(), lambda: AT, Mask(), lambda: "f1")
-
-
 def a_row(**columns: Any) -> Row:
     return cast(Row, columns)
 
 
 def an_order(**given: Any) -> Order:
     plain = Order(
-        run=a_row(name="acme-widgets-12-t1.2"), host=a_row(**a_host()), task_name="acme-widgets-12-t1", cli="codex", template=None,
+        run=a_row(name="acme-widgets-12-t1.2"), host=Machine("localhost", Address("localhost")), task_name="acme-widgets-12-t1", cli="codex", template=None,
         prompt="# Fix the total\n", session=None, repository={"url": "https://forge/acme/widgets.git", "base": "main", "branch": "task/12"},
         credentials={"username": "fleet", "password": "hunter2"}, validation=["make test"], timeout_secs=1800,
         delivery={"message": "Fix", "author_name": "agent-fleet", "author_email": "agent-fleet@localhost"},
@@ -58,17 +41,13 @@ def an_order(**given: Any) -> Order:
 
 
 def a_spec(**given: Any) -> dict[str, Any]:
-    return start_request.spec(a_fleet(), an_order(**given))
+    return start_request(an_order(**given), log_limit_mb=64)
 
 
 class TestTheRequest:
     def test_carries_the_order(self) -> None:
         spec, order = a_spec(), an_order()
-        assert (spec["run"], spec["task"], spec["home"]) == (
-            "acme-widgets-12-t1.2",
-            "acme-widgets-12-t1",
-            "/srv/fleet/work",
-        )
+        assert (spec["run"], spec["task"]) == ("acme-widgets-12-t1.2", "acme-widgets-12-t1")
         assert (spec["repository"], spec["validation"], spec["delivery"]) == (
             order.repository,
             ["make test"],
@@ -91,17 +70,6 @@ class TestTheRequest:
         agent = a_spec(template=template, prompt=HOSTILE, session=session)["agent"]
         assert agent["prompt"] == HOSTILE
         assert not any("done" in word for word in (*agent["argv"], *agent["env"].values()))
-
-    @pytest.mark.parametrize(
-        ("host", "home"),
-        [
-            (a_host(), "/srv/fleet/work"),
-            (a_host(hostname="192.0.2.10"), "~/.agent-fleet"),
-            (a_host(hostname="192.0.2.10", work_dir="/srv/agents"), "/srv/agents"),
-        ],
-    )
-    def test_names_our_folder_on_the_host(self, host: dict[str, Any], home: str) -> None:
-        assert start_request.about(a_fleet(), a_row(**host)) == {"home": home, "instance": "f1"}
 
 
 class TestLimits:

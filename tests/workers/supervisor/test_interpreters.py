@@ -52,7 +52,7 @@ class Session:
             data = os.read(self._process.stdout.fileno(), 1 << 16)
             assert data, f"it ended without an answer to {verb}"
             answer.feed(data)
-        told = answer.told()
+        told = answer.as_json()
         assert "error" not in told, told
         return told
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from app.domain.host import Probe
 from tests.workers.supervisor.account import INSPECT, KEY, User, inspected
 from workers.hosts import diagnose
 
@@ -102,9 +103,9 @@ def test_a_run_continues_with_a_warning_if_isolation_fails(user: User, number: i
 
 @pytest.mark.parametrize("can", [True, False])
 def test_the_host_test_says_whether_clis_and_checks_are_isolated(can: bool) -> None:
-    answer = {"now": 0.0, "git": "git version 2", "lfs": True, "apart": can, "clis": {}, "missing": [], "disk_free": 1}
-    steps = diagnose._what_is_there(lambda _verb, _asked: answer, {"home": "~", "clis": {}, "least_disk": 0})
-    said = next(step["sentence"] for step in steps if step["step"] == "apart")
+    seen = Probe(git="git version 2", lfs=True, apart=can, disk_free=1)
+    steps = diagnose.judge_probe(seen, diagnose.Wanted({}, least_disk=0))
+    said = next(step.sentence for step in steps if step.name == "apart")
     assert ("no CLI there can" in said and "`checks_apart = true`" in said) is can
 
 
