@@ -80,20 +80,44 @@ def test_modules_import_the_standard_library_alone() -> None:
     assert {name.partition(".")[0] for name in plain + named} <= {*sys.stdlib_module_names}
 
 
-def test_a_line_of_the_bundle_is_found_in_its_module() -> None:
-    lines = bundle.source().decode().splitlines()
-    for number, line in enumerate(lines, 1):
-        name, own = bundle.locate(number)
-        if line and name != "bundle.py":
-            assert (PACKAGE / name).read_text().splitlines()[own - 1] == line
+def test_each_function_of_the_bundle_is_found_in_its_module() -> None:
+    functions = [node for node in ast.walk(ast.parse(bundle.source())) if isinstance(node, ast.FunctionDef)]
+    assert len(functions) > 200
+    for function in functions:
+        name, line = bundle.locate(function.lineno)
+        assert f"def {function.name}(" in (PACKAGE / name).read_text().splitlines()[line - 1]
+
+
+def test_only_types_and_imports_of_the_package_are_missing_in_the_bundle() -> None:
+    modules = [Untyped().visit(ast.parse((PACKAGE / f"{name}.py").read_text())) for name in bundle.MODULES]
+    statements = [node for tree in modules for node in tree.body if not bundle._is_dropped(node)]
+    assert ast.dump(Untyped().visit(ast.parse(bundle.source()))) == ast.dump(
+        ast.Module([ast.parse("from __future__ import annotations").body[0], *statements], [])
+    )
+
+
+class Untyped(ast.NodeTransformer):
+    """Deletes the annotations of functions."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        self.generic_visit(node)
+        node.returns = None
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+
+def test_a_line_outside_the_modules_is_told_apart() -> None:
     assert bundle.locate(1) == ("bundle.py", 0)
-    for outside in (0, len(lines) + 1):
+    for outside in (0, len(bundle.source().splitlines()) + 1):
         with pytest.raises(ValueError, match="has no line"):
             bundle.locate(outside)
 
 
 def test_a_traceback_of_this_version_is_annotated() -> None:
-    number = bundle.source().decode().splitlines().index("def main() -> None:") + 1
+    number = bundle.source().decode().splitlines().index("def main():") + 1
     said = f'  File "/home/fleet/bin/{bundle.sha256()}.py", line {number}, in <module>\n  File "/elsewhere.py", line 3'
     first, second = bundle.annotate(said).splitlines()
     _, own = bundle.locate(number)
