@@ -1,4 +1,4 @@
-"""Hooks from where they are declared to what people see of them; what they do on a host: test_supervisor_repositories.py."""
+"""Hooks from where they are declared to what people see of them; what they do on a host: tests/workers/supervisor/test_hooks.py."""
 
 from pathlib import Path
 

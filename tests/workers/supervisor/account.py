@@ -1,4 +1,4 @@
-"""An ordinary account of a host: the kernel keeps processes of root from nothing."""
+"""An ordinary account of a host: the kernel isolates its processes, but none of root."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def push_by_other(host: Host, branch: str, name: str, start: str) -> None:
     clone = host.place / f"clone-{name}"
     git("clone", "--quiet", "--branch", start, str(host.forge), str(clone))
     (clone / name).write_text(name)
-    commit(clone, f"somebody's {name}")
+    commit(clone, f"someone's {name}")
     git("-C", str(clone), "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
 
 

@@ -1,4 +1,4 @@
-"""The bundle is what the modules say, in an order in which each finds what it imports."""
+"""The bundle has the code of all modules, each after the modules that it imports from."""
 
 import ast
 import sys
@@ -52,7 +52,7 @@ def test_a_module_imports_names_that_their_module_defines_itself(name: str) -> N
 
 
 def defined_for_types(tree: ast.Module) -> set[str]:
-    """Return the names that a module defines, for the type checker alone included."""
+    """Return the names that a module defines, also those for the type checker alone."""
     checked = [node for node in tree.body if isinstance(node, ast.If)]
     return defined(tree).union(*(defined(ast.Module(node.body, [])) for node in checked))
 
@@ -126,7 +126,7 @@ def test_a_traceback_of_this_version_is_annotated() -> None:
 
 
 def test_nothing_in_the_bundle_is_newer_than_python_3_8() -> None:
-    """ast finds newer syntax; these parameters are newer than what it finds."""
+    """The parser refuses newer syntax, but not the newer parameter `strict` of zip."""
     tree = ast.parse(bundle.source(), feature_version=(3, 8))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not [call.lineno for call in calls if any(keyword.arg == "strict" for keyword in call.keywords)]

@@ -101,8 +101,8 @@ class TestCredentials:
     )  # fmt: skip
     def test_are_given_to_the_forge_alone(self, tmp_path: Path, asked: str, answer: str | None) -> None:
         (tmp_path / "askpass").write_bytes(ASKPASS)
-        told = asker(tmp_path / "askpass", asked, "hunter2")()
-        assert told.decode() == (f"{answer}\n" if answer else "")
+        answered = asker(tmp_path / "askpass", asked, "hunter2")()
+        assert answered.decode() == (f"{answer}\n" if answer else "")
 
     @pytest.mark.parametrize(
         "asked", ["Username for 'http://forge:3000': ", "Password for 'http://fleet@forge:3000': "]

@@ -52,9 +52,9 @@ class Session:
             data = os.read(self._process.stdout.fileno(), 1 << 16)
             assert data, f"it ended without an answer to {verb}"
             answer.feed(data)
-        told = answer.as_json()
-        assert "error" not in told, told
-        return told
+        parsed = answer.as_json()
+        assert "error" not in parsed, parsed
+        return parsed
 
     def ended(self, run: str) -> Json:
         """Return the poll of a run once it has a result."""

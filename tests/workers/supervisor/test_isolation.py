@@ -34,8 +34,8 @@ class TestNewPrivileges:
         hooks = {"after_prepare": [self.PRIVILEGES]}
         user.start("mine", f"{self.PRIVILEGES} > own", self.PRIVILEGES, hooks=hooks)
         result = user.result("mine")
-        told = [note["tail"].split() for note in (*result["hooks"], *result["validation"])]
-        assert told == [["NoNewPrivs:", "0"]] * 2
+        status = [note["tail"].split() for note in (*result["hooks"], *result["validation"])]
+        assert status == [["NoNewPrivs:", "0"]] * 2
         assert (user.workspace("mine") / "own").read_text().split() == ["NoNewPrivs:", "1"]
 
     def test_are_impossible_for_a_profile_and_a_version_command(self, user: User) -> None:

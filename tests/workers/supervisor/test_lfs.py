@@ -1,4 +1,4 @@
-"""Files that a repository keeps in Git LFS, on a host with the real git-lfs, and a forge that asks for the password."""
+"""Files in Git LFS are fetched and pushed with the real git-lfs, from a forge that asks for the password."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TestLargeFiles:
         assert again["end"] == "finished" and host.log(run="t-12.2") == "c\n"
 
     def book(self, host: Host, forge: FakeForge, address: str) -> None:
-        """A private repository that has the other as its submodule."""
+        """Add a private repository that has the other as its submodule."""
         forge.add_repository("acme/book", private=True)
         forge.collaborate("acme/book", "fleet", "write")
         seed, drawn = host.place / "book", git("-C", str(host.place / "art"), "rev-parse", "HEAD")

@@ -15,7 +15,7 @@ from tests.workers.supervisor.host import (
 
 
 class TestTwentyTasks:
-    """Each agent waits until all others work, so that twenty worktrees are there, and then twenty pushes, at once."""
+    """Each agent waits for all others, so twenty worktrees and then twenty pushes are there at once."""
 
     TOGETHER = "touch {all}/{number}; until [ $(ls {all} | wc -l) -ge 20 ]; do sleep 0.05; done; echo {number} > new"
 
@@ -49,7 +49,7 @@ class TestTwentyTasks:
     def test_deliver_while_git_packs_the_mirror(self, host: Host) -> None:
         host.finish("echo first > first")
         (host.mirror() / "objects" / "17").mkdir(exist_ok=True)
-        for number in range(6000):  # by what lies in 17 git guesses how much there is to be packed
+        for number in range(6000):  # git estimates the number of loose objects from folder 17
             content = b"blob %d\0%d" % (len(str(number)), number)
             name = hashlib.sha1(content).hexdigest()
             if name.startswith("17"):

@@ -1,4 +1,4 @@
-"""What becomes of a push when somebody else pushes to the task's branch meanwhile, from a clone of their own."""
+"""A push and the pushes of others to the same branch: nothing of theirs is overwritten, nothing of ours is lost."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ class TestAPushOfSomeoneElse:
         assert host.forge_git("show", f"{BRANCH}:theirs") == "theirs"
         assert host.forge_git("show", "wip/t-12:theirs") == "mine"
         merge = f"cat theirs; git -c user.name=a -c user.email=a@b merge --quiet origin/{BRANCH}; echo both > theirs; {MINE} -m both"
-        assert host.finish(merge, fence=2)["pushed"], "the next attempt can do as it was told"
+        assert host.finish(merge, fence=2)["pushed"], "the next run can merge it"
         assert host.log(run="t-12.2").startswith("mine\n") and host.forge_git("show", f"{BRANCH}:theirs") == "both"
 
     def test_during_the_own_push_is_merged(self, host: Host) -> None:
@@ -93,11 +93,11 @@ class TestAPushOfSomeoneElse:
         host.start_delivery("true", fence=3)
         result = host.result("t-12.3")
         assert (result["end"], result["failure"], result["pushed"]) == ("failed", "branch_rewritten", False)
-        assert subjects(host) == ["somebody's theirs", "first"]
+        assert subjects(host) == ["someone's theirs", "first"]
         assert host.forge_git("show", "wip/t-12:two") == "two"
         assert host.finish("ls; echo three > three", fence=4)["pushed"]
         assert host.log(run="t-12.4") == "README\ntheirs\n"
-        assert subjects(host) == ["Fix it", "somebody's theirs", "first"]
+        assert subjects(host) == ["Fix it", "someone's theirs", "first"]
 
 
 class TestChangesOfAKilledRun:
@@ -123,7 +123,7 @@ class TestChangesOfAKilledRun:
         push_by_other(host, BRANCH, "theirs", BRANCH)
         self.next_run(host)
         assert host.log(run="t-12.3") == "README\none\ntheirs\n"
-        assert subjects(host) == ["Fix it", "somebody's theirs", "Fix it", "first"]
+        assert subjects(host) == ["Fix it", "someone's theirs", "Fix it", "first"]
         assert (host.forge_git("show", "wip/t-12:theirs"), host.forge_git("show", "wip/t-12:one")) == ("half", "more")
 
     def test_are_saved_if_someone_rewrote_the_branch(self, host: Host) -> None:
@@ -132,7 +132,7 @@ class TestChangesOfAKilledRun:
         force(host, host.forge_git("rev-parse", "newer"))
         self.next_run(host)
         assert host.log(run="t-12.3") == "README\ntheirs\n"
-        assert subjects(host) == ["Fix it", "somebody's theirs", "first"]
+        assert subjects(host) == ["Fix it", "someone's theirs", "first"]
         assert host.forge_git("show", "wip/t-12:theirs") == "half"
 
     def test_are_saved_if_they_are_on_an_earlier_commit(self, host: Host) -> None:
@@ -195,14 +195,14 @@ class TestAnAgentThatRewritesItsBranch:
         host.finish("echo one > one")
         push_by_other(host, BRANCH, "theirs", BRANCH)
         result = host.finish("git reset --quiet --hard HEAD~1", fence=2)
-        assert not result["pushed"] and subjects(host) == ["somebody's theirs", "Fix it", "first"]
+        assert not result["pushed"] and subjects(host) == ["someone's theirs", "Fix it", "first"]
 
     def test_removes_no_commit_that_someone_pushes_during_the_run(self, host: Host) -> None:
         host.finish("echo one > one")
         host.finish("echo two > two", fence=2)
         drop = "git reset --quiet --hard HEAD~1"
         result = run_during(host, drop, lambda: push_by_other(host, BRANCH, "theirs", BRANCH), fence=3)
-        assert not result["pushed"] and subjects(host)[0] == "somebody's theirs"
+        assert not result["pushed"] and subjects(host)[0] == "someone's theirs"
 
     def test_removes_nothing_by_a_checkout_of_an_earlier_commit(self, host: Host) -> None:
         first = host.finish("echo one > one")
@@ -285,4 +285,4 @@ class TestAPullRequestThatIsPushedToRefsFor:
     def test_that_moved_during_the_run_is_not_replaced(self, host: Host) -> None:
         result = run_during(host, self.AMEND, lambda: self.push_to_pull(host), 2, repository=self.agit)
         assert (result["failure"], result["pushed"]) == ("branch_moved", False)
-        assert subjects(host, self.PULL) == ["somebody's theirs", "Fix it", "first"]
+        assert subjects(host, self.PULL) == ["someone's theirs", "Fix it", "first"]
