@@ -1,14 +1,15 @@
-"""The map of the house. A floor imports only from the floors below it (`setup.cfg` checks that).
+"""The control plane. A package imports only from packages below it; `setup.cfg` checks this.
 
-    web  cli                       the processes people start; `workers/` stands beside them
-    api  webhooks  dashboard       the faces: HTTP in, rows out
-    wiring                         config -> engine, forges, nudge
-    services                       what can happen, one verb a file
-    store  forgejo                 how it is remembered; the forge in our words
-    ports                          what we need from outside
-    domain  config                 what is true; every setting
+    web  cli                 processes; `workers/` is beside them
+    api  webhooks            HTTP in, rows out
+    wiring                   settings -> database, forges, nudge
+    broker  logs             Celery messages, log lines
+    services                 what can happen to a task
+    store  forgejo           the only SQL; the forge's API
+    ports                    protocols for the outside world
+    config                   environment and fleet.toml
+    clis                     parsers of coding CLIs
+    domain                   rules without I/O or clock
 
-Words: a task is what is wanted, a run one attempt at it, a place a host or an agent, a fact what
-happened, an event a fact written down, an outbox entry a side effect to perform for it. `docs/architecture.md`
-tells the rest.
+`docs/architecture.md` has the glossary and a table of all folders.
 """

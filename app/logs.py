@@ -1,4 +1,4 @@
-"""Configures structured logs: one JSON object a line, secrets masked."""
+"""Configure structured logs: one JSON object a line, secrets masked."""
 
 import sys
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 def set_up_logs(mask: Mask, stream: Any = None) -> None:
-    """One line of JSON an entry, secrets masked by value."""
+    """Write each log entry as a line of JSON to `stream`, else to standard error."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -29,7 +29,7 @@ def set_up_logs(mask: Mask, stream: Any = None) -> None:
 
 
 def announce(event: Mapping[str, Any]) -> None:
-    """The one subscriber to the events: a line for each fact."""
+    """Log an event of a task after its commit."""
     detail = event["detail"]
     log.info(
         str(event["kind"]),
@@ -45,4 +45,5 @@ def announce(event: Mapping[str, Any]) -> None:
 
 
 def is_secret(name: str) -> bool:
+    """Whether an environment variable of this name holds a secret."""
     return name in settings.SECRETS or any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "API_KEY"))

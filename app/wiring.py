@@ -1,4 +1,4 @@
-"""config -> engine, forges, nudge; used by web, cli and workers alike."""
+"""Build the parts of a process from its settings: engine, forge clients, nudge, clock, mask."""
 
 import os
 import re
@@ -22,12 +22,15 @@ from app.store import fleet_config
 from app.store.engine import announce_after_commit, connect
 from app.store.notify import Bell
 
-SHORTEST_SECRET = 8  # a shorter piece of a secret is a part of one, not one of two
+SHORTEST_SECRET = 8  # characters; a shorter piece is a part of one secret
 log = structlog.get_logger()
 
 
 def fleet(environ: Mapping[str, str] | None = None, connections: int = 8) -> Fleet:
-    """Everything a process of ours works with. Raises app.config.settings.Wrong."""
+    """The parts that every process works with, by an environment (else os.environ) and a number of connections.
+
+    Raises app.config.settings.ConfigError with all faults.
+    """
     config = settings.read(os.environ if environ is None else environ)
     kept = [secret for name, secret in config.secrets.items() if is_secret(name)]
     mask = Mask(piece for secret in kept for piece in (secret, *secrets_in(secret)))
@@ -38,7 +41,7 @@ def fleet(environ: Mapping[str, str] | None = None, connections: int = 8) -> Fle
 
 
 def instance_of(engine: Engine) -> Callable[[], str]:
-    """Asks the database once."""
+    """A function that returns the name of this installation and queries it once."""
 
     @cache
     def instance() -> str:
@@ -53,7 +56,10 @@ def now() -> datetime:
 
 
 class Forges:
-    """Forge clients by name, one connection pool each, made anew when a forge's declaration changed."""
+    """Return the client of a forge by its name. A client and its connections are kept until the declaration changes.
+
+    Raises Refused where the forge is not declared or its token is missing.
+    """
 
     def __init__(self, config: Config, engine: Any, clock: Clock) -> None:
         self._config, self._engine, self._clock = config, engine, clock
@@ -74,19 +80,16 @@ class Forges:
 
 
 def webhook_secrets(fleet: Fleet, conn: Connection) -> dict[str, tuple[str, ...]]:
-    """The webhook secrets of each forge that has one: while one is replaced, the old and the new are both good."""
+    """The webhook secrets by the name of the forge. While a secret is replaced, the old and the new one are valid."""
     rows = fleet_config.all_forges(conn)
     found = {row.name: fleet.config.secret(row.webhook_secret_env, row.webhook_secret_file) for row in rows}
     return {name: (secret, *secrets_in(secret)) for name, secret in found.items() if secret}
 
 
 def secrets_in(value: str) -> tuple[str, ...]:
-    """The secrets in a value that holds several, apart by commas or white space; none where it holds but one."""
+    """The secrets in a value with several of them, separated by commas or white space; nothing if it holds only one."""
     pieces = tuple(piece for piece in re.split(r"[\s,]+", value) if len(piece) >= SHORTEST_SECRET)
     return pieces if len(pieces) > 1 else ()
-
-
-# --- logs ------------------------------------------------------------------------------------------------
 
 
 def ring_and_log(engine: Engine) -> None:
