@@ -20,6 +20,10 @@ class Repository:
     clone_url: str
     default_branch: str
 
+    def as_json(self) -> dict[str, str]:
+        """As the API shows it in a task."""
+        return {"full_name": self.full_name, "clone_url": self.clone_url, "default_branch": self.default_branch}
+
 
 @dataclass(frozen=True)
 class Account:

@@ -75,7 +75,7 @@ def _known(fleet: Fleet) -> set[str]:
 
 def _looked_at(fleet: Fleet, since: datetime) -> int:
     with fleet.engine.begin() as conn:
-        return sum(at >= since for at in periodic_jobs.last_of(conn, reconcile.ROUND).values())
+        return sum(at >= since for at in periodic_jobs.last_of(conn, reconcile.JOB).values())
 
 
 def _arguments() -> argparse.Namespace:

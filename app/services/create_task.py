@@ -1,62 +1,45 @@
-"""Takes in work: by an API call here, by what is found on a forge in the rooms beside."""
+"""Creates a task from an API request."""
 
 from typing import Any
 
 from app.domain import matching, prompt
 from app.domain.errors import Kind, Refused
 from app.domain.task import Priority, Task
+from app.domain.task_details import AcceptedText, TaskDetails, TaskSettings
 from app.domain.visible_text import clean, one_line
 from app.ports import Fleet, Repository
 from app.services.forge import repository_settings
 from app.services.forge.repository_settings import Settings
-from app.store import fleet_config, repositories, tasks, views
+from app.store import fleet_config, repositories, task_details, tasks
+
+DEFAULT_TIMEOUT_SECS = 3600
 
 
 def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
-    """A task by API call. `asked` has title, requirements, repository?, required_capabilities, priority,
-    execution_mode, max_retries, wants_pull_request. Raises Refused."""
-    forge_name, repository, on = _repository_asked_for(fleet, asked["repository"])
-    text = prompt.read_issue(
-        asked["title"], asked["requirements"], on.validation if on else (), on.rules if on else "",
-        on.forbidden_paths if on else (),
-    )  # fmt: skip
+    """Create a task. `asked` is the checked body of POST /tasks: title, requirements, repository?, priority,
+    required_capabilities, execution_mode, max_retries, wants_pull_request. Raises Refused."""
+    forge_name, repository, settings = _load_repository(fleet, asked["repository"])
+    details = _details(asked, repository, settings)
     needs = tuple(sorted({matching.capability(word) for word in asked["required_capabilities"]} - {""}))
     with fleet.engine.begin() as conn:
-        requirement_set = tasks.requirement_set(conn, needs, on.cli if on else None)
+        requirement_set = tasks.requirement_set(conn, needs, settings.cli if settings else None)
         task = tasks.request(conn, {
             "task_id": tasks.NUMBERED, "mode": asked["execution_mode"], "priority": int(Priority.of(asked["priority"])),
             "requirement_set_id": requirement_set, "forge": forge_name, "repository_id": repository and repository.id,
             "branch": prompt.branch_name("api-{n}", asked["title"]) if repository else None,
             "wants_pull": bool(repository) and asked["wants_pull_request"], "max_retries": asked["max_retries"],
         }, fleet.clock())  # fmt: skip
-        views.write_brief(conn, task.id, _brief(asked, text, on, repository))
+        task_details.add(conn, task.id, details)
     fleet.nudge.soon()
     return task
 
 
-# --- a task by request -----------------------------------------------------------------------------------
-
-
-def _brief(
-    asked: dict[str, Any], text: prompt.Prompt, on: Settings | None, repository: Repository | None
-) -> dict[str, Any]:
-    shown = repository and {name: getattr(repository, name) for name in ("full_name", "clone_url", "default_branch")}
-    return {
-        "title": one_line(asked["title"]),
-        "requirements": clean(asked["requirements"])[: prompt.LONGEST_BODY],
-        "prompt": text.as_json(), "prompt_sha256": text.hash, "repository": shown,
-        "validation": list(on.validation) if on else [], "timeout_secs": on.timeout_secs if on else 3600,
-        "settings": on.settings() if on else None,
-        "source": "api", "task_type": "task", "labels": [], "issue": None, "requested_by": "operator",
-    }  # fmt: skip
-
-
-def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | None, Repository | None, Settings | None]:
-    """The forge, repository and terms that an API call names; all None where it names none."""
+def _load_repository(fleet: Fleet, full_name: str | None) -> tuple[str | None, Repository | None, Settings | None]:
+    """The forge, repository and settings that a request names; all None if it names none."""
     if full_name is None:
         return None, None, None
     with fleet.engine.begin() as conn:
-        found = [(row.name, fleet_config.rule_for(conn, row.name, full_name)) for row in fleet_config.all_forges(conn)]
+        found = [(one.name, fleet_config.rule_for(conn, one.name, full_name)) for one in fleet_config.all_forges(conn)]
     for name, rule in found:
         repository = fleet.forges(name).repository(full_name) if rule else None
         if repository and rule:
@@ -65,5 +48,27 @@ def _repository_asked_for(fleet: Fleet, full_name: str | None) -> tuple[str | No
             return name, repository, repository_settings.load_settings(fleet.forges(name), repository, rule)
     raise Refused(
         Kind.INVALID,
-        f"repository: {full_name!r} is not among the repositories of fleet.toml, or cannot be seen.",
+        f"repository: {full_name!r} is not among the repositories of fleet.toml, or the bot cannot see it.",
     )
+
+
+def _details(asked: dict[str, Any], repository: Repository | None, settings: Settings | None) -> TaskDetails:
+    return TaskDetails(
+        text=_text(asked, settings),
+        source="api",
+        task_type="task",
+        repository=repository.as_json() if repository else None,
+        validation=settings.validation if settings else (),
+        timeout_secs=settings.timeout_secs if settings else DEFAULT_TIMEOUT_SECS,
+        requested_by="operator",
+        settings=settings.task if settings else TaskSettings(),
+    )
+
+
+def _text(asked: dict[str, Any], settings: Settings | None) -> AcceptedText:
+    title, requirements = asked["title"], asked["requirements"]
+    text = prompt.read_issue(title, requirements)
+    if settings:
+        checks, forbidden = settings.validation, settings.task.forbidden_paths
+        text = prompt.read_issue(title, requirements, checks, settings.rules, forbidden)
+    return AcceptedText(one_line(title), clean(requirements)[: prompt.LONGEST_BODY], text)

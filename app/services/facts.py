@@ -1,4 +1,4 @@
-"""Records facts about pull requests and issues: a fact that changes nothing is dropped."""
+"""Records facts about pull requests and issues; drops a fact that changes nothing."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,17 @@ OFFERS = (FactKind.PULL_OPENED, FactKind.PULL_REOPENED)
 
 
 def record_if_news(fleet: Fleet, task: Task, fact: Fact, beside: Callable[[Connection], None] | None = None) -> Task:
-    """Record what the forge says, and where that moves the task what goes with it. What moves nothing now is no error:
-    it may have been heard before."""
+    """Record a fact from the forge; returns the task as it is now.
+
+    `beside` runs in the same transaction, if the fact changes the task. A fact that the task's state does not allow is
+    dropped: it may have been received before.
+    """
     try:
         with fleet.engine.begin() as conn:
-            heard = tasks.record(conn, task.id, fact, fleet.clock())
-            if beside and heard.version > task.version:
+            now = tasks.record(conn, task.id, fact, fleet.clock())
+            if beside and now.version > task.version:
                 beside(conn)
-            return heard
+            return now
     except Refused as refusal:
         if refusal.kind is not Kind.INVALID:
             raise

@@ -1,4 +1,4 @@
-"""Signs receipts with the fleet's own key, which is made when the first receipt is written."""
+"""Signs receipts with the fleet's own key, which is created with the first receipt."""
 
 import os
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ NAME = "FLEET_RECEIPT_KEY"
 
 def sign(fleet: Fleet, body: Mapping[str, Any]) -> dict[str, Any]:
     """The receipt with our signature."""
-    return receipt_signature.sign(body, key(fleet))
+    return receipt_signature.sign(body, private_key(fleet))
 
 
 def public_key(fleet: Fleet) -> str:
-    """The key by which others check our receipts."""
-    return receipt_signature.public_key(key(fleet))
+    """The key that checks our receipts, as hex digits."""
+    return receipt_signature.public_key(private_key(fleet))
 
 
-def key(fleet: Fleet) -> str:
-    """Our private key: as given, else as kept in FLEET_HOME, else made and kept there for its owner's eyes only."""
+def private_key(fleet: Fleet) -> str:
+    """Our private key: from FLEET_RECEIPT_KEY, else from FLEET_HOME, where it is created with mode 0600."""
     given = fleet.config.secret(NAME)
     if given:
         return given.lower()
@@ -32,7 +32,7 @@ def key(fleet: Fleet) -> str:
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(receipt_signature.new_key() + "\n")
     try:
-        os.link(new, path)  # whoever is first has made it, whole
+        os.link(new, path)  # fails if another process has created the key meanwhile
     except FileExistsError:
         pass
     finally:

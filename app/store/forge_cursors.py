@@ -1,4 +1,4 @@
-"""When something was first heard of by our own clock, and up to where a repository was read by the forge's."""
+"""Stores how far lists of a repository were read, by the forge's clock, and when something was first seen, by ours."""
 
 from datetime import datetime
 
@@ -9,20 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from app.store.tables import first_seen, forge_cursors
 
 
-def first(conn: Connection, task_pk: int, key: str, at: datetime) -> datetime:
-    """When this was heard of for the first time; that may be now."""
-    conn.execute(insert(first_seen).values(task_pk=task_pk, key=key, at=at).on_conflict_do_nothing())
-    known = sa.select(first_seen.c.at).where(first_seen.c.task_pk == task_pk, first_seen.c.key == key)
-    moment: datetime = conn.execute(known).scalar_one()
-    return moment
-
-
-def forget(conn: Connection, task_pk: int, key: str) -> None:
-    conn.execute(sa.delete(first_seen).where(first_seen.c.task_pk == task_pk, first_seen.c.key == key))
-
-
-def since(conn: Connection, forge: str, repository_id: int, name: str) -> str | None:
-    """The moment up to which this list of a repository was read."""
+def cursor(conn: Connection, forge: str, repository_id: int, name: str) -> str | None:
+    """How far a list of a repository was read; None if it never was."""
     where = (
         forge_cursors.c.forge == forge,
         forge_cursors.c.repository_id == repository_id,
@@ -31,7 +19,19 @@ def since(conn: Connection, forge: str, repository_id: int, name: str) -> str | 
     return conn.execute(sa.select(forge_cursors.c.since).where(*where)).scalar()
 
 
-def read_up_to(conn: Connection, forge: str, repository_id: int, name: str, moment: str) -> None:
-    statement = insert(forge_cursors).values(forge=forge, repository_id=repository_id, name=name, since=moment)
+def set_cursor(conn: Connection, forge: str, repository_id: int, name: str, value: str) -> None:
+    statement = insert(forge_cursors).values(forge=forge, repository_id=repository_id, name=name, since=value)
     key = ["forge", "repository_id", "name"]
-    conn.execute(statement.on_conflict_do_update(index_elements=key, set_={"since": moment}))
+    conn.execute(statement.on_conflict_do_update(index_elements=key, set_={"since": value}))
+
+
+def first_seen_at(conn: Connection, task_pk: int, key: str, at: datetime) -> datetime:
+    """When `key` was first seen for a task; `at`, if it is new."""
+    conn.execute(insert(first_seen).values(task_pk=task_pk, key=key, at=at).on_conflict_do_nothing())
+    known = sa.select(first_seen.c.at).where(first_seen.c.task_pk == task_pk, first_seen.c.key == key)
+    found: datetime = conn.execute(known).scalar_one()
+    return found
+
+
+def forget_first_seen(conn: Connection, task_pk: int, key: str) -> None:
+    conn.execute(sa.delete(first_seen).where(first_seen.c.task_pk == task_pk, first_seen.c.key == key))

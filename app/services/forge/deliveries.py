@@ -224,5 +224,5 @@ def _task_of(fleet: Fleet, forge_name: str, hint: Hint, received_at: datetime) -
             return tasks.of_pull(conn, *where, hint.number, hint.branch or "")
         task = tasks.of_branch(conn, *where, hint.branch, hint.sha)
         if task:
-            task_details.active(conn, task.id, received_at)
+            task_details.touch(conn, task.id, received_at)
         return task

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from app.domain.errors import Kind, Refused
 from app.domain.task import Task
 from app.ports import Fleet, Forge, Pull
-from app.store import views
+from app.store import task_details
 
 
 def changed_forbidden(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> list[str]:
@@ -22,10 +22,10 @@ def refusal(pull: Pull, changed: list[str]) -> Refused:
     )
 
 
-def forbidden(fleet: Fleet, task: Task) -> list[str]:
+def forbidden(fleet: Fleet, task: Task) -> tuple[str, ...]:
     """The forbidden paths, as they were on the default branch when the task's text was accepted."""
     with fleet.engine.begin() as conn:
-        return list((views.brief(conn, task.id)["settings"] or {}).get("forbidden_paths") or ())
+        return task_details.get(conn, task.id).settings.forbidden_paths
 
 
 def _fits(path: str, pattern: str) -> bool:

@@ -1,4 +1,4 @@
-"""Follows a pull request: opened, talked about, merged, closed. The forge is asked; the answer becomes facts."""
+"""Syncs a task with its pull request on the forge: opened, reviewed, merged, closed."""
 
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import WORKING, State, Task
@@ -6,19 +6,21 @@ from app.ports import Fleet, Forge, Pull
 from app.services.facts import OFFERS, record_if_news
 from app.services.forge import forbidden_paths, permissions
 from app.services.forge.review_rounds import apply_reviews
-from app.store import repositories, views
+from app.store import repositories, task_details
 
 
 def sync_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> str:
-    """Bring a task in line with its pull request (by `number`, else by its branch); returns what was found. Raises
-    TooEarly while a review may not be finished yet."""
+    """Sync a task with its pull request, found by `number`, else by its branch; returns what was found, as a sentence.
+
+    Raises TooEarly while more of a review may follow.
+    """
     forge = fleet.forges(task.forge or "")
-    pull = _pull_of(fleet, forge, task, full_name, number)
+    pull = _find_pull(fleet, forge, task, full_name, number)
     if pull is None:
         return f"{task.task_id} has no such pull request on the forge"
     facts = _facts(task, pull)
     if pull.number != task.pr_number and any(fact.kind in OFFERS for fact in facts):
-        why = _not_offered(fleet, forge, full_name, task, pull)
+        why = _reason_to_reject(fleet, forge, full_name, task, pull)
         if why:
             return f"{task.task_id} goes on: pull request {pull.number} {why}"
     for fact in facts:
@@ -30,30 +32,32 @@ def sync_pull(fleet: Fleet, task: Task, full_name: str, number: int | None) -> s
 
 
 def record_merge(fleet: Fleet, task: Task, full_name: str) -> None:
-    """Hear that a task's pull request was merged, if it was, and nothing else of it."""
+    """Record that a task's pull request was merged, if it was."""
     forge = fleet.forges(task.forge or "")
-    pull = _pull_of(fleet, forge, task, full_name, task.pr_number)
+    pull = _find_pull(fleet, forge, task, full_name, task.pr_number)
     for fact in _facts(task, pull) if pull and pull.merged else ():
         record_if_news(fleet, task, fact)
 
 
-def _pull_of(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int | None) -> Pull | None:
-    """The task's pull request; None for any other that somebody opened from its branch, into whatever base."""
+def _find_pull(fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int | None) -> Pull | None:
+    """The task's pull request; None for one from the same branch into another base."""
     with fleet.engine.begin() as conn:
-        repository = repositories.repository(conn, forge.name, task.repository_id or 0)
-        brief = views.brief(conn, task.id)
+        repository = repositories.repository(conn, forge.name, task.repository_id)
+        settings = task_details.get(conn, task.id).settings
     if repository is None:
         return None
     base = repository.default_branch
-    find = forge.find_open_pull if (brief["settings"] or {}).get("flow") == "agit" else forge.find_pull
+    find = forge.find_open_pull if settings.flow == "agit" else forge.find_pull
     pull = forge.pull(full_name, number) if number else find(full_name, task.branch or "", base)
     return pull if pull and is_of(task, pull, forge.bot().id, base) else None
 
 
 def is_of(task: Task, pull: Pull, bot: int, base: str) -> bool:
-    """Whether the pull request comes from the task's own branch, not from one of the same name in a fork, and goes into
-    the default branch: into others anybody may open more. One that was pushed to `refs/for/` bears the pusher's name
-    before it; whoever may read can push one, so only our own count."""
+    """Whether a pull request belongs to a task: from the task's own branch into the default branch.
+
+    A branch of the same name in a fork does not count, nor does a pull request into another base: every reader may open
+    such. A push to `refs/for/` puts the pusher's name before the topic; it counts only if it is ours.
+    """
     if pull.repository_id and pull.repository_id != task.repository_id:
         return False
     if pull.number != task.pr_number and pull.base != base:
@@ -63,7 +67,7 @@ def is_of(task: Task, pull: Pull, bot: int, base: str) -> bool:
 
 
 def _facts(task: Task, pull: Pull) -> list[Fact]:
-    """What the state of the pull request says. One that is still a draft while its run goes on is not offered yet."""
+    """The facts that follow from a pull request's state; none from a draft while its run goes on."""
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": pull.head}
     if pull.merged:
         merged = {"merge_commit": pull.merge_commit, "merged_by": pull.merged_by}
@@ -76,12 +80,9 @@ def _facts(task: Task, pull: Pull) -> list[Fact]:
     return [] if task.pr_number or is_draft else [Fact(FactKind.PULL_OPENED, known)]
 
 
-def _not_offered(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> str | None:
-    """Why an open pull request is not taken for the task's; None where it is."""
+def _reason_to_reject(fleet: Fleet, forge: Forge, full_name: str, task: Task, pull: Pull) -> str | None:
+    """Why an open pull request is not accepted as the task's; None if it is."""
     if pull.author.id != forge.bot().id and not permissions.may_write(forge, full_name, pull.author.login):
-        return f"is by {pull.author.login}, who may not write here"
-    hit = forbidden_paths.changed_forbidden(fleet, forge, full_name, task, pull) if task.agent_id else []
-    return f"changes what .fleet.toml forbids: {', '.join(hit[:10])}" if hit else None
-
-
-# --- an open pull request that waits: reviews, checks, conflicts -----------------------------------------
+        return f"is by {pull.author.login}, who has no write permission"
+    changed = forbidden_paths.changed_forbidden(fleet, forge, full_name, task, pull) if task.agent_id else []
+    return f"changes what .fleet.toml forbids: {', '.join(changed[:10])}" if changed else None

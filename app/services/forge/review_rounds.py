@@ -1,17 +1,15 @@
 """Turns reviews and conflicts of a pull request into rounds of work."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-from app.domain import comment_command
-from app.domain.bots import is_accepted
+from app.domain import bots, comment_command
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import read_conflict
-from app.domain.repository import ForgeRecord
 from app.domain.task import Task
 from app.domain.visible_text import clean, hidden
 from app.ports import Account, Comment, Fleet, Forge, Pull, Review, ReviewComment
@@ -19,210 +17,242 @@ from app.services.facts import record_if_news
 from app.services.forge import permissions
 from app.store import fleet_config, forge_cursors, task_details, views
 
-LONGEST_REVIEW = 20_000
-
-
-MOST_NOTES = 100
-
-
-MOST_CONFLICTS = 3  # rounds that do nothing but resolve conflicts, for one task
-
+LONGEST_REVIEW = 20_000  # characters of a text or a hunk
+MOST_COMMENTS = 100  # on lines, in one round
+MOST_CONFLICTS = 3  # rounds per task that only resolve conflicts
 
 Event = Mapping[str, Any]
 
 
 class TooEarly(Unavailable):
-    """Something may still be going on there: look again in a moment."""
+    """More of a review may follow: try again in a moment."""
+
+
+@dataclass(frozen=True)
+class PullNews:
+    """What the status comment shows of a pull request."""
+
+    approved_by: list[str]
+    ci: str  # success, pending, failure, or "" without checks
+    head: str | None
+    conflict: bool  # that no round resolves any more
+
+    @classmethod
+    def from_json(cls, detail: Mapping[str, Any]) -> "PullNews":
+        return cls(detail["approved_by"], detail["ci"], detail["head"], detail["conflict"])
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """A task's pull request, where it is, and the rounds so far (`rounds`, their events)."""
+
+    fleet: Fleet
+    forge: Forge
+    task: Task
+    full_name: str
+    pull: Pull
+    rounds: list[Event]
+    invited: Sequence[str]  # logins of bots that count
+
+    def counts(self, account: Account) -> bool:
+        """Whether the words of an account count: not our own, and not those of an uninvited bot."""
+        ours = self.forge.bot().id
+        return bots.is_accepted(account.login, account.id, account.full_name, ours, self.invited)
+
+    def handled(self, what: str) -> set[int]:
+        """The ids of the `reviews`, or of the `remarks`, that a round has handled."""
+        return {id_ for event in self.rounds for id_ in event["detail"].get(what, ())}
 
 
 def apply_reviews(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) -> Task:
-    """What reviewers, checks and the base say. Each review that asks for changes is one round; several that come
-    shortly after each other are one together."""
+    """Record what reviewers, checks and the base say, and begin a round if one is due.
+
+    A review that asks for changes is one round; several within FLEET_REVIEW_QUIET_SECS are one together. Raises
+    TooEarly during that time.
+    """
     with fleet.engine.begin() as conn:
-        asked = views.events_of(conn, task.id, (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED))
-        row = fleet_config.forge(conn, forge.name)
-    said = [one for one in forge.reviews(full_name, pull.number) if _counts(one, forge, row)]
-    reviews = with_rights(forge, full_name, said)
-    asking = _unanswered(reviews, asked)
-    conflicts, head = _conflicts(fleet, task, pull), _head(forge, task, full_name, pull)
-    rounds = sum(event["fact"] == FactKind.CONFLICTED for event in asked)
-    news = {
-        "approved_by": _approvals(reviews), "ci": forge.check_state(full_name, head), "head": head,
-        "conflict": conflicts and rounds >= MOST_CONFLICTS,
-    }  # fmt: skip
-    before = _last_news(fleet, task)
-    if news != before:
-        task = record_if_news(fleet, task, Fact(FactKind.PULL_NEWS, news))
-    if news["head"] != before["head"]:
-        with fleet.engine.begin() as conn:
-            task_details.active(conn, task.id, fleet.clock())
+        rounds = views.events_of(conn, task.id, (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED))
+        record = fleet_config.forge(conn, forge.name)
+    this = _Pull(fleet, forge, task, full_name, pull, list(rounds), record.bots if record else ())
+    accepted = [review for review in forge.reviews(full_name, pull.number) if this.counts(review.author)]
+    reviews = with_permissions(forge, full_name, accepted)
+    has_conflict = _has_conflict(fleet, task, pull)
+    conflict_rounds = sum(event["fact"] == FactKind.CONFLICTED for event in rounds)
+    task = _record_news(this, reviews, has_conflict and conflict_rounds >= MOST_CONFLICTS)
+    asking = _unanswered(this, reviews)
     if asking:
-        _let_it_be_finished(fleet, task, f"review {asking[-1].id}")
-        beside = _beside(forge, full_name, reviews, asking, asked)
-        talk = _said_since(forge, row, full_name, pull.number, asked)
-        return record_if_news(fleet, task, _round(fleet, forge, task, full_name, pull.number, [*asking, *beside], talk))
-    if conflicts and rounds < MOST_CONFLICTS:
-        _let_it_be_finished(fleet, task, _conflict(pull))
+        _wait_until_quiet(fleet, task, f"review {asking[-1].id}")
+        return record_if_news(fleet, task, _review_round(this, reviews, asking))
+    if has_conflict and conflict_rounds < MOST_CONFLICTS:
+        _wait_until_quiet(fleet, task, _conflict_key(pull))
         return record_if_news(fleet, task, _conflict_round(fleet, task, pull))
     return task
 
 
-def _head(forge: Forge, task: Task, full_name: str, pull: Pull) -> str:
-    """The pull request's newest commit. The forge notes there a moment late what was pushed to the branch."""
-    is_late = pull.head != task.head and not pull.flow and forge.branch_head(full_name, pull.branch) == task.head
+# --- news for the status comment -------------------------------------------------------------------------
+
+
+def _record_news(this: _Pull, reviews: Sequence[Review], conflict: bool) -> Task:
+    """Record approvals, checks and the newest commit, if they changed."""
+    head = _newest_commit(this)
+    news = PullNews(_approvals(reviews), this.forge.check_state(this.full_name, head), head, conflict)
+    before, task = _last_news(this), this.task
+    if news != before:
+        task = record_if_news(this.fleet, task, Fact(FactKind.PULL_NEWS, asdict(news)))
+    if news.head != before.head:
+        with this.fleet.engine.begin() as conn:
+            task_details.touch(conn, task.id, this.fleet.clock())
+    return task
+
+
+def _newest_commit(this: _Pull) -> str:
+    """The pull request's newest commit. The forge shows a push to the branch a moment late."""
+    task, pull = this.task, this.pull
+    is_late = (
+        pull.head != task.head and not pull.flow and this.forge.branch_head(this.full_name, pull.branch) == task.head
+    )
     return task.head or pull.head if is_late else pull.head
 
 
-def with_rights(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list[Review]:
-    """The reviews, each official if its author may write. The forge's own mark says less: a rule of a protected branch
-    may name others, and some forges call nobody's review official where there is no such rule."""
-    may = cache(partial(permissions.may_write, forge, full_name))
-    return [
-        one if one.official or one.state == "COMMENT" else replace(one, official=may(one.author.login))
-        for one in reviews
-    ]
-
-
-def _counts(review: Review, forge: Forge, row: ForgeRecord | None) -> bool:
-    who = review.author
-    return is_accepted(who.login, who.id, who.full_name, forge.bot().id, row.bots if row else ())
-
-
-def _unanswered(reviews: Sequence[Review], asked: Iterable[Event]) -> list[Review]:
-    """Reviews by people who may write that ask for changes, were not answered by a round and not followed by the same
-    person's approval, oldest first."""
-    answered = _told(asked, "reviews")
-    approved = {one.author.id: one.id for one in reviews if one.state == "APPROVED"}
-    open_ = [one for one in reviews if one.state == "REQUEST_CHANGES" and one.official and one.id not in answered]
-    return sorted((one for one in open_ if one.id > approved.get(one.author.id, 0)), key=lambda one: one.id)
-
-
-def _beside(
-    forge: Forge, full_name: str, reviews: Iterable[Review], asking: Iterable[Review], asked: Iterable[Event]
-) -> list[Review]:
-    """The reviews that only remark on something, by people who may write, and that no round was told of."""
-    told, may = _told(asked, "reviews"), _writers(forge, full_name, asking)
-    return [one for one in reviews if one.state == "COMMENT" and one.id not in told and may(one.author)]
-
-
-def _said_since(
-    forge: Forge, row: ForgeRecord | None, full_name: str, number: int, asked: Iterable[Event]
-) -> list[Comment]:
-    """What people who may write said under the pull request, commands apart, and that no round was told of."""
-    told, may, bots = _told(asked, "remarks"), _writers(forge, full_name), row.bots if row else ()
-    return [
-        one for one in forge.comments(full_name, number)
-        if one.id not in told and comment_command.parse_command(one.body) is None
-        and is_accepted(one.author.login, one.author.id, one.author.full_name, forge.bot().id, bots)
-        and may(one.author)
-    ]  # fmt: skip
-
-
-def _told(asked: Iterable[Event], what: str) -> set[int]:
-    """The ids of the reviews, or of the remarks, that rounds were told of."""
-    return {id_ for event in asked for id_ in event["detail"].get(what, ())}
-
-
-def _writers(forge: Forge, full_name: str, known: Iterable[Review] = ()) -> Callable[[Account], bool]:
-    """Whether somebody may write; the forge is asked once for each."""
-    may = {one.author.id: True for one in known}
-
-    def is_writer(who: Account) -> bool:
-        if who.id not in may:
-            may[who.id] = permissions.may_write(forge, full_name, who.login)
-        return may[who.id]
-
-    return is_writer
-
-
 def _approvals(reviews: Iterable[Review]) -> list[str]:
-    """Who approves of the newest commit: what somebody said last counts."""
+    """Who approves the newest commit. Only the last review of each person counts."""
     last = {one.author.login: one for one in reviews if one.state != "COMMENT" and one.official}
     return sorted(login for login, one in last.items() if one.state == "APPROVED" and not one.stale)
 
 
-def _last_news(fleet: Fleet, task: Task) -> Mapping[str, Any]:
-    """What was said last of the pull request; a run that offered another commit since then has said that alone."""
-    with fleet.engine.begin() as conn:
-        news = views.newest_event(conn, task.id, (FactKind.PULL_NEWS,))
-        offer = views.newest_event(conn, task.id, (FactKind.PULL_OPENED, FactKind.PULL_REOPENED))
-    known = news["detail"] if news else {"approved_by": [], "ci": "", "head": task.head, "conflict": False}
+def _last_news(this: _Pull) -> PullNews:
+    """The news that was recorded last. A run that opened the pull request since then has changed its head."""
+    with this.fleet.engine.begin() as conn:
+        news = views.newest_event(conn, this.task.id, (FactKind.PULL_NEWS,))
+        offer = views.newest_event(conn, this.task.id, (FactKind.PULL_OPENED, FactKind.PULL_REOPENED))
+    known = PullNews.from_json(news["detail"]) if news else PullNews([], "", this.task.head, False)
     if offer and (news is None or offer["seq"] > news["seq"]):
-        known = {**known, "head": offer["detail"].get("head")}
+        known = replace(known, head=offer["detail"].get("head"))
     return known
 
 
-def _let_it_be_finished(fleet: Fleet, task: Task, key: str) -> None:
-    """Wait until nothing new came for a while, by our own clock."""
+# --- which reviews count ---------------------------------------------------------------------------------
+
+
+def with_permissions(forge: Forge, full_name: str, reviews: Iterable[Review]) -> list[Review]:
+    """The reviews, each `official` if its author has write permission.
+
+    The forge's own mark says less: a protected branch may name other reviewers, and some forges set it for those only.
+    """
+    may_write = cache(partial(permissions.may_write, forge, full_name))
+    return [
+        one if one.official or one.state == "COMMENT" else replace(one, official=may_write(one.author.login))
+        for one in reviews
+    ]
+
+
+def _unanswered(this: _Pull, reviews: Sequence[Review]) -> list[Review]:
+    """Reviews by people with write permission that ask for changes, oldest first. Left out are those that a round has
+    handled, and those that their author's later approval takes back."""
+    handled = this.handled("reviews")
+    approved = {one.author.id: one.id for one in reviews if one.state == "APPROVED"}
+    asking = [one for one in reviews if one.state == "REQUEST_CHANGES" and one.official and one.id not in handled]
+    return sorted((one for one in asking if one.id > approved.get(one.author.id, 0)), key=lambda one: one.id)
+
+
+def _new_remarks(this: _Pull, reviews: Iterable[Review], asking: Iterable[Review]) -> list[Review]:
+    """Reviews without a verdict, by people with write permission, that no round has handled."""
+    handled, may_write = this.handled("reviews"), _write_check(this, asking)
+    return [one for one in reviews if one.state == "COMMENT" and one.id not in handled and may_write(one.author)]
+
+
+def _new_comments(this: _Pull) -> list[Comment]:
+    """Comments on the pull request by people with write permission that no round has handled, commands left out."""
+    handled, may_write = this.handled("remarks"), _write_check(this)
+    return [
+        one for one in this.forge.comments(this.full_name, this.pull.number)
+        if one.id not in handled and comment_command.parse_command(one.body) is None
+        and this.counts(one.author) and may_write(one.author)
+    ]  # fmt: skip
+
+
+def _comments_on_lines(this: _Pull, reviews: Sequence[Review]) -> list[ReviewComment]:
+    """The comments of these reviews and the replies to them. Every reader may reply, so only those by people with write
+    permission are kept."""
+    found = [
+        comment for one in reviews if one.comments
+        for comment in this.forge.review_comments(this.full_name, this.pull.number, one.id)
+    ]  # fmt: skip
+    may_write = _write_check(this, reviews)
+    return [one for one in found if one.author.id != this.forge.bot().id and may_write(one.author)]
+
+
+def _write_check(this: _Pull, known: Iterable[Review] = ()) -> Callable[[Account], bool]:
+    """Checks write permission, with one call of the forge per account. Authors of `known` have it."""
+    may = {one.author.id: True for one in known}
+
+    def may_write(account: Account) -> bool:
+        if account.id not in may:
+            may[account.id] = permissions.may_write(this.forge, this.full_name, account.login)
+        return may[account.id]
+
+    return may_write
+
+
+# --- rounds ----------------------------------------------------------------------------------------------
+
+
+def _wait_until_quiet(fleet: Fleet, task: Task, key: str) -> None:
+    """Raises TooEarly until FLEET_REVIEW_QUIET_SECS have passed since `key` was first seen, by our own clock."""
     at, quiet = fleet.clock(), timedelta(seconds=fleet.config.review_quiet_secs)
     with fleet.engine.begin() as conn:
-        left = (forge_cursors.first(conn, task.id, key, at) + quiet - at).total_seconds()
+        left = (forge_cursors.first_seen_at(conn, task.id, key, at) + quiet - at).total_seconds()
     if left > 0:
-        raise TooEarly(
-            f"{task.task_id}: {key} is given {left:.0f} s more, so that what belongs together stays so", left
-        )
+        raise TooEarly(f"{task.task_id}: waits {left:.0f} s for more of {key}", left)
 
 
-def _round(
-    fleet: Fleet, forge: Forge, task: Task, full_name: str, number: int, reviews: list[Review], said: Sequence[Comment]
-) -> Fact:
-    """One round for these reviews, by the newest one's id, however often it is heard of; with what was `said` beside
-    them."""
-    asking = sorted(reviews, key=lambda one: one.id)
-    notes = _notes(forge, full_name, number, asking)[:MOST_NOTES]
-    texts = [clean(one.text).strip() for one in asking if one.text.strip()]
-    texts += [f"{one.author.login} said under the pull request: {clean(one.body).strip()}" for one in said]
+def _review_round(this: _Pull, reviews: Sequence[Review], asking: Sequence[Review]) -> Fact:
+    """One round for the reviews that ask for changes and all that was said since the last round. The id of the newest
+    review identifies it."""
+    handled = sorted([*asking, *_new_remarks(this, reviews, asking)], key=lambda one: one.id)
+    comments, on_lines = _new_comments(this), _comments_on_lines(this, handled)[:MOST_COMMENTS]
+    texts = [clean(one.text).strip() for one in handled if one.text.strip()]
+    texts += [f"{one.author.login} commented on the pull request: {clean(one.body).strip()}" for one in comments]
+    originals = [*(one.text for one in handled), *(one.body for one in comments), *(one.text for one in on_lines)]
     detail = {
-        "review": asking[-1].id,
-        "reviews": [one.id for one in asking],
-        "remarks": [one.id for one in said],
-        "by": ", ".join(dict.fromkeys(one.author.login for one in asking if one.state != "COMMENT")),
+        "review": handled[-1].id,
+        "reviews": [one.id for one in handled],
+        "remarks": [one.id for one in comments],
+        "by": ", ".join(dict.fromkeys(one.author.login for one in handled if one.state != "COMMENT")),
         "text": "\n\n".join(texts)[:LONGEST_REVIEW],
-        "comments": [[note.path, note.line, note.text[:LONGEST_REVIEW]] for note in notes],
-        "hidden": list(
-            hidden(
-                "\n".join([*(one.text for one in asking), *(one.body for one in said), *(one.text for one in notes)])
-            )
-        ),
-        "hunks": [note.hunk[-LONGEST_REVIEW:] for note in notes],
-        "until": _confirm_by(fleet, task).isoformat(),
+        "comments": [[one.path, one.line, one.text[:LONGEST_REVIEW]] for one in on_lines],
+        "hidden": list(hidden("\n".join(originals))),
+        "hunks": [one.hunk[-LONGEST_REVIEW:] for one in on_lines],
+        "until": _start_deadline(this.fleet, this.task).isoformat(),
     }
-    return Fact(FactKind.CHANGES_REQUESTED, detail, key=f"review {asking[-1].id}")
+    return Fact(FactKind.CHANGES_REQUESTED, detail, key=f"review {handled[-1].id}")
 
 
-def _notes(forge: Forge, full_name: str, number: int, asking: Sequence[Review]) -> list[ReviewComment]:
-    """The notes of these reviews, with what other people who may write answered to them. Anybody may answer, and what
-    others say is not told to an agent."""
-    found = [note for one in asking if one.comments for note in forge.review_comments(full_name, number, one.id)]
-    may = _writers(forge, full_name, asking)
-    return [note for note in found if note.author.id != forge.bot().id and may(note.author)]
-
-
-def _conflicts(fleet: Fleet, task: Task, pull: Pull) -> bool:
-    """Whether the forge says that it cannot be merged. It says so too for a moment after each change, while it works
-    that out: what it takes back was never so."""
+def _has_conflict(fleet: Fleet, task: Task, pull: Pull) -> bool:
+    """Whether the forge says that the pull request cannot be merged. It also says so for a moment after each change,
+    while it computes the answer; such a conflict is forgotten."""
     if pull.mergeable is False and not pull.draft:
         return True
     with fleet.engine.begin() as conn:
-        forge_cursors.forget(conn, task.id, _conflict(pull))
+        forge_cursors.forget_first_seen(conn, task.id, _conflict_key(pull))
     return False
 
 
-def _conflict(pull: Pull) -> str:
+def _conflict_key(pull: Pull) -> str:
     return f"conflict {pull.head}"
 
 
 def _conflict_round(fleet: Fleet, task: Task, pull: Pull) -> Fact:
     with fleet.engine.begin() as conn:
-        goal = views.brief(conn, task.id)["title"]
+        goal = task_details.get(conn, task.id).title
     detail = {
         "by": "the forge", "text": read_conflict(goal, pull.base, task.branch or ""), "comments": [], "head": pull.head,
-        "base": pull.base, "until": _confirm_by(fleet, task).isoformat(),
+        "base": pull.base, "until": _start_deadline(fleet, task).isoformat(),
     }  # fmt: skip
-    return Fact(FactKind.CONFLICTED, detail, key=_conflict(pull))
+    return Fact(FactKind.CONFLICTED, detail, key=_conflict_key(pull))
 
 
-def _confirm_by(fleet: Fleet, task: Task) -> datetime:
-    """When a round must have begun: a host is told at once, an agent when it beats."""
-    patience = fleet.config.confirm_secs if task.host_id else fleet.config.offline_after_secs
-    return fleet.clock() + timedelta(seconds=patience)
+def _start_deadline(fleet: Fleet, task: Task) -> datetime:
+    """When a round must have started. A host is told at once, an agent at its next heartbeat."""
+    secs = fleet.config.confirm_secs if task.host_id else fleet.config.offline_after_secs
+    return fleet.clock() + timedelta(seconds=secs)

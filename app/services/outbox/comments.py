@@ -81,7 +81,7 @@ def write_receipt(fleet: Fleet, task: Task, _: Row) -> None:
     body = fleet.mask.json(receipt.write(task, {**brief}, runs, merged, told, fleet.instance()))
     proof = receipt_key.sign(fleet, body)
     with fleet.engine.begin() as conn:
-        forge_comments.keep_receipt(conn, task.id, proof, fleet.clock())
+        forge_comments.save_receipt(conn, task.id, proof, fleet.clock())
     if task.issue_number is not None:
         _post(fleet, task, "receipt", forge_messages.receipt(proof, proof["signature"]["key"]))
 
@@ -115,7 +115,7 @@ def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
     pull = forge.pull(name, task.pr_number)
     if pull is None or not pull.merged:
         raise Unavailable(f"{task.task_id}: pull request {task.pr_number} is not merged on the forge (yet).")
-    said = review_rounds.with_rights(forge, name, forge.reviews(name, task.pr_number))
+    said = review_rounds.with_permissions(forge, name, forge.reviews(name, task.pr_number))
     approved = sorted({one.author.login for one in said if one.state == "APPROVED" and one.official})
     return {
         "number": pull.number,
@@ -129,9 +129,9 @@ def _merged(fleet: Fleet, task: Task) -> dict[str, Any] | None:
 def _post(fleet: Fleet, task: Task, kind: str, body: str, number: int | None = None) -> None:
     forge, name, _ = repository_of(fleet, task)
     with fleet.engine.begin() as conn:
-        known = forge_comments.remote_id(conn, task.id, kind)
+        known = forge_comments.comment_id(conn, task.id, kind)
     where, mark = number or task.issue_number or 0, forge_messages.marker(task, kind)
     remote = forge.write_comment(name, where, mark, fleet.mask.text(body), known)
     if remote != known:
         with fleet.engine.begin() as conn:
-            forge_comments.remember(conn, task.id, kind, remote)
+            forge_comments.save_comment_id(conn, task.id, kind, remote)

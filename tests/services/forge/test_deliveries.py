@@ -180,7 +180,7 @@ def test_without_deliveries_what_the_forge_could_not_answer_is_looked_at_in_the_
     workshop.reconcile()
     ours, now = workshop.forge.repository(WIDGETS).id, datetime.now(UTC)
     with workshop.fleet.engine.begin() as conn:  # the last round was a minute ago
-        forge_cursors.read_up_to(conn, "main", ours, "issues", f"1 {now - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}")
+        forge_cursors.set_cursor(conn, "main", ours, "issues", f"1 {now - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}")
     workshop.forge.store.clock = lambda: now - timedelta(seconds=30)
     second = workshop.open_issue("Another")
     workshop.forge.faults.next("GET", rf"/issues/{second}$", 502)
