@@ -126,9 +126,9 @@ def _wake(set_: Stand, waiters: list[Client]) -> float:
         a_plain_task(conn, set_.fleet.clock())
     began = time.monotonic()
     while True:
-        heard, _, _ = select.select([waiter.link for waiter in waiters], [], [], 30)
+        readable, _, _ = select.select([waiter.link for waiter in waiters], [], [], 30)
         for waiter in waiters:
-            if waiter.link in heard and waiter.hear() is not None:
+            if waiter.link in readable and waiter.receive() is not None:
                 took = (time.monotonic() - began) * 1000
                 waiter.ask()
                 return took

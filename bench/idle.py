@@ -8,12 +8,12 @@ import psutil
 from app.cli.demo.stage import stage
 from bench.figures import figure
 
-SETTLE_SECS = 60
+IDLE_SECS = 60
 
 
 def main() -> None:
     with stage() as set_:
-        time.sleep(SETTLE_SECS)
+        time.sleep(IDLE_SECS)
         total = 0.0
         for child in set_.manager.children:
             if child.process is not None and child.name != "forge":

@@ -64,7 +64,7 @@ def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
         before, begun = fleet.clock(), time.perf_counter()
         reconcile.reconcile(fleet)
         took.append(time.perf_counter() - begun)
-        seen += _looked_at(fleet, before)
+        seen += _repositories_read(fleet, before)
     return Measured(sum(took) / seen * 1000, len(forge.calls) / seen, seen / ROUNDS)
 
 
@@ -73,7 +73,7 @@ def _known(fleet: Fleet) -> set[str]:
         return {row.full_name for row in repositories.all_repositories(conn)}
 
 
-def _looked_at(fleet: Fleet, since: datetime) -> int:
+def _repositories_read(fleet: Fleet, since: datetime) -> int:
     with fleet.engine.begin() as conn:
         return sum(at >= since for at in periodic_jobs.last_of(conn, reconcile.JOB).values())
 

@@ -21,7 +21,7 @@ SELECT n, 'load#' || n, 'created', 'undecided', CASE WHEN n = %(waiting)s THEN 0
        CASE WHEN n = %(waiting)s THEN 1 WHEN n %% 1000 = 500 THEN 2 ELSE 3 + n %% %(sets)s END, 1, true, now(), now(), false, 2, 0, 0, 0, 0
 FROM generate_series(1, %(waiting)s) n
 """
-_BRIEFS = """
+_DETAILS = """
 INSERT INTO task_details (task_pk, source, task_type, title, requirements, labels, prompt, prompt_sha256, validation, timeout_secs)
 SELECT id, 'api', 'task', 'Fix it', 'Now.', '{}', %(prompt)s, '0', '{}', 60 FROM tasks
 WHERE requirement_set_id < 3 OR id <= %(texts)s
@@ -43,7 +43,7 @@ def fill(conn: psycopg.Connection[Any], waiting: int, sets: int = 5, texts: int 
         names = [["newest"], ["rare"], *([word] for word in _words(sets))]
         cursor.executemany("INSERT INTO requirement_sets (names) VALUES (%s)", [(one,) for one in names])
     conn.execute(_TASKS, given)
-    conn.execute(_BRIEFS, given)
+    conn.execute(_DETAILS, given)
     conn.execute("SELECT setval(pg_get_serial_sequence('tasks', 'id'), %s)", (waiting + 1,))
     conn.execute("RESET session_replication_role")
     for case in CASES:

@@ -142,7 +142,7 @@ class Workshop:
 
     def carry(self) -> list[int]:
         """Send the new deliveries of the forge to the webhook; return the statuses of the answers."""
-        self.forge.settle()
+        self.forge.wait_for_deliveries()
         new = self.forge.deliveries[self.carried :]
         self.carried += len(new)
         return [self.bring(delivery) for delivery in new]

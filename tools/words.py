@@ -28,7 +28,6 @@ WHOLE = {
     "look looks": "poll, probe",
     "posts": "forge_comments",
     "claims": "dequeue",
-    "rounds": "periodic_jobs",
     "brief": "task_details",
     "told_on": "usage_day",
     "handed": "acknowledged",

@@ -22,29 +22,29 @@ def post(path: str, token: str, body: dict[str, Any]) -> bytes:
 
 
 class Client:
-    """One connection. What it asks next depends on what it heard."""
+    """One connection. What it asks next depends on the answer before."""
 
     def __init__(self, port: int, next_: Next) -> None:
         self.link = socket.create_connection(("127.0.0.1", port))
         self.link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.next, self.heard, self.answered = next_, b"", 0
+        self.next, self.received, self.answered = next_, b"", 0
 
     def ask(self, before: bytes = b"") -> None:
         self.link.sendall(self.next(before))
 
-    def hear(self) -> bytes | None:
+    def receive(self) -> bytes | None:
         """The body of an answer once it is whole; None before that."""
         piece = self.link.recv(1 << 18)
         if not piece:
-            raise ConnectionError("the web process hung up")
-        self.heard += piece
-        head, gap, body = self.heard.partition(b"\r\n\r\n")
+            raise ConnectionError("the web process closed the connection")
+        self.received += piece
+        head, gap, body = self.received.partition(b"\r\n\r\n")
         if not gap or len(body) < _length(head):
             return None
         status = int(head[9:12])
         if status not in (200, 204):
             raise ValueError(f"answered {status}: {body[:200]!r}")
-        self.heard, self.answered = b"", self.answered + 1
+        self.received, self.answered = b"", self.answered + 1
         return body
 
 
@@ -58,7 +58,7 @@ def drive(port: int, nexts: list[Next], seconds: float) -> float:
         began = time.monotonic()
         while time.monotonic() - began < seconds:
             for key, _ in selector.select(0.1):
-                body = key.data.hear()
+                body = key.data.receive()
                 if body is not None:
                     key.data.ask(body)
         took = time.monotonic() - began

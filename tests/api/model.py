@@ -11,13 +11,13 @@ WORKING = ("assigned", "running")
 
 @dataclass
 class Work:
-    """A run that has not ended: whose it is, how long it may be silent, whether its agent has heard of it."""
+    """A run that has not ended: whose it is, how long it may be silent, whether its agent has is_known of it."""
 
     who: str
     deadline: datetime
     on_host: bool = False
     started: bool = False
-    heard: bool = True
+    is_known: bool = True
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Model:
     tasks: dict[str, Task] = field(default_factory=dict)
     open: dict[tuple[str, int], Work] = field(default_factory=dict)
     over: dict[tuple[str, int], str] = field(default_factory=dict)  # runs that ended and were not lost: whose they were
-    looked: datetime | None = None
+    checked: datetime | None = None
 
     # --- taking
 
@@ -59,9 +59,9 @@ class Model:
     def held_by(self, who: str) -> list[tuple[str, int]]:
         return [held for held, work in self.open.items() if work.who == who]
 
-    def unheard_by(self, who: str) -> list[tuple[str, int]]:
+    def unknown_to(self, who: str) -> list[tuple[str, int]]:
         return [
-            held for held in self.held_by(who) if not self.open[held].heard and self.is_current(*held, ("assigned",))
+            held for held in self.held_by(who) if not self.open[held].is_known and self.is_current(*held, ("assigned",))
         ]
 
     def take(self, id_: str, work: Work) -> None:
@@ -134,13 +134,13 @@ class Model:
 
     # --- the clock
 
-    def look(self, at: datetime) -> None:
-        """The rescue round; hosts get back the time for which nobody looked."""
-        gap = at - self.looked if self.looked else timedelta()
+    def check_time(self, at: datetime) -> None:
+        """The rescue round; hosts get back the time for which nobody checked."""
+        gap = at - self.checked if self.checked else timedelta()
         for work in self.open.values():
             if work.on_host and gap > AWAY:
                 work.deadline += gap
-        self.looked = at
+        self.checked = at
         for (id_, run), work in sorted(self.open.items(), key=lambda pair: pair[1].deadline):
             if work.deadline <= at:
                 del self.open[id_, run]

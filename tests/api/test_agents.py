@@ -300,9 +300,9 @@ class TestLeases:
         agent.take()
         for _ in range(10):
             tick(fleet, clock, 60)
-            heard = agent.beat((task_id, 1))
-        assert heard[0]["stop"] is False
-        assert heard[0]["lease_expires_at"] == (clock() + timedelta(seconds=180)).isoformat().replace("+00:00", "Z")
+            answers = agent.beat((task_id, 1))
+        assert answers[0]["stop"] is False
+        assert answers[0]["lease_expires_at"] == (clock() + timedelta(seconds=180)).isoformat().replace("+00:00", "Z")
         assert state_of(fleet, task_id) is State.RUNNING
 
     def test_a_task_it_does_not_name_is_not_kept_for_it(
@@ -346,8 +346,8 @@ class TestLeases:
     def test_what_is_not_its_own_it_shall_leave_alone(self, client: FlaskClient, fleet: Fleet) -> None:
         waiting(fleet)
         an_agent(client).take()
-        heard = an_agent(client, "a2").beat(("acme/widgets#12", 1), ("no such#1", 7))
-        assert [(one["status"], one["stop"]) for one in heard] == [(None, True)] * 2
+        answers = an_agent(client, "a2").beat(("acme/widgets#12", 1), ("no such#1", 7))
+        assert [(one["status"], one["stop"]) for one in answers] == [(None, True)] * 2
 
     def test_when_no_web_process_could_hear_it_silence_says_nothing(
         self, client: FlaskClient, fleet: Fleet, clock: FakeClock

@@ -123,7 +123,7 @@ def connections(web: Web) -> int:
 
 def test_forty_who_wait_hold_no_connection_and_others_are_answered(web: Web, house: Fleet, crowd: list[Waiter]) -> None:
     wait_until(lambda: at_work(web) == 0, "no connection is busy")
-    assert connections(web) <= 8 + 4 + 1 + 1  # the pool of the web process, its ear, and those who make tasks here
+    assert connections(web) <= 8 + 4 + 1 + 1  # the pool of the web process, its listener, and those who make tasks here
     assert web.call("GET", "/tasks")[0] == 200
     assert web.call("GET", "/readyz")[0] == 200
 
@@ -170,13 +170,13 @@ def test_a_web_process_that_is_told_to_end_answers_those_who_wait(web: Web, crow
 
 def test_a_burst_of_work_rings_few_times(house: Fleet) -> None:
     address = house.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(address, autocommit=True) as ear:
-        ear.execute("LISTEN fleet_work")
+    with psycopg.connect(address, autocommit=True) as listener:
+        listener.execute("LISTEN fleet_work")
         with ThreadPoolExecutor(1) as pool:
             made = [pool.submit(new_task, house) for _ in range(100)]
             began = time.monotonic()
             for one in made:
                 one.result()
             took = time.monotonic() - began
-        rings = len(list(ear.notifies(timeout=1)))
+        rings = len(list(listener.notifies(timeout=1)))
     assert 1 <= rings <= took / 0.02 + 3

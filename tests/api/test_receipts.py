@@ -77,8 +77,8 @@ class TestCompleted:
         sha = shop.push(number)
         made = [{"type": "branch", "ref": task["branch_name"]}, {"type": "commit", "sha": sha}]
         assert agent.say(task, "complete", status="completed", artifacts=made).get_json()["status"] == "running"
-        heard = agent.beat((task["task_id"], task["lease"]))
-        assert [(one["status"], one["stop"]) for one in heard] == [("running", False)]  # a review may still come
+        answers = agent.beat((task["task_id"], task["lease"]))
+        assert [(one["status"], one["stop"]) for one in answers] == [("running", False)]  # a review may still come
         shop.converge()
         assert shop.task(number).state is State.REVIEW_PENDING
         assert len(shop.pulls()) == 1
@@ -132,8 +132,8 @@ class TestCompleted:
         pull = shop.task(number).pr_number or 0
         shop.review(pull)
         shop.converge()
-        heard = agent.beat((task["task_id"], 1))
-        assert [one["lease"] for one in heard if "feedback" in one] == [2]
+        answers = agent.beat((task["task_id"], 1))
+        assert [one["lease"] for one in answers if "feedback" in one] == [2]
         round_ = {"task_id": task["task_id"], "lease": 2}
         assert agent.say(round_, "status", status="running").status_code == 200
         shop.push(number, "2")

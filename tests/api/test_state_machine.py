@@ -112,16 +112,16 @@ class Machine(RuleBasedStateMachine):
         assert [id_ for id_, _ in got] == expected, (who, most)
         for id_, lease in got:
             if (id_, lease) in self.model.open:
-                self.model.open[id_, lease].heard = True
+                self.model.open[id_, lease].is_known = True
             else:
                 self.model.take(id_, Work(who, self.clock() + CONFIRM))
         if key:
             self.given[who, key] = got
 
     def expected(self, who: str, most: int) -> list[str]:
-        unheard = self.model.unheard_by(who)
-        if unheard:
-            return [id_ for id_, _ in unheard[:most]]
+        unknown = self.model.unknown_to(who)
+        if unknown:
+            return [id_ for id_, _ in unknown[:most]]
         free = SLOTS[who] - len(self.model.held_by(who))
         return self.model.queue(CAN[who])[: min(most, max(0, free))]
 
@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
             assert answer.status_code == 404
         elif task.needs <= CAN[who] and room and task.state == "created":
             assert answer.status_code == 200, answer.text
-            self.model.take(id_, Work(who, self.clock() + SILENCE, heard=False))
+            self.model.take(id_, Work(who, self.clock() + SILENCE, is_known=False))
         else:
             assert answer.status_code == 400
 
@@ -261,9 +261,9 @@ class Machine(RuleBasedStateMachine):
         self.clock.pass_(seconds)
 
     @rule()
-    def is_looked_after(self) -> None:
+    def is_checked_by_the_clock(self) -> None:
         expiry.rescue(self.fleet)
-        self.model.look(self.clock())
+        self.model.check_time(self.clock())
 
     # --- what must be so
 

@@ -46,7 +46,7 @@ def test_hostile_titles_and_bodies_travel_unharmed_and_execute_nowhere(stage_of_
             assert_begins_with(text, clean(title))
         assert task["branch_name"].startswith("task/")
         subprocess.run(["git", "check-ref-format", f"refs/heads/{task['branch_name']}"], check=True)
-        travel.until_settled(task_id)
+        travel.until_outbox_is_empty(task_id)
         assert travel.comment_kinds(task_id) == ["status"]
         assert len(travel.pulls(task)) == 1
     assert len(travel.pulls(travel.until_status(big, "review_pending", opened=1))) == 1

@@ -38,7 +38,7 @@ def test_a_worker_killed_while_the_cli_runs_loses_and_repeats_nothing(stage_of_h
     assert until_at_work(stage_of_hosts, task_id) == before
     assert len(task["runs"]) == 1
     assert len(stage_of_hosts.pulls(task)) == 1
-    stage_of_hosts.until_settled(task_id)
+    stage_of_hosts.until_outbox_is_empty(task_id)
     assert stage_of_hosts.comment_kinds(task_id) == ["status"]
     stage_of_hosts.assert_history_holds()
 

@@ -81,7 +81,7 @@ class Town:
 
     def sent(self, forget: bool = True) -> list[str]:
         """What was delivered since the last time, as Event-Type/action."""
-        self.forge.settle()
+        self.forge.wait_for_deliveries()
         kinds = [delivery.kind for delivery in self.forge.deliveries]
         if forget:
             self.forge.webhooks.deliveries.clear()

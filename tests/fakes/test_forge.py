@@ -37,7 +37,7 @@ def test_an_issue_becomes_a_merged_pull_request(hooked: Town) -> None:
     made = hooked.reviewer.post(f"{WIDGETS}/pulls/{number}/reviews", json=review).json()
     notes = hooked.fleet.get(f"{WIDGETS}/pulls/{number}/reviews/{made['id']}/comments").json()
     assert (made["state"], made["official"], notes[0]["position"]) == ("REQUEST_CHANGES", True, 7)
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     [delivery] = hooked.forge.deliveries
     assert (delivery.event, delivery.event_type) == ("pull_request_rejected", "pull_request_review_rejected")
     assert delivery.body["review"] == {
@@ -55,7 +55,7 @@ def test_an_issue_becomes_a_merged_pull_request(hooked: Town) -> None:
     assert late.status_code == 409
     order = {"Do": "merge", "head_commit_id": head, "delete_branch_after_merge": True}
     assert hooked.alice.post(f"{WIDGETS}/pulls/{number}/merge", json=order).status_code == 200
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     closed = hooked.forge.deliveries[2]
     assert hooked.sent() == ["push", "pull_request/closed", "issues/closed", "delete"]
 

@@ -18,7 +18,7 @@ from .conftest import SECRET, WIDGETS, Receiver, Town
 
 def test_headers_and_both_signatures(hooked: Town, receiver: Receiver) -> None:
     hooked.alice.post(f"{WIDGETS}/issues", json={"title": "<b> & co"})
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     [(headers, body)] = receiver.got
     expected = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
     assert headers["X-Forgejo-Signature"] == headers["X-Gitea-Signature"] == expected
@@ -32,7 +32,7 @@ def test_without_a_secret_the_signature_is_empty_and_form_wraps_the_json(town: T
     config = {"url": receiver.url, "content_type": "form"}
     town.forge.add_hook("acme/widgets", town.tokens["alice"], "", config=config, authorization_header="Bearer a")
     town.alice.post(f"{WIDGETS}/issues", json={"title": "One"})
-    town.forge.settle()
+    town.forge.wait_for_deliveries()
     [(headers, body)] = receiver.got
     assert (headers["X-Forgejo-Signature"], headers["X-Hub-Signature"]) == ("", "sha1=")
     assert headers["Authorization"] == "Bearer a"
@@ -72,7 +72,7 @@ def test_an_organisation_hook_and_a_repository_hook_both_hear_of_it(hooked: Town
     assert hooked.fleet.post("/orgs/acme/hooks", json=order).status_code == 403
     for name in ("task/1-a", "other"):
         hooked.fleet.post(f"{WIDGETS}/branches", json={"new_branch_name": name})
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     refs = [each.body["ref"] for each in hooked.forge.deliveries if each.event_type == "create"]
     assert sorted(refs) == ["refs/heads/other", "refs/heads/task/1-a", "task/1-a"]
 
@@ -89,13 +89,13 @@ def test_deliveries_get_lost_doubled_late_and_shuffled(hooked: Town, receiver: R
     assert (hooked.sent(), [each.kind for each in hooked.forge.dropped]) == ([], ["issues/opened"])
     hooked.forge.faults.double = True
     hooked.alice.post(f"{WIDGETS}/issues", json={"title": "Twice"})
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     one, two = hooked.forge.deliveries
     assert one.uuid == two.uuid
     hooked.forge.faults.clear()
     hooked.forge.deliver_again(0)
     hooked.forge.deliver_again(0, new_id=False)
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     assert [each.uuid == one.uuid for each in hooked.forge.deliveries] == [True, True, False, True]
     hooked.sent()
     hooked.forge.faults.shuffle = True
@@ -110,7 +110,7 @@ def test_deliveries_get_lost_doubled_late_and_shuffled(hooked: Town, receiver: R
 def test_one_attempt_whatever_comes_of_it(hooked: Town, receiver: Receiver) -> None:
     receiver.status = 500
     hooked.alice.post(f"{WIDGETS}/issues", json={"title": "One"})
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     assert [each.status for each in hooked.forge.deliveries] == [500]
     assert len(receiver.got) == 1
 

@@ -35,7 +35,7 @@ def test_json_is_written_as_the_samples_are_but_for_the_escapes_of_go(name: str)
 
 def test_every_delivery_has_the_keys_of_its_sample(hooked: Town) -> None:
     live_a_full_life(hooked)
-    hooked.forge.settle()
+    hooked.forge.wait_for_deliveries()
     named = {sample_of(delivery): delivery for delivery in hooked.forge.deliveries}
     seen = {name: delivery for name, delivery in named.items() if name}
     assert set(INDEX) - set(seen) == {"pull_request-opened-agit.json"}

@@ -75,7 +75,7 @@ class Journey:
         self.until(is_so, f"{task_id} {status}")
         return self.task(task_id)
 
-    def until_settled(self, task_id: str) -> dict[str, Any]:
+    def until_outbox_is_empty(self, task_id: str) -> dict[str, Any]:
         self.until(lambda: not self.task(task_id)["outbox"], "nothing owed any more")
         return self.task(task_id)
 
@@ -86,7 +86,7 @@ class Journey:
         self.until_status(task_id, "review_pending", opened=2)
         self.stage.reviewer.merge(REPOSITORY, pull)
         self.until_status(task_id, "completed")
-        return self.until_settled(task_id)
+        return self.until_outbox_is_empty(task_id)
 
     def kill(self, name: str, number: int = 9) -> int:
         child = next(child for child in self.stage.manager.children if child.name == name)

@@ -84,15 +84,15 @@ def test_the_order_holds_whatever_plan_is_chosen(
     conn.execute("UPDATE tasks SET priority = (id * 7919) % 4")
     wanted = [row[0] for row in conn.execute("SELECT id FROM tasks ORDER BY priority DESC, id")]
     for settings in ("", "enable_nestloop", "enable_hashjoin", "enable_indexscan", "enable_tidscan"):
-        for look in (dequeue.ask, None):
+        for query in (dequeue.ask, None):
             with engine.connect() as link:
                 if settings:
                     link.exec_driver_sql(f"SET LOCAL {settings} = off")
-                if look:
-                    got = look(link, backlog.asking(most=most)).heads
+                if query:
+                    got = query(link, backlog.asking(most=most)).heads
                 else:
                     got = dequeue.further(link, backlog.can(backlog.ALL, 5), most, [])
-                assert [row["id"] for row in got] == wanted[:most], (settings, look)
+                assert [row["id"] for row in got] == wanted[:most], (settings, query)
                 link.rollback()
 
 

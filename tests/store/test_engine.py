@@ -10,7 +10,7 @@ from app.store import engine as ours
 HANG_UP = "SELECT pg_terminate_backend(pg_backend_pid())"
 
 
-def heard(engine: Engine) -> list[str]:
+def announced(engine: Engine) -> list[str]:
     told: list[str] = []
     ours.announce_after_commit(engine, lambda line: told.append(line["kind"]))
     return told
@@ -23,7 +23,7 @@ def hang_up(engine: Engine) -> None:
 
 
 def test_a_server_that_hangs_up_within_a_transaction_is_told_as_that(engine: Engine) -> None:
-    told = heard(engine)
+    told = announced(engine)
     with pytest.raises(OperationalError):
         hang_up(engine)
     assert told == []

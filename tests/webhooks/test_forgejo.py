@@ -140,7 +140,7 @@ def test_a_broker_that_hangs_holds_up_no_answer(workshop: Workshop) -> None:
 
 def test_the_same_delivery_a_hundred_times_at_once_is_one_row_and_one_task(workshop: Workshop) -> None:
     workshop.open_issue()
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     delivery = workshop.forge.deliveries[0]
     app = create_app(workshop.fleet)
 
@@ -162,14 +162,14 @@ def test_two_deliveries_of_one_issue_applied_at_once_make_one_task(workshop: Wor
     workshop.carry()
     start = threading.Barrier(2)
 
-    def look(number: int) -> str:
+    def sync(number: int) -> str:
         start.wait()
         repository = workshop.forge.repository("acme/widgets").id
         return issues.sync_issue(workshop.fleet, "main", "acme/widgets", repository, number)
 
     with ThreadPoolExecutor(2) as pool:
         for number in numbers:
-            assert all(f"#{number}" in said for said in pool.map(look, [number, number]))
+            assert all(f"#{number}" in said for said in pool.map(sync, [number, number]))
     assert [task.issue_number for task in workshop.tasks()] == numbers
     assert replay.differences(workshop.fleet) == (8, [])
 
@@ -310,7 +310,7 @@ def test_what_gitea_sends_that_forgejo_does_not_is_kept_and_has_no_wrong_effect(
     """Its comments on pull requests come without the pull request; its events of checks and jobs say nothing to us."""
     number, pull = workshop.in_review()
     workshop.comment(pull, "/cancel")
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     said = next(one for one in reversed(workshop.forge.deliveries) if one.event_type == "pull_request_comment")
     body = json.dumps({name: value for name, value in said.body.items() if name != "pull_request"}).encode()
     for kind in ("status", "workflow_run", "workflow_job", "pull_request_comment"):

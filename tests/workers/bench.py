@@ -10,8 +10,7 @@ from typing import Any
 from app.cli.demo.forge import git_commands
 from app.domain.task import State
 from app.services.runs import expiry
-from app.store import host_polls as looked
-from app.store import hosts
+from app.store import host_polls, hosts
 from tests.conftest import FakeClock
 from tests.patience import wait_until
 from tests.workshop import Workshop
@@ -39,7 +38,7 @@ class Bench:
         start_stop.deliver_due(self.worker)
         with fleet.engine.begin() as conn:
             for host in hosts.all_hosts(conn):
-                looked.hurry(conn, host.host_id, fleet.clock())
+                host_polls.hurry(conn, host.host_id, fleet.clock())
         poll.poll_due(self.worker)
         expiry.rescue(fleet)
 

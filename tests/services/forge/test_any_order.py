@@ -54,7 +54,7 @@ class Story:
         if self.data is IN_ORDER:
             shop.converge()
             return
-        shop.forge.settle()
+        shop.forge.wait_for_deliveries()
         sent = shop.forge.deliveries
         if self.data.draw(st.booleans()):
             shop.forge.faults.next("GET", r"/(issues|pulls)/\d+$", 502)

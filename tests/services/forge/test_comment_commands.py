@@ -156,7 +156,7 @@ def test_our_own_words_and_those_of_bots_are_no_commands(workshop: Workshop) -> 
 def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Workshop) -> None:
     number = workshop.open_issue()
     workshop.comment(number, "/status")
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     said = next(one for one in workshop.forge.deliveries if one.event_type == "issue_comment")
     workshop.bring(said)
     apply_deliveries(workshop.fleet)

@@ -122,7 +122,7 @@ def test_commands_are_carried_out_in_the_order_in_which_they_were_written(worksh
     number, pull = workshop.in_review()
     for where, text in ((number, "/cancel"), (pull, "/retry"), (number, "/cancel")):
         workshop.comment(where, text)
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     said = [one for one in workshop.forge.deliveries[workshop.carried :] if "comment" in one.event_type]
     for delivery in reversed(said):
         workshop.bring(delivery)
@@ -142,13 +142,13 @@ def test_whatever_a_branch_is_called_it_can_wait(workshop: Workshop, branch: str
 
 def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.open_issue()
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     branch = f"task/{number}-fix-the-total"
     workshop.say("POST", "/branches", new_branch_name=branch)
     workshop.forge.commit(WIDGETS, "alice", branch, {"total.py": "1"}, "Write")
     pull = int(workshop.say("POST", "/pulls", "reviewer", head=branch, base="main", title="By hand")["number"])
     workshop.merge(pull)
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     made = next(at for at, sent in enumerate(workshop.forge.deliveries) if sent.event in ("create", "push"))
     for delivery in workshop.forge.deliveries[made:]:
         assert workshop.bring(delivery) == 202

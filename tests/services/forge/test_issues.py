@@ -224,7 +224,7 @@ def test_a_merge_closes_the_issue_and_is_heard_before_the_closing(workshop: Work
     """Forgejo closes the issue for the merge; whichever delivery comes first, nothing is cancelled."""
     number, pull = workshop.in_review()
     workshop.merge(pull)
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     closing = next(one for one in workshop.forge.deliveries if one.kind == "issues/closed")
     workshop.bring(closing)
     apply_deliveries(workshop.fleet)

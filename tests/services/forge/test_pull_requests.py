@@ -169,7 +169,7 @@ def test_the_merge_heard_before_the_opening_completes_all_the_same(workshop: Wor
     number = workshop.running()
     workshop.push(number)
     workshop.merge(workshop.open_pull(number))
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     for delivery in reversed(workshop.forge.deliveries[workshop.carried :]):
         assert workshop.bring(delivery) == 202
         apply_deliveries(workshop.fleet)
@@ -248,7 +248,7 @@ def test_a_pull_request_from_another_branch_is_not_the_tasks_own(workshop: Works
     workshop.say("POST", "/branches", new_branch_name="other")
     workshop.forge.commit("acme/widgets", "alice", "other", {"other.py": "1"}, "Something else")
     workshop.say("POST", "/pulls", head="other", base="main", title="Something else")
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     named = workshop.task(number).branch or ""
     delivery = next(one for one in workshop.forge.deliveries if one.kind == "pull_request/opened")
     raw = delivery.raw.replace(b'"ref": "other"', f'"ref": "{named}"'.encode())

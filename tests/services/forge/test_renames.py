@@ -52,7 +52,7 @@ def test_work_goes_on_where_a_repository_was_renamed(workshop: Workshop, heard: 
 def test_an_old_delivery_does_not_bring_the_old_name_back(workshop: Workshop) -> None:
     number = workshop.placed()
     workshop.label(number, "agent:python", "bug")
-    workshop.forge.settle()
+    workshop.forge.wait_for_deliveries()
     workshop.forge.rename(WIDGETS, GADGETS)
     workshop.reconcile()
     workshop.converge()
@@ -133,7 +133,7 @@ class Twins:
     def converge(self) -> None:
         """What both forges sent, and what follows."""
         self.first.converge()
-        self.second.settle()
+        self.second.wait_for_deliveries()
         for delivery in self.second.deliveries:
             self.first.bring(delivery)
         self.first.converge()
@@ -166,7 +166,7 @@ def test_two_forges_with_the_same_names_numbers_and_secret_are_told_apart(twins:
 
 def test_what_names_neither_of_two_forges_with_one_secret_is_refused(twins: Twins) -> None:
     twins.open_issue("Theirs")
-    twins.second.settle()
+    twins.second.wait_for_deliveries()
     delivery = twins.second.deliveries[0]
     for raw in (delivery.raw.replace(twins.second.url.encode(), b"https://elsewhere.example"), b"[]", b"{}", b"\xff"):
         headers = delivery.headers | {"X-Forgejo-Signature": sign(SECRET, raw)}

@@ -122,7 +122,7 @@ class WebhookSender:
         headers = {name: fresh if name.endswith("-Delivery") else value for name, value in old.headers.items()}
         self.put(replace(old, uuid=fresh, headers=headers, status=None, error=""))
 
-    def settle(self, timeout: float) -> bool:
+    def wait_until_sent(self, timeout: float) -> bool:
         with self.changed:
             return self.changed.wait_for(lambda: self.pending == 0, timeout)
 

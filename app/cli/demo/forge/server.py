@@ -181,7 +181,7 @@ class FakeForge:
     def deliver_again(self, number: int, new_id: bool = True) -> None:
         self.webhooks.again(number, new_id)
 
-    def settle(self, timeout: float = 60) -> None:
+    def wait_for_deliveries(self, timeout: float = 60) -> None:
         """Wait until everything announced was sent."""
-        if not self.webhooks.settle(timeout):
+        if not self.webhooks.wait_until_sent(timeout):
             raise TimeoutError(f"{self.webhooks.pending} deliveries are still under way after {timeout} s")
