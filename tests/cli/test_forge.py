@@ -46,7 +46,7 @@ def test_the_inbox_is_listed_shown_and_replayed(workshop: Workshop, call: Call) 
     listed = json.loads(call("deliveries", "list", "--json").stdout)
     assert {one["status"] for one in listed} <= {"applied", "ignored"} and listed[-1]["event"] == "issues"
     shown = json.loads(call("deliveries", "show", listed[-1]["delivery_id"], "--json").stdout)
-    assert json.loads(shown["body"])["issue"]["number"] == number and shown["why"].endswith("was made")
+    assert json.loads(shown["body"])["issue"]["number"] == number and shown["why"].endswith("was created")
     call("deliveries", "replay", str(listed[-1]["id"]))
     assert [one["id"] for one in json.loads(call("deliveries", "list", "--status", "waiting", "--json").stdout)] == [
         listed[-1]["id"]

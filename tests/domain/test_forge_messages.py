@@ -94,7 +94,7 @@ class TestStatus:
         assert "Cancelled: {run} {0}." in forge_messages.status(a_task(state=State.CANCELLED, reason="{run} {0}"))
 
     def test_who_had_it_is_named(self) -> None:
-        assert "`agent-1` fell silent in run 3" in forge_messages.status(
+        assert "Run 3 failed: no heartbeat from `agent-1`" in forge_messages.status(
             a_task(state=State.AGENT_LOST, agent_id="agent-1", run=3)
         )
 
@@ -102,7 +102,7 @@ class TestStatus:
 class TestReceipt:
     @pytest.mark.parametrize(
         ("merged", "said"),
-        [(None, "receipt: done"), ({}, "receipt: done"), ({"merge_commit": "abc"}, "receipt: merged as abc")],
+        [(None, "Receipt: done"), ({}, "Receipt: done"), ({"merge_commit": "abc"}, "Receipt: merged as abc")],
     )
     def test_says_what_was_merged(self, merged: dict[str, Any] | None, said: str) -> None:
         assert said in forge_messages.receipt({"pull_request": merged})

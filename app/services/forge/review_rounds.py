@@ -8,6 +8,7 @@ from typing import Any
 
 from app.domain import bots, comment_command
 from app.domain.errors import Unavailable
+from app.domain.forge_messages import PullNews
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import read_conflict
 from app.domain.task import Task
@@ -26,20 +27,6 @@ Event = Mapping[str, Any]
 
 class TooEarly(Unavailable):
     """More of a review may follow: try again in a moment."""
-
-
-@dataclass(frozen=True)
-class PullNews:
-    """What the status comment shows of a pull request."""
-
-    approved_by: list[str]
-    ci: str  # success, pending, failure, or "" without checks
-    head: str | None
-    conflict: bool  # that no round resolves any more
-
-    @classmethod
-    def from_json(cls, detail: Mapping[str, Any]) -> "PullNews":
-        return cls(detail["approved_by"], detail["ci"], detail["head"], detail["conflict"])
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,12 @@ def comment(fleet: Fleet, task: Task, _: Row) -> None:
         why = views.newest_why(conn, task.id, forge_messages.why_name(task))
         asked = views.newest_event(conn, task.id, (FactKind.CHANGES_REQUESTED,)) if task.review_count else None
     noted = _noted(brief, (asked or {}).get("detail") or {})
-    _post(fleet, task, "status", forge_messages.status(task, (news or {}).get("detail"), why, noted))
+    _post(
+        fleet,
+        task,
+        "status",
+        forge_messages.status(task, forge_messages.PullNews.from_json(news["detail"]) if news else None, why, noted),
+    )
 
 
 def note(fleet: Fleet, task: Task, _: Row) -> None:

@@ -89,7 +89,7 @@ def test_a_refusal_says_why_once(workshop: Workshop) -> None:
     workshop.reconcile()
     assert workshop.reactions(comment) == {"eyes", "confused"}
     [reply] = [text for text in workshop.comments(number) if "kind=reply" in text]
-    assert "`/retry` was not done" in reply and "running" in reply
+    assert "`/retry` was refused" in reply and "running" in reply
 
 
 @pytest.mark.parametrize("fault", ["cut-after-doing", "502-after-doing"])
@@ -101,7 +101,7 @@ def test_a_reply_whose_answer_was_lost_is_one_reply(workshop: Workshop, clock: F
     clock.pass_(10)
     workshop.converge()
     [reply] = [text for text in workshop.comments(number) if "kind=reply" in text]
-    assert "Being worked on by `localhost` (run 1)" in reply
+    assert "`localhost` is working on it (run 1)" in reply
 
 
 def test_help_is_for_everybody_who_may_write_also_without_a_task(workshop: Workshop) -> None:

@@ -43,7 +43,7 @@ def test_in_a_review_it_stays_there_too(text: str) -> None:
 def test_in_what_we_say_it_closes_links_and_mentions_nothing(text: str) -> None:
     task = a_task(state=State.FAILED, reason=text)
     said = [
-        forge_messages.status(task, {"approved_by": [text]}, text, [text]),
+        forge_messages.status(task, forge_messages.PullNews([text], "", None, False), text, [text]),
         forge_messages.pull_body(task, text),
         forge_messages.answer(task.run, text),
     ]

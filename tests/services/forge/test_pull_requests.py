@@ -60,7 +60,9 @@ def test_more_reviews_than_retries_are_too_many(workshop: Workshop) -> None:
     workshop.converge()
     assert (workshop.task(number).state, workshop.task(number).reason) == (State.FAILED, "review_loop_limit")
     [said] = workshop.comments(pull)
-    assert "reviewer asked for changes again, and 2 rounds of review" in said and "`/retry`" in said
+    assert (
+        "reviewer requested changes again, but this task may have only 2 review rounds" in said and "`/retry`" in said
+    )
     assert "Failed: review loop limit." in workshop.comments(number)[0]
 
 
@@ -103,12 +105,12 @@ def test_an_approval_and_green_checks_are_shown_and_start_nothing(workshop: Work
     workshop.converge()
     assert (workshop.task(number).state, workshop.task(number).run) == (State.REVIEW_PENDING, 1)
     [status] = workshop.comments(number)
-    assert "Approved by reviewer; checks are green." in status
+    assert "Approved by reviewer; checks passed." in status
 
 
 def test_checks_that_failed_are_shown_once_and_again_when_they_pass(workshop: Workshop) -> None:
     number, _ = workshop.in_review()
-    for state, words in (("failure", "Checks have failed."), ("success", "Checks are green.")):
+    for state, words in (("failure", "Checks failed."), ("success", "Checks passed.")):
         workshop.forge.run_ci(WIDGETS, workshop.task(number).head or "", state)
         workshop.converge()
         workshop.reconcile()
@@ -121,7 +123,7 @@ def test_checks_of_others_are_polled_where_no_delivery_tells_of_them(workshop: W
     workshop.forge.faults.webhooks_off = True
     workshop.forge.run_ci(WIDGETS, workshop.task(number).head or "", "failure")
     workshop.reconcile()
-    assert "Checks have failed." in workshop.comments(number)[0]
+    assert "Checks failed." in workshop.comments(number)[0]
 
 
 def test_a_dismissed_review_starts_nothing(workshop: Workshop) -> None:
@@ -386,7 +388,7 @@ def test_conflicts_without_end_are_left_to_a_person(workshop: Workshop) -> None:
             workshop.converge()
     assert workshop.task(number).state is State.REVIEW_PENDING
     assert workshop.facts(number).count("conflicted") == review_rounds.MOST_CONFLICTS
-    assert "conflicts with its base, and a person must look" in workshop.comments(number)[0]
+    assert "conflicts with its base branch, and a person must resolve" in workshop.comments(number)[0]
 
 
 def test_nothing_to_change_is_an_end_with_the_agents_own_reason(workshop: Workshop) -> None:

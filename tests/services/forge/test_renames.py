@@ -75,7 +75,7 @@ def test_who_takes_the_name_of_another_takes_nothing_else(workshop: Workshop) ->
     workshop.reconcile()
     both = {task.repository_id: task for task in workshop.tasks()}
     assert (both[42].state, both[new.id].state) == (State.RUNNING, State.CANCELLED)
-    assert any("Being worked on" in text for text in comments(workshop, GADGETS, number))
+    assert any("is working on it" in text for text in comments(workshop, GADGETS, number))
 
 
 def test_a_repository_that_is_gone_gets_nothing_that_is_meant_for_it(workshop: Workshop) -> None:
