@@ -11,7 +11,7 @@ WORKING = ("assigned", "running")
 
 @dataclass
 class Work:
-    """A run that has not ended: whose it is, how long it may be silent, whether its agent has is_known of it."""
+    """A run that has not ended: whose it is, how long it may be silent, whether its agent knows of it."""
 
     who: str
     deadline: datetime
