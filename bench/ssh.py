@@ -38,6 +38,7 @@ from bench.ssh_parts.connection import (
 from tests import sshd as servers_of_ssh
 from tests.silence import Wire, wire
 from tests.sshd import Sshd
+from tests.sshd_program import find
 
 WARM_UP = 5
 SETTINGS = (
@@ -57,7 +58,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="fleet-bench-ssh-"))
     folder.chmod(0o755)
     try:
-        program = servers_of_ssh.find(folder / "program")
+        program = find(folder / "program")
         with servers_of_ssh.running(folder / "sshd", program, given.hosts, SETTINGS) as sshd:
             room = -(-given.runs // given.hosts) + WARM_UP
             agents = [

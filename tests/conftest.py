@@ -1,4 +1,4 @@
-"""What every test may ask for: a fresh database, a fleet with a clock of its own, a forge, a client."""
+"""Fixtures of all tests: a fresh database, a fleet with its own clock, a forge, a client, hosts behind sshd."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,15 +18,17 @@ from app.ports import Fleet
 from app.store.engine import connect
 from tests import patience, servers, sharing, summary
 from tests import sshd as sshd_server
+from tests import sshd_program as programs
 from tests.fakes.checked_forge import checked_forge
 from tests.serving import client_of
+from tests.sshd_program import Program
 from tests.workshop import Workshop
 
 _shared: list[servers.Servers] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The servers belong to the process that was called, not to its workers."""
+    """Start the servers in the process that was called, not in those of pytest-xdist."""
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         patience.factor()  # before the test processes start, which inherit it
         shared = servers.Servers()
@@ -50,8 +52,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which real programs the tests had, of those that they asked for; one that was lacking is not passed over."""
-    found = sshd_server.said(servers.home() / "sshd") if _shared else None
+    """Print the versions of the real programs that tests used, and in red the programs that were missing."""
+    found = programs.found_in(servers.home() / "sshd") if _shared else None
     if found:
         terminalreporter.write_line(f"SSH was tested against {found}")
     for line in summary.lines() if _shared else ():
@@ -60,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class FakeClock:
-    """A clock that stands until a test moves it."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -73,7 +75,7 @@ class FakeClock:
 
 
 class CountingNudge:
-    """A nudge that only counts: tests run the rounds themselves."""
+    """A nudge that only counts. Tests run the workers' jobs themselves."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -98,22 +100,22 @@ def shared_engine(database: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="session")
-def sshd_program() -> sshd_server.Program:
+@pytest.fixture(scope="session", name="sshd_program")
+def find_sshd() -> Program:
     """How to run an sshd here."""
-    return sshd_server.find(servers.home() / "sshd")
+    return programs.find(servers.home() / "sshd")
 
 
 @pytest.fixture
-def sshd(tmp_path: Path, sshd_program: sshd_server.Program) -> Iterator[sshd_server.Sshd]:
+def sshd(tmp_path: Path, sshd_program: Program) -> Iterator[sshd_server.Sshd]:
     """An sshd with three hosts."""
     with sshd_server.running(tmp_path / "sshd", sshd_program, count=3) as running:
         yield running
 
 
 @pytest.fixture
-def make_sshd(tmp_path: Path, sshd_program: sshd_server.Program) -> Iterator[Callable[..., sshd_server.Sshd]]:
-    """Starts an sshd with settings of its own."""
+def make_sshd(tmp_path: Path, sshd_program: Program) -> Iterator[Callable[..., sshd_server.Sshd]]:
+    """Start an sshd with further lines of sshd_config."""
     with ExitStack() as stack:
 
         def make(settings: str, count: int = 1) -> sshd_server.Sshd:
@@ -125,7 +127,7 @@ def make_sshd(tmp_path: Path, sshd_program: sshd_server.Program) -> Iterator[Cal
 
 @pytest.fixture
 def engine(shared_engine: Engine) -> Iterator[Engine]:
-    """An engine on an empty database; what a test commits is gone after it."""
+    """An engine on an empty database, which is emptied again after the test."""
     yield shared_engine
     servers.empty(shared_engine)
 
@@ -152,7 +154,7 @@ def forge(tmp_path: Path) -> Iterator[FakeForge]:
 
 @pytest.fixture
 def make_fleet(engine: Engine, clock: FakeClock, database: str, tmp_path: Path) -> Callable[..., Fleet]:
-    """Builds a fleet on the test's database, with the test's clock and a nudge that only counts."""
+    """Build a fleet on the test's database, with the test's clock and a nudge that only counts."""
 
     def make(**environ: str) -> Fleet:
         given = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url(), **environ)
@@ -180,5 +182,5 @@ def client(fleet: Fleet) -> FlaskClient:
 
 @pytest.fixture
 def workshop(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> Workshop:
-    """A repository on the fake forge with a hook, and a fleet that works for it."""
+    """A repository on the fake forge with a webhook, and a fleet that works for it."""
     return Workshop(forge, make_fleet)

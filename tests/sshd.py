@@ -1,13 +1,7 @@
-"""A real sshd on loopback addresses: hosts for tests and benches, with keys of its own, nothing of the machine changed.
+"""Run a real sshd on loopback addresses: hosts for tests and benches, with its own keys. It changes nothing on the machine."""
 
-Where sshd is not installed it is unpacked from the distribution's package into the tests' own folder; on CI it is
-installed; where neither can be, asyncssh's server stands in, and the summary says so.
-"""
-
-import fcntl
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,10 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.cli.local.process_manager import ChildProcess
 from app.domain.host import Address, Machine
 from tests.patience import patient, wait_until
+from tests.sshd_program import Program, environment
 
 TOP = Path(__file__).parents[1]
-PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0")  # what a machine with ssh, but without sshd, may lack
-NAME = "program"
 MOST_ADDRESSES = 16  # of one sshd
 CONFIG = """\
 Port {port}
@@ -58,91 +51,6 @@ mount -t tmpfs -o size=64k,mode=755 tmpfs /run
 mkdir /run/sshd
 exec "$@"
 """
-
-
-@dataclass(frozen=True)
-class Program:
-    """How to run sshd here. `libraries` are those that were unpacked with it; no `path` means asyncssh."""
-
-    path: str | None
-    libraries: str = ""
-
-    @property
-    def name(self) -> str:
-        return "sshd" if self.path else "asyncssh, since no sshd can be had"
-
-
-def find(folder: Path) -> Program:
-    """The machine's sshd, else one that is unpacked below `folder`, else one that CI installs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # the first of several test processes does it
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = _given() or _installed() or _unpacked(folder) or _install() or Program(None)
-        (folder / NAME).write_text(found.name)
-        return found
-
-
-def said(folder: Path) -> str | None:
-    """What `find` found, for the summary of the tests."""
-    return (folder / NAME).read_text() if (folder / NAME).exists() else None
-
-
-def _given() -> Program | None:
-    """FLEET_TEST_SSHD names an sshd, or is `asyncssh`."""
-    path = os.environ.get("FLEET_TEST_SSHD")
-    return Program(None if path == "asyncssh" else path) if path else None
-
-
-def _installed() -> Program | None:
-    path = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    return Program(path) if path else None
-
-
-def _unpacked(folder: Path) -> Program | None:
-    root = folder / "root"
-    if not root.is_dir() and shutil.which("apt-get") and shutil.which("dpkg"):
-        for package in PACKAGES:  # one that this distribution does not have is not needed either
-            _quietly(["apt-get", "download", package], folder)
-        for file in folder.glob("*.deb"):
-            _quietly(["dpkg", "-x", str(file), str(root)], folder)
-    path = root / "usr" / "sbin" / "sshd"
-    libraries = ":".join(str(place) for place in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")))
-    program = Program(str(path), libraries)
-    return program if path.exists() and _runs(program) else None
-
-
-def _install() -> Program | None:
-    """Only where the machine is there for tests alone. No service is started by it."""
-    if os.geteuid() or not (os.environ.get("CI") == "true" and shutil.which("apt-get")):
-        return None
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        _quietly(["apt-get", "update"], TOP)
-        _quietly(["apt-get", "install", "-y", "--no-install-recommends", "openssh-server"], TOP)
-    finally:
-        if ours:
-            policy.unlink()
-    return _installed()
-
-
-def _quietly(argv: list[str], folder: Path) -> int:
-    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    return subprocess.run(argv, cwd=folder, env=environ, capture_output=True, check=False, timeout=300).returncode
-
-
-def _runs(program: Program) -> bool:
-    done = subprocess.run([program.path or "", "-V"], capture_output=True, text=True, env=_env(program), check=False)
-    return "OpenSSH" in done.stderr
-
-
-def _env(program: Program) -> dict[str, str]:
-    """Of our own environment only what it takes to find programs."""
-    kept = {"PATH": os.environ.get("PATH", os.defpath)}
-    return kept | ({"LD_LIBRARY_PATH": program.libraries} if program.libraries else {})
 
 
 @dataclass
@@ -234,7 +142,7 @@ class Sshd:
         for at in range(0, self.count, MOST_ADDRESSES):
             some = self.addresses[at : at + MOST_ADDRESSES]
             argv = self._sshd(some) if self.program.path else self._stand_in(some)
-            self.children.append(ChildProcess("sshd", argv, _env(self.program), log=self.folder / "sshd.log"))
+            self.children.append(ChildProcess("sshd", argv, environment(self.program), log=self.folder / "sshd.log"))
             self.children[-1].start()
             wait_until(partial(self.answers, some[-1]), "sshd answers", meanwhile=self._assert_alive, details=self.log)
 

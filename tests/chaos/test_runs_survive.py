@@ -26,7 +26,8 @@ from app.store import logs, runs, tasks, views
 from app.store.tables import Row
 from tests.journeys.traveller import Journey, journey
 from tests.patience import wait_until
-from tests.sshd import Program, Sshd, running
+from tests.sshd import Sshd, running
+from tests.sshd_program import Program
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 

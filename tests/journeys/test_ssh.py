@@ -16,6 +16,7 @@ from tests import sshd as servers_of_ssh
 from tests.chaos.test_processes_die import until_at_work
 from tests.journeys.traveller import Journey, journey
 from tests.patience import patient
+from tests.sshd_program import Program
 
 TOP = Path(__file__).parents[2]
 
@@ -34,9 +35,7 @@ def fleet(travel: Journey, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=patient(60), cwd=TOP, env=environ, check=False)
 
 
-def test_an_issue_is_merged_though_connection_and_worker_die(
-    tmp_path: Path, sshd_program: servers_of_ssh.Program
-) -> None:
+def test_an_issue_is_merged_though_connection_and_worker_die(tmp_path: Path, sshd_program: Program) -> None:
     with servers_of_ssh.running(tmp_path / "sshd", sshd_program, count=2, first=40) as sshd:
         hosts = sshd.toml(0, work_dir="{work}", proxy_jump="host-2") + sshd.toml(1, agents=[], jump_only=True)
         with journey(tmp_path, hosts=hosts) as travel:
@@ -60,7 +59,7 @@ def test_an_issue_is_merged_though_connection_and_worker_die(
 
 
 def test_each_of_two_workers_has_a_line_to_the_host_before_anything_starts_there(
-    tmp_path: Path, sshd_program: servers_of_ssh.Program
+    tmp_path: Path, sshd_program: Program
 ) -> None:
     with (
         servers_of_ssh.running(tmp_path / "sshd", sshd_program, first=46) as sshd,
@@ -78,7 +77,7 @@ def test_each_of_two_workers_has_a_line_to_the_host_before_anything_starts_there
 
 
 def test_a_host_whose_key_changes_is_put_into_quarantine_until_an_operator_has_looked(
-    tmp_path: Path, sshd_program: servers_of_ssh.Program
+    tmp_path: Path, sshd_program: Program
 ) -> None:
     with servers_of_ssh.running(tmp_path / "sshd", sshd_program, first=44) as sshd:
         hosts = sshd.toml(0, work_dir="{work}")

@@ -23,6 +23,7 @@ from tests import sshd as servers_of_ssh
 from tests.builders import apply
 from tests.conftest import FakeClock
 from tests.patience import patient
+from tests.sshd_program import Program
 from tests.workers.bench import Bench
 from tests.workers.supervisor.account import KEY, User, delivering, isolating, user
 from tests.workshop import Workshop
@@ -77,9 +78,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def ground(
-    tmp_path_factory: pytest.TempPathFactory, sshd_program: servers_of_ssh.Program
-) -> Iterator[servers_of_ssh.Sshd]:
+def ground(tmp_path_factory: pytest.TempPathFactory, sshd_program: Program) -> Iterator[servers_of_ssh.Sshd]:
     """A host whose user has both CLIs on the PATH of a login."""
     programs = realclis.bin_folder()
     with servers_of_ssh.running(tmp_path_factory.mktemp("ground"), sshd_program, first=60) as sshd:
