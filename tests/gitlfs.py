@@ -1,4 +1,4 @@
-"""The real git-lfs: the machine's, else one that is unpacked from the distribution's package into a cache."""
+"""Find the real git-lfs: installed, or unpacked from the distribution's package into a cache."""
 
 import fcntl
 import shutil
@@ -12,7 +12,7 @@ NAME = "Git LFS"
 
 
 def folder() -> str:
-    """The folder that git-lfs is in. Skips where it cannot be had, and the summary of the tests says either."""
+    """The folder of git-lfs. Skips the test where there is none; the summary of the tests names the version or the reason."""
     found = shutil.which("git-lfs") or _unpacked()
     version = subprocess.run([found, "version"], capture_output=True, text=True, check=True).stdout.split()[0]
     had(NAME, f"Git LFS was tested with {version}")

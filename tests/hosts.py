@@ -1,4 +1,4 @@
-"""A host that is this machine: runs on it are real processes, and the test is the worker."""
+"""Play the worker for a host on this machine, whose runs are real processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Agents of others, as the server sees them: HTTP calls by the contract's names."""
+"""Play an agent against the web application: HTTP calls with the names of the contract."""
 
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ ENROLL = "enroll-token-of-the-test"
 
 
 class Agent:
-    """A program with a token, that says what it is told to say."""
+    """An agent with a token. Each call sends what the test gives."""
 
     def __init__(self, client: FlaskClient, agent_id: str, token: str) -> None:
         self.client, self.agent_id, self.token = client, agent_id, token
@@ -28,7 +28,7 @@ class Agent:
         return self.post("/tasks/dequeue", headers={"Idempotency-Key": key} if key else {}, **body)
 
     def beat(self, *held: tuple[str, int]) -> list[Any]:
-        """What the agent hears of its tasks; `held` are those it names."""
+        """Send a heartbeat that names the tasks `held`; return the answer's tasks."""
         named = {"tasks": [{"task_id": task_id, "lease": lease} for task_id, lease in held]} if held else {}
         answer = self.post("/agents/heartbeat", **named)
         assert answer.status_code == 200, answer.text

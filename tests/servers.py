@@ -1,4 +1,4 @@
-"""The servers that tests share: one embedded Postgres and Valkey a session, started by whoever runs pytest."""
+"""Start the servers that tests share: one embedded Postgres and one Valkey for each session."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ class Servers:
         self._manager = ProcessManager()
 
     def start(self) -> None:
-        """Start both and name them in the environment, where pytest's workers find them."""
+        """Start both, and name them in the environment for the processes of pytest-xdist."""
         servers.POSTGRES_SETTINGS |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         servers.POSTGRES_SETTINGS |= {"max_connections": "200"}
         servers.prepare_home(self.home)
@@ -70,7 +70,7 @@ def valkey_url(number: int = 0) -> str:
 
 
 def create(name: str, template: str = TEMPLATE) -> None:
-    """Make a database as a copy of the template."""
+    """Create a database as a copy of the template."""
     _run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
 
 
@@ -79,8 +79,8 @@ def drop(name: str) -> None:
 
 
 def empty(engine: Engine) -> None:
-    """A database as it was migrated: what was committed since is gone. Rows are deleted, which takes a millisecond where
-    TRUNCATE takes 150; what has grown large is truncated all the same."""
+    """Remove every row since the migration. DELETE takes a millisecond where TRUNCATE takes 150; large tables are
+    truncated all the same."""
     with engine.begin() as conn:
         grown = conn.execute(sa.text(_LARGEST)).scalar_one() > SMALL
         raw = conn.connection.driver_connection
@@ -94,7 +94,7 @@ def fresh_name() -> str:
 
 
 def config(**environ: str) -> dict[str, str]:
-    """An environment for a fleet of a test; checked as a real one is."""
+    """An environment for a fleet of a test. It passes the checks of a real one."""
     given = {
         "FLEET_HOME": str(home()),
         "HOME": str(home()),

@@ -28,8 +28,8 @@ _built: list[Flask] = []
 
 
 class Caller(FlaskClient):
-    """A client of one fleet. The application is built once in a test process, which takes it a tenth of a second, and
-    works for whoever calls."""
+    """A client of one fleet. A test process builds the application once, which takes a tenth of a second, and sets its
+    fleet for each call."""
 
     fleet: Fleet
 
@@ -48,7 +48,7 @@ def client_of(fleet: Fleet) -> FlaskClient:
 
 
 def application_of(fleet: Fleet) -> Flask:
-    """The web application of this process, at work for a fleet."""
+    """The web application of this process, set to work for this fleet."""
     if not _built:
         _built.append(create_app(fleet))
     furnish(_built[0], fleet)
@@ -56,7 +56,7 @@ def application_of(fleet: Fleet) -> Flask:
 
 
 class Web:
-    """One gunicorn. `kill` and `start` as often as a test likes; the port stays."""
+    """One gunicorn. After `kill`, `start` uses the same port."""
 
     def __init__(self, database: str, **environ: str) -> None:
         self.port, self.database = free_port(), database
@@ -71,7 +71,7 @@ class Web:
         wait_until(self._answers, "the web process is ready", 60, meanwhile=self._assert_alive, details=self._log_end)
 
     def kill(self) -> None:
-        """End it at once, with its workers: nothing is answered any more."""
+        """Kill it with its workers."""
         self._child.kill_group()
         assert self._child.process is not None
         self._child.process.wait()
@@ -94,7 +94,7 @@ class Web:
             link.close()
 
     def raw(self, request: bytes, then: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-        """What is answered to these very bytes."""
+        """Send these bytes; return status, headers and body of the answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=patient(20)) as link:
             link.sendall(request)
             if then:
@@ -125,7 +125,7 @@ class Web:
 
 
 def ask(link: http.client.HTTPConnection, method: str, path: str, token: str, **body: Any) -> tuple[int, Any]:
-    """One call over a connection that is kept; `headers` among the body's names are headers."""
+    """Send one request over an open connection. `headers` in the body are sent as headers."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"} | body.pop("headers", {})
     link.request(method, f"{BASE}{path}", json.dumps(body) if method == "POST" else None, headers)
     answer = link.getresponse()

@@ -1,4 +1,4 @@
-"""Who runs which tests: a file goes to one test process whole, the files of one stage to the same, the longest first."""
+"""Distribute tests over processes: a file to one process, files that share a stage to the same one, the longest first."""
 
 from typing import Any
 
@@ -11,12 +11,13 @@ STAGES = {
     "tests/chaos/test_processes_die.py": "the stage of hosts",
     "tests/journeys/test_agent.py": "the stage of agents",
     "tests/journeys/test_agent_protocol.py": "the stage of agents",
+    "tests/journeys/test_agent_refusals.py": "the stage of agents",
 }
 LONG = ("tests/chaos/", "tests/journeys/", "tests/workers/test_real_clis", "tests/services/", "tests/webhooks/")
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """What a file's tests share (a server, a stage) is started once."""
+    """Start once what the tests of a file share: a server, a stage."""
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
         super().__init__(config, log)
@@ -28,7 +29,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """So that none is left over for the end; and the journeys of one stage side by side, in one process too."""
+    """Sort the long tests first, and the tests of one stage beside each other."""
 
     def rank(item: pytest.Item) -> tuple[int, str]:
         file = item.nodeid.split("::")[0]

@@ -1,4 +1,4 @@
-"""A wire that goes silent: whatever is sent over it from then on is dropped, and nothing is refused or closed."""
+"""Proxy a TCP connection that can go silent: it drops all bytes, and neither refuses nor closes anything."""
 
 import socket
 import struct
@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-NEWKEYS = 21  # the last message that can be read by whoever listens in: authentication follows
+NEWKEYS = 21  # the last message before encryption: authentication follows
 
 
 class Wire:
-    """A TCP proxy to (host, port). `silent` drops everything; `until_keys` is silent once the keys are exchanged;
-    `deaf_after` drops what the host answers once it was told so many bytes more."""
+    """A TCP proxy to (host, port). `silent` drops everything. `until_keys` goes silent after the key exchange.
+    `deaf_after` drops the host's answers after so many more bytes from the client."""
 
     def __init__(self, host: str, port: int, silent: bool = False, until_keys: bool = False) -> None:
         self.to, self.silent, self.until_keys = (host, port), silent, until_keys
@@ -58,7 +58,7 @@ class Wire:
 
 
 def has_new_keys(said: bytes) -> bool:
-    """Whether a client has said that it uses the new keys from now on."""
+    """Whether a client has sent NEWKEYS, as its bytes so far show."""
     _, _, rest = said.partition(b"\r\n")
     while len(rest) >= 6:
         (length,) = struct.unpack(">I", rest[:4])
@@ -79,7 +79,7 @@ def wire(host: str, port: int, silent: bool = False, until_keys: bool = False) -
 
 @contextmanager
 def nobody_accepts(address: str) -> Iterator[int]:
-    """A port whose queue is full: a connection to it is neither taken nor refused."""
+    """A port with a full queue: a connection to it is neither accepted nor refused."""
     with socket.create_server((address, 0), backlog=0) as listener:
         port = int(listener.getsockname()[1])
         ends = [socket.socket() for _ in range(4)]

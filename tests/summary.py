@@ -1,4 +1,4 @@
-"""What the last lines of the suite say of real programs: with which it was tested, and which it lacked and why."""
+"""Collect the last lines of the suite: the real programs that tests used, and the missing ones with the reason."""
 
 import os
 from pathlib import Path
@@ -12,13 +12,13 @@ LACKED = "NOT TESTED: "
 
 
 def had(about: str, sentence: str) -> None:
-    """Written down by whichever test process knows it, told at the end by the one that was called."""
+    """Record a sentence about a program. The process that was called prints it at the end."""
     _folder().mkdir(exist_ok=True)
     (_folder() / about).write_text(sentence)
 
 
 def lacks(about: str, why: str) -> NoReturn:
-    """Skips, but not in silence: a suite that is green without it says so."""
+    """Skip the test, and let the summary name the missing program."""
     had(about, f"{LACKED}{about}: {why}")
     pytest.skip(why)
 
