@@ -1,6 +1,7 @@
 """Build a scene: acme/widgets on a fake forge, and a fleet that works for it. The test plays people and hosts."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -139,6 +140,10 @@ class Workshop:
         report.ended(self.fleet, self.run(number), a_result(**pushed | given), an_outcome(final_text=said))
 
     # --- what the fleet does
+
+    def set_review_quiet(self, seconds: float = 10) -> None:
+        """Wait so long for more of a review before its round begins."""
+        self.fleet = replace(self.fleet, config=replace(self.fleet.config, review_quiet_secs=seconds))
 
     def carry(self) -> list[int]:
         """Send the new deliveries of the forge to the webhook; return the statuses of the answers."""

@@ -1,4 +1,4 @@
-"""Commands: at the start of a line, outside code and quotations, in any case."""
+"""Commands are parsed at the start of a line, outside code and quotations, in upper or lower case."""
 
 import pytest
 
@@ -27,9 +27,9 @@ from app.domain.comment_command import Command, parse_command
         ("", None),
     ],
 )
-def test_a_command_is_what_stands_alone_at_the_start_of_a_line(text: str, said: Command | None) -> None:
+def test_a_command_is_a_line_that_begins_with_its_verb(text: str, said: Command | None) -> None:
     assert parse_command(text) == said
 
 
-def test_what_follows_the_verb_is_cut() -> None:
+def test_a_long_argument_is_cut() -> None:
     assert len((parse_command("/assign " + "x" * 10_000) or Command("")).argument) == 100

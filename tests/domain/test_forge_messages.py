@@ -1,4 +1,4 @@
-"""What we say on the forge, and that the words of others stay in their block."""
+"""The texts on the forge, and that the words of others stay in their fence."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""Deliveries in any order, lost, repeated: after the reconcile round the end is the one of all in order.
+"""Deliveries in any order, lost or repeated: after a reconcile the result is the same as with all of them in order.
 
-FLEET_TEST_STORIES says how many of each kind are told; a story is long."""
+FLEET_TEST_STORIES sets the number of examples of each story. A story takes long."""
 
 import os
 import uuid
@@ -33,7 +33,7 @@ IN_ORDER = None
 
 @dataclass(frozen=True)
 class End:
-    """How it all ended, as far as anybody outside can see."""
+    """The result of a story, as far as it is visible from outside."""
 
     tasks: list[tuple[Any, ...]]
     pulls: int
@@ -43,13 +43,13 @@ class End:
 
 
 class Story:
-    """Issues that travel to their ends, with a postman who brings what he likes, and a forge that fails now and then."""
+    """Issues on the way to their end, with deliveries in random order, and a forge that sometimes fails."""
 
     def __init__(self, workshop: Workshop, data: st.DataObject | None) -> None:
         self.workshop, self.data = workshop, data
 
     def post(self) -> None:
-        """Some of what was sent so far, in some order, some of it twice under new ids; or, in order, all that is new."""
+        """Deliver some of what was sent so far, in any order, some of it twice under new ids; or all new deliveries in order."""
         shop = self.workshop
         if self.data is IN_ORDER:
             shop.converge()
@@ -65,7 +65,7 @@ class Story:
         shop.work()
 
     def until(self, number: int, *states: State) -> None:
-        """A minute goes by, and the round looks for itself; where the forge failed, the next one."""
+        """A minute goes by, and the round lookups for itself; where the forge failed, the next one."""
         shop = self.workshop
         for _ in range(3):
             if not any(task.issue_number == number and task.state in states for task in shop.tasks()):
@@ -73,7 +73,7 @@ class Story:
         assert shop.task(number).state in states
 
     def noted(self, number: int) -> None:
-        """The edit of the issue's text was seen; else the round sees it."""
+        """Reconcile until the edit of the issue is noted."""
         for _ in range(3):
             if "issue_edited" not in self.workshop.facts(number):
                 self.workshop.reconcile()
@@ -130,7 +130,7 @@ def one(story: Story) -> End:
 
 
 def two(story: Story) -> End:
-    """One is merged; the other is commanded away in the middle of its run."""
+    """One task is merged; the other is cancelled by a command during its run."""
     shop = story.workshop
     first, second = shop.open_issue(), shop.open_issue("Count the words")
     story.post()
@@ -144,8 +144,8 @@ def two(story: Story) -> End:
 
 
 def troubled(story: Story) -> End:
-    """Edited in mid-run, closed and opened again, pushed to by others, of use to a stranger, checked, in conflict with its
-    base, merged."""
+    """Edited during a run, closed and reopened, pushed to by others, used by a reader, checked, in conflict with its base,
+    merged."""
     shop = story.workshop
     number = shop.open_issue()
     story.post()
@@ -190,7 +190,7 @@ Tale = Callable[[Story], End]
 
 @contextmanager
 def fresh(engine: Engine, make_fleet: Callable[..., Fleet], folder: Path) -> Iterator[Workshop]:
-    """A forge and a database that know nothing yet."""
+    """An empty forge and an empty database."""
     servers.empty(engine)
     with checked_forge(folder / uuid.uuid4().hex) as forge:
         yield Workshop(forge, make_fleet)
@@ -219,7 +219,7 @@ every_story = pytest.mark.parametrize("tell", EXPECTED)
 @every_story
 @given(data=st.data())
 @few
-def test_a_story_ends_the_same_whatever_is_brought(
+def test_a_story_ends_the_same_with_deliveries_in_any_order(
     engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path, tell: Tale, data: st.DataObject
 ) -> None:
     with fresh(engine, make_fleet, tmp_path) as workshop:
@@ -227,7 +227,7 @@ def test_a_story_ends_the_same_whatever_is_brought(
 
 
 @every_story
-def test_in_order_it_ends_like_this(
+def test_a_story_ends_as_expected_with_deliveries_in_order(
     engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path, tell: Tale
 ) -> None:
     with fresh(engine, make_fleet, tmp_path) as workshop:
@@ -235,7 +235,7 @@ def test_in_order_it_ends_like_this(
 
 
 @every_story
-def test_nothing_brought_at_all_ends_the_same(
+def test_a_story_ends_the_same_without_deliveries(
     engine: Engine, make_fleet: Callable[..., Fleet], tmp_path: Path, tell: Tale
 ) -> None:
     with fresh(engine, make_fleet, tmp_path) as workshop:

@@ -1,4 +1,4 @@
-"""Commands in comments: by people who may write, once each, answered."""
+"""Commands in comments: only with write permission, executed once, answered."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def failed(workshop: Workshop) -> int:
     return number
 
 
-def test_retry_tries_again_and_is_answered_by_reactions_alone(workshop: Workshop) -> None:
+def test_retry_is_answered_by_reactions_only(workshop: Workshop) -> None:
     number = failed(workshop)
     said = len(workshop.comments(number))
     comment = workshop.comment(number, "Once more, please.\n\n/retry")
@@ -32,7 +32,7 @@ def test_retry_tries_again_and_is_answered_by_reactions_alone(workshop: Workshop
     assert len(workshop.comments(number)) == said
 
 
-def test_a_command_is_carried_out_once_however_often_it_is_heard(workshop: Workshop) -> None:
+def test_a_repeated_command_is_executed_once(workshop: Workshop) -> None:
     number = failed(workshop)
     workshop.comment(number, "/retry")
     workshop.converge()
@@ -47,7 +47,7 @@ def test_a_command_is_carried_out_once_however_often_it_is_heard(workshop: Works
     assert differences(workshop.fleet) == (1, [])
 
 
-def test_without_any_delivery_the_round_hears_them(workshop: Workshop) -> None:
+def test_reconcile_finds_a_command_that_no_delivery_brought(workshop: Workshop) -> None:
     number = workshop.running()
     workshop.forge.faults.webhooks_off = True
     comment = workshop.comment(number, "/cancel")
@@ -58,14 +58,14 @@ def test_without_any_delivery_the_round_hears_them(workshop: Workshop) -> None:
     assert workshop.facts(number).count("cancel") == 1
 
 
-def test_on_the_pull_request_it_is_the_same(workshop: Workshop) -> None:
+def test_commands_work_on_the_pull_request_too(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     workshop.comment(pull, "/cancel")
     workshop.converge()
     assert workshop.task(number).state is State.CANCELLED
 
 
-def test_who_may_not_write_is_not_obeyed_and_not_argued_with(workshop: Workshop) -> None:
+def test_a_command_without_write_permission_gets_a_reaction_and_no_reply(workshop: Workshop) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/cancel", by="mallory")
     workshop.converge()
@@ -74,7 +74,7 @@ def test_who_may_not_write_is_not_obeyed_and_not_argued_with(workshop: Workshop)
     assert len(workshop.comments(number)) == 1
 
 
-def test_nor_where_only_the_round_heard_it(workshop: Workshop) -> None:
+def test_a_command_without_write_permission_is_refused_if_reconcile_finds_it(workshop: Workshop) -> None:
     number = workshop.running()
     workshop.forge.faults.webhooks_off = True
     workshop.comment(number, "/cancel", by="mallory")
@@ -82,7 +82,7 @@ def test_nor_where_only_the_round_heard_it(workshop: Workshop) -> None:
     assert workshop.task(number).state is State.RUNNING
 
 
-def test_a_refusal_says_why_once(workshop: Workshop) -> None:
+def test_a_refused_command_is_explained_once(workshop: Workshop) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/retry")
     workshop.converge()
@@ -93,7 +93,7 @@ def test_a_refusal_says_why_once(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut-after-doing", "502-after-doing"])
-def test_a_reply_whose_answer_was_lost_is_one_reply(workshop: Workshop, clock: FakeClock, fault: str) -> None:
+def test_a_lost_answer_does_not_write_a_second_reply(workshop: Workshop, clock: FakeClock, fault: str) -> None:
     number = workshop.running()
     workshop.comment(number, "/status")
     workshop.forge.faults.next("POST", r"/issues/\d+/comments$", fault)
@@ -104,7 +104,7 @@ def test_a_reply_whose_answer_was_lost_is_one_reply(workshop: Workshop, clock: F
     assert "`localhost` is working on it (run 1)" in reply
 
 
-def test_help_is_for_everybody_who_may_write_also_without_a_task(workshop: Workshop) -> None:
+def test_help_works_without_a_task(workshop: Workshop) -> None:
     number = workshop.open_issue(labels=())
     workshop.comment(number, "/help")
     workshop.comment(number, "/retry")
@@ -114,7 +114,7 @@ def test_help_is_for_everybody_who_may_write_also_without_a_task(workshop: Works
     assert workshop.tasks() == []
 
 
-def test_assign_gives_a_waiting_task_to_the_place_it_names(workshop: Workshop) -> None:
+def test_assign_gives_a_waiting_task_to_the_named_host(workshop: Workshop) -> None:
     busy = [workshop.running() for _ in range(2)]
     number = workshop.placed()
     assert workshop.task(number).state is State.CREATED
@@ -129,7 +129,7 @@ def test_assign_gives_a_waiting_task_to_the_place_it_names(workshop: Workshop) -
 
 
 @pytest.mark.parametrize("how", ["edited", "deleted"])
-def test_a_comment_that_only_became_a_command_is_none(workshop: Workshop, how: str) -> None:
+def test_an_edited_comment_gives_no_command(workshop: Workshop, how: str) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "Nothing.")
     workshop.converge()
@@ -141,7 +141,7 @@ def test_a_comment_that_only_became_a_command_is_none(workshop: Workshop, how: s
     assert workshop.task(number).state is State.RUNNING
 
 
-def test_our_own_words_and_those_of_bots_are_no_commands(workshop: Workshop) -> None:
+def test_comments_by_the_bot_and_by_other_bots_give_no_commands(workshop: Workshop) -> None:
     number = workshop.running()
     token = workshop.forge.add_user("renovate-bot")
     workshop.forge.collaborate("acme/widgets", "renovate-bot", "write")
@@ -153,7 +153,7 @@ def test_our_own_words_and_those_of_bots_are_no_commands(workshop: Workshop) -> 
     assert workshop.task(number).state is State.RUNNING
 
 
-def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Workshop) -> None:
+def test_a_command_that_arrives_before_its_issue_creates_the_task_first(workshop: Workshop) -> None:
     number = workshop.open_issue()
     workshop.comment(number, "/status")
     workshop.forge.wait_for_deliveries()
@@ -165,7 +165,7 @@ def test_a_command_that_comes_before_its_issue_makes_the_task_first(workshop: Wo
     assert len(workshop.tasks()) == 1
 
 
-def test_what_is_said_where_we_do_not_work_is_not_said_to_us(workshop: Workshop) -> None:
+def test_commands_in_other_repositories_are_ignored(workshop: Workshop) -> None:
     workshop.say("POST", "/branches", new_branch_name="mine")
     workshop.forge.commit("acme/widgets", "alice", "mine", {"a": "1"}, "a")
     pull = workshop.say("POST", "/pulls", head="mine", base="main", title="Mine")["number"]
@@ -178,7 +178,7 @@ def test_what_is_said_where_we_do_not_work_is_not_said_to_us(workshop: Workshop)
     assert workshop.reactions(theirs) == workshop.reactions(elsewhere) == set()
 
 
-def test_while_the_token_is_replaced_a_command_waits(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_command_waits_while_the_token_is_rotated(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.running()
     workshop.comment(number, "/cancel")
     workshop.forge.faults.next("POST", r"/reactions$", 401)
@@ -188,7 +188,7 @@ def test_while_the_token_is_replaced_a_command_waits(workshop: Workshop, clock: 
     assert workshop.task(number).state is State.CANCELLED
 
 
-def test_while_the_forge_is_away_a_command_waits(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_command_waits_while_the_forge_does_not_answer(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/cancel")
     workshop.forge.faults.next("POST", r"/reactions$", 503)
@@ -199,7 +199,7 @@ def test_while_the_forge_is_away_a_command_waits(workshop: Workshop, clock: Fake
     assert workshop.reactions(comment) == {"eyes", "rocket"}
 
 
-def test_what_is_said_shows_in_the_history(workshop: Workshop) -> None:
+def test_a_command_is_in_the_history_of_its_task(workshop: Workshop) -> None:
     number = workshop.running()
     comment = workshop.comment(number, "/cancel", by="reviewer")
     workshop.converge()

@@ -1,4 +1,4 @@
-"""Deliveries that wait together: one look for all that say the same, none lost, none in the way of another."""
+"""Deliveries of one subject are applied together; none is lost, none delays another."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from tests.conftest import FakeClock
 from tests.workshop import WIDGETS, Workshop, signed
 
 
-def looks(workshop: Workshop, at: str) -> int:
+def lookups(workshop: Workshop, at: str) -> int:
     """How often the forge was asked for this since it was asked last."""
     count = sum(call.startswith("GET ") and call.endswith(at) for call in workshop.forge.calls)
     workshop.forge.calls.clear()
@@ -28,7 +28,7 @@ def again(workshop: Workshop, times: int) -> None:
         assert workshop.client.post("/webhooks/forgejo", data=delivery.raw, headers=headers).status_code == 202
 
 
-def test_what_waits_for_one_issue_is_one_look(workshop: Workshop) -> None:
+def test_deliveries_of_one_issue_need_one_lookup(workshop: Workshop) -> None:
     numbers = [workshop.open_issue() for _ in range(2)]
     workshop.carry()
     again(workshop, 10)
@@ -39,19 +39,19 @@ def test_what_waits_for_one_issue_is_one_look(workshop: Workshop) -> None:
     assert sum(call.endswith(f"/issues/{numbers[0]}") for call in workshop.forge.calls) == 1
 
 
-def test_pushes_reviews_and_checks_of_one_pull_request_are_one_look(workshop: Workshop) -> None:
+def test_deliveries_of_one_pull_request_need_one_lookup(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     workshop.say("POST", f"/pulls/{pull}/reviews", "reviewer", event="COMMENT", body="Fine.")
     workshop.push(number, "2")
     workshop.carry()
     again(workshop, 2)
-    looks(workshop, "")
+    lookups(workshop, "")
     apply_deliveries(workshop.fleet)
-    assert looks(workshop, f"/pulls/{pull}") == 1
+    assert lookups(workshop, f"/pulls/{pull}") == 1
     assert not [row for row in workshop.inbox() if row.applied_at is None]
 
 
-def test_the_oldest_is_looked_into_first_and_a_new_one_joins_what_waits(workshop: Workshop, clock: FakeClock) -> None:
+def test_the_oldest_subject_is_applied_first_with_its_new_deliveries(workshop: Workshop, clock: FakeClock) -> None:
     first, second = workshop.open_issue(), workshop.open_issue()
     workshop.carry()
     workshop.forge.faults.next("GET", rf"/issues/({first}|{second})$", 503, times=2)
@@ -67,7 +67,7 @@ def test_the_oldest_is_looked_into_first_and_a_new_one_joins_what_waits(workshop
     assert [task.issue_number for task in workshop.tasks()] == [second, first]
 
 
-def test_nobody_else_looks_into_what_somebody_looks_into(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_held_subject_is_not_taken_by_another_worker(workshop: Workshop, clock: FakeClock) -> None:
     workshop.open_issue()
     workshop.carry()
     _set_subjects(workshop.fleet)
@@ -101,7 +101,7 @@ def test_two_workers_at_once_apply_everything_once_in_effect(workshop: Workshop)
     assert all(row.result == "applied" for row in workshop.inbox())
 
 
-def test_one_that_breaks_here_is_shown_and_holds_up_no_other_of_its_issue(workshop: Workshop) -> None:
+def test_a_delivery_that_causes_an_error_is_shown_and_delays_no_other(workshop: Workshop) -> None:
     """A command beside it that cannot be kept, say, because the database refuses it."""
     number = workshop.running()
     workshop.comment(number, "/status")
@@ -118,7 +118,7 @@ def test_one_that_breaks_here_is_shown_and_holds_up_no_other_of_its_issue(worksh
     assert [row.event for row in stuck] == ["issue_comment"] and "an error in agent-fleet" in str(stuck[0].why)
 
 
-def test_commands_are_carried_out_in_the_order_in_which_they_were_written(workshop: Workshop) -> None:
+def test_commands_are_executed_in_the_order_of_their_comments(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     for where, text in ((number, "/cancel"), (pull, "/retry"), (number, "/cancel")):
         workshop.comment(where, text)
@@ -132,7 +132,7 @@ def test_commands_are_carried_out_in_the_order_in_which_they_were_written(worksh
 
 
 @pytest.mark.parametrize("branch", ["task/" + "ü" * 3000, "a b", "x"])
-def test_whatever_a_branch_is_called_it_can_wait(workshop: Workshop, branch: str) -> None:
+def test_a_delivery_about_a_branch_of_any_name_is_applied(workshop: Workshop, branch: str) -> None:
     raw = b'{"ref": "refs/heads/%s", "before": "1", "after": "2", "repository": {"id": 1, "full_name": "acme/widgets"}}'
     raw = raw % branch.encode()
     assert workshop.client.post("/webhooks/forgejo", data=raw, headers=signed(raw, "push")).status_code == 202
@@ -140,7 +140,7 @@ def test_whatever_a_branch_is_called_it_can_wait(workshop: Workshop, branch: str
     assert [row.result for row in workshop.inbox()] == ["ignored"]
 
 
-def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_delivery_about_a_branch_waits_for_the_branchs_task(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.open_issue()
     workshop.forge.wait_for_deliveries()
     branch = f"task/{number}-fix-the-total"
@@ -164,7 +164,7 @@ def test_what_was_done_on_a_branch_waits_for_the_task_of_the_branch(workshop: Wo
     assert [row for row in workshop.inbox() if row.applied_at is None] == []
 
 
-def test_and_not_for_ever(workshop: Workshop, clock: FakeClock) -> None:
+def test_a_delivery_about_a_branch_without_a_task_is_ignored_in_the_end(workshop: Workshop, clock: FakeClock) -> None:
     workshop.forge.commit(WIDGETS, "alice", "task/99-of-somebody-else", {"total.py": "1"}, "Write")
     workshop.carry()
     for _ in range(4):
@@ -174,7 +174,7 @@ def test_and_not_for_ever(workshop: Workshop, clock: FakeClock) -> None:
     assert max(row.tries for row in workshop.inbox()) <= 4
 
 
-def test_without_deliveries_what_the_forge_could_not_answer_is_looked_at_in_the_next_round(workshop: Workshop) -> None:
+def test_the_next_reconcile_syncs_what_the_forge_did_not_answer(workshop: Workshop) -> None:
     workshop.forge.faults.webhooks_off = True
     workshop.placed()
     workshop.reconcile()

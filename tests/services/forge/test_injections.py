@@ -1,4 +1,4 @@
-"""Texts that try to do more than be read: none has any effect outside the prompt, and none leaves its place there."""
+"""Hostile texts: none has an effect outside the prompt, and none leaves its fence."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_a_text_stays_inside_its_fence(text: str) -> None:
 
 
 @TEXTS
-def test_in_a_review_it_stays_there_too(text: str) -> None:
+def test_a_review_stays_inside_its_fence(text: str) -> None:
     read = prompt.read_review("Fix", text, [(text, 1, text)], [text], [{"text": text, "comments": [], "answer": text}])
     mark = re.search(r"^----- review ([0-9a-f]{16}) -----$", read, re.MULTILINE)
     assert mark and read.count(f"----- end of review {mark[1]} -----") == 1
@@ -40,7 +40,7 @@ def test_in_a_review_it_stays_there_too(text: str) -> None:
 
 
 @TEXTS
-def test_in_what_we_say_it_closes_links_and_mentions_nothing(text: str) -> None:
+def test_our_messages_with_it_close_link_and_mention_nothing(text: str) -> None:
     task = a_task(state=State.FAILED, reason=text)
     said = [
         forge_messages.status(task, forge_messages.PullNews([text], "", None, False), text, [text]),
@@ -54,7 +54,7 @@ def test_in_what_we_say_it_closes_links_and_mentions_nothing(text: str) -> None:
         assert comment_command.parse_command(outside) is None
 
 
-def test_none_of_them_does_anything_to_a_task_that_runs(workshop: Workshop) -> None:
+def test_none_of_them_changes_a_running_task(workshop: Workshop) -> None:
     number, pull = workshop.in_review()
     before, facts = workshop.task(number), workshop.facts(number)
     for one in CORPUS:
@@ -72,7 +72,7 @@ def test_none_of_them_does_anything_to_a_task_that_runs(workshop: Workshop) -> N
     assert len(workshop.tasks()) == 1 and differences(workshop.fleet) == (1, [])
 
 
-def test_as_an_issue_each_reaches_the_prompt_alone(workshop: Workshop) -> None:
+def test_as_an_issue_each_reaches_only_the_prompt(workshop: Workshop) -> None:
     """Not the command line, not the credentials, not the branch, not the commands that are run."""
     number = workshop.placed(
         title=CORPUS[0]["text"], body="\n\n".join(one["text"].replace("\x00", "") for one in CORPUS)

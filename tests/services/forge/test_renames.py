@@ -1,4 +1,4 @@
-"""Repositories that are renamed, moved, deleted and made anew; forges that have the same names and numbers."""
+"""Repositories that are renamed, moved, deleted and recreated; forges with equal names and numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def comments(workshop: Workshop, name: str, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize("heard", ["by a delivery", "by the round", "by nobody"])
-def test_work_goes_on_where_a_repository_was_renamed(workshop: Workshop, heard: str) -> None:
+def test_work_goes_on_after_a_repository_is_renamed(workshop: Workshop, heard: str) -> None:
     number = workshop.running()
     workshop.forge.rename(WIDGETS, GADGETS)
     if heard == "by a delivery":
@@ -60,7 +60,7 @@ def test_an_old_delivery_does_not_bring_the_old_name_back(workshop: Workshop) ->
         assert conn.execute(sa.text("SELECT full_name FROM repositories")).scalars().all() == [GADGETS]
 
 
-def test_who_takes_the_name_of_another_takes_nothing_else(workshop: Workshop) -> None:
+def test_a_new_repository_with_an_old_name_gets_none_of_its_tasks(workshop: Workshop) -> None:
     """The old repository's task goes on, the new one's issue of the same number is another task."""
     number = workshop.running()
     workshop.forge.rename(WIDGETS, GADGETS)
@@ -78,7 +78,7 @@ def test_who_takes_the_name_of_another_takes_nothing_else(workshop: Workshop) ->
     assert any("is working on it" in text for text in comments(workshop, GADGETS, number))
 
 
-def test_a_repository_that_is_gone_gets_nothing_that_is_meant_for_it(workshop: Workshop) -> None:
+def test_nothing_is_written_for_a_deleted_repository(workshop: Workshop) -> None:
     number = workshop.running()
     del workshop.forge.store.repositories[WIDGETS]
     workshop.forge.add_repository(WIDGETS)
@@ -164,7 +164,7 @@ def test_two_forges_with_the_same_names_numbers_and_secret_are_told_apart(twins:
     assert states["other"] is State.CANCELLED and states["main"] is not State.CANCELLED
 
 
-def test_what_names_neither_of_two_forges_with_one_secret_is_refused(twins: Twins) -> None:
+def test_a_delivery_that_fits_none_of_two_forges_with_one_secret_is_refused(twins: Twins) -> None:
     twins.open_issue("Theirs")
     twins.second.wait_for_deliveries()
     delivery = twins.second.deliveries[0]
@@ -174,7 +174,7 @@ def test_what_names_neither_of_two_forges_with_one_secret_is_refused(twins: Twin
         assert answer.status_code == 401 and "secret of its own" in answer.get_json()["error"]
 
 
-def test_one_forge_that_is_away_does_not_keep_the_other_waiting(twins: Twins, clock: FakeClock) -> None:
+def test_a_forge_that_does_not_answer_does_not_delay_another(twins: Twins, clock: FakeClock) -> None:
     twins.second.stop()
     number = twins.first.open_issue()
     for _ in range(3):
@@ -185,7 +185,9 @@ def test_one_forge_that_is_away_does_not_keep_the_other_waiting(twins: Twins, cl
     assert twins.first.task(number).forge == "main"
 
 
-def test_two_who_make_a_label_at_once_make_one(workshop: Workshop, make_fleet: Callable[..., Fleet]) -> None:
+def test_two_workers_that_create_a_label_at_once_leave_one(
+    workshop: Workshop, make_fleet: Callable[..., Fleet]
+) -> None:
     """The second is made while the first is made, which nobody can see in time."""
     number = workshop.open_issue()
     forge = workshop.fleet.forges("main")
