@@ -37,7 +37,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture
 def house(web: Web) -> Iterator[Fleet]:
-    """Somebody else who makes tasks: another process than the one that is asked."""
+    """Another process that creates tasks."""
     given = servers.config(DATABASE_URL=web.database, REDIS_URL=servers.valkey_url())
     fleet = wiring.fleet(given, connections=1)
     yield fleet
@@ -88,7 +88,7 @@ def crowd(web: Web) -> Iterator[list[Waiter]]:
     for waiter in waiters:
         if waiter.is_alive():
             web.call("POST", "/agents/deregister", waiter.token, agent_id=waiter.agent)
-    assert web.call("POST", "/tasks", title="The bell", requirements="")[0] == 201  # rung: who left hears so
+    assert web.call("POST", "/tasks", title="Wake", requirements="")[0] == 201  # wakes waiters whose agent has left
     for waiter in waiters:
         waiter.join(patient(35))
 

@@ -330,7 +330,9 @@ class TestPushedForReview:
         rule = declared()["repositories"][0] | {"flow": "agit"}
         with shop.fleet.engine.begin() as conn:
             apply(conn, forge_url=shop.forge.url, repositories=[rule], hosts=[a_host(capabilities=("nothing",))])
-        shop.people["coder"] = shop.forge.client(shop.forge.add_user("coder"))  # whoever may read may push so
+        shop.people["coder"] = shop.forge.client(
+            shop.forge.add_user("coder")
+        )  # read permission is enough for this push
         return shop
 
     def push(self, shop: Workshop, told: Any, by: str, content: str = "1") -> str:
@@ -369,7 +371,7 @@ class TestPushedForReview:
         assert agit.task(number).state is State.COMPLETED
 
     def stranger(self, shop: Workshop, task: Any) -> None:
-        """Somebody who may only read has the same topic, and opened theirs first."""
+        """A user with read permission only opened a pull request with the same topic first."""
         self.push(shop, task["push"], "mallory", "evil")
         shop.converge()
         assert shop.shown(int(task["task_id"].rpartition("#")[2]))["pr_number"] is None

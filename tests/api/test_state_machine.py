@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         self.says(who, which, lease, "log", offset=0, data="YQ==")
 
     def says(self, who: str, which: int, lease: str, verb: str, how: str = "", **body: Any) -> None:
-        """Whoever has the newest run is heard; everybody else is refused, and nothing changes."""
+        """Reports of the newest run count; all others are refused and change nothing."""
         id_ = self.task(which)
         task = self.model.tasks[id_]
         number = {"right": task.run, "none": None, "old": task.run - 1, "next": task.run + 1}[lease]
@@ -282,7 +282,7 @@ class Machine(RuleBasedStateMachine):
                 assert len(held) == len(self.model.held_by(who)) <= slots
 
     def teardown(self) -> None:
-        """No task is lost: given time and somebody who can do everything, each comes to an end."""
+        """No task is lost: with time and an agent that can do everything, each one ends."""
         if not self.model.tasks:
             return
         with self.fleet.engine.begin() as conn:

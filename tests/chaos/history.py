@@ -1,5 +1,4 @@
-"""Reads the history of a race and says what was not as it should be. Knows nothing of the code that wrote it: only the
-rows of `events`, what each place can do, and arithmetic."""
+"""Check the history of a race from the rows of `events`, the capabilities of hosts and agents, and arithmetic alone."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +33,8 @@ def read(address: str) -> tuple[list[Event], dict[int, frozenset[str]]]:
 
 
 def faults(events: Iterable[Event], sets: Mapping[int, frozenset[str]], places: Mapping[str, Place]) -> list[str]:
-    """A sentence for each thing that must not be. Empty: each task done once, by a place that can do it, no place ever
-    above its slots, what was undecided gone to one side."""
+    """A sentence for each fault. Empty: each task was done once, by a host or agent that can do it and had a free
+    slot, and each undecided task went to one kind of runner."""
     found, work = [], []
     for task, told in groupby(events, key=lambda event: event["task_pk"]):
         story = list(told)
@@ -83,7 +82,7 @@ def _wrong_places(story: Sequence[Event], sets: Mapping[int, frozenset[str]], pl
 
 
 def _old_runs(story: Sequence[Event]) -> list[str]:
-    """Whoever tells something must be the newest run."""
+    """Each report must come from the newest run."""
     found, run = [], 0
     for event in story:
         run += event["kind"] in TAKINGS
@@ -93,7 +92,7 @@ def _old_runs(story: Sequence[Event]) -> list[str]:
 
 
 def _work(story: Sequence[Event]) -> list[tuple[str, Any, Any]]:
-    """(place, from, to) for each time that somebody had the task; `to` is None while it lasts."""
+    """(host or agent, from, to) for each time that one had the task; `to` is None while it lasts."""
     spans: list[tuple[str, Any, Any]] = []
     holder: tuple[str, Any] | None = None
     for event in story:

@@ -19,7 +19,7 @@ TITLES = (
     "<script>alert(1)</script> <img src=x onerror=alert(1)>",
     "'; DROP TABLE tasks; --",
     "../../../etc/passwd %2e%2e%2f {{7*7}} ${{jndi}} %s %n",
-    "NUL \x00 and bell \x07 and escape \x1b[31m",
+    "NUL \x00 and BEL \x07 and escape \x1b[31m",
 )
 
 

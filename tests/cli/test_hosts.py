@@ -88,7 +88,7 @@ def test_what_is_wrong_with_a_host_is_a_sentence_and_an_exit_code(hosts: Any, ss
     assert tested.returncode == 1
     assert "FAIL host key" in tested.stdout and "find out why" in tested.stdout
     assert json.loads(hosts("show", "build-1", "--json").stdout)["fitness"] == "quarantined"
-    assert hosts(*add(sshd), "--yes").returncode == 0  # whoever adds it again has looked
+    assert hosts(*add(sshd), "--yes").returncode == 0  # adding it again accepts the new key
     assert json.loads(hosts("show", "build-1", "--json").stdout)["fitness"] == "fit"
     with fleet.engine.begin() as conn:
         apply(conn)

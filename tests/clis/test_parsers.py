@@ -288,7 +288,7 @@ class TestClaude:
         ]
         parser = parser_of("claude-write-skip-permissions.jsonl")
         parser.feed(asked)
-        assert parser.progress().files == [], "the file may never be written: whoever kills it now finds none"
+        assert parser.progress().files == [], "the file may never be written: after a kill now there is none"
         failed = parser_of("claude-write-skip-permissions.jsonl")
         failed.feed(asked + answered.replace(b'"type":"tool_result"', b'"type":"tool_result","is_error":true'))
         parser.feed(answered)

@@ -1,4 +1,4 @@
-"""The seal of a receipt: good as it was signed, broken by any change."""
+"""The signature of a receipt is valid as it was signed and broken by any change."""
 
 import pytest
 

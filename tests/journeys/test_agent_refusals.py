@@ -58,7 +58,7 @@ class TestSentences:
             assert (code, "Another agent works with" in said) == (1, True)
             first.send(signal.SIGTERM)
             assert first.code() == 0
-            code, said = self.said(second, "--agent-id", "somebody-else")
+            code, said = self.said(second, "--agent-id", "another-agent")
             assert (code, "belongs to the agent 'puller-" in said) == (1, True)
         finally:
             first.end()

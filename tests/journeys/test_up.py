@@ -141,7 +141,7 @@ def test_killing_fleet_up_itself_leaves_no_process(home: Path) -> None:
 
 @pytest.fixture
 def servers_of_ones_own() -> Iterator[dict[str, str]]:
-    """A database and a broker that somebody else keeps."""
+    """A database and a broker that the fleet did not start."""
     name = servers.fresh_name()
     servers.create(name, "template1")
     yield {"DATABASE_URL": servers.url(name).replace("+psycopg", ""), "REDIS_URL": servers.valkey_url(7)}

@@ -1,4 +1,4 @@
-"""What every journey does: takes an issue along, and asks the outside how it ended."""
+"""Carry issues through the whole system, and query the outside for how they ended."""
 
 import json
 import os
@@ -76,7 +76,7 @@ class Journey:
         return self.task(task_id)
 
     def until_outbox_is_empty(self, task_id: str) -> dict[str, Any]:
-        self.until(lambda: not self.task(task_id)["outbox"], "nothing owed any more")
+        self.until(lambda: not self.task(task_id)["outbox"], "an empty outbox")
         return self.task(task_id)
 
     def to_the_merge(self, task_id: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Journey:
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
     def comment_kinds(self, task_id: str) -> list[str]:
-        """The kinds of our comments on an issue, the status first: which of two that are owed is paid first is chance."""
+        """The kinds of our comments on an issue, the status first: the order of two outbox entries is chance."""
         bodies = self.stage.alice.comments(REPOSITORY, int(task_id.rpartition("#")[2]))
         kinds = [body.rpartition("kind=")[2].removesuffix(" -->") for body in bodies if "<!-- fleet:" in body]
         return sorted(kinds, key=lambda kind: kind != "status")

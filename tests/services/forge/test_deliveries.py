@@ -77,7 +77,7 @@ def test_a_held_subject_is_not_taken_by_another_worker(workshop: Workshop, clock
     _set_subjects(workshop.fleet)
     with workshop.fleet.engine.begin() as conn:
         assert deliveries.take(conn, clock()) == []
-    clock.pass_(31)  # whoever looked has died
+    clock.pass_(31)  # the process that took it has died
     with workshop.fleet.engine.begin() as conn:
         assert len(deliveries.take(conn, clock())) == 4
 
@@ -165,7 +165,7 @@ def test_a_delivery_about_a_branch_waits_for_the_branchs_task(workshop: Workshop
 
 
 def test_a_delivery_about_a_branch_without_a_task_is_ignored_in_the_end(workshop: Workshop, clock: FakeClock) -> None:
-    workshop.forge.commit(WIDGETS, "alice", "task/99-of-somebody-else", {"total.py": "1"}, "Write")
+    workshop.forge.commit(WIDGETS, "alice", "task/99-of-another-user", {"total.py": "1"}, "Write")
     workshop.carry()
     for _ in range(4):
         apply_deliveries(workshop.fleet)

@@ -1,4 +1,4 @@
-"""Outbox entries to the forge: paid once however often it is tried, adopted where they were paid, given up where all can see it."""
+"""Outbox entries for the forge: delivered once after any number of tries, adopted where they exist, given up visibly."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ def test_a_pull_request_whose_answer_was_lost_is_one_pull_request(
 def test_a_start_whose_asker_died_is_no_outbox_entry_once_the_run_is_seen(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.placed()
     with workshop.fleet.engine.begin() as conn:
-        (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # and whoever took it was killed
+        (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # its process was killed
     assert [one["kind"] for one in workshop.shown(number)["outbox"]] == ["start"]
     workshop.start(number)
     workshop.converge()

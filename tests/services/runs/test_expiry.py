@@ -47,13 +47,13 @@ def tick(fleet: Fleet, clock: Any, seconds: float) -> None:
 
 
 def look_in_vain(fleet: Fleet) -> None:
-    """Somebody looks at the host, and it does not answer."""
+    """A poll of the host gets no answer."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         host_polls.begin(conn, at)
         for failing in (False, True):
-            for host_id in host_polls.take(conn, "somebody", at, most=9, failing=failing):
-                host_polls.failed(conn, "somebody", host_id, at, (1, 1), "no route to host")
+            for host_id in host_polls.take(conn, "worker-1", at, most=9, failing=failing):
+                host_polls.failed(conn, "worker-1", host_id, at, (1, 1), "no route to host")
 
 
 def test_a_task_nobody_confirms_goes_back_and_the_attempt_does_not_count(fleet: Fleet, clock: Any) -> None:
