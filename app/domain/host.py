@@ -13,7 +13,7 @@ LOCALHOST = "localhost"
 
 
 class Fitness(StrEnum):
-    """Whether a host may get work, and if not, for which kind of reason."""
+    """Whether a host may get work, and if not, why. Set by probes, by failed requests and by operators."""
 
     UNKNOWN = "unknown"
     FIT = "fit"

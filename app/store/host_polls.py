@@ -1,4 +1,4 @@
-"""Looks at hosts: when each is due, who has it now, and since when a host does not answer."""
+"""Stores polls of hosts: when each is due, which worker holds it, and since when a host does not answer."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from app.store import runs as run_rows
 from app.store.engine import together
 from app.store.tables import Row, host_polls, runs
 
-HOLD = timedelta(seconds=10)  # as long as nobody else looks at a host when whoever has it dies
+HOLD = timedelta(seconds=10)  # a host stays held for this long after its worker died
 _HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == host_polls.c.host_id, runs.c.ended_at.is_(None))
 
 
@@ -22,8 +22,10 @@ def _has_something_to_say(at: datetime) -> sa.ColumnElement[bool]:
 
 
 def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool = False) -> list[str]:
-    """Up to `most` hosts with runs to hear of that are due and that nobody has: they are `holder`'s now. Those that do
-    not answer (`failing`) are handed out apart from the others, so that they cannot take every thread."""
+    """Hold up to `most` hosts for `holder` that are due, have runs to poll for, and are held by no other worker.
+
+    Hosts that did not answer (`failing`) are taken separately, so that they cannot occupy every thread.
+    """
     free = sa.or_(host_polls.c.held_until.is_(None), host_polls.c.held_until <= at)
     kind = host_polls.c.failing_since.is_not(None) if failing else host_polls.c.failing_since.is_(None)
     due = (
@@ -38,7 +40,7 @@ def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool =
 
 
 def begin(conn: Connection, at: datetime) -> None:
-    """Have a row for every host with open runs. Those of runs that were given up had one."""
+    """Insert a row for every host with open runs. Hosts of expired runs have one already."""
     busy = (
         sa.select(runs.c.host_id, sa.literal(at))
         .where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
@@ -49,23 +51,25 @@ def begin(conn: Connection, at: datetime) -> None:
 
 
 def renew(conn: Connection, holder: str, host_ids: Iterable[str], at: datetime) -> None:
-    """`holder` is still looking at these."""
+    """`holder` still polls these hosts."""
     mine = (host_polls.c.holder == holder, host_polls.c.host_id.in_(list(host_ids)))
     conn.execute(sa.update(host_polls).where(*mine).values(held_until=at + HOLD))
 
 
 class Answered(NamedTuple):
-    """A host that answered: whether anything was new there, how much disk is free, which of its runs are alive."""
+    """A host that answered a poll."""
 
     host_id: str
-    news: bool
-    disk_free: int | None
-    alive: list[int]
+    news: bool  # a log grew, a step changed or a run ended
+    disk_free: int | None  # bytes
+    alive: list[int]  # ids of its runs
 
 
 def answered(conn: Connection, holder: str, at: datetime, every: tuple[float, float], seen: Sequence[Answered]) -> None:
-    """These hosts answered. While there is news of one it is looked at after `every[0]` seconds, then ever more rarely,
-    at last after `every[1]`."""
+    """Save that these hosts answered. The next poll is due after `every[0]` seconds while there is news.
+
+    Without news the pause grows up to `every[1]` seconds.
+    """
     given = {
         "holder": holder,
         "at": at,
@@ -96,7 +100,7 @@ RETURNING host_polls.host_id
 
 
 def failed(conn: Connection, holder: str, host_id: str, at: datetime, every: tuple[float, float], why: str) -> None:
-    """The host did not answer: it is tried again, ever more rarely."""
+    """Save that the host did not answer. The pause until the next poll grows from `every[0]` to `every[1]` seconds."""
     row = _mine(conn, holder, host_id)
     if row is not None:
         tries = row["consecutive"] + 1 if row["failing_since"] else 1
@@ -111,7 +115,7 @@ def failed(conn: Connection, holder: str, host_id: str, at: datetime, every: tup
 
 
 def hurry(conn: Connection, host_id: str, at: datetime) -> None:
-    """Somebody waits for news of this host: a run was started there, or its log is being followed."""
+    """Make the next poll due now: a run was started on the host, or a person follows its log."""
     conn.execute(
         sa.update(host_polls)
         .where(host_polls.c.host_id == host_id, host_polls.c.next_at > at)
@@ -124,6 +128,6 @@ def of(conn: Connection, host_id: str) -> Row | None:
 
 
 def _mine(conn: Connection, holder: str, host_id: str) -> Row | None:
-    """The row, if it was not taken from us meanwhile."""
+    """The row; None if another worker took the host meanwhile."""
     mine = (host_polls.c.host_id == host_id, host_polls.c.holder == holder)
     return conn.execute(sa.select(host_polls).where(*mine).with_for_update()).mappings().first()

@@ -14,12 +14,14 @@ from app.store import agents, views
 from app.store import hosts as host_rows
 from app.store.tables import Row
 
-MOST_NAMED = 20  # places in one sentence
+MOST_NAMED = 20  # hosts and agents in one sentence
 
 
 def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, object]:
-    """Where a task is and why: for one that waits, the sentence with which each host refuses it; at a moment,
-    also which limits stand then."""
+    """Where a task is and why. For a waiting task: the reason of each host that cannot take it.
+
+    With `at`, also credentials that are closed at that moment.
+    """
     names, cli = views.needs(conn, task.requirement_set_id)
     needs = frozenset(names)
     answer: dict[str, object] = {"task_id": task.task_id, "status": task.state, "needs": sorted(needs)}
@@ -45,7 +47,7 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
 
 
 def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
-    """For a task that is not waiting for a place: where it is, why it was placed there, and why it does not go on."""
+    """For a task that does not wait for a host: where it is, why it was placed there, and why it does not continue."""
     placed = views.newest_event(conn, task.id, (FactKind.PLACED,)) if task.host_id else None
     chosen: dict[str, Any] = placed["detail"] if placed else {}
     return {
@@ -68,7 +70,7 @@ def _sentence(needs: frozenset[str], refusals: list[str]) -> str:
 
 
 def _agents_refusals(conn: Connection, needs: frozenset[str]) -> dict[str, str]:
-    """For each agent that has not taken a waiting task, why not as far as we know."""
+    """For each agent: why it has not taken a waiting task, as far as we know."""
     return {row["agent_id"]: _agents_refusal(row, needs) for row in agents.everybody(conn)}
 
 

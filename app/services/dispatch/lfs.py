@@ -15,13 +15,13 @@ def large_of(conn: Connection) -> set[str]:
 
 
 def nowhere(large: set[str], hosts: list[Host]) -> list[str]:
-    """Those of them for which no host has room now: their tasks shall not stand in the way of others."""
+    """All of them if no host with git-lfs has a free slot now: then their tasks must not block others."""
     room = any(slots.free for host in hosts if host.takes_work and not host.lacks_lfs for slots in host.slots)
     return [] if room else sorted(large)
 
 
 def able(hosts: list[Host], task: Task, large: set[str]) -> list[Host]:
-    """The hosts, those closed to the task that cannot have all of its files."""
+    """The hosts; slots are closed on those that cannot fetch all files of the task."""
     if f"{task.forge} {task.repository_id}" not in large:
         return hosts
     return [replace(host, slots=tuple(map(_without_lfs, host.slots))) if host.lacks_lfs else host for host in hosts]

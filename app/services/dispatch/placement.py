@@ -1,4 +1,4 @@
-"""Places waiting tasks on hosts: the least loaded that suits, one slot at a time."""
+"""Places waiting tasks on hosts: the least loaded host that suits, one slot at a time."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +18,7 @@ from app.store import hosts as host_rows
 
 
 def place_waiting(fleet: Fleet) -> int:
-    """Give every ready task that a host can take to the host that suits it best; returns how many."""
+    """Place every ready task that a host can take on the host that suits it best; returns how many."""
     with fleet.engine.begin() as conn:
         waiting = dequeue.wishes_for_hosts(conn)
         if not waiting:
@@ -35,7 +35,7 @@ def place_waiting(fleet: Fleet) -> int:
             needs, cli = waiting[task.requirement_set_id]
             choice = _choose(doors, needs, able(hosts, task, large), task.host_id, cli, goes_on=bool(task.session))
             if choice:
-                _place(conn, fleet, task, choice)
+                _assign(conn, fleet, task, choice)
                 doors = doors.placed(choice.slots.agent_type, choice.host.host_id)
                 hosts = doors.on([_with_one_more(host, choice) for host in hosts])
                 placed += 1
@@ -50,13 +50,13 @@ def _choose(
     cli: str | None,
     goes_on: bool = False,
 ) -> matching.Choice | None:
-    """The best place for the CLI that is wanted; while its limit stands, for the first that takes over and has one."""
+    """The best slot for the wanted CLI; while its credential is closed, for the first CLI that replaces it."""
     wanted = (matching.choose(needs, hosts, before, one, goes_on) for one in (cli, *doors.instead_of(cli)))
     return next((choice for choice in wanted if choice), None)
 
 
 def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
-    """An operator gives a waiting task to a host. Raises Refused with the host's own reason."""
+    """Place a waiting task on a host that an operator named. Raises Refused with the reason why the host cannot."""
     with fleet.engine.begin() as conn:
         dequeue.hold_the_slots(conn)
         task = _switched_on(conn, task_id)
@@ -68,14 +68,16 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
         if choice is None:
             raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host, cli)}")
         choice = replace(choice, because="an operator gave it this host")
-        task = _place(conn, fleet, task, choice)
+        task = _assign(conn, fleet, task, choice)
     fleet.nudge.soon()
     return task
 
 
 def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
-    """An operator gives a waiting task to an agent, which hears of it when it beats or next asks for work. Raises
-    Refused."""
+    """Give a waiting task to an agent that an operator named. Raises Refused.
+
+    The agent receives it with its next heartbeat or dequeue.
+    """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         agent = agents.hold(conn, agent_id)
@@ -98,14 +100,14 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
 
 
 def _switched_on(conn: Connection, task_id: str) -> Task:
-    """The task, if its repository is not switched off. Raises Refused."""
+    """The task. Raises Refused if its repository is switched off."""
     task = tasks.find(conn, task_id)
     if why := credentials.off(conn, task):
         raise Refused(Kind.INVALID, f"{task_id}: {why}")
     return task
 
 
-def _place(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) -> Task:
+def _assign(conn: Connection, fleet: Fleet, task: Task, choice: matching.Choice) -> Task:
     at = fleet.clock()
     detail = {
         "host_id": choice.host.host_id,

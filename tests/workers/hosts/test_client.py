@@ -53,18 +53,18 @@ def test_a_start_whose_answer_was_lost_is_found_and_not_repeated(
     assert mark.read_text() == "once\n"
 
 
-def test_a_child_process_makes_a_client_of_its_own_and_disturbs_ours(
+def test_a_child_process_with_its_own_client_does_not_disturb_ours(
     make_hosts: Callable[..., HostClient], sshd: Sshd
 ) -> None:
     host, ours = sshd.machine(), make_hosts()
     ours.request(host, "probe", {})
-    hear, say = os.pipe()
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.write(say, b"fine" if make_hosts().request(host, "probe", {})["git"] else b"none")
+        os.write(writer, b"fine" if make_hosts().request(host, "probe", {})["git"] else b"none")
         os._exit(0)
-    os.close(say)
-    with os.fdopen(hear, "rb") as pipe:
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
         assert pipe.read() == b"fine"
     os.waitpid(pid, 0)
     assert ours.request(host, "probe", {})["git"]

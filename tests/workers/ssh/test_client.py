@@ -37,12 +37,12 @@ def deadlines() -> Iterator[Deadlines]:
 
 
 def within(secs: float, began: float) -> bool:
-    """A deadline was kept, give or take what a busy machine adds."""
+    """True if a timeout was kept, as far as a busy machine allows."""
     return time.monotonic() - began < secs + patient(8)
 
 
 class TestTrust:
-    def test_a_host_with_the_pinned_key_is_let_in(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_a_host_with_the_pinned_key_is_accepted(self, deadlines: Deadlines, sshd: Sshd) -> None:
         client = SshClient(the_address(sshd), deadlines)
         assert client.run("cat", b"hello") == (b"hello", b"")
         client.close()
@@ -59,23 +59,23 @@ class TestTrust:
         assert fingerprint(pinned) in str(refused.value)
         assert fingerprint(sshd.host_key) in str(refused.value)
 
-    def test_a_host_without_a_pinned_key_is_not_even_called(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_a_host_without_a_pinned_key_is_not_contacted(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with pytest.raises(Unreachable, match="no host key is pinned"):
             SshClient(the_address(sshd, host_keys=()), deadlines)
 
-    def test_a_key_of_ours_that_is_refused_is_a_matter_of_trust(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_a_host_that_refuses_our_key_is_untrusted(self, deadlines: Deadlines, sshd: Sshd) -> None:
         sshd.make_key("stranger")
         with pytest.raises(Untrusted, match="refuses our key"):
             SshClient(the_address(sshd, key_path=str(sshd.folder / "stranger")), deadlines)
 
-    def test_the_key_that_a_host_shows_can_be_asked_for(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_the_key_that_a_host_shows_can_be_read_without_a_login(self, deadlines: Deadlines, sshd: Sshd) -> None:
         assert read_host_key(the_address(sshd, host_keys=(), key_path=None), Timeouts(), deadlines) == sshd.host_key
 
-    def test_a_key_file_that_is_not_there_says_which(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_a_missing_key_file_is_named(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with pytest.raises(Unreachable, match="/nowhere/key cannot be read"):
             SshClient(the_address(sshd, key_path="/nowhere/key"), deadlines)
 
-    def test_neither_the_users_ssh_config_nor_an_agent_is_asked(
+    def test_neither_the_ssh_config_nor_the_agent_of_the_user_is_used(
         self, deadlines: Deadlines, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = sshd.home / ".ssh"
@@ -88,7 +88,7 @@ class TestTrust:
             SshClient(the_address(sshd, key_path=None), deadlines)
         SshClient(the_address(sshd), deadlines).close()
 
-    def test_over_a_jump_host_each_hop_is_pinned(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_the_keys_of_the_jump_host_and_of_the_host_are_both_pinned(self, deadlines: Deadlines, sshd: Sshd) -> None:
         jump = the_address(sshd, hostname=sshd.addresses[1])
         client = SshClient(the_address(sshd, jump=jump), deadlines)
         assert client.run("cat", b"through") == (b"through", b"")
@@ -98,23 +98,23 @@ class TestTrust:
 
 
 class TestDeadlines:
-    """Packets are dropped, not refused: each step ends by itself."""
+    """The network drops all packets and refuses none. Each step ends by its own timeout."""
 
-    def test_at_connect(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_a_connection_attempt(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with nobody_accepts(sshd.addresses[0]) as port:
             began = time.monotonic()
             with pytest.raises(Unreachable, match="took longer"):
                 SshClient(the_address(sshd, port=port), deadlines, QUICK)
             assert within(QUICK.connect, began)
 
-    def test_before_the_first_word(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_the_wait_for_the_banner(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port, silent=True) as silent:
             began = time.monotonic()
             with pytest.raises(Unreachable, match="connecting"):
                 SshClient(the_address(sshd, port=silent.port), deadlines, QUICK)
             assert within(QUICK.login, began)
 
-    def test_at_authentication_which_says_nothing_about_our_key(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_the_authentication_and_leave_the_host_trusted(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port, until_keys=True) as silent:
             began = time.monotonic()
             with pytest.raises(Unreachable) as late:
@@ -122,7 +122,7 @@ class TestDeadlines:
             assert not isinstance(late.value, Untrusted)
             assert within(QUICK.login, began)
 
-    def test_at_the_opening_of_a_session(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_the_opening_of_a_session(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port) as silent:
             client = SshClient(the_address(sshd, port=silent.port), deadlines, QUICK)
             silent.silent = True
@@ -132,7 +132,7 @@ class TestDeadlines:
             assert within(QUICK.channel, began)
             wait_until(lambda: not client.is_open, "the thread that reads the connection has closed it", 10)
 
-    def test_in_the_midst_of_an_answer(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_an_answer_in_the_middle(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port) as silent:
             client = SshClient(the_address(sshd, port=silent.port), deadlines, QUICK)
             began, greeting = time.monotonic(), silent.answered
@@ -145,7 +145,7 @@ class TestDeadlines:
             assert within(QUICK.answer, began)
             client.close()
 
-    def test_in_the_midst_of_a_request_larger_than_every_buffer(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_a_request_larger_than_every_buffer(self, deadlines: Deadlines, sshd: Sshd) -> None:
         with wire(sshd.addresses[0], sshd.port) as silent:
             client = SshClient(the_address(sshd, port=silent.port), deadlines, QUICK)
             client.run("true")
@@ -155,7 +155,7 @@ class TestDeadlines:
             assert within(QUICK.answer, began)
             client.close()
 
-    def test_an_answer_that_is_late_ends_no_other_session(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_end_no_session_but_the_late_one(self, deadlines: Deadlines, sshd: Sshd) -> None:
         client = SshClient(the_address(sshd), deadlines, replace(QUICK, answer=patient(20)))
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(client.run, "sleep 1.2; echo here")
@@ -164,7 +164,7 @@ class TestDeadlines:
             assert other.result() == (b"here\n", b"")
         client.close()
 
-    def test_no_thread_of_ours_is_left_waiting(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_leave_no_thread_behind(self, deadlines: Deadlines, sshd: Sshd) -> None:
         before = {thread.name for thread in threading.enumerate()}
         with wire(sshd.addresses[0], sshd.port) as silent:
             client = SshClient(the_address(sshd, port=silent.port), deadlines, QUICK)
@@ -181,7 +181,7 @@ def threads_of(client: SshClient) -> set[str]:
 
 
 class TestSessions:
-    def test_many_at_once_on_one_connection(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_many_threads_share_one_connection(self, deadlines: Deadlines, sshd: Sshd) -> None:
         client = SshClient(the_address(sshd), deadlines)
         with ThreadPoolExecutor(16) as pool:
             said = list(pool.map(lambda number: client.run("cat", str(number).encode())[0], range(64)))
@@ -191,7 +191,7 @@ class TestSessions:
         client.close()
 
     @pytest.mark.parametrize("most", [1, 2])
-    def test_a_host_that_opens_few_is_given_time(
+    def test_requests_wait_for_a_host_that_allows_few_sessions(
         self, deadlines: Deadlines, make_sshd: Callable[..., Sshd], most: int
     ) -> None:
         sshd = make_sshd(f"MaxSessions {most}")
@@ -203,7 +203,9 @@ class TestSessions:
         assert said == [str(number).encode() for number in range(12)]
         client.close()
 
-    def test_a_host_that_opens_none_is_unreachable(self, deadlines: Deadlines, make_sshd: Callable[..., Sshd]) -> None:
+    def test_a_host_that_allows_no_session_is_unreachable(
+        self, deadlines: Deadlines, make_sshd: Callable[..., Sshd]
+    ) -> None:
         sshd = make_sshd("MaxSessions 0")
         if not sshd.program.path:
             pytest.skip("only sshd counts sessions")
@@ -219,12 +221,12 @@ class TestSessions:
         assert client.run("echo on") == (b"on\n", b"")
         client.close()
 
-    def test_what_goes_wrong_there_is_heard(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_the_stderr_of_a_command_is_returned(self, deadlines: Deadlines, sshd: Sshd) -> None:
         client = SshClient(the_address(sshd), deadlines)
         assert client.run("echo why >&2; exit 3")[1] == b"why\n"
         client.close()
 
-    def test_the_line_of_a_killed_session_is_known_to_be_dead(self, deadlines: Deadlines, sshd: Sshd) -> None:
+    def test_the_connection_of_a_killed_session_is_known_to_be_closed(self, deadlines: Deadlines, sshd: Sshd) -> None:
         client = SshClient(the_address(sshd), deadlines)
         client.run("true")
         sshd.cut()
