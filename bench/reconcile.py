@@ -1,4 +1,4 @@
-"""reconcile: rounds over many repositories in which nothing has changed, beside rounds over few.
+"""reconcile: rounds over many unchanged repositories, compared with rounds over few.
 
 python -m bench.reconcile [--few 20] [--many 1000]
 """
@@ -23,22 +23,22 @@ ROUNDS = 3
 def main() -> None:
     asked = _arguments()
     with servers() as fleet, FakeForge(fleet.config.home / "forge") as forge:
-        names = list(_furnished(fleet, forge, asked.many))
-        few, many = (_measured(fleet, forge, those) for those in (names[: asked.few], names))
+        names = list(_create_repositories(fleet, forge, asked.many))
+        few, many = (_measure(fleet, forge, some) for some in (names[: asked.few], names))
     figure("reconcile: a repository of many", many.ms, "ms", few.ms, ROUNDS)
     figure("reconcile: asked of the forge, a repository of many", many.calls, "calls", few.calls, ROUNDS)
     figure("reconcile: looked at in one round of many", many.seen, "repositories", asked.many, ROUNDS)
 
 
 class Measured(NamedTuple):
-    """Of each repository in a round: milliseconds and calls of the forge; and how many the round has seen."""
+    """Milliseconds and calls of the forge per repository, and repositories per round."""
 
     ms: float
     calls: float
     seen: float
 
 
-def _furnished(fleet: Fleet, forge: FakeForge, count: int) -> Iterator[str]:
+def _create_repositories(fleet: Fleet, forge: FakeForge, count: int) -> Iterator[str]:
     token, owner = forge.add_user("fleet"), forge.add_user("alice")
     (fleet.config.home / "token").write_text(token)
     forge.add_organisation("acme", owners=["alice"])
@@ -51,12 +51,12 @@ def _furnished(fleet: Fleet, forge: FakeForge, count: int) -> Iterator[str]:
         yield name
 
 
-def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
+def _measure(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
     rules = [{**builders.declared()["repositories"][0], "name": name} for name in names]
     with fleet.engine.begin() as conn:
         main = builders.declared(forge.url)["forges"]["main"] | {"token_file": str(fleet.config.home / "token")}
         builders.apply(conn, forges={"main": main}, repositories=rules, hosts=[])
-    while set(names) - _known(fleet):  # the first look at one reads everything
+    while set(names) - _known_names(fleet):  # the first round reads everything
         reconcile.reconcile(fleet)
     took, seen = list[float](), 0
     forge.calls.clear()
@@ -64,16 +64,16 @@ def _measured(fleet: Fleet, forge: FakeForge, names: list[str]) -> Measured:
         before, begun = fleet.clock(), time.perf_counter()
         reconcile.reconcile(fleet)
         took.append(time.perf_counter() - begun)
-        seen += _repositories_read(fleet, before)
+        seen += _count_reconciled(fleet, before)
     return Measured(sum(took) / seen * 1000, len(forge.calls) / seen, seen / ROUNDS)
 
 
-def _known(fleet: Fleet) -> set[str]:
+def _known_names(fleet: Fleet) -> set[str]:
     with fleet.engine.begin() as conn:
         return {row.full_name for row in repositories.all_repositories(conn)}
 
 
-def _repositories_read(fleet: Fleet, since: datetime) -> int:
+def _count_reconciled(fleet: Fleet, since: datetime) -> int:
     with fleet.engine.begin() as conn:
         return sum(at >= since for at in periodic_jobs.last_of(conn, reconcile.JOB).values())
 

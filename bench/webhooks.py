@@ -1,4 +1,4 @@
-"""webhooks: deliveries as fast as one client can send them, half of them repeats, workers stopped; then applied.
+"""webhooks: one client sends deliveries as fast as it can, half of them repeats; then one worker applies them.
 
 python -m bench.webhooks [--deliveries 10000] [--issues 200]
 """
@@ -42,7 +42,7 @@ BODY = (TOP / "tests" / "fixtures" / "forgejo" / "payloads" / "issues-label_upda
 def main() -> None:
     asked = _arguments()
     with servers() as fleet, FakeForge(fleet.config.home / "forge") as forge:
-        _furnish(fleet, forge, asked.issues)
+        _prepare(fleet, forge, asked.issues)
         with _web(fleet) as port:
             waits, statuses = _send(port, _deliveries(forge, asked.deliveries, asked.issues))
         stored = _count(fleet, deliveries)
@@ -69,7 +69,7 @@ def main() -> None:
 
 @contextmanager
 def servers() -> Iterator[Fleet]:
-    """An embedded Postgres as a fleet has it, in a folder that goes with it; nothing listens where Redis should."""
+    """A fleet on an embedded Postgres in a temporary folder, without Redis."""
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as folder, ProcessManager() as manager:
         home = Path(folder)
         home.chmod(0o755)
@@ -85,7 +85,7 @@ def servers() -> Iterator[Fleet]:
             fleet.engine.dispose()
 
 
-def _furnish(fleet: Fleet, forge: FakeForge, issues: int) -> None:
+def _prepare(fleet: Fleet, forge: FakeForge, issues: int) -> None:
     token, owner = forge.add_user("fleet"), forge.add_user("alice")
     forge.add_organisation("acme", owners=["alice"])
     forge.add_repository(WIDGETS)
@@ -102,7 +102,7 @@ def _furnish(fleet: Fleet, forge: FakeForge, issues: int) -> None:
 
 @contextmanager
 def _web(fleet: Fleet) -> Iterator[int]:
-    """The web process alone, as the Procfile starts it."""
+    """The port of a web process, started as in the Procfile, without workers."""
     port = free_port()
     ours = {
         "FLEET_HOME": str(fleet.config.home),
@@ -134,7 +134,7 @@ def _until(ready: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def _deliveries(forge: FakeForge, count: int, issues: int) -> Iterator[tuple[dict[str, str], bytes]]:
-    """Half of them new, each followed by itself: a stray double keeps its id."""
+    """Headers and body of each delivery. Each is sent twice with the same id."""
     body = json.loads(BODY)
     body["repository"]["id"] = forge.repository(WIDGETS).id
     body["sender"]["id"] = forge.store.users["alice"].id
@@ -149,10 +149,10 @@ def _deliveries(forge: FakeForge, count: int, issues: int) -> Iterator[tuple[dic
         yield headers, raw
 
 
-def _send(port: int, those: Iterator[tuple[dict[str, str], bytes]]) -> tuple[list[float], list[int]]:
+def _send(port: int, sent: Iterator[tuple[dict[str, str], bytes]]) -> tuple[list[float], list[int]]:
     waits, statuses = [], []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    for headers, raw in those:
+    for headers, raw in sent:
         begun = time.perf_counter()
         connection.request("POST", "/webhooks/forgejo", raw, headers)
         answer = connection.getresponse()
@@ -164,7 +164,7 @@ def _send(port: int, those: Iterator[tuple[dict[str, str], bytes]]) -> tuple[lis
 
 
 def _apply(fleet: Fleet) -> list[float]:
-    """The seconds that each turn of a worker takes, until the inbox is empty."""
+    """How many seconds each call of a worker takes, until no delivery is due."""
     took: list[float] = []
     while True:
         begun = time.perf_counter()

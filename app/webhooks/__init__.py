@@ -1,4 +1,4 @@
-"""The door for deliveries: checked, stored raw, answered; applied later."""
+"""HTTP endpoint for webhook deliveries: check the signature, store, answer. Workers apply them later."""
 
 from flask import Flask
 
@@ -6,6 +6,6 @@ from app.webhooks import forgejo
 
 
 def register(app: Flask, base: str) -> None:
-    """The forge's address, under the API's base and at the root."""
+    """Register the endpoint under the API's base path and at the root."""
     app.register_blueprint(forgejo.blueprint)
     app.register_blueprint(forgejo.blueprint, name="webhooks_v1", url_prefix=base)
