@@ -19,7 +19,7 @@ ticks = st.text(alphabet="`~ \n\t\r>-ab<!\u200b\x00", max_size=40)
 
 
 def blocks(markdown: str) -> list[str]:
-    """The kinds of the blocks that a Markdown reader sees, and nothing of what is in them."""
+    """The kinds of the top-level blocks of a Markdown text."""
     return [token.type for token in MarkdownIt().parse(markdown) if token.level == 0 and token.nesting >= 0]
 
 
@@ -35,17 +35,17 @@ class TestFenced:
 
     @given(ticks, st.integers(1, 10))
     @modest
-    def test_not_even_where_it_is_cut(self, text: str, longest: int) -> None:
+    def test_no_text_can_leave_its_block_where_it_is_cut(self, text: str, longest: int) -> None:
         assert blocks(forge_messages.fenced(text, longest=longest)) == ["fence"]
 
-    def test_of_too_much_the_end_is_kept(self) -> None:
+    def test_the_end_of_a_long_text_is_kept(self) -> None:
         block = forge_messages.fenced("x" * 5000 + "the last line")
         assert "the last line" in block and len(block) < forge_messages.LONGEST + 20
 
-    def test_what_looks_like_a_comment_is_shown(self) -> None:
+    def test_html_comments_are_shown(self) -> None:
         assert "<!-- head\ngot <p>" in forge_messages.fenced("expected <!-- head\ngot <p>")
 
-    def test_escapes_and_hidden_characters_are_not(self) -> None:
+    def test_escapes_and_hidden_characters_are_removed(self) -> None:
         assert forge_messages.fenced("\x1b[31mred\u202e\x00") == "```text\n[31mred\n```"
 
 
@@ -55,7 +55,7 @@ class TestMarker:
         st.sampled_from(["status", "receipt", "pull"]),
     )
     @modest
-    def test_is_one_hidden_line_whatever_the_task_is_called(self, task_id: str, kind: str) -> None:
+    def test_is_one_hidden_line_for_every_task_id(self, task_id: str, kind: str) -> None:
         mark = forge_messages.marker(a_task(task_id=task_id), kind)
         assert re.fullmatch(rf"<!-- fleet:task=[^\s<>]+ kind={kind} -->", mark)
 
@@ -66,13 +66,13 @@ class TestMarker:
 
 class TestLabels:
     @pytest.mark.parametrize("state", list(State))
-    def test_every_state_has_one_of_ours_but_cancelled(self, state: State) -> None:
+    def test_every_state_but_cancelled_has_one_label(self, state: State) -> None:
         labels = forge_messages.labels(state)
         assert set(labels) <= set(forge_messages.OUR_LABELS.values())
         assert len(labels) == (state is not State.CANCELLED)
         assert all(labels.values())
 
-    def test_only_what_is_completed_is_called_done(self) -> None:
+    def test_only_completed_tasks_are_labelled_done(self) -> None:
         assert [state for state in State if "status:done" in forge_messages.labels(state)] == [State.COMPLETED]
 
 
@@ -87,13 +87,13 @@ class TestStatus:
         assert "Failed: validation failed." in said and "```text\n2 failed\n```" in said
 
     @pytest.mark.parametrize("state", sorted(set(State) - {State.FAILED, State.AGENT_LOST, State.PARKED}))
-    def test_what_is_over_and_well_shows_no_old_failure(self, state: State) -> None:
+    def test_other_states_show_no_reason(self, state: State) -> None:
         assert forge_messages.why_name(a_task(state=state)) is None
 
-    def test_braces_in_a_reason_are_only_braces(self) -> None:
+    def test_braces_in_a_reason_are_not_replaced(self) -> None:
         assert "Cancelled: {run} {0}." in forge_messages.status(a_task(state=State.CANCELLED, reason="{run} {0}"))
 
-    def test_who_had_it_is_named(self) -> None:
+    def test_a_lost_agent_is_named(self) -> None:
         assert "Run 3 failed: no heartbeat from `agent-1`" in forge_messages.status(
             a_task(state=State.AGENT_LOST, agent_id="agent-1", run=3)
         )
@@ -120,7 +120,7 @@ class TestPull:
         assert body.startswith("Closes #12\n") and body.endswith(forge_messages.marker(task, "pull"))
         assert "run 2" in body
 
-    def test_without_issue_or_summary_says_who_made_it(self) -> None:
+    def test_without_issue_or_summary_says_how_it_was_made(self) -> None:
         assert forge_messages.pull_body(a_task(issue_number=None), None).startswith("Made by a coding agent")
 
     @given(ticks)
@@ -139,5 +139,5 @@ def test_the_commit_refers_to_its_issue_and_run() -> None:
     assert forge_messages.commit_message("Fix the total", None, "w-t1.2") == "Fix the total\n\nFleet-Run: w-t1.2\n"
 
 
-def test_an_end_that_nobody_must_look_at_is_not_blocked() -> None:
+def test_of_the_end_states_only_failed_is_labelled_blocked() -> None:
     assert [state for state in FINAL_STATES if "status:blocked" in forge_messages.labels(state)] == [State.FAILED]

@@ -1,4 +1,4 @@
-"""The door for deliveries: signed, stored raw, answered at once; applied later, and never a 5xx."""
+"""The webhook endpoint: deliveries are checked, stored raw and answered at once, never with a 5xx."""
 
 import json
 import threading
@@ -25,11 +25,6 @@ PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"
 SAMPLES = json.loads((PAYLOADS / "index.json").read_text())
 ADDRESS = "/webhooks/forgejo"
 ISSUE = (PAYLOADS / "issues-opened.json").read_bytes()
-
-
-@pytest.fixture
-def client(workshop: Workshop) -> FlaskClient:
-    return workshop.client
 
 
 def test_the_raw_body_is_stored_before_the_answer(workshop: Workshop) -> None:
@@ -157,7 +152,7 @@ def test_the_same_delivery_a_hundred_times_at_once_is_one_row_and_one_task(works
 
 
 def test_two_deliveries_of_one_issue_applied_at_once_make_one_task(workshop: Workshop) -> None:
-    """Forgejo sends `opened` and `label_updated` together; two workers may take one each."""
+    """Forgejo sends `opened` and `label_updated` together; two workers may take one each at the same time."""
     numbers = [workshop.open_issue() for _ in range(8)]
     workshop.carry()
     start = threading.Barrier(2)
@@ -287,13 +282,13 @@ def as_gitea(sample: dict[str, str]) -> dict[str, str]:
 
 
 def as_old_gitea(sample: dict[str, str]) -> dict[str, str]:
-    """It had the coarse name alone, which means two things by `pull_request_comment`."""
+    """Old Gitea has only the Event header, in which `pull_request_comment` has two meanings."""
     return {"X-Gitea-Event": sample["x_forgejo_event"]}
 
 
 @pytest.mark.parametrize("brand", [as_forgejo, as_gitea, as_old_gitea])
 def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(workshop: Workshop, brand: Any) -> None:
-    """The samples speak of issue 12 and pull request 13, which this forge does not have."""
+    """The samples are about issue 12 and pull request 13, which this forge does not have."""
     number = workshop.running()
     before = workshop.task(number)
     for sample in SAMPLES:
@@ -301,13 +296,13 @@ def test_every_kind_of_delivery_is_taken_and_moves_nothing_it_should_not(worksho
         headers = brand(sample) | {"X-Gitea-Signature": sign(SECRET, body), "X-Gitea-Delivery": sample["file"]}
         assert workshop.client.post(ADDRESS, data=body, headers=headers).status_code == 202, sample
         workshop.converge()
-        newest = workshop.inbox()[-1]  # what was done on a branch may wait for the branch's task
+        newest = workshop.inbox()[-1]  # a delivery about a branch may wait for its task
         assert newest.result in ("applied", "ignored") or str(newest.why).endswith(" yet"), sample
         assert workshop.tasks() == [before], sample
 
 
 def test_what_gitea_sends_that_forgejo_does_not_is_kept_and_has_no_wrong_effect(workshop: Workshop) -> None:
-    """Its comments on pull requests come without the pull request; its events of checks and jobs say nothing to us."""
+    """Gitea sends comments on pull requests without the pull request. We do not use its events of checks and jobs."""
     number, pull = workshop.in_review()
     workshop.comment(pull, "/cancel")
     workshop.forge.wait_for_deliveries()

@@ -65,7 +65,7 @@ class Story:
         shop.work()
 
     def until(self, number: int, *states: State) -> None:
-        """A minute goes by, and the round lookups for itself; where the forge failed, the next one."""
+        """Reconcile until the task has one of these states; three times, since the forge may fail."""
         shop = self.workshop
         for _ in range(3):
             if not any(task.issue_number == number and task.state in states for task in shop.tasks()):

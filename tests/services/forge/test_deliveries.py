@@ -15,14 +15,14 @@ from tests.workshop import WIDGETS, Workshop, signed
 
 
 def lookups(workshop: Workshop, at: str) -> int:
-    """How often the forge was asked for this since it was asked last."""
+    """How often the forge was asked for this path since the last call of this function."""
     count = sum(call.startswith("GET ") and call.endswith(at) for call in workshop.forge.calls)
     workshop.forge.calls.clear()
     return count
 
 
 def again(workshop: Workshop, times: int) -> None:
-    """Everything that was sent so far, so many times more, under new ids."""
+    """Send all deliveries so far again, `times` times, under new ids."""
     for number, delivery in enumerate(list(workshop.forge.deliveries) * times):
         headers = delivery.headers | {"X-Forgejo-Delivery": f"again-{number}"}
         assert workshop.client.post("/webhooks/forgejo", data=delivery.raw, headers=headers).status_code == 202
@@ -102,7 +102,7 @@ def test_two_workers_at_once_apply_everything_once_in_effect(workshop: Workshop)
 
 
 def test_a_delivery_that_causes_an_error_is_shown_and_delays_no_other(workshop: Workshop) -> None:
-    """A command beside it that cannot be kept, say, because the database refuses it."""
+    """The error here is a command that the database refuses to store."""
     number = workshop.running()
     workshop.comment(number, "/status")
     workshop.label(number, "agent:python", "bug")
@@ -179,7 +179,7 @@ def test_the_next_reconcile_syncs_what_the_forge_did_not_answer(workshop: Worksh
     workshop.placed()
     workshop.reconcile()
     ours, now = workshop.forge.repository(WIDGETS).id, datetime.now(UTC)
-    with workshop.fleet.engine.begin() as conn:  # the last round was a minute ago
+    with workshop.fleet.engine.begin() as conn:  # the last reconcile was a minute ago
         forge_cursors.set_cursor(conn, "main", ours, "issues", f"1 {now - timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}")
     workshop.forge.store.clock = lambda: now - timedelta(seconds=30)
     second = workshop.open_issue("Another")

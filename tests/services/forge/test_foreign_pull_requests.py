@@ -13,7 +13,7 @@ def open_pull_into(
 
 
 def test_a_pull_request_from_another_branch_is_not_the_tasks_own(workshop: Workshop) -> None:
-    """A delivery is a hint: what the forge says of that number decides, not the branch the delivery names."""
+    """A delivery is only a hint: the branch on the forge decides, not the branch in the delivery."""
     number = workshop.running()
     workshop.say("POST", "/branches", new_branch_name="other")
     workshop.forge.commit("acme/widgets", "alice", "other", {"other.py": "1"}, "Something else")

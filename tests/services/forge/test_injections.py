@@ -73,7 +73,7 @@ def test_none_of_them_changes_a_running_task(workshop: Workshop) -> None:
 
 
 def test_as_an_issue_each_reaches_only_the_prompt(workshop: Workshop) -> None:
-    """Not the command line, not the credentials, not the branch, not the commands that are run."""
+    """It reaches neither the command line nor the credentials, the branch or the commands that are run."""
     number = workshop.placed(
         title=CORPUS[0]["text"], body="\n\n".join(one["text"].replace("\x00", "") for one in CORPUS)
     )

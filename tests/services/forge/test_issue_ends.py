@@ -74,7 +74,7 @@ def test_cancelling_stops_the_running_run(workshop: Workshop) -> None:
 
 
 def test_the_merge_counts_although_the_closed_issue_arrives_first(workshop: Workshop) -> None:
-    """Forgejo closes the issue for the merge; whichever delivery comes first, nothing is cancelled."""
+    """Forgejo closes the issue when it merges. Nothing is cancelled, whichever delivery arrives first."""
     number, pull = workshop.in_review()
     workshop.merge(pull)
     workshop.forge.wait_for_deliveries()

@@ -38,7 +38,7 @@ def test_reconcile_finds_checks_that_no_delivery_reports(workshop: Workshop) -> 
 
 
 def conflicting(workshop: Workshop) -> int:
-    """A pull request whose base moved away under it."""
+    """An issue whose pull request conflicts with its base."""
     number, _ = workshop.in_review()
     workshop.forge.commit(WIDGETS, "alice", "main", {"total.py": "other"}, "Meanwhile")
     return number

@@ -156,7 +156,7 @@ def test_deleting_the_branch_closes_the_pull_request_and_cancels_the_task(worksh
 
 
 def test_deliveries_about_our_own_writes_change_nothing(workshop: Workshop) -> None:
-    """Every comment, label and pull request of ours comes back as a delivery; `hear` ends only when all is quiet."""
+    """Each of our comments, labels and pull requests causes a delivery; `converge` ends only after the last one."""
     number, _ = workshop.in_review()
     ours = [one for one in workshop.forge.deliveries if one.body["sender"]["login"] == "fleet"]
     assert {one.event_type for one in ours} >= {"issue_label", "issue_comment", "pull_request"}

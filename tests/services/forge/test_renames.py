@@ -61,7 +61,7 @@ def test_an_old_delivery_does_not_bring_the_old_name_back(workshop: Workshop) ->
 
 
 def test_a_new_repository_with_an_old_name_gets_none_of_its_tasks(workshop: Workshop) -> None:
-    """The old repository's task goes on, the new one's issue of the same number is another task."""
+    """The old repository's task goes on; the new one's issue with the same number is another task."""
     number = workshop.running()
     workshop.forge.rename(WIDGETS, GADGETS)
     new = workshop.forge.add_repository(WIDGETS)
@@ -105,7 +105,7 @@ def test_a_deleted_issue_ends_its_task_and_a_hidden_repository_does_not(workshop
 
 
 class Twins:
-    """Two forges with the same names and numbers, and one fleet that works for both."""
+    """Two forges with equal names and numbers, and one fleet for both."""
 
     def __init__(self, first: Workshop, second: FakeForge) -> None:
         self.first, self.second = first, second
@@ -131,7 +131,7 @@ class Twins:
         return int(self.alice.post(f"/repos/{WIDGETS}/issues", json=order).raise_for_status().json()["number"])
 
     def converge(self) -> None:
-        """What both forges sent, and what follows."""
+        """Apply the deliveries of both forges, and do what follows."""
         self.first.converge()
         self.second.wait_for_deliveries()
         for delivery in self.second.deliveries:
@@ -188,7 +188,7 @@ def test_a_forge_that_does_not_answer_does_not_delay_another(twins: Twins, clock
 def test_two_workers_that_create_a_label_at_once_leave_one(
     workshop: Workshop, make_fleet: Callable[..., Fleet]
 ) -> None:
-    """The second is made while the first is made, which nobody can see in time."""
+    """Both look for the label before either has created it."""
     number = workshop.open_issue()
     forge = workshop.fleet.forges("main")
     workshop.forge.faults.next("POST", r"/widgets/labels$", "cut-after-doing")

@@ -191,7 +191,7 @@ def test_replies_without_write_permission_are_not_told_to_the_agent(workshop: Wo
 
 @pytest.mark.parametrize("by", ["reviewer", "mallory"])
 def test_write_permission_decides_if_the_forge_marks_no_review_as_official(workshop: Workshop, by: str) -> None:
-    """Older Gitea does so where no rule protects the branch; and a rule may name other people."""
+    """Older Gitea does so if no rule protects the branch, and a rule may name other people."""
     workshop.forge.store.nobody_is_official = True
     number, pull = workshop.in_review()
     workshop.say("POST", f"/pulls/{pull}/reviews", by, event="REQUEST_CHANGES", body="Hm.")
