@@ -4,13 +4,14 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.domain import markdown_blocks
 from app.domain.visible_text import clean
 
 VERBS = ("retry", "cancel", "status", "help", "assign")
 LONGEST_ARGUMENT = 100
 
-_LINE = re.compile(rf"/({'|'.join(VERBS)})(?:[ \t]+(\S.*?))?[ \t]*", re.IGNORECASE)
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
+_LINE = re.compile(rf"/({'|'.join(VERBS)})(?:[ \t](.*))?", re.IGNORECASE)
+_COMMAND = re.compile(rf"^/(?:{'|'.join(VERBS)})\b", re.IGNORECASE | re.MULTILINE)
 
 HELP = """Write one of these at the start of a line:
 
@@ -61,13 +62,11 @@ class QueuedCommand(CommandRequest):
 
 def parse_command(text: str) -> Command | None:
     """The first command in a comment, or None. Code blocks, quotations and hidden text are skipped."""
-    fence = ""
-    for line in clean(text).splitlines():
-        mark = _FENCE.match(line)
-        if fence:
-            fence = "" if mark and mark[1].startswith(fence) and line.strip() == mark[1] else fence
-        elif mark:
-            fence = mark[1]
-        elif found := _LINE.fullmatch(line):
-            return Command(found[1].lower(), (found[2] or "")[:LONGEST_ARGUMENT])
+    seen = clean(text)[: markdown_blocks.LONGEST]
+    if not _COMMAND.search(seen):
+        return None
+    fences = markdown_blocks.parse(seen).fences
+    for number, line in enumerate(seen.split("\n")):
+        if number not in fences and (found := _LINE.fullmatch(line)):
+            return Command(found[1].lower(), (found[2] or "").strip(" \t")[:LONGEST_ARGUMENT])
     return None

@@ -23,6 +23,8 @@ from app.domain.comment_command import Command, parse_command
         ("```\n/cancel\n```", None),
         ("```\n/cancel\n```\n/retry", Command("retry")),
         ("~~~sh\n/cancel\n", None),
+        ("- Try:\n  ```\n/cancel", Command("cancel")),
+        ("/retry x" + " " * 100_000 + "y", Command("retry", "x" + " " * 99)),
         ("Fine.\n<!--\n/cancel\n-->", None),
         ("", None),
     ],
