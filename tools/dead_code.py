@@ -20,11 +20,14 @@ REGISTERED = [
 # Names that a framework looks for, each with the framework.
 CALLED = [
     "Meta",  # marshmallow
-    "list_commands", "get_command",  # click
+    "list_commands", "get_command", "format_commands",  # click
     "missing_host_key",  # paramiko
     "create_app", "request_class", "merge_slashes", "strict_slashes", "DEFAULT_VALIDATION_STATUS", "ARGUMENTS_PARSER",
     "ERROR_SCHEMA", "_raw_load_json",  # gunicorn, Flask, flask-smorest
-    "Ticks", "adjust",  # Celery's beat
+    "QuietScheduler", "adjust",  # Celery's beat
+    "Token",  # in annotations that are strings
+    "trouble",  # part of the progress that becomes JSON
+    "is_writing",  # a state that tests wait for
     "run_wsgi", "sort_keys",  # werkzeug, Flask
     "_prepare", "_agent",  # a run's steps by their names
 ]  # fmt: skip
