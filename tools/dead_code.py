@@ -29,7 +29,6 @@ CALLED = [
     "trouble",  # part of the progress that becomes JSON
     "is_writing",  # a state that tests wait for
     "run_wsgi", "sort_keys",  # werkzeug, Flask
-    "_prepare", "_agent",  # a run's steps by their names
 ]  # fmt: skip
 
 

@@ -53,8 +53,8 @@ def _detach(run: Run, request: Json, answer: int) -> NoReturn:
     try:
         os.chdir(run.path)
         null, log = os.open(os.devnull, os.O_RDWR), open_log("supervisor.log")
-        for fd, place in ((null, 0), (null, 1), (log, 2)):
-            os.dup2(fd, place)
+        for fd, number in ((null, 0), (null, 1), (log, 2)):
+            os.dup2(fd, number)
         supervisor = Supervisor(run, request)
         supervisor.begin()
         os.write(answer, str(os.getpid()).encode())

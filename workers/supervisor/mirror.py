@@ -173,8 +173,8 @@ class Mirror(BareRepository):
             options = [] if is_wip else [f"--force-with-lease={target}:{known or ''}"]
         words = ("push", "--quiet", "--no-verify", "--recurse-submodules=no", *options, "--", self.url)
         self.git(*words, f"{sha}:{target}", secret=True, patience=grace)
-        for place in ("remotes/origin",) if is_wip else ("remotes/origin", "pushed"):
-            self.git("update-ref", f"refs/{place}/{branch}", sha, patience=grace + WAIT_SECS)
+        for namespace in ("remotes/origin",) if is_wip else ("remotes/origin", "pushed"):
+            self.git("update-ref", f"refs/{namespace}/{branch}", sha, patience=grace + WAIT_SECS)
 
     def is_on_forge(self, sha: str, branch: str) -> bool:
         """Ask the forge for a commit after a push that did not end well."""

@@ -77,8 +77,8 @@ def _exec_program(
         os.chdir(cwd)
         free = len(files)  # descriptors below are about to be replaced
         gate, errors, *files = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, free) for fd in (gate, errors, *files))
-        for place, fd in enumerate(files):
-            os.dup2(fd, place)
+        for number, fd in enumerate(files):
+            os.dup2(fd, number)
         if os.read(gate, 1):
             os.execve(find_program(argv[0], env["PATH"]), argv, env)
     except OSError as error:

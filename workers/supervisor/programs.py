@@ -36,9 +36,9 @@ def find_program(name: str, path: str) -> str:
     if "/" in name:
         return name
     for folder in path.split(os.pathsep):
-        place = os.path.join(folder, name)
-        if os.access(place, os.X_OK) and not os.path.isdir(place):
-            return place
+        candidate = os.path.join(folder, name)
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
@@ -56,8 +56,8 @@ def is_installed(name: str) -> bool:
 def trusted_path(path: str, *names: str) -> str:
     """Order a PATH for programs that receive passwords: folders that this user cannot write to come first.
 
-    The others are left out if each of these programs has a trusted place. A CLI may have put a program of the same
-    name into ~/.local/bin.
+    The others are left out if these programs are all in such folders. A CLI may have put a program of the same name
+    into ~/.local/bin.
     """
     folders = [folder for folder in path.split(os.pathsep) if folder]
     trusted = [folder for folder in folders if is_trusted(folder)]
@@ -67,9 +67,9 @@ def trusted_path(path: str, *names: str) -> str:
     return os.pathsep.join(trusted if is_enough else [*trusted, *folders])
 
 
-def is_trusted(place: str) -> bool:
-    """Return True if this user can change neither a place nor a folder above it, symbolic links resolved or not."""
-    names = (os.path.abspath(place), os.path.realpath(place))
+def is_trusted(path: str) -> bool:
+    """Return True if this user can change neither a path nor a folder above it, symbolic links resolved or not."""
+    names = (os.path.abspath(path), os.path.realpath(path))
     ends = [(name, end) for name in names for end in (len(name), *(at for at, sign in enumerate(name) if sign == "/"))]
     try:
         above = {name[:end] or "/" for name, end in ends}

@@ -91,7 +91,7 @@ class Run:
 
     def summary(self) -> Json:
         """Return what a poll answers about the run, its logs aside."""
-        result, state = self.settle(), self.read("state.json")
+        result, state = self.find_result(), self.read("state.json")
         if not self.has_begun():
             return {"known": False}
         state = state or {}
@@ -118,7 +118,7 @@ class Run:
         may_be_hidden = state.get("boot_id") == boot_id() and is_hidden(state["pid"])
         return is_alive(state) or (may_be_hidden and not self.lock())
 
-    def settle(self) -> Json | None:
+    def find_result(self) -> Json | None:
         """Return the run's result; None while it works. A run whose supervisor died gets the result `lost` here."""
         result = self.read("result.json")
         if result or not self.has_begun() or is_alive(self.read("state.json")) or not self.lock():

@@ -45,27 +45,27 @@ def save_commit(tree: Worktree, commit: str) -> str:
         tree.mirror.push(commit, "wip/" + tree.task)
         return f"refs/heads/wip/{tree.task}"
     except RunEnded:
-        place = _new_file(tree, "bundle")
-        tree.git("bundle", "create", "--quiet", place, "HEAD", "--not", "--remotes=origin")
-        return place
+        location = _new_file(tree, "bundle")
+        tree.git("bundle", "create", "--quiet", location, "HEAD", "--not", "--remotes=origin")
+        return location
 
 
 def _save_archive(workspace: Workspace, *names: str) -> str:
     """Pack the whole folder, or these parts of it: a folder without git, or repositories begun within ours."""
     import tarfile
 
-    place = _new_file(workspace, "tar.gz")
-    with tarfile.open(place, "w:gz") as archive:
+    location = _new_file(workspace, "tar.gz")
+    with tarfile.open(location, "w:gz") as archive:
         for name in names or ("",):
             archive.add(os.path.join(workspace.path, name), os.path.join(workspace.task, name))
-    return place
+    return location
 
 
 def _new_file(workspace: Workspace, kind: str) -> str:
     folder, fence = os.path.join(workspace.run.base, "saved"), workspace.run.name.rpartition(".")[2]
     make_folder(folder)
-    place = os.path.join(folder, f"{workspace.instance}-{workspace.task}-{fence}")
-    names = (f"{place}{number}.{kind}" for number in ("", *(f".{n}" for n in range(2, 100))))
+    location = os.path.join(folder, f"{workspace.instance}-{workspace.task}-{fence}")
+    names = (f"{location}{number}.{kind}" for number in ("", *(f".{n}" for n in range(2, 100))))
     return next(name for name in names if not os.path.exists(name))
 
 
@@ -74,6 +74,6 @@ def _delete_refs(tree: Worktree) -> None:
     with tree.mirror.lock as lock:
         if tree.watch.acquire(lock, WAIT_SECS):
             delete_folder(tree.git_dir)
-            for place in ("heads", "pushed"):
-                tree.mirror.try_git("update-ref", "-d", f"refs/{place}/{tree.branch}")
+            for namespace in ("heads", "pushed"):
+                tree.mirror.try_git("update-ref", "-d", f"refs/{namespace}/{tree.branch}")
             tree.spare.delete_if_last()

@@ -33,6 +33,8 @@ class Supervisor:
     def __init__(self, run: Run, request: Json) -> None:
         self.job = Execution(run, request)
         self._workspace_lock = Lock(workspace_lock(request))
+        actions = (self._prepare, self._agent, self._validate, self._deliver)
+        self._actions = dict(zip(STEPS, actions))
 
     def begin(self) -> None:
         """Write the first state.json: from here on the run is known to have begun."""
@@ -85,7 +87,7 @@ class Supervisor:
             if step != STEPS[0]:
                 job.save_state()
             run_hooks(job, f"before_{step}")
-            note["ok"] = getattr(self, "_" + step)()
+            note["ok"] = self._actions[step]()
             run_hooks(job, f"after_{step}")
         finally:
             note["seconds"] = round(time.monotonic() - began, 4)

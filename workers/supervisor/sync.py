@@ -55,8 +55,8 @@ def _move_branch(tree: Worktree, commit: str, *command: str) -> None:
             _commit_leftovers(tree)
         if not before or tree.head() == before:
             raise
-        place = save_commit(tree, tree.head())
-        tree.warnings.append(f"changes of an earlier run conflicted with {tree.branch}: they are saved as {place}")
+        location = save_commit(tree, tree.head())
+        tree.warnings.append(f"changes of an earlier run conflicted with {tree.branch}: they are saved as {location}")
         tree.git(*reset, commit)
 
 
@@ -66,13 +66,13 @@ def _restore_branch(tree: Worktree, branch: str) -> str:
     The work of that run is saved elsewhere.
     """
     _commit_leftovers(tree)
-    place = save_commit(tree, tree.head())
+    location = save_commit(tree, tree.head())
     for name in ("rebase-merge", "rebase-apply", "sequencer"):
         delete_folder(os.path.join(tree.git_dir, name))
     for name in ("CHERRY_PICK_HEAD", "MERGE_HEAD", "REBASE_HEAD", "REVERT_HEAD"):
         remove_file(os.path.join(tree.git_dir, name))
     tree.git("checkout", "--quiet", "--force", "-B", tree.branch, branch)
-    tree.warnings.append(f"an earlier run ended with HEAD away from {tree.branch}: its work is saved as {place}")
+    tree.warnings.append(f"an earlier run ended with HEAD away from {tree.branch}: its work is saved as {location}")
     return branch
 
 

@@ -66,7 +66,7 @@ def cancel(request: Json) -> Json:
     run, until = Run.of(request), time.monotonic() + WAIT_SECS
     make_folder(run.path)
     while time.monotonic() < until:
-        if run.settle():
+        if run.find_result():
             return {"run": run.name, "state": "ended"}
         state = run.read("state.json")
         if state and run.is_supervised(state):
@@ -85,7 +85,7 @@ def release(request: Json) -> Json:
     """Delete an ended run, and with `worktree` the task's folder after its work is on the forge or saved."""
     run = Run.of(request)
     make_folder(run.path)
-    if (run.has_begun() and not run.settle()) or not run.lock():
+    if (run.has_begun() and not run.find_result()) or not run.lock():
         raise Refused(f"run {run.name} is still going: cancel it and wait for its result first")
     saved = None
     if request.get("worktree"):

@@ -132,9 +132,9 @@ class Worktree(Workspace):
         names = [name for name in ("git", *(["git-lfs"] if self.uses_lfs else [])) if is_installed(name)]
         found = [(name, find_program(name, self.mirror.process.search_path)) for name in names]
         return [
-            REPLACEABLE.format(name, os.path.dirname(place))
-            for name, place in found
-            if os.geteuid() and not is_trusted(place)
+            REPLACEABLE.format(name, os.path.dirname(location))
+            for name, location in found
+            if os.geteuid() and not is_trusted(location)
         ]
 
 

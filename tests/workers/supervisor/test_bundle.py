@@ -1,11 +1,14 @@
 """The bundle has the code of all modules, each after the modules that it imports from."""
 
 import ast
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.patience import patient
 from workers.supervisor import bundle
 
 PACKAGE = Path(bundle.__file__).parent
@@ -130,3 +133,15 @@ def test_nothing_in_the_bundle_is_newer_than_python_3_8() -> None:
     tree = ast.parse(bundle.source(), feature_version=(3, 8))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not [call.lineno for call in calls if any(keyword.arg == "strict" for keyword in call.keywords)]
+
+
+def test_the_traceback_of_a_session_leads_to_its_module(tmp_path: Path) -> None:
+    path = tmp_path / f"{bundle.sha256()}.py"
+    path.write_bytes(bundle.source())
+    argv = [sys.executable, "-I", "-S", str(path), "serve"]
+    done = subprocess.run(argv, input=b"poll many\n", capture_output=True, check=False, timeout=patient(60))
+    lines = bundle.annotate(done.stderr.decode()).splitlines()
+    (found,) = [re.search(r"line (\d+) \(main\.py:(\d+)\), in serve", line) for line in lines if ", in serve" in line]
+    assert found
+    locate = [sys.executable, "-m", "workers.supervisor.bundle", "--locate", found[1]]
+    assert subprocess.check_output(locate, cwd=PACKAGE.parents[1], text=True) == f"main.py:{found[2]}\n"

@@ -44,15 +44,15 @@ def test_the_askpass_script_answers_with_the_password_32_times(host: Host) -> No
 
 
 def test_the_password_is_in_no_environment_and_no_open_file_of_git(host: Host) -> None:
-    host.make_forge()
-    look = host.forge / "hooks" / "pre-receive"
-    look.write_text(f"""#!/bin/sh
+    host.add_hook(
+        "pre-receive",
+        f"""
         for own in $(grep -l {host.home} /proc/[0-9]*/environ 2>/dev/null); do
             cat $own
             for file in ${{own%environ}}fd/[3-9]; do timeout 0.2 head -c 100 $file; done
         done > {host.place}/seen 2>/dev/null; exit 0
-    """)
-    look.chmod(0o755)
+    """,
+    )
     host.start_delivery("echo one > file", credentials={"username": "fleet", "password": "s3cret-word"})
     assert host.result()["pushed"]
     seen = (host.place / "seen").read_bytes()

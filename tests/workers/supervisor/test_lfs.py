@@ -74,14 +74,14 @@ class TestLargeFiles:
 
     def test_in_a_submodule_are_complete_and_fetched_once(self, host: Host, forge: FakeForge) -> None:
         self.book(host, forge, "../art.git")
-        look = "wc -c < art/a.bin; git status --short; git -C art status --short; git -C art remote get-url origin; echo x > x"
-        result = self.result(host, forge, look, self.path(), name="book")
+        inspect = "wc -c < art/a.bin; git status --short; git -C art status --short; git -C art remote get-url origin; echo x > x"
+        result = self.result(host, forge, inspect, self.path(), name="book")
         assert result["pushed"] and result["lfs"], result
         assert host.log() == f"600\n{forge.url}/acme/art.git\n"
         repository = {"url": f"{forge.url}/acme/book.git", "base": "main", "branch": "task/12"}
         host.ask("release", run="t-12.1", task="t-12", worktree=True, repository=repository, path=self.path())
         forge.repository("acme/art").path.rename(host.place / "away.git")
-        assert self.result(host, forge, look, self.path(), fence=2, name="book")["end"] == "finished"
+        assert self.result(host, forge, inspect, self.path(), fence=2, name="book")["end"] == "finished"
         assert host.log(run="t-12.2").startswith("600\n")
 
     def test_a_submodule_at_a_path_of_the_host_is_refused(self, host: Host, forge: FakeForge) -> None:

@@ -68,9 +68,9 @@ class TestAPushOfSomeoneElse:
     def test_during_the_own_push_is_merged(self, host: Host) -> None:
         host.make_forge()
         push_by_other(host, "later", "later", "main")
-        later, hook = host.forge_git("rev-parse", "later"), host.forge / "hooks" / "pre-receive"
-        hook.write_text(f"#!/bin/sh\nrm $0\nenv -u GIT_QUARANTINE_PATH git update-ref refs/heads/{BRANCH} {later}\n")
-        hook.chmod(0o755)
+        later = host.forge_git("rev-parse", "later")
+        move = f"rm $0\nenv -u GIT_QUARANTINE_PATH git update-ref refs/heads/{BRANCH} {later}"
+        host.add_hook("pre-receive", move)
         result = host.finish("echo mine > mine")
         assert result["pushed"] and {"mine", "later"} <= set(host.forge_git("ls-tree", "--name-only", BRANCH).split())
 
@@ -242,13 +242,13 @@ class TestAPullRequestThatIsPushedToRefsFor:
     """It has no branch: the forge moves `refs/pull/1/head`, backwards only with the option `force-push`."""
 
     PULL = "refs/pull/1/head"
-    ASKED = """#!/bin/sh
+    ASKED = """
         read old new ref; case $ref in refs/for/*) ;; *) exit 0 ;; esac
         now=$(git rev-parse --quiet --verify refs/pull/1/head) || exit 0
         case " $GIT_PUSH_OPTION_0 $GIT_PUSH_OPTION_1 " in *" force-push=true "*) exit 0 ;; esac
         git merge-base --is-ancestor $now $new
     """
-    MOVED = """#!/bin/sh
+    MOVED = """
         read old new ref; case $ref in refs/for/*) ;; *) exit 0 ;; esac
         git update-ref refs/pull/1/head $new && git update-ref -d $ref
     """
@@ -259,8 +259,7 @@ class TestAPullRequestThatIsPushedToRefsFor:
         host.make_forge()
         host.forge_git("config", "receive.advertisePushOptions", "true")
         for name, script in (("pre-receive", self.ASKED), ("post-receive", self.MOVED)):
-            (host.forge / "hooks" / name).write_text(script)
-            (host.forge / "hooks" / name).chmod(0o755)
+            host.add_hook(name, script)
         self.agit = {
             **host.repository(),
             "push_to": "refs/for/main",
