@@ -27,7 +27,7 @@ class Rule:
     `clis`, `budget`, `commit` and `hooks` are tables of fleet.toml, as its schema checked them.
     """
 
-    position: int  # its place in fleet.toml; the first rule that fits applies
+    position: int  # in fleet.toml; the first rule that fits applies
     forge: str
     name: str
     cli: str | None

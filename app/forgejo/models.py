@@ -117,13 +117,13 @@ def parse_review_comment(found: Found) -> ReviewComment:
 def parse_comment(found: Found) -> Comment | None:
     """A comment; None if the answer does not name its issue or pull request."""
     url = found.get("pull_request_url") or found.get("issue_url") or found.get("html_url") or ""
-    place = _NUMBER.search(url)
-    if place is None:
+    found_at = _NUMBER.search(url)
+    if found_at is None:
         return None
     return Comment(
         id=found["id"],
-        number=int(place[2]),
-        is_pull=place[1] == "pulls",
+        number=int(found_at[2]),
+        is_pull=found_at[1] == "pulls",
         author=parse_account(found["user"]),
         body=found.get("body") or "",
         created_at=found["created_at"],

@@ -27,14 +27,14 @@ def comments(workshop: Workshop, name: str, number: int) -> list[str]:
     return [one["body"] for one in said if one["user"]["login"] == "fleet"]
 
 
-@pytest.mark.parametrize("heard", ["by a delivery", "by the round", "by nobody"])
-def test_work_goes_on_after_a_repository_is_renamed(workshop: Workshop, heard: str) -> None:
+@pytest.mark.parametrize("found", ["by a delivery", "by reconcile", "by neither"])
+def test_work_goes_on_after_a_repository_is_renamed(workshop: Workshop, found: str) -> None:
     number = workshop.running()
     workshop.forge.rename(WIDGETS, GADGETS)
-    if heard == "by a delivery":
+    if found == "by a delivery":
         workshop.people["alice"].post(f"/repos/{GADGETS}/issues/{number}/comments", json={"body": "Hm."})
         workshop.converge()
-    if heard == "by the round":
+    if found == "by reconcile":
         workshop.reconcile()
     branch = workshop.task(number).branch or ""
     workshop.people["fleet"].post(f"/repos/{GADGETS}/branches", json={"new_branch_name": branch}).raise_for_status()
