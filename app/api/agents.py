@@ -2,26 +2,25 @@
 
 from typing import Any
 
-from flask import Response, current_app, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.api import requests, responses
 from app.api.auth import Role, as_agent, fleet, knocking, let_in, only, shown
 from app.api.long_poll import Waiting
-from app.api.openapi import Blueprint
+from app.api.openapi import answers, arguments, response
 from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.services.agents import leases, registry
 from app.services.agents.registry import hash_of
 
-blueprint = Blueprint("agents", __name__, description="Programs that come to us for work")
+blueprint = Blueprint("agents", __name__)
 LONGEST_KEY = 200
 
 
 @blueprint.post("/register")
-@blueprint.answers(201, responses.Welcome)
-@blueprint.alt_response(200, schema=responses.Welcome, description="Known before")
+@answers(201, responses.Welcome, more={200: response(responses.Welcome, "Known before")})
 @knocking
-@blueprint.arguments(requests.Registration)
+@arguments(requests.Registration)
 def register(given: dict[str, Any]) -> tuple[Response, int]:
     """Introduce an agent, or renew it. The token is told this once; the one before works for 60 seconds more."""
     token, is_new = registry.register(fleet(), given, shown())
@@ -35,9 +34,9 @@ def register(given: dict[str, Any]) -> tuple[Response, int]:
 
 
 @blueprint.post("/heartbeat")
-@blueprint.answers(200, responses.Pulse, "unknown")
+@answers(200, responses.Pulse, "unknown")
 @only(Role.AGENT)
-@blueprint.arguments(requests.Heartbeat)
+@arguments(requests.Heartbeat)
 def heartbeat(given: dict[str, Any]) -> Response:
     """Say that the agent lives, and hear what became of its tasks."""
     news = leases.beat(fleet(), as_agent(given["agent_id"]), given["tasks"])
@@ -45,18 +44,18 @@ def heartbeat(given: dict[str, Any]) -> Response:
 
 
 @blueprint.post("/deregister")
-@blueprint.answers(200, responses.Farewell, "unknown")
+@answers(200, responses.Farewell, "unknown")
 @only(Role.AGENT)
-@blueprint.arguments(requests.AgentOnly)
+@arguments(requests.AgentOnly)
 def deregister(given: dict[str, Any]) -> Response:
     """Leave. What the agent holds goes back to the queue."""
     return jsonify(requeued=registry.deregister(fleet(), as_agent(given["agent_id"])))
 
 
 @blueprint.get("")
-@blueprint.answers(200, responses.Agent(many=True))
+@answers(200, responses.Agent(many=True))
 @only(Role.VIEWER, Role.OPERATOR)
-@blueprint.arguments(requests.AgentFilter, location="query")
+@arguments(requests.AgentFilter, location="query")
 def list_agents(asked: dict[str, Any]) -> Response:
     """Who is there, what they can do, what they hold."""
     wanted = matching.capability(asked["capability"]) if "capability" in asked else None

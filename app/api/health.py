@@ -1,29 +1,26 @@
 """Whether we live, and whether what we need is there."""
 
 import sqlalchemy as sa
-from flask import Response, jsonify
+from flask import Blueprint, Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import broker
 from app.api import responses
 from app.api.auth import fleet
-from app.api.openapi import Blueprint
+from app.api.openapi import open_answers, response
 
-blueprint = Blueprint("health", __name__, description="Open to anyone")
+blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
-@blueprint.response(200, {"type": "string"}, content_type="text/plain", description="The text `ok`")
-@blueprint.doc(security=[], operationId="healthz")
+@open_answers({200: response({"type": "string"}, "The text `ok`", "text/plain")})
 def healthz() -> Response:
     """Whether this process answers."""
     return Response("ok", mimetype="text/plain")
 
 
 @blueprint.get("/readyz")
-@blueprint.response(200, responses.Readiness)
-@blueprint.alt_response(503, schema=responses.Readiness, description="The database is away")
-@blueprint.doc(security=[], operationId="readyz")
+@open_answers({200: response(responses.Readiness), 503: response(responses.Readiness, "The database is away")})
 def readyz() -> Response:
     """200 when the database answers; a broker that does not is named, and is no reason to send us nothing."""
     words = {"database": _word(_database()), "broker": _word(broker.broker_answers(fleet().config.redis_url))}

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Blueprint, Response, jsonify
 
 from app.api import responses
 from app.api.auth import Role, fleet, only
-from app.api.openapi import Blueprint
+from app.api.openapi import answers
 from app.domain.host import Fitness, Host
 from app.services.dispatch import host_health
 from app.store import hosts, views
 
-blueprint = Blueprint("hosts", __name__, description="Machines that we go to")
+blueprint = Blueprint("hosts", __name__)
 
 
 @blueprint.get("")
-@blueprint.answers(200, responses.Host(many=True))
+@answers(200, responses.Host(many=True))
 @only(Role.VIEWER, Role.OPERATOR)
 def list_hosts() -> Response:
     """Every host, its fitness, its slots, and what the last look at it showed."""
@@ -24,7 +24,7 @@ def list_hosts() -> Response:
 
 
 @blueprint.get("/<path:host_id>")
-@blueprint.answers(200, responses.Host, "unknown")
+@answers(200, responses.Host, "unknown")
 @only(Role.VIEWER, Role.OPERATOR)
 def get_host(host_id: str) -> Response:
     """One host."""
@@ -33,7 +33,7 @@ def get_host(host_id: str) -> Response:
 
 
 @blueprint.post("/<path:host_id>/drain")
-@blueprint.answers(200, responses.Host, "unknown")
+@answers(200, responses.Host, "unknown")
 @only(Role.OPERATOR)
 def drain(host_id: str) -> Response:
     """Give the host no new work; what runs there goes on."""
@@ -41,7 +41,7 @@ def drain(host_id: str) -> Response:
 
 
 @blueprint.post("/<path:host_id>/resume")
-@blueprint.answers(200, responses.Host, "unknown")
+@answers(200, responses.Host, "unknown")
 @only(Role.OPERATOR)
 def resume(host_id: str) -> Response:
     """Let the host work again."""

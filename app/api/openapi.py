@@ -1,23 +1,25 @@
-"""Endpoints that describe themselves: what a view takes and answers stands beside it, and in the OpenAPI document."""
+"""Describes endpoints beside their views, checks requests against it, and makes the OpenAPI document of it."""
 
-from collections.abc import Callable
-from functools import wraps
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from inspect import getdoc
 from typing import Any, TypeVar
 
-import flask_smorest
-import flask_smorest.blueprint
-import flask_smorest.response
 from apispec import APISpec
-from flask import Request
-from marshmallow import missing
+from apispec.ext.marshmallow import MarshmallowPlugin
+from flask import Blueprint, Flask, Request
+from marshmallow import Schema, missing
 from webargs.flaskparser import FlaskParser
+from werkzeug.routing import Rule
 
 from app.api import json_body, responses
 from app.api.errors import STATUS
 
-_DESCRIBING = (flask_smorest.response.__file__, flask_smorest.blueprint.__file__)
+COMMON_ERRORS = ("invalid", "unauthorized", "forbidden", "too_large", "broken", "unavailable")
+Shape = Schema | type[Schema] | Mapping[str, Any]  # a marshmallow schema, or JSON Schema
+Json = dict[str, Any]
 V = TypeVar("V", bound=Callable[..., Any])
-USUAL = ("invalid", "unauthorized", "forbidden", "too_large", "broken", "unavailable")
 
 
 class _Parser(FlaskParser):
@@ -28,89 +30,93 @@ class _Parser(FlaskParser):
         return missing if found is None else found
 
 
-class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
-    """A group of endpoints."""
-
-    ARGUMENTS_PARSER = _Parser()
-
-    def answers(self, status: int, schema: Any, *errors: str, **more: Any) -> Callable[[V], V]:
-        """Document what a view answers when all is well, and the kinds of error it may give beside the usual ones."""
-
-        def documented(view: V) -> V:
-            for kind in (*USUAL, *errors):
-                view = self.alt_response(STATUS[kind], schema=responses.Error, description=kind)(view)
-            named = self.doc(operationId=view.__name__, **_links(view.__name__, status))(view)
-            return _bare(self.response(status, schema, **more)(named))  # type: ignore[no-any-return]
-
-        return documented
-
-    def arguments(self, schema: Any, **more: Any) -> Callable[[V], V]:
-        """What a view takes. The schema is made once, not for each request."""
-        made = schema() if isinstance(schema, type) else schema
-        return super().arguments(made, **more)  # type: ignore[no-any-return]
+_parser = _Parser()
 
 
-def _bare(described: Any) -> Any:
-    """The view below the descriptions that were laid around it: they say what it answers, and our views give whole
-    responses themselves, so that a dozen calls that pass through are spared to each request."""
-    view = described
-    while getattr(view, "__wrapped__", None) is not None and view.__code__.co_filename in _DESCRIBING:
-        view = view.__wrapped__
+def arguments(schema: type[Schema], location: str = "json") -> Callable[[V], V]:
+    """Pass the checked body (or query) to the view as its first argument. Aborts with 400 if it does not fit."""
+    made = schema()
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": made}}}}
+    described = body if location == "json" else {"parameters": [{"in": location, "schema": made}]}
 
-    @wraps(view)
-    def bare(*args: Any, **kwargs: Any) -> Any:
-        return view(*args, **kwargs)
+    def decorate(view: V) -> V:
+        parsing: V = _parser.use_args(made, location=location)(view)  # type: ignore[assignment]
+        return _describe(parsing, described)
 
-    bare._apidoc = described._apidoc  # type: ignore[attr-defined]
-    return bare
+    return decorate
 
 
-class Api(flask_smorest.Api):  # type: ignore[misc]
-    """The whole API, whose errors have one shape."""
+def answers(
+    status: int, shape: Shape, *errors: str, description: str = "", more: Mapping[int, Json] | None = None
+) -> Callable[[V], V]:
+    """Document what a view returns on success, `more` responses by status, and its errors beside the common ones."""
+    documented = {status: response(shape, description or HTTPStatus(status).phrase)} | dict(more or {})
+    documented |= {STATUS[kind]: response(responses.Error, kind) for kind in (*COMMON_ERRORS, *errors)}
+    return lambda view: _describe(view, {"responses": documented | _links(view.__name__, status)})
 
-    ERROR_SCHEMA = None
+
+def open_answers(documented: Mapping[int, Json]) -> Callable[[V], V]:
+    """Document every response, by status, of a view that takes no token."""
+    return lambda view: _describe(view, {"security": [], "responses": documented})
 
 
-def document(spec: APISpec, base: str) -> dict[str, Any]:
-    """The whole document, with the forge's door, which takes a raw delivery and no schema. What the library adds of its
-    own, an answer 'by default' of no shape, says nothing."""
-    found: dict[str, Any] = spec.to_dict()
-    found["components"].pop("responses", None)
-    for call in (call for path in found["paths"].values() for name, call in path.items() if name != "parameters"):
-        call["responses"].pop("default", None)
-    found["paths"] |= {f"{base}/webhooks/forgejo": {"post": WEBHOOK}}
-    found["tags"] = [*found.get("tags", []), {"name": "webhooks", "description": "Open to whoever signs"}]
+def response(shape: Shape | None, description: str = "OK", content_type: str = "application/json") -> Json:
+    """A response as the document has it; None: it has no body."""
+    return {"description": description} | ({"content": {content_type: {"schema": shape}}} if shape else {})
+
+
+def _describe(view: V, more: Json) -> V:
+    view.operation = getattr(view, "operation", {}) | more  # type: ignore[attr-defined]
+    return view
+
+
+def document(app: Flask, base: str, blueprints: Mapping[Blueprint, str]) -> Json:
+    """The OpenAPI document of these blueprints, each with its description, and of the webhooks."""
+    spec = APISpec("agent-fleet", "v1", "3.1.0", plugins=[MarshmallowPlugin()], security=[{"token": []}])
+    spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
+    for blueprint, description in blueprints.items():
+        spec.tag({"name": blueprint.name, "description": description})
+        for rule in app.url_map.iter_rules():
+            if rule.endpoint.startswith(f"{blueprint.name}."):
+                _add_path(spec, rule, app.view_functions[rule.endpoint], blueprint.name)
+    for shape in (responses.Delivery, responses.Work, responses.Batch):
+        spec.components.schema(shape.__name__, schema=shape)
+    spec.path(f"{base}/webhooks/forgejo", operations={"post": WEBHOOK})
+    spec.tag({"name": "webhooks", "description": "Open to whoever signs"})
+    found: Json = spec.to_dict()
     return found
 
 
-# Where one answer leads: the calls that take the id of the task that it shows, and with it the lease.
+def _add_path(spec: APISpec, rule: Rule, view: Any, tag: str) -> None:
+    described = {"tags": [tag], "summary": getdoc(view), "operationId": view.__name__, **view.operation}
+    path = [{"in": "path", "name": name, "required": True, "schema": {"type": "string"}} for name in rule.arguments]
+    method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"})).lower()
+    spec.path(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), operations={method: described}, parameters=path)
+
+
+# The calls that take the id of the task that another call returns, and those that take its lease as well.
 _BY_ID = ("get_task", "cancel_task", "retry_task", "assign_task", "read_log")
 _BY_LEASE = ("report_status", "write_log", "complete_task")
 _FROM = {"create_task": _BY_ID, "get_task": _BY_ID, "dequeue": (*_BY_ID, *_BY_LEASE), "report_status": _BY_LEASE}
 
 
-def _links(name: str, status: int) -> dict[str, Any]:
-    found = {}
+def _links(name: str, status: int) -> dict[int, Json]:
+    found: Json = {}
     for to in _FROM.get(name, ()):
         found[to] = {"operationId": to, "parameters": {"task_id": "$response.body#/task_id"}}
         if to in _BY_LEASE:
             found[to]["requestBody"] = {"lease": "$response.body#/lease", "agent_id": "$request.body#/agent_id"}
-    return {"responses": {str(status): {"links": found}}} if found else {}
+    return {status: {"links": found}} if found else {}
 
 
-def _of(name: str, description: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{name}"}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-WEBHOOK = {
+WEBHOOK: Json = {
     "tags": ["webhooks"],
     "summary": "Take in a delivery of the forge",
     "operationId": "receive_delivery",
     "security": [],
     "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
     "responses": {
-        "202": _of("Delivery", "Stored"),
-        **{str(STATUS[kind]): _of("Error", kind) for kind in ("unauthorized", "too_large", "unavailable")},
+        202: response(responses.Delivery, "Stored"),
+        **{STATUS[kind]: response(responses.Error, kind) for kind in ("unauthorized", "too_large", "unavailable")},
     },
 }

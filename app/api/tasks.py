@@ -5,13 +5,13 @@ import binascii
 from typing import Any
 from urllib.parse import quote
 
-from flask import Response, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Connection
 
 from app.api import agents, requests, responses
 from app.api.auth import Role, as_agent, caller, else_only, fleet, only
 from app.api.errors import answer
-from app.api.openapi import Blueprint
+from app.api.openapi import answers, arguments, response
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import FactKind
 from app.domain.task import LIVE
@@ -23,17 +23,17 @@ from app.store import logs, runs, tasks, views
 from app.store.engine import reading
 from app.store.tables import Row
 
-blueprint = Blueprint("tasks", __name__, description="What is wanted, and how far it has come")
-receipts = Blueprint("receipts", __name__, description="The proof of finished work")
+blueprint = Blueprint("tasks", __name__)
+receipts = Blueprint("receipts", __name__)
 ANYONE = (Role.VIEWER, Role.OPERATOR, Role.AGENT)
 PIECE = 1 << 20
 ONE_OR_MORE = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Work", "Batch")]}
 
 
 @blueprint.get("")
-@blueprint.answers(200, responses.Task(many=True))
+@answers(200, responses.Task(many=True))
 @only(*ANYONE)
-@blueprint.arguments(requests.TaskFilter, location="query")
+@arguments(requests.TaskFilter, location="query")
 def list_tasks(asked: dict[str, Any]) -> Response:
     """Tasks, newest first; `Link` leads to the next page, `X-Total-Count` says how many there are. An agent sees its
     own."""
@@ -41,40 +41,40 @@ def list_tasks(asked: dict[str, Any]) -> Response:
     with reading(fleet().engine) as conn:
         own = {"agent_id": caller().agent_id} if caller().role is Role.AGENT else {}
         found, total = views.task_list(conn, asked | own, limit, after)
-    response = jsonify(found)
-    response.headers["X-Total-Count"] = str(total)
+    page = jsonify(found)
+    page.headers["X-Total-Count"] = str(total)
     if len(found) == limit:
         rest = "".join(f"&{name}={quote(str(value))}" for name, value in asked.items())
         here = f"{request.base_url}?limit={limit}&after={quote(found[-1]['task_id'], safe='')}{rest}"
-        response.headers["Link"] = f'<{here}>; rel="next"'
-    return response
+        page.headers["Link"] = f'<{here}>; rel="next"'
+    return page
 
 
 @blueprint.post("")
-@blueprint.answers(201, responses.WholeTask)
+@answers(201, responses.WholeTask)
 @only(Role.OPERATOR)
-@blueprint.arguments(requests.NewTask)
+@arguments(requests.NewTask)
 def create_task(asked: dict[str, Any]) -> tuple[Response, int]:
     """Ask for work without an issue."""
     return _shown(request_task(fleet(), asked).task_id), 201
 
 
 @blueprint.post("/dequeue")
-@blueprint.answers(
-    200, ONE_OR_MORE, "unknown", "busy", description="The task; `tasks` where more than one was asked for"
-)
-@blueprint.alt_response(204, description="Nothing to do")
+@answers(
+    200, ONE_OR_MORE, "unknown", "busy", more={204: response(None, "Nothing to do")},
+    description="The task; `tasks` where more than one was asked for",
+)  # fmt: skip
 @else_only(Role.AGENT)
-@blueprint.arguments(requests.Dequeue)
+@arguments(requests.Dequeue)
 def dequeue(given: dict[str, Any]) -> Response:
     """Ask for work: the highest priority first, then the oldest. Waits up to `wait_secs` for some to come."""
     return agents.dequeue(given)
 
 
 @blueprint.get("/<path:task_id>/log")
-@blueprint.answers(200, responses.LogRead, "unknown")
+@answers(200, responses.LogRead, "unknown")
 @only(*ANYONE)
-@blueprint.arguments(requests.LogWanted, location="query")
+@arguments(requests.LogWanted, location="query")
 def read_log(asked: dict[str, Any], task_id: str) -> Response:
     """A piece of what a run printed, base64; `next_offset` is where to go on. Where `offset` is greater than asked, the
     bytes between were left out of a log that was too long."""
@@ -90,9 +90,9 @@ def read_log(asked: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.get("/<path:task_id>")
-@blueprint.answers(200, responses.WholeTask, "unknown")
+@answers(200, responses.WholeTask, "unknown")
 @only(*ANYONE)
-@blueprint.arguments(requests.Detail, location="query")
+@arguments(requests.Detail, location="query")
 def get_task(asked: dict[str, Any], task_id: str) -> Response:
     """One task with its events and runs."""
     _may_see(task_id)
@@ -100,7 +100,7 @@ def get_task(asked: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/retry")
-@blueprint.answers(200, responses.WholeTask, "unknown")
+@answers(200, responses.WholeTask, "unknown")
 @only(Role.OPERATOR)
 def retry_task(task_id: str) -> Response:
     """Try a task again that failed, was lost, was cancelled or is parked."""
@@ -109,7 +109,7 @@ def retry_task(task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/cancel")
-@blueprint.answers(200, responses.WholeTask, "unknown")
+@answers(200, responses.WholeTask, "unknown")
 @only(Role.OPERATOR)
 def cancel_task(task_id: str) -> Response:
     """Cancel a task; what still runs is stopped."""
@@ -118,9 +118,9 @@ def cancel_task(task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/assign")
-@blueprint.answers(200, responses.WholeTask, "unknown")
+@answers(200, responses.WholeTask, "unknown")
 @only(Role.OPERATOR)
-@blueprint.arguments(requests.Assignment)
+@arguments(requests.Assignment)
 def assign_task(given: dict[str, Any], task_id: str) -> Response:
     """Give a waiting task to a place of your choice."""
     if given["agent_id"]:
@@ -131,9 +131,9 @@ def assign_task(given: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/status")
-@blueprint.answers(200, responses.Reported, "unknown", "stale")
+@answers(200, responses.Reported, "unknown", "stale")
 @only(Role.AGENT)
-@blueprint.arguments(requests.Report)
+@arguments(requests.Report)
 def report_status(given: dict[str, Any], task_id: str) -> Response:
     """Confirm a task, say how far it is, or give it up. `stop` says whether the agent shall leave it alone."""
     how = reports.running if given["status"] == "running" else reports.failed
@@ -141,9 +141,9 @@ def report_status(given: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/log")
-@blueprint.answers(200, responses.LogKept, "unknown", "stale")
+@answers(200, responses.LogKept, "unknown", "stale")
 @only(Role.AGENT)
-@blueprint.arguments(requests.LogPiece)
+@arguments(requests.LogPiece)
 def write_log(given: dict[str, Any], task_id: str) -> Response:
     """Keep a piece of a run's output. What is known already is trimmed; a gap is refused."""
     piece = given | {"task_id": task_id, "data": _bytes(given["data"])}
@@ -154,9 +154,9 @@ def write_log(given: dict[str, Any], task_id: str) -> Response:
 
 
 @blueprint.post("/<path:task_id>/complete")
-@blueprint.answers(200, responses.Reported, "unknown", "stale")
+@answers(200, responses.Reported, "unknown", "stale")
 @only(Role.AGENT)
-@blueprint.arguments(requests.Receipt)
+@arguments(requests.Receipt)
 def complete_task(given: dict[str, Any], task_id: str) -> Response:
     """End the work with a receipt. Its claims are checked on the forge; the same receipt twice is fine."""
     if given.get("task_id", task_id) != task_id:
@@ -165,9 +165,9 @@ def complete_task(given: dict[str, Any], task_id: str) -> Response:
 
 
 @receipts.post("")
-@receipts.answers(200, responses.Reported, "unknown", "stale")
+@answers(200, responses.Reported, "unknown", "stale")
 @only(Role.AGENT)
-@receipts.arguments(requests.Receipt)
+@arguments(requests.Receipt)
 def post_receipt(given: dict[str, Any]) -> Response:
     """The same as to complete a task, with the task's id in the body."""
     if "task_id" not in given:
