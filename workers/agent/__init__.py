@@ -1,6 +1,5 @@
-"""The reference agent: a program without a database that comes to the fleet for work, and does it with the supervisor.
+"""The pull agent: dequeues tasks over HTTP and runs a CLI on this machine. It needs no database and no broker.
 
-`__main__` is what it is called by, `agent` its life. `server` speaks the contract's HTTP, `asking` dequeues, `pulse`
-beats and hears news, `lookout` looks at the runs of this machine, `life` takes one task from its lease to its end,
-`machine` calls the supervisor, `receipt` puts a run's end into words; `hold`, `folder` and `outbox` remember.
+`__main__` is its command line and `agent` its main thread. `dequeue`, `heartbeat` and `run_watcher` are a thread each,
+`task_thread` is one for each task. `state_dir` is what survives a restart.
 """

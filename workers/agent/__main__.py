@@ -1,4 +1,4 @@
-"""What the agent is called by, and one sentence for each thing that is wrong with that."""
+"""Command line of `fleet agent`; reports every invalid option at once."""
 
 import os
 import shutil
@@ -14,46 +14,49 @@ import click
 
 from app.clis import catalog
 from app.clis.template import CliTemplate
-from app.config.fleet_toml import read_toml
 from app.config.settings import ConfigError
 from app.domain.errors import Refused
 from workers.agent.agent import Agent, Settings
-from workers.agent.state_dir import Folder
+from workers.agent.state_dir import StateDir
 
+Declared = dict[str, Any]  # fleet.toml, with defaults filled in
 TOKENS = ("FLEET_ENROLL_TOKEN", "FLEET_FORGE_TOKEN")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--server", required=True, help="The fleet's address, as in https://fleet.example.org.")
-@click.option("--capability", "capabilities", multiple=True, help="What this machine can do; say it for each.")
-@click.option("--cli", required=True, help="The CLI that does the work: codex, or one of --clis.")
-@click.option("--slots", type=click.IntRange(1, 1000), default=1, show_default=True, help="Tasks at the same time.")
-@click.option("--agent-id", help="This agent's name; one is made up and kept where none is given.")
-@click.option("--state", type=click.Path(path_type=Path), help="The folder of the agent's state.")
-@click.option("--clis", type=click.Path(path_type=Path), help="A fleet.toml whose [clis] and [prices] count here.")
+@click.option("--server", required=True, help="Address of the fleet, such as https://fleet.example.org.")
+@click.option("--capability", "capabilities", multiple=True, help="What this machine can do; repeat for each.")
+@click.option("--cli", required=True, help="CLI that does the work: codex, or one of --clis.")
+@click.option(
+    "--slots", type=click.IntRange(1, 1000), default=1, show_default=True, help="Most tasks at the same time."
+)
+@click.option("--agent-id", help="Name of this agent; generated and kept by default.")
+@click.option("--state", type=click.Path(path_type=Path), help="Directory of the agent's state.")
+@click.option("--clis", type=click.Path(path_type=Path), help="A fleet.toml with [clis] and [prices] to use here.")
 def agent(**given: Any) -> None:
     """Run an agent that pulls work to this machine.
 
-    The enrolment token comes from FLEET_ENROLL_TOKEN or the file FLEET_ENROLL_TOKEN_FILE, the token for fetching and
-    pushing (if the repositories need one) from FLEET_FORGE_TOKEN or FLEET_FORGE_TOKEN_FILE. SIGTERM once: finish what
-    there is and leave. Twice: stop at once.
+    The enrolment token is read from FLEET_ENROLL_TOKEN, or from the file named by FLEET_ENROLL_TOKEN_FILE. The token
+    for fetching and pushing is read from FLEET_FORGE_TOKEN or FLEET_FORGE_TOKEN_FILE, if the repositories need one.
+
+    The first SIGTERM drains: held tasks are finished. The second one stops at once.
     """
-    settings = _checked(os.environ, **given)
-    folder = Folder(settings.folder)
-    folder.open()
-    one = Agent(settings, folder)
-    code = one.live()
+    settings = _read_settings(os.environ, **given)
+    state = StateDir(settings.state)
+    state.open()
+    one = Agent(settings, state)
+    code = one.run()
     if one.why:
         click.echo(f"fleet agent: {one.why}", err=True)
     sys.stderr.flush()
-    os._exit(code)  # threads that wait for the network are not waited for
+    os._exit(code)  # does not wait for threads that wait for the network
 
 
-def _checked(
+def _read_settings(
     environ: Mapping[str, str], server: str, capabilities: tuple[str, ...], cli: str, slots: int,
     agent_id: str | None, state: Path | None, clis: Path | None,
 ) -> Settings:  # fmt: skip
-    """The settings; raises Wrong with all that is not right."""
+    """Raises ConfigError with every fault."""
     faults: list[str] = []
     secrets = {name: _secret(environ, name, faults) for name in TOKENS}
     if shutil.which("git") is None:
@@ -61,8 +64,8 @@ def _checked(
     template = _template(cli, clis, faults)
     settings = Settings(
         server=_address(server, faults), capabilities=capabilities, cli=cli, template=template, slots=slots,
-        agent_id=agent_id, folder=(state or _default_state(environ)).expanduser().absolute(),
-        hostname=socket.gethostname(), look_secs=_look_secs(environ, faults),
+        agent_id=agent_id, state=(state or _default_state(environ)).expanduser().absolute(),
+        hostname=socket.gethostname(), poll_secs=_poll_secs(environ, faults),
         enrol_token=secrets["FLEET_ENROLL_TOKEN"], forge_token=secrets["FLEET_FORGE_TOKEN"],
     )  # fmt: skip
     if faults:
@@ -77,14 +80,14 @@ def _address(server: str, faults: list[str]) -> str:
     except ValueError:
         fits = False
     if not fits or parts.query or parts.fragment or parts.username:
-        faults.append(f"--server {server!r} must be an address as in https://fleet.example.org:9090.")
+        faults.append(f"--server {server!r} must be an address such as https://fleet.example.org:9090.")
     return server.rstrip("/").removesuffix("/api/v1")
 
 
 def _template(cli: str, clis: Path | None, faults: list[str]) -> CliTemplate:
-    """How to run the CLI, and whether it is here at all."""
+    """How to run the CLI; a fault if its program is not on this machine."""
     try:
-        declared = read_toml(clis) if clis else {"clis": {}, "prices": {}}
+        declared = _read_clis(clis) if clis else {"clis": {}, "prices": {}}
         template = replace(catalog.template_of(cli, declared["clis"].get(cli)), prices=declared["prices"])
     except (ConfigError, Refused) as why:
         faults.extend(str(why).splitlines())
@@ -95,8 +98,14 @@ def _template(cli: str, clis: Path | None, faults: list[str]) -> CliTemplate:
     return template
 
 
+def _read_clis(path: Path) -> Declared:
+    from app.config.fleet_toml import read_toml  # noqa: PLC0415 - marshmallow takes 5 MB that few agents need
+
+    return read_toml(path)
+
+
 def _secret(environ: Mapping[str, str], name: str, faults: list[str]) -> str | None:
-    """From NAME, or from the file that NAME_FILE names; never from the command line."""
+    """The value of NAME, or of the file that NAME_FILE names. Never from the command line, which others can see."""
     file = environ.get(f"{name}_FILE")
     if not file:
         return _printable(name, environ.get(name) or None, faults)
@@ -111,11 +120,11 @@ def _secret(environ: Mapping[str, str], name: str, faults: list[str]) -> str | N
 
 def _printable(name: str, token: str | None, faults: list[str]) -> str | None:
     if token is not None and not (token.isascii() and token.isprintable()):
-        faults.append(f"{name} holds characters that no token has: copy it anew.")
+        faults.append(f"{name} has characters that no token has: copy it again.")
     return token
 
 
-def _look_secs(environ: Mapping[str, str], faults: list[str]) -> float:
+def _poll_secs(environ: Mapping[str, str], faults: list[str]) -> float:
     given = environ.get("FLEET_LOOK_SECS") or "1"
     try:
         if 0.1 <= float(given) <= 60:

@@ -1,92 +1,92 @@
-"""The agent's pulse: says that we live and what we hold, and hears what became of it."""
+"""Sends heartbeats that name the held tasks, and applies the updates about them that come back."""
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import structlog
 
 from workers.agent import boot_clock
-from workers.agent.api_client import Away, Refusal, Server, Unwelcome
-from workers.agent.leases import Hold, Holds, Step, no_bytes
+from workers.agent.api_client import ApiClient, RegistrationRefused, RequestRefused, ServerUnavailable
+from workers.agent.leases import HeldTask, HeldTasks, Step, no_bytes
+from workers.agent.messages import Feedback, TaskUpdate
 
-Json = dict[str, Any]
-IDLE = frozenset({Step.WAITING, Step.PAUSED})  # nobody works on these: news brings them back to life
+IDLE = frozenset({Step.WAITING, Step.PAUSED})  # no thread works on these: an update starts one
+DEFAULT_SECS = 60.0
 log = structlog.get_logger()
 
 
-class Pulse:
-    """One thread. `begin` gives a task a life again, `fatal` ends the agent."""
+class Heartbeat:
+    """The thread that sends heartbeats. `start_thread` starts work on a task, `fatal` ends the agent."""
 
-    def __init__(self, holds: Holds, server: Server, fatal: Callable[[str], None]) -> None:
-        self.begin: Callable[[Hold], None] = lambda _: None
-        self._holds, self._server, self._fatal = holds, server, fatal
-        self._now = threading.Event()
+    def __init__(self, tasks: HeldTasks, api: ApiClient, fatal: Callable[[str], None]) -> None:
+        self.start_thread: Callable[[HeldTask], None] = lambda _: None
+        self._tasks, self._api, self._fatal = tasks, api, fatal
+        self._requested = threading.Event()
 
-    def soon(self) -> None:
-        """Do not wait for the next beat: something is to be asked."""
-        self._now.set()
+    def send_soon(self) -> None:
+        """Send the next heartbeat now."""
+        self._requested.set()
 
-    def beat_on(self) -> None:
-        """For ever. While nobody answers the pauses are short ones, at first."""
-        pauses = self._server.pauses()
+    def run(self) -> None:
+        """Send heartbeats for as long as the process lives; after a failure, retry with back-off."""
+        backoff = self._api.backoff()
         while True:
-            self._now.clear()
+            self._requested.clear()
             try:
-                self.beat()
-                pauses, wait = self._server.pauses(), self._server.welcome.beat_secs if self._server.welcome else 60.0
-            except (Away, Refusal) as why:
-                wait = next(pauses)
-                log.warning("no pulse", why=str(why), again_in=round(wait, 1))
-            except Unwelcome as why:
+                self.send()
+                backoff, pause = self._api.backoff(), self._api.heartbeat_secs(DEFAULT_SECS)
+            except (ServerUnavailable, RequestRefused) as why:
+                pause = next(backoff)
+                log.warning("no heartbeat", why=str(why), retry_in=round(pause, 1))
+            except RegistrationRefused as why:
                 return self._fatal(str(why))
             except Exception:
-                wait = next(pauses)
-                log.exception("a beat broke")
-            self._now.wait(wait)
+                pause = next(backoff)
+                log.exception("a heartbeat failed")
+            self._requested.wait(pause)
 
-    def beat(self) -> None:
-        """Once. Raises Away, Unwelcome, Refusal."""
-        sent = boot_clock.now()
-        named = [hold for hold in self._holds.all() if hold.step is not Step.OVER]
-        told = [{"task_id": hold.task_id, "lease": hold.lease} for hold in named]
-        for news in self._server.call("/agents/heartbeat", {"tasks": told})["tasks"]:
-            self._hear(news, sent)
+    def send(self) -> None:
+        """Send one heartbeat. Raises ServerUnavailable, RegistrationRefused, RequestRefused."""
+        sent_at = boot_clock.now()
+        named = [held for held in self._tasks.all() if held.step is not Step.OVER]
+        body = {"tasks": [{"task_id": held.task_id, "lease": held.lease} for held in named]}
+        for update in self._api.call("/agents/heartbeat", body)["tasks"]:
+            self._apply(TaskUpdate.from_json(update), sent_at)
 
-    def _hear(self, news: Json, sent: float) -> None:
-        ours = self._holds.of_task(news["task_id"])
-        hold = next((one for one in ours if one.lease == news["lease"]), None)
-        if hold is not None and news["stop"]:
-            self._stop(hold, f"the fleet says: {news['status']}")
-        elif hold is not None:
-            self._keep(hold, news, sent)
-        elif "feedback" in news:
-            waiting = next((one for one in ours if one.step is Step.WAITING and one.lease < news["lease"]), None)
+    def _apply(self, update: TaskUpdate, sent_at: float) -> None:
+        known = self._tasks.of_task(update.task_id)
+        held = next((one for one in known if one.lease == update.lease), None)
+        if held is not None and update.stop:
+            self._stop(held, f"the fleet says: {update.status}")
+        elif held is not None:
+            self._renew(held, update, sent_at)
+        elif update.feedback is not None:
+            waiting = next((one for one in known if one.step is Step.WAITING and one.lease < update.lease), None)
             if waiting is not None:
-                self._next_round(waiting, news)
+                self._start_round(waiting, update.lease, update.feedback)
 
-    def _stop(self, hold: Hold, why: str) -> None:
-        """Whoever works on it sees `stop`; what waits is woken to be left."""
-        if hold.step in IDLE:
-            self._holds.change(hold, step=Step.OVER)
-            self.begin(hold)
-        elif hold.stop != why:
-            self._holds.change(hold, stop=why)
+    def _stop(self, held: HeldTask, why: str) -> None:
+        """The thread that works on it sees `stop_reason`; for a task without a thread, one is started to leave it."""
+        if held.step in IDLE:
+            self._tasks.change(held, step=Step.OVER)
+            self.start_thread(held)
+        elif held.stop_reason != why:
+            self._tasks.change(held, stop_reason=why)
 
-    def _keep(self, hold: Hold, news: Json, sent: float) -> None:
-        if news["lease_expires_at"] is None or self._server.welcome is None:
+    def _renew(self, held: HeldTask, update: TaskUpdate, sent_at: float) -> None:
+        if not update.is_held or self._api.registration is None:
             return
-        self._holds.renew(hold, sent, self._server.welcome.lease_secs)
-        if hold.step is Step.PAUSED:
-            self._holds.change(hold, step=Step.REGAINED)
-            self.begin(hold)
+        self._tasks.renew(held, sent_at, self._api.registration.lease_secs)
+        if held.step is Step.PAUSED:
+            self._tasks.change(held, step=Step.REGAINED)
+            self.start_thread(held)
 
-    def _next_round(self, hold: Hold, news: Json) -> None:
-        """Changes were asked for: a new lease, the same worktree and session."""
-        asked = news["feedback"]
-        log.info("a review", task=hold.task_id, lease=news["lease"], by=asked["by"])
-        self._holds.change(
-            hold, lease=news["lease"], prompt=asked["prompt"], step=Step.TAKEN, stop=None, cut=False, base=no_bytes(),
-            offsets=no_bytes(), work=hold.work | ({"push": asked["push"]} if asked.get("push") else {}),
+    def _start_round(self, held: HeldTask, lease: int, feedback: Feedback) -> None:
+        """A review asks for changes: a new lease, the same worktree and session."""
+        log.info("a review asks for changes", task=held.task_id, lease=lease, by=feedback.by)
+        self._tasks.change(
+            held, lease=lease, prompt=feedback.prompt, step=Step.TAKEN, stop_reason=None, interrupted=False,
+            log_base=no_bytes(), offsets=no_bytes(), work=replace(held.work, push=feedback.push or held.work.push),
         )  # fmt: skip
-        self.begin(hold)
+        self.start_thread(held)

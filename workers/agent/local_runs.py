@@ -1,107 +1,119 @@
-"""This machine: the same supervisor that hosts have, called here."""
+"""Starts, polls, cancels and releases runs on this machine, by the same supervisor that hosts have."""
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from app.clis.template import CliTemplate
 from app.domain import prompt
-from app.domain.host import Address
-from app.domain.host import Machine as HostMachine
-from workers.agent.leases import Hold
-from workers.errors import Unreachable
-from workers.hosts.client import HostClient
+from workers.agent.leases import HeldTask
+from workers.agent.messages import Json, Push
+from workers.errors import Unable, Unreachable
+from workers.hosts.local import LocalSupervisors
+from workers.protocol import LogPiece, PollAnswer, RunStatus
 from workers.runs.cli_call import describe_call
+from workers.ssh.deadlines import Deadlines
 
-Json = dict[str, Any]
-HERE = HostMachine("this machine", Address("localhost"))
-PIECE = 1 << 18
+POLL_BYTES, READ_BYTES = 1 << 18, 1 << 20  # of each log in one answer
+PAST_THE_END = 1 << 62  # an offset that no log reaches
 GIT_USER = "fleet"
 FOR = "refs/for/"  # a push there makes a pull request, and no branch
-CUT_OFF = "It was ended halfway, since this machine could not reach the control plane. What it did so far is here."
-LOG_MB = 128  # of a run's output that stay on this machine
-TIMEOUT_SECS = 3600  # of a fleet that does not say
-SIGNED = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
+INTERRUPTED = "It was ended halfway, since this machine could not reach the control plane. What it did so far is here."
+LOG_MB = 128  # of a run's output that are kept on this machine
+TIMEOUT_SECS = 3600  # if the fleet names none
+AUTHOR = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
 
 
-class Machine:
-    """Runs live in `home`, apart from those of others by `instance`; `forge_token` is for fetching and pushing."""
+class LocalRuns:
+    """The runs below the directory `home`. `instance` separates them from other agents' runs.
+
+    `forge_token` is the password for fetching and pushing.
+    """
 
     def __init__(self, home: Path, instance: str, template: CliTemplate, forge_token: str | None) -> None:
-        self._client = HostClient(home, lambda: instance)
+        self._supervisors = LocalSupervisors(Deadlines())
+        self._names: Json = {"home": str(home), "instance": instance}
         self._template = template
         self._credentials = {"username": GIT_USER, "password": forge_token} if forge_token else None
 
-    def start(self, hold: Hold) -> None:
-        """Start the run; one that is there is left as it is. Raises Unreachable."""
-        self._ask("start", self.order(hold))
+    def start(self, held: HeldTask) -> None:
+        """Start the run; a run that exists is left as it is. Raises Unreachable."""
+        self._request("start", self.start_request(held))
 
-    def order(self, hold: Hold) -> Json:
-        """What the supervisor is asked for. Who cannot go on with a session is told all of it, not the review alone."""
-        work, all_of_it = hold.work, (hold.work.get("prompt") or {}).get("text") or hold.prompt
-        goes_on = bool(hold.session and self._template.resume) or hold.prompt == all_of_it
-        said = hold.prompt if goes_on else f"{all_of_it}\n{hold.prompt}"
-        text = prompt.read_again(said, CUT_OFF if hold.cut else "")
-        asked = describe_call(self._template, text, hold.session, work.get("timeout_secs") or TIMEOUT_SECS, LOG_MB)
-        signed = {"message": work["task_id"]} | SIGNED | (work.get("commit") or {})
-        delivery = {name: signed[name] for name in ("message", *SIGNED)} if work["repository"] else None
-        return self._of(hold) | asked | {"validation": work.get("checks") or [], "delivery": delivery}
+    def start_request(self, held: HeldTask) -> Json:
+        """A CLI that cannot resume the session gets the whole prompt, not the review alone."""
+        work, whole = held.work, held.work.prompt or held.prompt
+        is_enough = bool(held.session and self._template.resume) or held.prompt == whole
+        told = held.prompt if is_enough else f"{whole}\n{held.prompt}"
+        text = prompt.read_again(told, INTERRUPTED if held.interrupted else "")
+        call = describe_call(self._template, text, held.session, work.timeout_secs or TIMEOUT_SECS, LOG_MB)
+        commit = {"message": work.task_id, **AUTHOR, **work.commit}
+        delivery = {name: commit[name] for name in ("message", *AUTHOR)} if work.repository else None
+        return self.describe_run(held) | call | {"validation": list(work.checks), "delivery": delivery}
 
-    def version(self, name: str) -> str | None:
-        """What the CLI says its version is. None where it does not say."""
-        asked = {"clis": {name: self._template.version_command}}
+    def describe_run(self, held: HeldTask) -> Json:
+        """The names of the run and its worktree, and the repository."""
+        repository: Json | None = None
+        if known := held.work.repository:
+            repository = {"url": known.clone_url, "base": known.default_branch, "branch": held.work.branch_name}
+            repository |= _describe_push(held.work.push)
+        credentials = self._credentials if repository else None
+        return {"run": held.run_name, "task": held.worktree, "repository": repository, "credentials": credentials}
+
+    def cli_version(self, name: str) -> str | None:
+        """The version that the CLI prints; None if it prints none."""
         try:
-            found = self._ask("probe", asked).get("clis", {}).get(name)
+            found = self._request("probe", {"clis": {name: self._template.version_command}}).get("clis", {}).get(name)
         except Unreachable:
             return None
         return str(found)[:200] if found else None
 
-    def poll(self, holds: Iterable[Hold]) -> dict[str, Json]:
-        """What each run is at, and what its logs have grown by. Raises Unreachable."""
-        asked = [{"run": hold.run, **hold.offsets} for hold in holds]
-        return dict(self._ask("poll", {"runs": asked, "limit": PIECE})["runs"]) if asked else {}
+    def poll(self, tasks: Iterable[HeldTask]) -> dict[str, RunStatus]:
+        """The status of each run by name, with the new bytes of its logs. Raises Unreachable."""
+        asked = [{"run": held.run_name, **held.offsets} for held in tasks]
+        return self._poll(asked, POLL_BYTES) if asked else {}
 
-    def output(self, hold: Hold) -> bytes:
-        """All that is kept of what the CLI printed. Raises Unreachable."""
-        said, offset, more = bytearray(), 0, True
-        while more:
-            asked = {"run": hold.run, "stdout": offset, "stderr": 1 << 62}
-            seen = self._ask("poll", {"runs": [asked], "limit": PIECE * 4})["runs"][hold.run]
-            piece = data_of(seen.get("stdout"))
-            said, more = said + piece, bool(piece)
-            offset = seen["stdout"]["offset"] + len(piece) if more else offset
-        return bytes(said)
+    def output(self, held: HeldTask) -> bytes:
+        """The whole standard output that is kept of the CLI. Raises Unreachable."""
+        pieces, offset = [], 0
+        while piece := self._read_piece(held, offset):
+            pieces.append(piece.data)
+            offset = piece.end
+        return b"".join(pieces)
 
-    def cancel(self, hold: Hold, grace_secs: float) -> None:
-        """Have the run end. Raises Unreachable."""
-        self._ask("cancel", {"run": hold.run, "grace_secs": grace_secs})
+    def cancel(self, held: HeldTask, grace_secs: float) -> None:
+        """End the run; KILL follows `grace_secs` after TERM. Raises Unreachable."""
+        self._request("cancel", {"run": held.run_name, "grace_secs": grace_secs})
 
-    def release(self, hold: Hold, with_worktree: bool) -> str | None:
-        """Delete the run's folder, and the worktree once all in it is on the forge or saved: where. Raises
-        Unreachable."""
-        answer = self._ask("release", self._of(hold) | {"worktree": with_worktree})
-        return answer.get("saved")
+    def release(self, held: HeldTask, with_worktree: bool) -> str | None:
+        """Delete the run's folder, and the worktree once all in it is pushed or saved. Returns where it was saved.
 
-    def _of(self, hold: Hold) -> Json:
-        repository, work = None, hold.work
-        if work["repository"]:
-            known = work["repository"]
-            repository = {"url": known["clone_url"], "base": known["default_branch"], "branch": work["branch_name"]}
-            repository |= _push(work.get("push") or {})
-        credentials = self._credentials if repository else None
-        return {"run": hold.run, "task": hold.task, "repository": repository, "credentials": credentials}
+        Raises Unreachable.
+        """
+        saved = self._request("release", self.describe_run(held) | {"worktree": with_worktree}).get("saved")
+        return str(saved) if saved else None
 
-    def _ask(self, verb: str, request: Json) -> Json:
-        return self._client.request(HERE, verb, request)
+    def _read_piece(self, held: HeldTask, offset: int) -> LogPiece | None:
+        """The next piece of the output; None at its end."""
+        asked = {"run": held.run_name, "stdout": offset, "stderr": PAST_THE_END}
+        piece = self._poll([asked], READ_BYTES)[held.run_name].logs.get("stdout")
+        return piece if piece and piece.data else None
+
+    def _poll(self, asked: list[Json], limit: int) -> dict[str, RunStatus]:
+        return dict(PollAnswer.from_json(self._request("poll", {"runs": asked, "limit": limit})).runs)
+
+    def _request(self, verb: str, body: Json) -> Json:
+        try:
+            answer = self._supervisors.request(verb, self._names | body)
+        except Unreachable as why:
+            raise type(why)(f"the supervisor of this machine did not answer `{verb}`: {why}") from why
+        if "error" in answer:
+            raise Unable(f"the supervisor of this machine could not `{verb}`: {answer['error']}")
+        return answer
 
 
-def _push(told: Json) -> Json:
-    """How to push where that is not to a branch."""
-    if not str(told.get("ref") or "").startswith(FOR):
+def _describe_push(push: Push | None) -> Json:
+    """How to push, unless it is to the task's branch."""
+    if push is None or not push.ref.startswith(FOR):
         return {}
-    fetch = {"fetch_from": told["fetch"]} if told.get("fetch") else {}
-    return {"push_to": told["ref"], "push_options": list(told.get("options") or ()), **fetch}
-
-
-def data_of(piece: Json | None) -> bytes:
-    return bytes(piece["data"]) if piece else b""
+    fetch = {"fetch_from": push.fetch} if push.fetch else {}
+    return {"push_to": push.ref, "push_options": list(push.options), **fetch}

@@ -1,28 +1,26 @@
-"""The outbox: receipts that wait until the server has answered them, through outages and our own restarts."""
+"""Keeps receipts until the server has answered them, across outages and restarts of the agent."""
 
-from typing import Any
-
-from workers.agent.leases import Hold
-from workers.agent.state_dir import Folder
-
-Json = dict[str, Any]
+from workers.agent.leases import HeldTask
+from workers.agent.receipt import Receipt
+from workers.agent.state_dir import StateDir
 
 
 class Outbox:
-    """One letter for each lease at most: written before the run counts as ended, dropped when it was answered."""
+    """At most one receipt per lease: saved before the run counts as ended, deleted when it was answered."""
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
 
-    def put(self, hold: Hold, letter: Json) -> None:
-        self._folder.keep_letter(_name(hold), letter)
+    def put(self, held: HeldTask, receipt: Receipt) -> None:
+        self._state.save_receipt(_name(held), receipt.as_json())
 
-    def letter(self, hold: Hold) -> Json | None:
-        return self._folder.letter(_name(hold))
+    def get(self, held: HeldTask) -> Receipt | None:
+        saved = self._state.receipt(_name(held))
+        return Receipt.from_json(saved) if saved else None
 
-    def drop(self, hold: Hold) -> None:
-        self._folder.keep_letter(_name(hold), None)
+    def delete(self, held: HeldTask) -> None:
+        self._state.save_receipt(_name(held), None)
 
 
-def _name(hold: Hold) -> str:
-    return f"{hold.task}.{hold.lease}"
+def _name(held: HeldTask) -> str:
+    return f"{held.worktree}.{held.lease}"

@@ -1,63 +1,99 @@
-"""A run's end in the contract's words: what the supervisor and the CLI say, judged, as a receipt."""
+"""Makes the receipt of a run from the supervisor's result and the CLI's outcome."""
 
+from dataclasses import dataclass, fields
 from typing import Any
 
-from app.domain.lifecycle import FactKind
+from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Outcome, judge
 from workers.agent import boot_clock
-from workers.agent.leases import Hold
+from workers.agent.leases import HeldTask
+from workers.agent.messages import Json
 
-Json = dict[str, Any]
-MOST_COMMITS = 50
-LONGEST = 20_000
-
-
-def of(hold: Hold, result: Json, outcome: Outcome) -> Json:
-    """The receipt of a run that has ended. The forge credentials' owner claims only what was pushed."""
-    fact = judge(hold.lease, result, outcome)
-    told: Json = {
-        "lease": hold.lease,
-        "duration_seconds": round(max(0.0, boot_clock.now() - hold.began), 3),
-        "summary": (outcome.final_text or "")[:LONGEST],
-        "artifacts": _artifacts(hold, result),
-        "checks": [_check(one) for one in (result.get("validation") or [])][:100],
-        "usage": outcome.as_json()["usage"],
-        "session": outcome.session_id,
-    }
-    if fact.kind is FactKind.FINISHED and not _is_unreadable(hold, fact.detail):
-        return told | {"status": "completed"}
-    why = fact.detail.get("why") or "nobody could read what the CLI printed"
-    return told | {
-        "status": "failed",
-        "error": why[:LONGEST],
-        "failure": "unreadable" if fact.kind is FactKind.FINISHED else fact.detail.get("reason"),
-        "resets_at": fact.detail.get("until"),
-    }
+MOST_COMMITS, MOST_CHECKS = 50, 100
+LONGEST = 20_000  # characters of a summary or an error
+LONGEST_COMMAND = 2000
 
 
-def lost(hold: Hold, why: str, failure: str = "lost") -> Json:
-    """The receipt of a run that there is nothing to say of."""
-    return {"lease": hold.lease, "status": "failed", "error": why, "failure": failure}
+@dataclass(frozen=True)
+class Receipt:
+    """A receipt by the names of the API. `again`: it replaces one that was refused, and is not replaced in turn."""
+
+    lease: int
+    status: str  # completed, failed
+    duration_seconds: float | None = None
+    summary: str | None = None
+    error: str | None = None
+    failure: str | None = None  # a name of docs/failures.md
+    resets_at: str | None = None  # RFC 3339
+    session: str | None = None
+    usage: Json | None = None
+    artifacts: tuple[Json, ...] = ()
+    checks: tuple[Json, ...] = ()
+    again: bool = False
+
+    @classmethod
+    def from_json(cls, saved: Json) -> "Receipt":
+        given: dict[str, Any] = {one.name: saved[one.name] for one in fields(cls) if one.name in saved}
+        given |= {name: tuple(given.get(name) or ()) for name in ("artifacts", "checks")}
+        return cls(**given)
+
+    def as_json(self) -> Json:
+        """All that is known of it, to be saved."""
+        return {
+            name: value for name, value in vars(self).items() if not (value is None or value is False or value == ())
+        }
+
+    def body(self) -> Json:
+        """What is sent."""
+        return {name: value for name, value in self.as_json().items() if name != "again"}
 
 
-def refused(letter: Json, why: str) -> Json:
-    """The receipt that takes the place of one whose claims did not hold."""
-    kept = {name: letter[name] for name in ("lease", "duration_seconds", "usage") if name in letter}
-    return kept | {"status": "failed", "error": f"The fleet did not take the receipt: {why}", "again": True}
+def make_receipt(held: HeldTask, result: Json, outcome: Outcome) -> Receipt:
+    """The receipt of a run that has ended; `result` is the supervisor's. It claims only what was pushed."""
+    fact = judge(held.lease, result, outcome)
+    is_unreadable = fact.kind is FactKind.FINISHED and _is_unreadable(held, fact)
+    is_completed = fact.kind is FactKind.FINISHED and not is_unreadable
+    why = fact.detail.get("why") or "the CLI's output could not be read"
+    return Receipt(
+        lease=held.lease,
+        status="completed" if is_completed else "failed",
+        duration_seconds=round(max(0.0, boot_clock.now() - held.started_at), 3),
+        summary=(outcome.final_text or "")[:LONGEST],
+        error=None if is_completed else str(why)[:LONGEST],
+        failure=None if is_completed else "unreadable" if is_unreadable else fact.detail.get("reason"),
+        resets_at=None if is_completed else fact.detail.get("until"),
+        session=outcome.session_id,
+        usage=outcome.as_json()["usage"],
+        artifacts=tuple(_artifacts(held, result)),
+        checks=tuple(_check(one) for one in (result.get("validation") or [])[:MOST_CHECKS]),
+    )
 
 
-def _is_unreadable(hold: Hold, detail: Any) -> bool:
-    """Without a pull request the CLI's own word is all there is, and it must have been understood."""
-    return bool(detail.get("unreadable")) and not hold.work["wants_pull_request"]
+def lost_receipt(held: HeldTask, why: str, failure: str = "lost") -> Receipt:
+    """The receipt of a run of which nothing is known."""
+    return Receipt(held.lease, "failed", error=why, failure=failure)
 
 
-def _artifacts(hold: Hold, result: Json) -> list[Json]:
+def replace_refused(receipt: Receipt, why: str) -> Receipt:
+    """The receipt that replaces one whose claims were refused."""
+    return Receipt(
+        receipt.lease, "failed", duration_seconds=receipt.duration_seconds, usage=receipt.usage, again=True,
+        error=f"The fleet refused the receipt: {why}",
+    )  # fmt: skip
+
+
+def _is_unreadable(held: HeldTask, fact: Fact) -> bool:
+    """Without a pull request there is no proof but the CLI's output, and it must have been understood."""
+    return bool(fact.detail.get("unreadable")) and not held.work.wants_pull_request
+
+
+def _artifacts(held: HeldTask, result: Json) -> list[Json]:
     if not result.get("pushed"):
         return []
     commits = [{"type": "commit", "sha": sha} for sha in result.get("commits") or []][-MOST_COMMITS:]
-    ref = str((hold.work.get("push") or {}).get("ref") or "refs/heads/")
-    return ([{"type": "branch", "ref": hold.work["branch_name"]}] if ref.startswith("refs/heads/") else []) + commits
+    ref = held.work.push.ref if held.work.push else "refs/heads/"
+    return ([{"type": "branch", "ref": held.work.branch_name}] if ref.startswith("refs/heads/") else []) + commits
 
 
 def _check(one: Json) -> Json:
-    return {**one, "command": str(one["command"])[:2000]}
+    return {**one, "command": str(one["command"])[:LONGEST_COMMAND]}

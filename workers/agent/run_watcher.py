@@ -1,71 +1,69 @@
-"""Looks at the runs of this machine, all at once, and ends those that must not go on. Knows no network."""
+"""Polls all runs of this machine at once, and ends those whose lease is about to end. Uses no network."""
 
 import threading
-from typing import Any
 
 import structlog
 
 from workers.agent import boot_clock
-from workers.agent.api_client import Server
-from workers.agent.leases import Hold, Holds, Step
-from workers.agent.local_runs import Machine
+from workers.agent.api_client import ApiClient
+from workers.agent.leases import HeldTask, HeldTasks, Step
+from workers.agent.local_runs import LocalRuns
 from workers.errors import Unreachable
+from workers.protocol import RunStatus
 
-Json = dict[str, Any]
-LEASE, LEAVING = "the lease could not be renewed", "the agent is told to stop"
+LEASE_ENDS, AGENT_STOPS = "the lease could not be renewed", "the agent is told to stop"
 PARKED, PARKED_GRACE_SECS = "the fleet says: parked", 3.0  # its budget is used up: each second costs
-AGAIN_SECS = 10.0
+CANCEL_AGAIN_SECS = 10.0
+NEXT_POLL_SECS = 30.0
 log = structlog.get_logger()
 
 
-class Lookout:
-    """One thread. Whoever waits for a run is told after each look."""
+class RunWatcher:
+    """The thread that polls every `interval` seconds. Other threads wait for the next poll of a run."""
 
-    def __init__(self, holds: Holds, machine: Machine, server: Server, every: float) -> None:
-        self._holds, self._machine, self._server, self._every = holds, machine, server, every
-        self._looked = threading.Condition()
-        self._looks, self._seen = 0, dict[str, Json]()
-        self._told: dict[str, float] = {}  # when each run was last told to end
+    def __init__(self, tasks: HeldTasks, runs: LocalRuns, api: ApiClient, interval: float) -> None:
+        self._tasks, self._runs, self._api, self._interval = tasks, runs, api, interval
+        self._polled = threading.Condition()
+        self._polls, self._statuses = 0, dict[str, RunStatus]()
+        self._cancel_again_at: dict[str, float] = {}  # by run, on the boot clock
 
-    def watch(self) -> None:
-        """For ever."""
+    def run(self) -> None:
+        """Poll for as long as the process lives."""
         while True:
             try:
-                self.look()
+                self.poll()
             except Unreachable as why:
                 log.warning("the supervisor does not answer", why=str(why))
             except Exception:
-                log.exception("a look broke")
-            threading.Event().wait(self._every)
+                log.exception("a poll failed")
+            threading.Event().wait(self._interval)
 
-    def look(self) -> None:
-        going = self._holds.at(Step.RUNNING)
-        for hold in going:
-            self._end_in_time(hold)
-        seen = self._machine.poll(going)
-        with self._looked:
-            self._looks, self._seen = self._looks + 1, seen
-            self._looked.notify_all()
+    def poll(self) -> None:
+        running = self._tasks.at(Step.RUNNING)
+        for held in running:
+            self._end_in_time(held)
+        statuses = self._runs.poll(running)
+        with self._polled:
+            self._polls, self._statuses = self._polls + 1, statuses
+            self._polled.notify_all()
 
-    def next(self, hold: Hold) -> Json | None:
-        """What the next look sees of a run."""
-        with self._looked:
-            after = self._looks
-            self._looked.wait_for(lambda: self._looks > after, timeout=30)
-            return self._seen.get(hold.run)
+    def next(self, held: HeldTask) -> RunStatus | None:
+        """The status of a run in the next poll; None if it was not polled."""
+        with self._polled:
+            before = self._polls
+            self._polled.wait_for(lambda: self._polls > before, timeout=NEXT_POLL_SECS)
+            return self._statuses.get(held.run_name)
 
-    def has_time_for(self, hold: Hold) -> bool:
-        """Whether the lease lasts long enough for a run to go on, and to be ended before it does."""
-        return hold.left >= 2 * self._grace() + self._every
+    def has_time_for(self, held: HeldTask) -> bool:
+        """True if the lease lasts long enough for a run to go on, and to be ended before the lease ends."""
+        return held.lease_secs_left >= 2 * self._api.grace_secs() + self._interval
 
-    def _grace(self) -> float:
-        return self._server.welcome.grace_secs if self._server.welcome else 2.0
-
-    def _end_in_time(self, hold: Hold) -> None:
-        """The run must have ended before its lease does: another place may have the task a moment later."""
-        if hold.stop is None and not self.has_time_for(hold):
-            self._holds.change(hold, stop=LEASE)
-        if hold.stop and boot_clock.now() > self._told.get(hold.run, 0.0):
-            log.warning("ending a run", task=hold.task_id, run=hold.run, why=hold.stop)
-            self._told[hold.run] = boot_clock.now() + AGAIN_SECS
-            self._machine.cancel(hold, min(self._grace(), PARKED_GRACE_SECS) if hold.stop == PARKED else self._grace())
+    def _end_in_time(self, held: HeldTask) -> None:
+        """The run must end before its lease does: the fleet may then give the task to another host or agent."""
+        if held.stop_reason is None and not self.has_time_for(held):
+            self._tasks.change(held, stop_reason=LEASE_ENDS)
+        if held.stop_reason and boot_clock.now() > self._cancel_again_at.get(held.run_name, 0.0):
+            log.warning("ending a run", task=held.task_id, run=held.run_name, why=held.stop_reason)
+            self._cancel_again_at[held.run_name] = boot_clock.now() + CANCEL_AGAIN_SECS
+            grace = self._api.grace_secs()
+            self._runs.cancel(held, min(grace, PARKED_GRACE_SECS) if held.stop_reason == PARKED else grace)

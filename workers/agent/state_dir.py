@@ -1,4 +1,4 @@
-"""The state folder: who we are, our token, what we hold, what we asked and were not answered; ours alone."""
+"""Stores the agent's state in a directory: its id and token, held tasks, receipts, and the unanswered dequeue."""
 
 import contextlib
 import fcntl
@@ -6,27 +6,35 @@ import json
 import os
 import secrets
 import socket
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from app.config.settings import ConfigError
 from app.domain.run import slug
+from workers.agent.messages import Json
 
-Json = dict[str, Any]
 log = structlog.get_logger()
 
 
-class Folder:
-    """One agent's memory. Each file is written under another name and renamed: nobody reads a half."""
+@dataclass(frozen=True)
+class DequeueRequest:
+    """A dequeue whose response was not processed yet: repeated with the same key."""
+
+    key: str
+    max_tasks: int
+
+
+class StateDir:
+    """The state of one agent. Each file is written under another name and renamed: no reader sees half of it."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._lock = path, -1
         self.work = path / "work"
 
     def open(self) -> None:
-        """Make the folder and take it for ourselves. Raises Wrong."""
+        """Create and lock the directory. Raises ConfigError."""
         try:
             for folder in (self.path, self.path / "holds", self.path / "outbox"):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -34,20 +42,20 @@ class Folder:
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            why = f"Another agent works with {self.path}: stop it, or name another folder by --state."
+            why = f"Another agent works with {self.path}: stop it, or name another directory with --state."
             raise ConfigError([why]) from None
         except OSError as error:
-            why = f"{self.path} cannot hold the agent's state ({error.strerror}): name a folder by --state."
+            why = f"{self.path} cannot store the agent's state ({error.strerror}): name a directory with --state."
             raise ConfigError([why]) from error
 
-    # --- who we are
+    # --- identity
 
     def agent_id(self, wanted: str | None) -> str:
-        """The id that was given once; else the wanted one, else one of our own. Raises Wrong when they differ."""
+        """The saved id, else the wanted one, else a new one. Raises ConfigError if saved and wanted differ."""
         known = (self._read(self.path / "agent.json") or {}).get("agent_id")
         if known and wanted not in (None, known):
             raise ConfigError(
-                [f"{self.path} belongs to the agent {known!r}, not to {wanted!r}: name another by --state."]
+                [f"{self.path} belongs to the agent {known!r}, not to {wanted!r}: name another directory with --state."]
             )
         return str(known or wanted or f"{slug(socket.gethostname()) or 'agent'}-{secrets.token_hex(3)}")
 
@@ -56,43 +64,44 @@ class Folder:
             return (self.path / "token").read_text().strip() or None
         return None
 
-    def keep_token(self, agent_id: str, token: str) -> None:
-        """From the first token on the folder is this agent's."""
+    def save_token(self, agent_id: str, token: str) -> None:
+        """With the first token, the directory belongs to this agent."""
         self._write(self.path / "agent.json", {"agent_id": agent_id})
         _replace(self.path / "token", token.encode())
 
-    # --- what we asked: a lost answer is asked for again by the same key
+    # --- the unanswered dequeue
 
-    def question(self) -> Json | None:
-        return self._read(self.path / "asked.json")
+    def request(self) -> DequeueRequest | None:
+        saved = self._read(self.path / "asked.json")
+        return DequeueRequest(saved["key"], saved["max_tasks"]) if saved else None
 
-    def keep_question(self, question: Json | None) -> None:
-        if question is None:
+    def save_request(self, request: DequeueRequest | None) -> None:
+        if request is None:
             (self.path / "asked.json").unlink(missing_ok=True)
         else:
-            self._write(self.path / "asked.json", question)
+            self._write(self.path / "asked.json", vars(request))
 
-    # --- what we hold, and the letters about it
+    # --- held tasks and their receipts
 
-    def holds(self) -> list[Json]:
+    def tasks(self) -> list[Json]:
         found = [self._read(path) for path in sorted((self.path / "holds").glob("*.json"))]
-        return [kept for kept in found if kept]
+        return [saved for saved in found if saved]
 
-    def keep_hold(self, task: str, lease: int, kept: Json) -> None:
-        self._write(self.path / "holds" / f"{task}.{lease}.json", kept)
+    def save_task(self, worktree: str, lease: int, held: Json) -> None:
+        self._write(self.path / "holds" / f"{worktree}.{lease}.json", held)
 
-    def forget_hold(self, task: str, lease: int) -> None:
-        (self.path / "holds" / f"{task}.{lease}.json").unlink(missing_ok=True)
+    def delete_task(self, worktree: str, lease: int) -> None:
+        (self.path / "holds" / f"{worktree}.{lease}.json").unlink(missing_ok=True)
 
-    def letter(self, name: str) -> Json | None:
+    def receipt(self, name: str) -> Json | None:
         return self._read(self.path / "outbox" / f"{name}.json")
 
-    def keep_letter(self, name: str, letter: Json | None) -> None:
+    def save_receipt(self, name: str, receipt: Json | None) -> None:
         path = self.path / "outbox" / f"{name}.json"
-        if letter is None:
+        if receipt is None:
             path.unlink(missing_ok=True)
         else:
-            self._write(path, letter)
+            self._write(path, receipt)
 
     def _read(self, path: Path) -> Json | None:
         try:
@@ -100,7 +109,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as why:
-            log.warning("a file of the state cannot be read", path=str(path), why=str(why))
+            log.warning("a state file cannot be read", path=str(path), why=str(why))
             return None
         return found if isinstance(found, dict) else None
 

@@ -1,116 +1,123 @@
-"""What we tell the fleet of one task: its log by offset, its progress, and words that are repeated until answered."""
+"""Uploads what the fleet is told of one task: its log by offset, its progress, its confirmation and its receipt."""
 
 import base64
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 
 from app.domain.masking import Mask
+from app.domain.run import Usage
 from workers.agent import boot_clock
-from workers.agent.api_client import Away, Refusal, Server
-from workers.agent.leases import Hold, Holds
-from workers.agent.local_runs import Machine, data_of
+from workers.agent.api_client import ApiClient, RequestRefused, ServerUnavailable
+from workers.agent.leases import HeldTask, HeldTasks
+from workers.agent.local_runs import LocalRuns
+from workers.agent.messages import Json, TaskState
+from workers.protocol import STREAMS, LogPiece, RunStatus
 
-Json = dict[str, Any]
-STREAMS = ("stdout", "stderr")
-USAGE_SECS = 2.0
+USAGE_SECS = 2.0  # between two reports that bring nothing but usage
 log = structlog.get_logger()
 
 
-class Reports:
-    """The voice of one hold."""
+class Uploads:
+    """The uploads of one held task. Secrets are masked by `mask`."""
 
-    def __init__(self, hold: Hold, holds: Holds, server: Server, machine: Machine, mask: Callable[[], Mask]) -> None:
-        self._hold, self._holds, self._server, self._machine, self._mask = hold, holds, server, machine, mask
-        self._quiet_until, self._told, self._tell_again = 0.0, Json(), 0.0
-        self._pauses = server.pauses()
+    def __init__(
+        self, held: HeldTask, tasks: HeldTasks, api: ApiClient, runs: LocalRuns, mask: Callable[[], Mask]
+    ) -> None:
+        self._held, self._tasks, self._api, self._runs, self._mask = held, tasks, api, runs, mask
+        self._not_before = 0.0  # on the boot clock: the next upload, after one that failed
+        self._reported: tuple[str, Usage] | None = None  # step and usage
+        self._report_again_at = 0.0
+        self._backoff = api.backoff()
 
-    def insist(self, verb: str, body: Json) -> Json | None:
-        """Say it until it is answered; None when the task was taken from us meanwhile. Raises Refusal, Unwelcome."""
-        pauses = self._server.pauses()
-        while not self._hold.stop:
+    def insist(self, verb: str, body: Json) -> TaskState | None:
+        """Send a report until it is answered; None if the task must stop meanwhile.
+
+        Raises RequestRefused, RegistrationRefused.
+        """
+        backoff = self._api.backoff()
+        while not self._held.stop_reason:
             try:
-                return self._server.about_task(self._hold.task_id, verb, body)
-            except Away as why:
-                self._pause(next(pauses), why)
+                return TaskState.from_json(self._api.call_task(self._held.task_id, verb, body))
+            except ServerUnavailable as why:
+                self._pause(next(backoff), why)
         return None
 
-    def keep_up(self, seen: Json, used: Json) -> None:
-        """Tell what is new, and what was used, if the server answers now; what it does not hear now it hears later.
-        Raises Refusal."""
-        if boot_clock.now() < self._quiet_until:
+    def upload(self, status: RunStatus, usage: Usage) -> None:
+        """Upload what is new, if the server answers; what fails is uploaded later. Raises RequestRefused."""
+        if boot_clock.now() < self._not_before:
             return
         try:
             for stream in STREAMS:
-                self._upload(stream, seen[stream])
-            self._tell_progress(seen, used)
-            self._pauses = self._server.pauses()
-        except Away as why:
-            pause = next(self._pauses)
-            log.info("a report waits", task=self._hold.task_id, why=str(why), secs=round(pause, 1))
-            self._quiet_until = boot_clock.now() + pause
+                self._upload_piece(stream, status.logs[stream])
+            self._report_progress(status, usage)
+            self._backoff = self._api.backoff()
+        except ServerUnavailable as why:
+            pause = next(self._backoff)
+            log.info("an upload waits", task=self._held.task_id, why=str(why), secs=round(pause, 1))
+            self._not_before = boot_clock.now() + pause
 
-    def rest_of_log(self) -> None:
-        """Tell all of the log that is not told yet. What the server refuses is left out."""
-        pauses, going = self._server.pauses(), True
-        while going and not self._hold.stop:
-            before = dict(self._hold.offsets)
+    def upload_rest(self) -> None:
+        """Upload the rest of the log, however long it takes. What the server refuses is left out."""
+        backoff, has_more = self._api.backoff(), True
+        while has_more and not self._held.stop_reason:
+            before = dict(self._held.offsets)
             try:
-                seen = self._machine.poll([self._hold])[self._hold.run]
-                for stream in STREAMS if seen["known"] else ():
-                    self._upload(stream, seen[stream])
-                going = self._hold.offsets != before
-            except Away as why:
-                self._pause(next(pauses), why)
-            except Refusal as no:
-                log.warning("the log is not taken", task=self._hold.task_id, why=str(no))
-                going = False
+                status = self._runs.poll([self._held])[self._held.run_name]
+                for stream in STREAMS if status.is_known else ():
+                    self._upload_piece(stream, status.logs[stream])
+                has_more = self._held.offsets != before
+            except ServerUnavailable as why:
+                self._pause(next(backoff), why)
+            except RequestRefused as refusal:
+                log.warning("the log was refused", task=self._held.task_id, why=str(refusal))
+                has_more = False
 
-    def _upload(self, stream: str, piece: Json) -> None:
-        """The bytes that are new, secrets masked. The server says where to go on, and is right."""
-        if piece["offset"] > self._hold.offsets[stream]:
-            self._step_over(stream, piece["offset"])
-        have, base = self._hold.offsets[stream], self._hold.base[stream]
-        data = data_of(piece)[max(0, have - piece["offset"]) :]
+    def _upload_piece(self, stream: str, piece: LogPiece) -> None:
+        """Upload the new bytes of a piece. The server's answer says where to go on."""
+        if piece.offset > self._held.offsets[stream]:
+            self._upload_gap(stream, piece.offset)
+        have, base = self._held.offsets[stream], self._held.log_base[stream]
+        data = piece.data[max(0, have - piece.offset) :]
         if data:
             next_ = max(0, self._send(stream, base + have, self._mask().bytes(data)) - base)
-            self._holds.change(self._hold, offsets=self._hold.offsets | {stream: next_})
+            self._tasks.change(self._held, offsets=self._held.offsets | {stream: next_})
 
-    def _step_over(self, stream: str, begin: int) -> None:
-        """The middle of a log that was too long is not on this machine any more: a line says so in its place."""
-        have, base = self._hold.offsets[stream], self._hold.base[stream]
+    def _upload_gap(self, stream: str, begin: int) -> None:
+        """The middle of a log that was too long is gone from this machine: a line takes its place."""
+        have, base = self._held.offsets[stream], self._held.log_base[stream]
         end = self._send(stream, base + have, f"\n[{begin - have} bytes of output were left out here]\n".encode())
-        offsets, bases = self._hold.offsets | {stream: begin}, self._hold.base | {stream: end - begin}
-        self._holds.change(self._hold, offsets=offsets, base=bases)
+        offsets, bases = self._held.offsets | {stream: begin}, self._held.log_base | {stream: end - begin}
+        self._tasks.change(self._held, offsets=offsets, log_base=bases)
 
     def _send(self, stream: str, offset: int, data: bytes) -> int:
-        """Where the server wants to go on."""
+        """Send bytes; returns the offset that the server wants next."""
         text = base64.b64encode(data).decode()
-        body = {"lease": self._hold.lease, "stream": stream, "offset": offset, "data": text}
+        body = {"lease": self._held.lease, "stream": stream, "offset": offset, "data": text}
         try:
-            answer = self._server.about_task(self._hold.task_id, "log", body)
-        except Refusal as no:
-            if "next_offset" not in no.body:
+            answer = self._api.call_task(self._held.task_id, "log", body)
+        except RequestRefused as refusal:
+            if "next_offset" not in refusal.body:
                 raise
-            answer = no.body
+            answer = refusal.body
         return int(answer["next_offset"])
 
-    def _tell_progress(self, seen: Json, used: Json) -> None:
-        """Each step at once, and what was used every few seconds."""
-        step, news = str(seen.get("step")), {"step": str(seen.get("step")), "usage": used}
-        is_next = step != self._told.get("step")
-        if seen.get("result") or news == self._told or not (is_next or boot_clock.now() > self._tell_again):
+    def _report_progress(self, status: RunStatus, usage: Usage) -> None:
+        """Report a new step at once, and new usage every few seconds."""
+        news, sent_at = (str(status.step), usage), boot_clock.now()
+        is_new_step = self._reported is None or news[0] != self._reported[0]
+        if status.result or news == self._reported or not (is_new_step or sent_at > self._report_again_at):
             return
-        sent, progress = boot_clock.now(), news | {"log_bytes": sum(seen[stream]["size"] for stream in STREAMS)}
-        told = {"lease": self._hold.lease, "status": "running", "message": step, "progress": progress}
-        answer = self._server.about_task(self._hold.task_id, "status", told)
-        self._told, self._tell_again = news, sent + USAGE_SECS
-        if answer["stop"]:
-            self._holds.change(self._hold, stop=f"the fleet says: {answer['status']}")
-        elif self._server.welcome:
-            self._holds.renew(self._hold, sent, self._server.welcome.lease_secs)
+        size = sum(status.logs[stream].size for stream in STREAMS)
+        progress = {"step": news[0], "usage": vars(usage), "log_bytes": size}
+        body = {"lease": self._held.lease, "status": "running", "message": news[0], "progress": progress}
+        state = TaskState.from_json(self._api.call_task(self._held.task_id, "status", body))
+        self._reported, self._report_again_at = news, sent_at + USAGE_SECS
+        if state.stop:
+            self._tasks.change(self._held, stop_reason=f"the fleet says: {state.status}")
+        elif self._api.registration:
+            self._tasks.renew(self._held, sent_at, self._api.registration.lease_secs)
 
-    def _pause(self, secs: float, why: Away) -> None:
-        log.info("no answer; it is said again", task=self._hold.task_id, why=str(why), secs=round(secs, 1))
-        self._holds.wait(lambda: self._hold.stop is not None, max(secs, why.retry_after or 0.0))
+    def _pause(self, secs: float, why: ServerUnavailable) -> None:
+        log.info("no answer, retrying", task=self._held.task_id, why=str(why), secs=round(secs, 1))
+        self._tasks.wait(lambda: self._held.stop_reason is not None, max(secs, why.retry_after or 0.0))

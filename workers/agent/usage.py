@@ -1,6 +1,4 @@
-"""Hears what the CLI prints while it works, for the sake of what it uses: the fleet may have a budget."""
-
-from typing import Any
+"""Measures what a CLI uses while it works, from its output: the fleet may have a budget for it."""
 
 import structlog
 
@@ -8,44 +6,43 @@ from app.clis import catalog, outcomes, pricing
 from app.clis.parser import Parser, Setting
 from app.clis.template import CliTemplate
 from app.domain.run import Usage
-from workers.agent.leases import Hold
-from workers.agent.local_runs import Machine, data_of
+from workers.agent.leases import HeldTask
+from workers.agent.local_runs import LocalRuns
 from workers.errors import Unreachable
+from workers.protocol import LogPiece
 
-Json = dict[str, Any]
 log = structlog.get_logger()
 
 
-class Ear:
-    """One start of a run."""
+class UsageMeter:
+    """The usage of one start of a run."""
 
-    def __init__(self, hold: Hold, template: CliTemplate, machine: Machine) -> None:
-        self._hold, self._template, self._machine = hold, template, machine
-        self._parser, self._heard = self._anew(), 0
+    def __init__(self, held: HeldTask, template: CliTemplate, runs: LocalRuns) -> None:
+        self._held, self._template, self._runs = held, template, runs
+        self._parser, self._parsed = self._new_parser(), 0
 
-    def used(self, piece: Json, noted: str | None = None) -> Json:
-        """What was used so far, by the piece of output that a look has brought and what the CLI `noted` elsewhere;
-        dollars where the price is known."""
+    def add(self, piece: LogPiece, session_notes: str | None = None) -> Usage:
+        """Parse another piece of the output; returns the usage so far, with dollars if the price is known.
+
+        `session_notes` is what the CLI wrote to its session file.
+        """
         try:
-            self._hear(piece["offset"], data_of(piece))
+            self._feed(piece)
         except Unreachable as why:
-            log.warning("what it used is not known now", task=self._hold.task_id, why=str(why))
-        self._parser.feed_session_line(noted)
+            log.warning("the usage is not known now", task=self._held.task_id, why=str(why))
+        self._parser.feed_session_line(session_notes)
         seen = self._parser.progress()
-        return vars(pricing.add_cost(outcomes.sanitize_usage(seen.usage), self._template, seen.by_model)[0])
+        return pricing.add_cost(outcomes.sanitize_usage(seen.usage), self._template, seen.by_model)[0]
 
-    def _hear(self, offset: int, data: bytes) -> None:
-        """Each byte once. What an earlier life of ours heard is read again from this machine."""
-        end = offset + len(data)
-        if offset > self._heard:
-            self._parser = self._anew()
-            self._parser.feed(self._machine.output(self._hold)[:end])
+    def _feed(self, piece: LogPiece) -> None:
+        """Parse each byte once. What this agent parsed before a restart is read again from this machine."""
+        if piece.offset > self._parsed:
+            self._parser = self._new_parser()
+            self._parser.feed(self._runs.output(self._held)[: piece.end])
         else:
-            self._parser.feed(data[self._heard - offset :])
-        self._heard = max(self._heard, end)
+            self._parser.feed(piece.data[self._parsed - piece.offset :])
+        self._parsed = max(self._parsed, piece.end)
 
-    def _anew(self) -> Parser:
-        used, reading = Usage(**self._hold.used), self._template.reading
-        return catalog.make_parser(
-            self._template.parser, Setting(before=used, session=self._hold.session, reading=reading)
-        )
+    def _new_parser(self) -> Parser:
+        setting = Setting(before=self._held.usage_before, session=self._held.session, reading=self._template.reading)
+        return catalog.make_parser(self._template.parser, setting)

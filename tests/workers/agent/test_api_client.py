@@ -1,4 +1,4 @@
-"""What the agent makes of each kind of answer, told by a real HTTP server that says what a test wants."""
+"""The API client of the agent, against a real HTTP server that answers as a test wants."""
 
 import base64
 import json
@@ -14,13 +14,22 @@ import pytest
 from app.clis import catalog
 from app.clis.template import CliTemplate
 from app.domain.masking import Mask
-from workers.agent.api_client import LONGEST_PAUSE_SECS, Away, Refusal, Server, Unwelcome
-from workers.agent.leases import Holds, Step, taken
-from workers.agent.local_runs import Machine
-from workers.agent.state_dir import Folder
-from workers.agent.uploads import Reports
+from app.domain.run import Usage
+from workers.agent.api_client import (
+    LONGEST_PAUSE_SECS,
+    ApiClient,
+    RegistrationRefused,
+    RequestRefused,
+    ServerUnavailable,
+)
+from workers.agent.leases import HeldTask, HeldTasks, Step
+from workers.agent.local_runs import LocalRuns
+from workers.agent.messages import Work
+from workers.agent.state_dir import StateDir
+from workers.agent.uploads import Uploads
+from workers.protocol import LogPiece, RunStatus
 
-WELCOME = {"registry_token": "fresh", "heartbeat_interval_secs": 60, "offline_after_secs": 180}
+REGISTERED = {"registry_token": "fresh", "heartbeat_interval_secs": 60, "offline_after_secs": 180}
 NO_TOKEN = (401, {"error": "Show a valid token.", "code": "unauthorized"})
 
 
@@ -66,43 +75,43 @@ def desk() -> Iterator[Desk]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    folder = Folder(tmp_path / "state")
-    folder.open()
-    return folder
+def state(tmp_path: Path) -> StateDir:
+    state = StateDir(tmp_path / "state")
+    state.open()
+    return state
 
 
-def server(desk: Desk, folder: Folder, enrol_token: str | None = "enrol") -> Server:
-    return Server(desk.url, folder, {"agent_id": "a1", "capabilities": []}, enrol_token)
+def client(desk: Desk, state: StateDir, enrol_token: str | None = "enrol") -> ApiClient:
+    return ApiClient(desk.url, state, {"agent_id": "a1", "capabilities": []}, enrol_token)
 
 
-def test_a_token_that_is_not_valid_any_more_is_renewed_and_the_call_repeated(desk: Desk, folder: Folder) -> None:
-    folder.keep_token("a1", "old")
+def test_a_token_that_is_not_valid_any_more_is_renewed_and_the_call_repeated(desk: Desk, state: StateDir) -> None:
+    state.save_token("a1", "old")
     desk.answers = {
         "/tasks/x/status": [NO_TOKEN, (200, {"stop": False})],
-        "/agents/register": [NO_TOKEN, (200, WELCOME)],
+        "/agents/register": [NO_TOKEN, (200, REGISTERED)],
     }
-    assert server(desk, folder).about_task("x", "status", {"lease": 1}) == {"stop": False}
+    assert client(desk, state).call_task("x", "status", {"lease": 1}) == {"stop": False}
     assert [(path, shown) for path, shown, _ in desk.asked] == [
         ("/tasks/x/status", "Bearer old"), ("/agents/register", "Bearer old"), ("/agents/register", "Bearer enrol"),
         ("/tasks/x/status", "Bearer fresh"),
     ]  # fmt: skip
-    assert folder.token() == "fresh"
-    assert (folder.path / "token").stat().st_mode & 0o777 == 0o600
+    assert state.token() == "fresh"
+    assert (state.path / "token").stat().st_mode & 0o777 == 0o600
 
 
-def test_who_is_let_in_by_no_token_hears_the_servers_sentence(desk: Desk, folder: Folder) -> None:
+def test_who_is_let_in_by_no_token_hears_the_servers_sentence(desk: Desk, state: StateDir) -> None:
     desk.answers = {"/agents/register": [(403, {"error": "The agent 'a1' was revoked.", "code": "forbidden"})]}
-    with pytest.raises(Unwelcome, match="was revoked"):
-        server(desk, folder).register()
-    with pytest.raises(Unwelcome, match="set FLEET_ENROLL_TOKEN"):
-        server(desk, folder, enrol_token=None).register()
+    with pytest.raises(RegistrationRefused, match="was revoked"):
+        client(desk, state).register()
+    with pytest.raises(RegistrationRefused, match="set FLEET_ENROLL_TOKEN"):
+        client(desk, state, enrol_token=None).register()
 
 
-def test_a_fleet_that_forgot_the_agent_is_told_again_who_it_is(desk: Desk, folder: Folder) -> None:
+def test_a_fleet_that_forgot_the_agent_is_told_again_who_it_is(desk: Desk, state: StateDir) -> None:
     unknown = (404, {"error": "Register first.", "code": "unknown"})
-    desk.answers = {"/agents/heartbeat": [unknown, (200, {"tasks": []})], "/agents/register": [(201, WELCOME)]}
-    assert server(desk, folder).call("/agents/heartbeat", {}) == {"tasks": []}
+    desk.answers = {"/agents/heartbeat": [unknown, (200, {"tasks": []})], "/agents/register": [(201, REGISTERED)]}
+    assert client(desk, state).call("/agents/heartbeat", {}) == {"tasks": []}
 
 
 @pytest.mark.parametrize(
@@ -111,77 +120,77 @@ def test_a_fleet_that_forgot_the_agent_is_told_again_who_it_is(desk: Desk, folde
      (302, {}), (404, {"detail": "not here"}), (500, {"error": "It broke.", "code": "broken"}),
      (503, {"error": "The database does not answer.", "code": "unavailable"})],
 )  # fmt: skip
-def test_what_is_not_the_fleets_word_counts_as_no_answer(desk: Desk, folder: Folder, status: int, said: Any) -> None:
+def test_what_is_not_the_fleets_word_counts_as_no_answer(desk: Desk, state: StateDir, status: int, said: Any) -> None:
     desk.answers = {"/tasks/x/complete": [(status, said)]}
-    with pytest.raises(Away):
-        server(desk, folder).about_task("x", "complete", {})
+    with pytest.raises(ServerUnavailable):
+        client(desk, state).call_task("x", "complete", {})
 
 
-def test_who_is_busy_says_when_to_come_again(desk: Desk, folder: Folder) -> None:
+def test_who_is_busy_says_when_to_come_again(desk: Desk, state: StateDir) -> None:
     desk.answers, desk.headers = {"/tasks/dequeue": [(429, {"error": "Full.", "code": "busy"})]}, {"Retry-After": "5"}
-    with pytest.raises(Away) as away:
-        server(desk, folder).call("/tasks/dequeue", {}, key="k")
+    with pytest.raises(ServerUnavailable) as away:
+        client(desk, state).call("/tasks/dequeue", {}, key="k")
     assert away.value.retry_after == 5
 
 
-def test_a_no_is_a_no_and_brings_what_it_says(desk: Desk, folder: Folder) -> None:
+def test_a_no_is_a_no_and_brings_what_it_says(desk: Desk, state: StateDir) -> None:
     desk.answers = {"/tasks/x/log": [(409, {"error": "There is a gap.", "code": "stale", "next_offset": 7})]}
-    with pytest.raises(Refusal, match="gap") as refusal:
-        server(desk, folder).about_task("x", "log", {})
+    with pytest.raises(RequestRefused, match="gap") as refusal:
+        client(desk, state).call_task("x", "log", {})
     assert (refusal.value.status, refusal.value.body["next_offset"]) == (409, 7)
 
 
-def test_pauses_grow_and_are_never_the_same_for_all(desk: Desk, folder: Folder) -> None:
-    first, second = (list(islice(server(desk, folder).pauses(), 12)) for _ in range(2))
+def test_pauses_grow_and_are_never_the_same_for_all(desk: Desk, state: StateDir) -> None:
+    first, second = (list(islice(client(desk, state).backoff(), 12)) for _ in range(2))
     assert first != second
     assert first[0] <= 0.5 and all(LONGEST_PAUSE_SECS / 2 <= pause <= LONGEST_PAUSE_SECS for pause in first[8:])
 
 
-def test_what_is_held_is_there_again_after_a_restart_and_a_torn_file_harms_no_other(folder: Folder) -> None:
-    work = {"task_id": "acme/widgets#1", "lease": 3, "prompt": {"text": "Do it."}}
-    holds = Holds(folder)
-    assert holds.add(taken(work)) is True
-    assert holds.add(taken(work)) is False
-    holds.start_anew(holds.all()[0])
-    (folder.path / "holds" / "torn.json").write_text('{"task_id": "acme')
-    (folder.path / "holds" / "foreign.json").write_text('{"task_id": "acme/widgets#9", "step": "dancing"}')
-    again = Holds(folder).all()
-    assert [(hold.task_id, hold.lease, hold.step, hold.run) for hold in again] == [
-        ("acme/widgets#1", 3, Step.CONFIRMED, holds.all()[0].run)
+def test_held_tasks_survive_a_restart_and_a_torn_file_harms_no_other(state: StateDir) -> None:
+    work = Work("acme/widgets#1", 3, "Do it.")
+    tasks = HeldTasks(state)
+    assert tasks.add(HeldTask.taken(work)) is True
+    assert tasks.add(HeldTask.taken(work)) is False
+    tasks.prepare_start(tasks.all()[0])
+    (state.path / "holds" / "torn.json").write_text('{"task_id": "acme')
+    (state.path / "holds" / "foreign.json").write_text('{"task_id": "acme/widgets#9", "step": "dancing"}')
+    again = HeldTasks(state).all()
+    assert [(held.task_id, held.lease, held.step, held.run_name) for held in again] == [
+        ("acme/widgets#1", 3, Step.CONFIRMED, tasks.all()[0].run_name)
     ]
 
 
-def test_a_session_of_another_cli_is_not_gone_on_with_and_a_fresh_one_hears_all_of_it(
-    folder: Folder, tmp_path: Path
+def test_a_session_of_another_cli_is_dropped_and_the_fresh_one_gets_the_whole_prompt(
+    state: StateDir, tmp_path: Path
 ) -> None:
-    of_codex, of_claude = (Machine(tmp_path, "i1", catalog.template_of(cli), None) for cli in ("codex", "claude"))
-    hold = taken({"task_id": "x", "lease": 1, "prompt": {"text": "Do it."}, "repository": None})
-    holds = Holds(folder, "codex")
-    holds.add(hold)
-    holds.change(hold, session="s-1", used={"input_tokens": 5}, lease=2, prompt="Use sum().")
-    assert "s-1" in of_codex.order(hold)["agent"]["argv"] and of_codex.order(hold)["agent"]["prompt"] == "Use sum()."
-    (same,) = Holds(folder, "codex").all()
-    assert (same.session, same.used) == ("s-1", {"input_tokens": 5})
-    (other,) = Holds(folder, "claude").all()
-    asked = of_claude.order(other)["agent"]
-    assert (other.session, other.used, asked["prompt"]) == (None, {}, "Do it.\nUse sum().")
-    assert asked["argv"] == catalog.template_of("claude").argv
+    of_codex, of_claude = (LocalRuns(tmp_path, "i1", catalog.template_of(cli), None) for cli in ("codex", "claude"))
+    held = HeldTask.taken(Work("x", 1, "Do it."))
+    tasks = HeldTasks(state, "codex")
+    tasks.add(held)
+    tasks.change(held, session="s-1", usage_before=Usage(5), lease=2, prompt="Use sum().")
+    call = of_codex.start_request(held)["agent"]
+    assert "s-1" in call["argv"] and call["prompt"] == "Use sum()."
+    (same,) = HeldTasks(state, "codex").all()
+    assert (same.session, same.usage_before) == ("s-1", Usage(5))
+    (other,) = HeldTasks(state, "claude").all()
+    call = of_claude.start_request(other)["agent"]
+    assert (other.session, other.usage_before, call["prompt"]) == (None, Usage(), "Do it.\nUse sum().")
+    assert call["argv"] == catalog.template_of("claude").argv
 
 
-def test_what_a_long_log_lost_on_this_machine_is_a_line_in_the_servers(
-    desk: Desk, folder: Folder, tmp_path: Path
+def test_the_part_of_a_long_log_that_this_machine_lost_is_a_line_in_the_servers(
+    desk: Desk, state: StateDir, tmp_path: Path
 ) -> None:
-    holds, machine = Holds(folder), Machine(tmp_path / "work", "i1", CliTemplate(), None)
-    hold = taken({"task_id": "x", "lease": 1, "prompt": {"text": "Do it."}})
-    holds.add(hold)
+    tasks, runs = HeldTasks(state), LocalRuns(tmp_path / "work", "i1", CliTemplate(), None)
+    held = HeldTask.taken(Work("x", 1, "Do it."))
+    tasks.add(held)
     line = b"\n[7 bytes of output were left out here]\n"
     desk.answers = {
         "/tasks/x/log": [(200, {"next_offset": n}) for n in (3, 3 + len(line), 5 + len(line), 8 + len(line))]
     }
-    reports = Reports(hold, holds, server(desk, folder), machine, lambda: Mask([]))
-    nothing = {"offset": 0, "size": 0, "data": b""}
+    uploads = Uploads(held, tasks, client(desk, state), runs, lambda: Mask([]))
     for offset, data in ((0, b"abc"), (10, b"kl"), (12, b"mno")):
-        piece = {"offset": offset, "size": 15, "data": data}
-        reports.keep_up({"stdout": piece, "stderr": nothing, "result": True}, {})
+        logs = {"stdout": LogPiece(offset, data, 15), "stderr": LogPiece(0, b"", 0)}
+        uploads.upload(RunStatus(True, result={"end": "finished"}, logs=logs), Usage())
     told = [(body["offset"], base64.b64decode(body["data"])) for _, _, body in desk.asked]
     assert told == [(0, b"abc"), (3, line), (3 + len(line), b"kl"), (5 + len(line), b"mno")]
