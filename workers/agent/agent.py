@@ -3,13 +3,10 @@
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 import structlog
 
-from app.clis.template import CliTemplate
 from app.domain.masking import Mask
 from app.domain.run import slug
 from app.logs import set_up_logs
@@ -21,29 +18,13 @@ from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Json
 from workers.agent.outbox import Outbox
 from workers.agent.run_watcher import AGENT_STOPS, RunWatcher
+from workers.agent.settings import Settings
 from workers.agent.state_dir import StateDir
 from workers.agent.task_thread import Context
 
 DRAINED, STOPPED, REFUSED = 0, 143, 1  # exit codes
 DEREGISTER_SECS = 5.0
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The checked command line and environment of the agent."""
-
-    server: str
-    capabilities: tuple[str, ...]
-    cli: str
-    template: CliTemplate
-    slots: int
-    agent_id: str | None
-    state: Path
-    hostname: str
-    poll_secs: float  # between two polls of the local runs
-    enrol_token: str | None = field(repr=False)
-    forge_token: str | None = field(repr=False)
 
 
 class Agent:
