@@ -1,4 +1,4 @@
-"""The Flask factory: the faces on one application, every answer JSON, every error a sentence."""
+"""Creates the Flask application: API, webhooks and health checks. Every response is JSON."""
 
 from typing import Any
 
@@ -7,18 +7,17 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app import webhooks, wiring
 from app.api import blueprints
-from app.api.long_poll import Waiting
+from app.api.long_poll import LongPolls
 from app.ports import Fleet
 from app.webhooks.nudge_thread import Doorbell
 
 BASE = "/api/v1"
 LARGEST_BODY = 10 * 1024 * 1024
-SHARE_WHO_WAIT = 0.75  # of the threads, how many may wait for work at once: the rest answers everybody else
+LONG_POLL_SHARE = 0.75  # of the threads may serve long polls at once; the rest serve other requests
 
 
-class Whole(Request):
-    """A request whose body is all there or refused: one that comes in pieces, without a length, would be cut off
-    silently at the most that we take."""
+class WholeBodyRequest(Request):
+    """Refuses a body above the limit that comes in chunks, without a length: Werkzeug would truncate it silently."""
 
     def get_data(self, *args: Any, **kwargs: Any) -> Any:
         found = super().get_data(*args, **kwargs)
@@ -29,21 +28,21 @@ class Whole(Request):
 
 
 def create_app(fleet: Fleet | None = None) -> Flask:
-    """The application. Without `fleet`, it is wired from the environment."""
+    """The application. Without `fleet`, it is configured from the environment."""
     app = Flask("fleet", static_folder=None)
-    app.request_class = Whole
+    app.request_class = WholeBodyRequest
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
-    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no address is answered with a redirect
-    furnish(app, fleet or wiring.fleet())
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no redirects
+    attach_fleet(app, fleet or wiring.fleet())
     if fleet is None:
-        app.extensions["waiting"].open()
+        app.extensions["long_polls"].open()
     blueprints.register(app, BASE)
     webhooks.register(app, BASE)
     return app
 
 
-def furnish(app: Flask, fleet: Fleet) -> None:
-    """Have the application work for this fleet."""
+def attach_fleet(app: Flask, fleet: Fleet) -> None:
+    """Let the application serve this fleet."""
     app.extensions["fleet"] = fleet
-    app.extensions["waiting"] = Waiting(fleet, int(fleet.config.web_threads * SHARE_WHO_WAIT))
+    app.extensions["long_polls"] = LongPolls(fleet, int(fleet.config.web_threads * LONG_POLL_SHARE))
     app.extensions["doorbell"] = Doorbell(fleet.nudge.soon)

@@ -18,7 +18,7 @@ from app.cli.demo.stage import free_port
 from app.cli.local.launcher import TOP
 from app.cli.local.process_manager import ChildProcess
 from app.ports import Fleet
-from app.web import create_app, furnish
+from app.web import attach_fleet, create_app
 from tests import servers
 from tests.patience import patient, wait_until
 from tests.pulling import BASE, ENROLL
@@ -35,7 +35,7 @@ class Caller(FlaskClient):
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         if self.application.extensions["fleet"] is not self.fleet:
-            furnish(self.application, self.fleet)
+            attach_fleet(self.application, self.fleet)
         return super().open(*args, **kwargs)
 
 
@@ -51,7 +51,7 @@ def application_of(fleet: Fleet) -> Flask:
     """The web application of this process, set to work for this fleet."""
     if not _built:
         _built.append(create_app(fleet))
-    furnish(_built[0], fleet)
+    attach_fleet(_built[0], fleet)
     return _built[0]
 
 

@@ -1,4 +1,4 @@
-"""Who may come in: operators and viewers by the tokens of the settings, agents by their own. Hashes are compared."""
+"""Authenticates callers by bearer token, and checks their role. Tokens are compared by hash."""
 
 import hmac
 from collections.abc import Callable
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class Role(StrEnum):
-    """Whose token was shown. An operator may do what a viewer may."""
+    """Whose token the request shows."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -34,25 +34,25 @@ _TOKENS = (("FLEET_OPERATOR_TOKEN", Role.OPERATOR), ("FLEET_VIEWER_TOKEN", Role.
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls; `agent_id` is None for people."""
+    """The authenticated caller; `agent_id` is None unless it is an agent."""
 
     role: Role
     agent_id: str | None = None
 
 
 def fleet() -> Fleet:
-    """What this application works with."""
+    """The configuration, database and forges of this application."""
     found: Fleet = current_app.extensions["fleet"]
     return found
 
 
-def only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let only callers with one of these roles through to the decorated view."""
+def allow(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: only callers with one of these roles reach the view."""
 
     def guarded(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guard(*args: P.args, **kwargs: P.kwargs) -> R:
-            let_in(*roles)
+            authenticate(*roles)
             return view(*args, **kwargs)
 
         return guard
@@ -60,9 +60,9 @@ def only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return guarded
 
 
-def else_only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """For a view that sees itself to who calls: where a request is not in order, whoever may not come in hears that
-    first."""
+def allow_checked_by_view(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator for views that authenticate themselves. If the request is invalid, a missing login is reported before
+    the validation error."""
 
     def guarded(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
@@ -70,11 +70,11 @@ def else_only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return view(*args, **kwargs)
             except HTTPException:
-                let_in(*roles)
+                authenticate(*roles)
                 raise
             except Refused as refused:
                 if refused.kind is Kind.INVALID:
-                    let_in(*roles)
+                    authenticate(*roles)
                 raise
 
         return guard
@@ -82,59 +82,61 @@ def else_only(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return guarded
 
 
-def knocking(view: Callable[P, R]) -> Callable[P, R]:
-    """Let only those through who may register an agent; whether it may be this one is seen when its name is known."""
+def allow_enrolment(view: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: only callers that may register an agent reach the view. The view checks which agent."""
 
     @wraps(view)
     def guard(*args: P.args, **kwargs: P.kwargs) -> R:
-        registry.knock(fleet(), shown())
+        registry.check_may_register(fleet(), bearer_token())
         return view(*args, **kwargs)
 
     return guard
 
 
-def let_in(*roles: Role, by: str | None = None) -> None:
-    """Let a caller with one of these roles in, `by` the token that the request shows, or raise Refused."""
+def authenticate(*roles: Role, by: str | None = None) -> None:
+    """Authenticate the caller `by` a token, the bearer token by default. Raises Refused unless a role fits."""
     if fleet().config.secret("FLEET_OPERATOR_TOKEN") is None and Role.AGENT not in roles:
         raise Refused(Kind.UNAUTHORIZED, "No operator token is set: set FLEET_OPERATOR_TOKEN for the web process.")
-    g.caller = _who(shown() if by is None else by)
+    g.caller = _identify(bearer_token() if by is None else by)
     if g.caller.role not in roles:
-        takes = " or ".join(roles)
-        raise Refused(Kind.FORBIDDEN, f"A token of role '{g.caller.role}' may not do this; it takes {takes}.")
+        wanted = " or ".join(roles)
+        raise Refused(Kind.FORBIDDEN, f"A token of role '{g.caller.role}' may not do this: use one of role {wanted}.")
 
 
 def caller() -> Caller:
-    """Who was let in."""
+    """The caller that `authenticate` found."""
     found: Caller = g.caller
     return found
 
 
-def as_agent(agent_id: str) -> str:
-    """The agent that speaks, which must be the one that the request names. Raises Refused."""
+def check_is_caller(agent_id: str) -> str:
+    """Return the agent id of the request. Raises Refused unless it is the caller's own."""
     own = caller().agent_id
     if own != agent_id:
         with reading(fleet().engine) as conn:
             known = agents.get(conn, agent_id)
         if known is None:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}: register it first.")
-        raise Refused(Kind.FORBIDDEN, f"This token is that of agent {own!r}, not of {agent_id!r}.")
+        raise Refused(Kind.FORBIDDEN, f"This token belongs to agent {own!r}, not to {agent_id!r}.")
     return agent_id
 
 
-def shown() -> str:
-    """The bearer token that the request shows, empty if none. No other scheme: what a browser keeps and sends by
-    itself would let other sites' pages speak for whoever reads ours."""
+def bearer_token() -> str:
+    """The bearer token of the request; empty if none.
+
+    No other scheme counts: a browser sends saved passwords by itself, so other sites could act for its user.
+    """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def typed_in() -> str:
-    """The token that somebody gave a browser as a password, empty if none. For pages that only show."""
+def basic_password() -> str:
+    """The token that a browser sends as a password; empty if none. Only for pages that change nothing."""
     given = request.authorization
     return (given.password or "") if given is not None and given.type == "basic" else ""
 
 
-def _who(token: str) -> Caller:
+def _identify(token: str) -> Caller:
     for name, role in _TOKENS:
         expected = fleet().config.secret(name)
         if expected and hmac.compare_digest(hash_of(token), hash_of(expected)):

@@ -1,4 +1,4 @@
-"""Puts the API together: every address under one base, and the document that describes it."""
+"""Registers the blueprints of the API and its OpenAPI document."""
 
 from functools import cache, partial
 
@@ -8,16 +8,16 @@ from app.api import agents, docs_page, errors, health, hosts, tasks
 from app.api.openapi import document
 
 DESCRIPTIONS = {
-    agents.blueprint: "Programs that come to us for work",
-    tasks.blueprint: "What is wanted, and how far it has come",
-    tasks.receipts: "The proof of finished work",
-    hosts.blueprint: "Machines that we go to",
-    health.blueprint: "Open to anyone",
+    agents.blueprint: "Programs that pull work over HTTP",
+    tasks.blueprint: "Tasks and their state",
+    tasks.receipts: "Receipts of finished work",
+    hosts.blueprint: "Machines that the fleet connects to over SSH",
+    health.blueprint: "Health checks; no token needed",
 }
 
 
 def register(app: Flask, base: str) -> None:
-    """Put the API under `base`; health also at the root, where load balancers look."""
+    """Register the API under `base`; health also at the root, where load balancers look."""
     errors.register(app)
     for blueprint in (agents.blueprint, tasks.blueprint, tasks.receipts, hosts.blueprint):
         app.register_blueprint(blueprint, url_prefix=f"{base}/{blueprint.name}")

@@ -1,10 +1,10 @@
-"""The OpenAPI document and a page to read it by. Whoever has a token may see them; a browser asks for it."""
+"""Serves the OpenAPI document and a page that shows it. Every token may read them; a browser asks for one."""
 
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, make_response, render_template
 
-from app.api.auth import Role, let_in, shown, typed_in
+from app.api.auth import Role, authenticate, basic_password, bearer_token
 from app.api.errors import answer
 from app.domain.errors import Kind, Refused
 
@@ -17,7 +17,7 @@ POLICY = (
 @blueprint.before_request
 def _with_a_token() -> Response | None:
     try:
-        let_in(*Role, by=shown() or typed_in())
+        authenticate(*Role, by=bearer_token() or basic_password())
     except Refused as refused:
         response = answer(refused.kind, str(refused))
         if refused.kind is Kind.UNAUTHORIZED:

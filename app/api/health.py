@@ -1,12 +1,12 @@
-"""Whether we live, and whether what we need is there."""
+"""Health checks: the process answers, and the database and broker answer."""
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, jsonify
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import broker
-from app.api import responses
 from app.api.auth import fleet
+from app.api.host_responses import Readiness
 from app.api.openapi import open_answers, response
 
 blueprint = Blueprint("health", __name__)
@@ -15,14 +15,15 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 @open_answers({200: response({"type": "string"}, "The text `ok`", "text/plain")})
 def healthz() -> Response:
-    """Whether this process answers."""
+    """Check that the process answers."""
     return Response("ok", mimetype="text/plain")
 
 
 @blueprint.get("/readyz")
-@open_answers({200: response(responses.Readiness), 503: response(responses.Readiness, "The database is away")})
+@open_answers({200: response(Readiness), 503: response(Readiness, "The database does not answer")})
 def readyz() -> Response:
-    """200 when the database answers; a broker that does not is named, and is no reason to send us nothing."""
+    """Check the database and the broker. 503 if the database does not answer; without the broker, requests still
+    succeed."""
     words = {"database": _word(_database()), "broker": _word(broker.broker_answers(fleet().config.redis_url))}
     response = jsonify(words)
     response.status_code = 200 if words["database"] == "ok" else 503

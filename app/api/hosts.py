@@ -1,11 +1,11 @@
-"""Hosts for operators: which there are, how fit and how full; drain one, let it work again."""
+"""Endpoints of hosts for operators: list, show, drain, resume."""
 
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from app.api import responses
-from app.api.auth import Role, fleet, only
+from app.api import host_responses
+from app.api.auth import Role, allow, fleet
 from app.api.openapi import answers
 from app.domain.host import Fitness, Host
 from app.services.dispatch import host_health
@@ -15,41 +15,41 @@ blueprint = Blueprint("hosts", __name__)
 
 
 @blueprint.get("")
-@answers(200, responses.Host(many=True))
-@only(Role.VIEWER, Role.OPERATOR)
+@answers(200, host_responses.Host(many=True))
+@allow(Role.VIEWER, Role.OPERATOR)
 def list_hosts() -> Response:
-    """Every host, its fitness, its slots, and what the last look at it showed."""
+    """List hosts with their fitness, slots and last probe."""
     with fleet().engine.begin() as conn:
-        return jsonify([shown(host) for host in hosts.all_hosts(conn)])
+        return jsonify([as_json(host) for host in hosts.all_hosts(conn)])
 
 
 @blueprint.get("/<path:host_id>")
-@answers(200, responses.Host, "unknown")
-@only(Role.VIEWER, Role.OPERATOR)
+@answers(200, host_responses.Host, "unknown")
+@allow(Role.VIEWER, Role.OPERATOR)
 def get_host(host_id: str) -> Response:
-    """One host."""
+    """Show one host."""
     with fleet().engine.begin() as conn:
-        return jsonify(shown(host_health.find(hosts.all_hosts(conn), host_id)))
+        return jsonify(as_json(host_health.find(hosts.all_hosts(conn), host_id)))
 
 
 @blueprint.post("/<path:host_id>/drain")
-@answers(200, responses.Host, "unknown")
-@only(Role.OPERATOR)
+@answers(200, host_responses.Host, "unknown")
+@allow(Role.OPERATOR)
 def drain(host_id: str) -> Response:
-    """Give the host no new work; what runs there goes on."""
-    return jsonify(shown(host_health.set_fitness(fleet(), host_id, Fitness.DRAINING, "drained by an operator")))
+    """Start no new runs on the host; its current runs continue."""
+    return jsonify(as_json(host_health.set_fitness(fleet(), host_id, Fitness.DRAINING, "drained by an operator")))
 
 
 @blueprint.post("/<path:host_id>/resume")
-@answers(200, responses.Host, "unknown")
-@only(Role.OPERATOR)
+@answers(200, host_responses.Host, "unknown")
+@allow(Role.OPERATOR)
 def resume(host_id: str) -> Response:
-    """Let the host work again."""
-    return jsonify(shown(host_health.set_fitness(fleet(), host_id, Fitness.UNKNOWN, None)))
+    """Start runs on the host again."""
+    return jsonify(as_json(host_health.set_fitness(fleet(), host_id, Fitness.UNKNOWN, None)))
 
 
-def shown(host: Host) -> dict[str, Any]:
-    """A host as the contract shows it."""
+def as_json(host: Host) -> dict[str, Any]:
+    """The host as the API shows it."""
     return {
         "host_id": host.host_id,
         "hostname": host.hostname,

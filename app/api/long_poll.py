@@ -1,4 +1,4 @@
-"""The long poll: requests that wait for work, each in a thread of its own, without a database connection."""
+"""Long polls: requests that wait for work, each in its thread, without a database connection."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from app.services.runs import expiry
 from app.store.notify import Ear
 
 T = TypeVar("T")
-LOOK_SECS = 5.0  # how long a ring may be lost
+POLL_SECS = 5.0  # the longest delay if a notification is lost
 
 
-class Waiting:
-    """Room for `seats` who wait; the bell wakes them."""
+class LongPolls:
+    """At most `seats` requests wait at once; a notification of the database wakes them."""
 
     def __init__(self, fleet: Fleet, seats: int) -> None:
         self._ear = Ear(fleet.engine, lambda: expiry.pulse(fleet), expiry.PULSE_SECS)
@@ -22,17 +22,19 @@ class Waiting:
         self._is_closed = False
 
     def open(self) -> None:
-        """Begin to listen and to be seen alive."""
+        """Start to listen for notifications."""
         self._ear.listen()
 
     def close(self) -> None:
-        """This process is about to end: nobody waits any longer, and whoever does is answered now."""
+        """Answer all waiting requests now, and let no request wait: the process is about to end."""
         self._is_closed = True
         self._ear.wake()
 
     def until(self, look: Callable[[bool], T | None], seconds: float) -> T | None:
-        """Call `look` now and after each ring until it gives something or `seconds` have passed; the last call is told
-        so. None when every seat is taken and there is nothing now."""
+        """Call `look` now and after each notification, until it returns something or `seconds` have passed.
+
+        Its argument is True in the last call. Returns None if there is nothing now and every seat is taken.
+        """
         end = time.monotonic() + seconds
         found = look(seconds <= 0)
         if found is not None or seconds <= 0 or not self._seats.acquire(blocking=False):
@@ -48,4 +50,4 @@ class Waiting:
             found = look(left <= 0)
             if found is not None or left <= 0:
                 return found
-            self._ear.wait(rings, min(left, LOOK_SECS))
+            self._ear.wait(rings, min(left, POLL_SECS))

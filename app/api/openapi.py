@@ -82,7 +82,7 @@ def document(app: Flask, base: str, blueprints: Mapping[Blueprint, str]) -> Json
     for shape in (responses.Delivery, responses.Work, responses.Batch):
         spec.components.schema(shape.__name__, schema=shape)
     spec.path(f"{base}/webhooks/forgejo", operations={"post": WEBHOOK})
-    spec.tag({"name": "webhooks", "description": "Open to whoever signs"})
+    spec.tag({"name": "webhooks", "description": "Deliveries of the forge, authenticated by signature"})
     found: Json = spec.to_dict()
     return found
 
@@ -111,7 +111,7 @@ def _links(name: str, status: int) -> dict[int, Json]:
 
 WEBHOOK: Json = {
     "tags": ["webhooks"],
-    "summary": "Take in a delivery of the forge",
+    "summary": "Store a delivery of the forge.",
     "operationId": "receive_delivery",
     "security": [],
     "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},

@@ -1,10 +1,18 @@
-"""What may come in, by the contract's names. A missing or mistyped field is named; unknown ones are ignored."""
+"""Schemas of requests. Missing and mistyped fields are named in the error; unknown fields are ignored."""
 
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
-from app.api.strict_fields import Flag, Moment, Number, Whole, small, up_to_dollars, up_to_tokens
+from app.api.strict_fields import (
+    StrictBoolean,
+    StrictInteger,
+    StrictNumber,
+    UtcDateTime,
+    check_json_size,
+    up_to_dollars,
+    up_to_tokens,
+)
 from app.domain.task import Mode, Priority, State
 
 LONGEST_WAIT_SECS = 30
@@ -19,7 +27,7 @@ class _Lenient(Schema):
 
 
 class NewTask(_Lenient):
-    """A task by API call."""
+    """A new task."""
 
     title = fields.String(required=True, validate=validate.Length(1, 500))
     requirements = fields.String(required=True, validate=validate.Length(0, 1_000_000))
@@ -33,12 +41,12 @@ class NewTask(_Lenient):
     )
     priority = fields.String(load_default="normal", validate=validate.OneOf([p.word for p in Priority]))
     execution_mode = fields.String(load_default=Mode.UNDECIDED, validate=validate.OneOf([str(m) for m in Mode]))
-    max_retries = Whole(load_default=2, validate=validate.Range(0, 20))
-    wants_pull_request = Flag(load_default=True)
+    max_retries = StrictInteger(load_default=2, validate=validate.Range(0, 20))
+    wants_pull_request = StrictBoolean(load_default=True)
 
 
 class TaskFilter(_Lenient):
-    """Which tasks to list; `after` is the task id that the page before ended with."""
+    """Filters of the task list; `after` is the last task id of the previous page."""
 
     status = fields.String(validate=validate.OneOf([str(s) for s in State]))
     agent_id = fields.String()
@@ -49,14 +57,14 @@ class TaskFilter(_Lenient):
     after = fields.String()
 
 
-class Detail(_Lenient):
-    """How much of a task to show."""
+class TaskQuery(_Lenient):
+    """Whether a task is shown with its events."""
 
     events = fields.Boolean(load_default=True)
 
 
 class Registration(_Lenient):
-    """An agent introduces itself."""
+    """An agent that registers."""
 
     agent_id = fields.String(required=True, validate=validate.Regexp(NAME, error=NAME_RULE))
     agent_type = fields.String(required=True, validate=validate.Length(1, 100))
@@ -64,51 +72,51 @@ class Registration(_Lenient):
     capabilities = fields.List(
         fields.String(validate=validate.Length(1, 100)), required=True, validate=validate.Length(max=200)
     )
-    max_concurrency = Whole(load_default=1, validate=validate.Range(1, 1000))
-    metadata = fields.Dict(keys=fields.String(), load_default=dict, validate=small)
+    max_concurrency = StrictInteger(load_default=1, validate=validate.Range(1, 1000))
+    metadata = fields.Dict(keys=fields.String(), load_default=dict, validate=check_json_size)
 
 
 class AgentOnly(_Lenient):
-    """Who speaks."""
+    """The agent that calls."""
 
     agent_id = fields.String(required=True)
 
 
 class Holding(_Lenient):
-    """A task that the agent believes to hold, by its lease."""
+    """A task that the agent holds, by its lease."""
 
     task_id = fields.String(required=True)
-    lease = Whole(required=True)
+    lease = StrictInteger(required=True)
 
 
 class Heartbeat(AgentOnly):
-    """The agent lives, and holds these tasks."""
+    """A heartbeat, with the tasks that the agent holds."""
 
     tasks = fields.List(fields.Nested(Holding), load_default=None, allow_none=True, validate=validate.Length(max=1000))
 
 
 class Dequeue(AgentOnly):
-    """The agent asks for work."""
+    """A request for work."""
 
     capabilities = fields.List(fields.String(), load_default=None, allow_none=True, validate=validate.Length(max=200))
-    wait_secs = Number(load_default=0, validate=validate.Range(0, LONGEST_WAIT_SECS))
-    max_tasks = Whole(load_default=1, validate=validate.Range(1, MOST_TASKS))
+    wait_secs = StrictNumber(load_default=0, validate=validate.Range(0, LONGEST_WAIT_SECS))
+    max_tasks = StrictInteger(load_default=1, validate=validate.Range(1, MOST_TASKS))
 
 
 class Report(AgentOnly):
-    """How far the agent is."""
+    """A report of progress, or of failure."""
 
     status = fields.String(required=True, validate=validate.OneOf(["running", "failed"]))
-    lease = Whole(load_default=None, allow_none=True, validate=validate.Range(1))
+    lease = StrictInteger(load_default=None, allow_none=True, validate=validate.Range(1))
     message = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100_000))
-    progress = fields.Raw(load_default=None, allow_none=True, validate=small)
+    progress = fields.Raw(load_default=None, allow_none=True, validate=check_json_size)
 
 
 class LogPiece(_Lenient):
     """Bytes of a run's output, from an offset."""
 
-    lease = Whole(required=True)
-    offset = Whole(required=True, validate=validate.Range(0, 2**62))
+    lease = StrictInteger(required=True)
+    offset = StrictInteger(required=True, validate=validate.Range(0, 2**62))
     data = fields.String(required=True)
     stream = fields.String(load_default="stdout", validate=validate.OneOf(["stdout", "stderr"]))
 
@@ -117,7 +125,7 @@ NAMED_BY = {"pr": "url", "commit": "sha", "branch": "ref", "file": "path", "url"
 
 
 class Artifact(_Lenient):
-    """Something that was made: what it must name depends on its type."""
+    """A result of the work; the required field depends on its type."""
 
     type = fields.String(required=True, validate=validate.OneOf(sorted(NAMED_BY)))
     url = fields.String(validate=validate.Length(1, 2000))
@@ -133,30 +141,30 @@ class Artifact(_Lenient):
 
 
 class Spent(_Lenient):
-    """What a run used."""
+    """Tokens and dollars that a run used."""
 
-    input_tokens = Whole(allow_none=True, validate=up_to_tokens)
-    cached_tokens = Whole(allow_none=True, validate=up_to_tokens)
-    output_tokens = Whole(allow_none=True, validate=up_to_tokens)
-    cost_usd = Number(allow_none=True, validate=up_to_dollars)
+    input_tokens = StrictInteger(allow_none=True, validate=up_to_tokens)
+    cached_tokens = StrictInteger(allow_none=True, validate=up_to_tokens)
+    output_tokens = StrictInteger(allow_none=True, validate=up_to_tokens)
+    cost_usd = StrictNumber(allow_none=True, validate=up_to_dollars)
 
 
 class Check(_Lenient):
     """A validation command that was run."""
 
     command = fields.String(required=True, validate=validate.Length(max=2000))
-    exit_code = Whole(required=True, validate=validate.Range(-(2**31), 2**32))
-    seconds = Number(allow_none=True)
+    exit_code = StrictInteger(required=True, validate=validate.Range(-(2**31), 2**32))
+    seconds = StrictNumber(allow_none=True)
     tail = fields.String(allow_none=True, validate=validate.Length(max=10_000))
 
 
 class Receipt(AgentOnly):
-    """How the work ended, with what was made; every artifact is checked on the forge."""
+    """The end of the work and its artifacts, which are checked on the forge."""
 
     task_id = fields.String()
     status = fields.String(required=True, validate=validate.OneOf(["completed", "failed", "partial"]))
-    lease = Whole(load_default=None, allow_none=True, validate=validate.Range(1))
-    duration_seconds = Number(load_default=None, allow_none=True, validate=validate.Range(0))
+    lease = StrictInteger(load_default=None, allow_none=True, validate=validate.Range(1))
+    duration_seconds = StrictNumber(load_default=None, allow_none=True, validate=validate.Range(0))
     summary = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100_000))
     artifacts = fields.List(fields.Nested(Artifact), load_default=list, validate=validate.Length(max=100))
     error = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100_000))
@@ -165,34 +173,34 @@ class Receipt(AgentOnly):
     session = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=200))
     cli_version = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=200))
     failure = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=100))
-    resets_at = Moment(load_default=None, allow_none=True)
+    resets_at = UtcDateTime(load_default=None, allow_none=True)
 
 
 class Assignment(_Lenient):
-    """Who shall do a task: an agent or a host."""
+    """The agent or host that a task is assigned to."""
 
     agent_id = fields.String(load_default=None, allow_none=True)
     host = fields.String(load_default=None, allow_none=True)
     execution_mode = fields.String(load_default=None, allow_none=True, validate=validate.OneOf([str(m) for m in Mode]))
 
     @validates_schema
-    def _names_one_place(self, given: dict[str, Any], **_: Any) -> None:
+    def _names_one_target(self, given: dict[str, Any], **_: Any) -> None:
         if bool(given["agent_id"]) == bool(given["host"]):
             raise ValidationError("Name one of agent_id and host.")
         fits = Mode.HTTP_PULL if given["agent_id"] else Mode.SSH_CLI
         if given["execution_mode"] not in (None, fits):
-            raise ValidationError(f"Must be {fits} for that place.", "execution_mode")
+            raise ValidationError(f"Must be {fits} for that target.", "execution_mode")
 
 
 class AgentFilter(_Lenient):
-    """Which agents to list."""
+    """Filters of the agent list."""
 
     capability = fields.String()
     status = fields.String(validate=validate.OneOf(["online", "offline"]))
 
 
-class LogWanted(_Lenient):
-    """Which part of a run's output to read; the newest run where none is named."""
+class LogQuery(_Lenient):
+    """The part of a log to read; the newest run by default."""
 
     run = fields.Integer(load_default=None, validate=validate.Range(1))
     stream = fields.String(load_default="stdout", validate=validate.OneOf(["stdout", "stderr"]))

@@ -1,4 +1,4 @@
-"""Fields that take just what they are called: no words for numbers, no numbers for yes and no, no boundless JSON."""
+"""Marshmallow fields that convert nothing: no strings as numbers, no numbers as booleans."""
 
 import json
 from datetime import UTC, datetime
@@ -10,8 +10,8 @@ MOST_TOKENS, MOST_DOLLARS = 2**53, 1e9
 LARGEST_JSON = 64 * 1024
 
 
-class Flag(fields.Boolean):
-    """true or false."""
+class StrictBoolean(fields.Boolean):
+    """true or false; no other value."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
         if not isinstance(value, bool):
@@ -19,8 +19,8 @@ class Flag(fields.Boolean):
         return value
 
 
-class Number(fields.Float):
-    """A number, not a word for one."""
+class StrictNumber(fields.Float):
+    """A number; no string."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         if isinstance(value, str):
@@ -28,8 +28,8 @@ class Number(fields.Float):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Whole(fields.Integer):
-    """A whole number, not a word for one."""
+class StrictInteger(fields.Integer):
+    """A whole number; no string, no fraction."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(strict=True, **given)
@@ -40,8 +40,8 @@ class Whole(fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Moment(fields.AwareDateTime):
-    """A moment of our time, as RFC 3339 in UTC: calendars and databases differ on the rest."""
+class UtcDateTime(fields.AwareDateTime):
+    """A time from 2000 to 2100, loaded as RFC 3339 in UTC. Databases differ beyond that."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(default_timezone=UTC, format="iso", **given)
@@ -53,8 +53,8 @@ class Moment(fields.AwareDateTime):
         return found.astimezone(UTC).isoformat()
 
 
-def small(value: Any) -> None:
-    """What callers may store at will is bounded."""
+def check_json_size(value: Any) -> None:
+    """Refuse JSON above 64 KiB: callers may store any."""
     if len(json.dumps(value)) > LARGEST_JSON:
         raise ValidationError(f"Must be at most {LARGEST_JSON // 1024} KiB of JSON.")
 

@@ -8,7 +8,7 @@ import click
 from marshmallow import ValidationError
 
 from app import wiring
-from app.api.hosts import shown
+from app.api.hosts import as_json
 from app.cli.output import age, print_json, print_table
 from app.config.fleet_toml import HostSchema, flat, jumps_to_nowhere
 from app.domain.errors import Kind, Refused
@@ -37,7 +37,7 @@ def hosts() -> None:
 def list_hosts(label: str | None, json_: bool) -> None:
     """List hosts: fitness, slots, load, free disk."""
     with _fleet().engine.begin() as conn:
-        found = [shown(host) for host in host_rows.all_hosts(conn) if label is None or label in host.labels]
+        found = [as_json(host) for host in host_rows.all_hosts(conn) if label is None or label in host.labels]
     if json_:
         return print_json(found)
     columns = ("host", "fitness", "since", "slots", "load", "free disk", "address", "why")
@@ -50,7 +50,7 @@ def list_hosts(label: str | None, json_: bool) -> None:
 def show(host_id: str, json_: bool) -> None:
     """Show a host: fitness, reason, and the last probe."""
     with _fleet().engine.begin() as conn:
-        found = shown(host_health.find(host_rows.all_hosts(conn), host_id))
+        found = as_json(host_health.find(host_rows.all_hosts(conn), host_id))
     if json_:
         return print_json(found)
     plain = [(name, found[name]) for name in ("fitness", "why", "since", "hostname", "work_dir", "origin", "probed_at")]
@@ -234,7 +234,7 @@ def _step_json(step: "Step") -> Json:
 
 
 def _say(host: Any, json_: bool) -> None:
-    print_json(shown(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
+    print_json(as_json(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
 
 
 def _line(one: Json) -> tuple[Any, ...]:

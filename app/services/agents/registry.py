@@ -43,7 +43,7 @@ def withdraw(fleet: Fleet, name: str) -> None:
             )
 
 
-def knock(fleet: Fleet, token: str) -> None:
+def check_may_register(fleet: Fleet, token: str) -> None:
     """Refuse whoever shows neither an enrolment token nor the token of an agent, before anything else is looked at."""
     at, shown = fleet.clock(), hash_of(token)
     with fleet.engine.begin() as conn:
@@ -121,7 +121,7 @@ def _let_in(conn: Connection, fleet: Fleet, agent_id: str, token: str) -> None:
         if own is None:
             raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token (`fleet enroll create`) or your own.")
         if own != agent_id:
-            raise Refused(Kind.FORBIDDEN, f"This token is that of agent {own!r}, not of {agent_id!r}.")
+            raise Refused(Kind.FORBIDDEN, f"This token belongs to agent {own!r}, not to {agent_id!r}.")
     elif not token:
         raise Refused(Kind.UNAUTHORIZED, "Show an enrolment token: Authorization: Bearer <token>.")
     known = agents.get(conn, agent_id)
