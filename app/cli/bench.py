@@ -15,8 +15,8 @@ TOP = Path(__file__).parents[2]
 def bench(words: tuple[str, ...]) -> None:
     """Run benchmarks.
 
-    NAMES chooses some of them; by default all run. There are cold, dequeue, idle, journey, reconcile, repository, ssh,
-    webhooks. OPTIONS go to the benchmark: `fleet bench ssh --hosts 50 --runs 500`.
+    NAMES chooses some of them; by default all run. There are agent_start, cold, dequeue, idle, journey, reconcile,
+    repository, ssh, webhooks. OPTIONS go to the benchmark: `fleet bench ssh --hosts 50 --runs 500`.
     """
     names = list(takewhile(lambda word: not word.startswith("-"), words))
     known = sorted(path.stem for path in (TOP / "bench").glob("[a-z]*.py") if path.stem != "figures")
