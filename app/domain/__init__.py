@@ -1,1 +1,1 @@
-"""What is true: tasks, their lifecycle, runs, places, prompts, receipts. No clock, no I/O."""
+"""The rules: tasks, their lifecycle, runs, hosts, prompts, receipts. No clock, no I/O."""

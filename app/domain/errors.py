@@ -1,10 +1,10 @@
-"""What can be refused, and the sentence for the one who must act."""
+"""Define the errors of the domain: each has a kind and a sentence that says what to do."""
 
 from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Why something was refused; each face has its own table from kind to status or exit code."""
+    """The kind of a refusal. The API and the commands map it to a status or an exit code."""
 
     INVALID = "invalid"
     UNAUTHORIZED = "unauthorized"
@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
 
 class Refused(Exception):
-    """A request that was understood and not done. `str()` of it says what to do next."""
+    """A request is rejected. `str()` gives the sentence, which says what to do."""
 
     def __init__(self, kind: Kind, sentence: str) -> None:
         super().__init__(sentence)
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 class Unavailable(Refused):
-    """Something outside (forge, host) did not answer; the same request may go through later."""
+    """The forge or a host did not answer. The same request may succeed later, after `retry_after` seconds if known."""
 
     def __init__(self, sentence: str, retry_after: float | None = None) -> None:
         super().__init__(Kind.UNAVAILABLE, sentence)

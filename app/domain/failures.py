@@ -1,4 +1,4 @@
-"""Why a run failed, as one table: whether the same again can help, whose affair it is, and what to do."""
+"""List the reasons why a run fails: whether another attempt can help, who must act, and what to do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ class Blame(StrEnum):
     """Who has to act."""
 
     AGENT = "agent"  # the model's work: another attempt may do better
-    CREDENTIAL = "credential"  # the account or key by which the CLI works
-    PROVIDER = "provider"  # the model's servers, and the way to them
-    TEMPLATE = "template"  # how we call the CLI: fleet.toml
+    CREDENTIAL = "credential"  # the account or key that the CLI uses
+    PROVIDER = "provider"  # the model's servers, and the network to them
+    TEMPLATE = "template"  # the CLI's template in fleet.toml
     HOST = "host"
     FORGE = "forge"
-    OPERATOR = "operator"  # a person or a rule of ours ended it
+    OPERATOR = "operator"  # a person or a budget ended it
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One row. `transient`: the task is tried again by itself while it has retries left."""
+    """One row. `transient`: the task is tried again while it has retries left."""
 
     transient: bool
     blame: Blame
@@ -31,7 +31,7 @@ _A, _C, _P, _T, _H, _F, _O = Blame
 _AGAIN = "Nothing: it is tried again."
 _SIGN_IN = "Sign the CLI in on the host, or replace its key, then `fleet clis open`."
 
-TAXONOMY: Mapping[str, Failure] = {
+TABLE: Mapping[str, Failure] = {
     # limits: the task waits, no attempt is spent
     "usage_limit": Failure(True, _C, "the plan's usage limit is reached", "Nothing: it goes on after the reset."),
     "rate_limited": Failure(True, _C, "too many requests for this key (429)", "Nothing: it goes on after a pause."),
@@ -76,7 +76,7 @@ TAXONOMY: Mapping[str, Failure] = {
     "lfs_missing": Failure(True, _H, "its files are in Git LFS, and its host has none", "Install git-lfs there."),
     "hook_failed": Failure(False, _T, "a hook of .fleet.toml failed", "Mend the hook on the default branch."),
     "push_refused": Failure(True, _F, "the branch could not be pushed", "Check the bot's rights on the forge."),
-    "branch_moved": Failure(True, _A, "somebody pushed what conflicts with it", "Nothing: the next attempt merges it."),
+    "branch_moved": Failure(True, _A, "another push conflicts with it", "Nothing: the next attempt merges it."),
     "branch_rewritten": Failure(False, _O, "commits were taken back from its branch", "Look at it and `wip/`; retry."),
     "pull_refused": Failure(False, _F, "the pull request could not be opened", "Check the bot's rights on the forge."),
 }  # fmt: skip
@@ -86,10 +86,10 @@ REFUSALS = frozenset({"auth", "not_logged_in"})  # these until a person opens it
 
 
 def page() -> str:
-    """The table as docs/failures.md shows it."""
+    """The content of docs/failures.md."""
     rows = [
         f"| `{name}` | {row.meaning} | {_tried_again(name)} | {row.blame} | {row.advice} |"
-        for name, row in TAXONOMY.items()
+        for name, row in TABLE.items()
     ]
     return "\n".join([_HEAD, *rows, ""])
 
@@ -97,7 +97,7 @@ def page() -> str:
 def _tried_again(name: str) -> str:
     if name in LIMITS | REFUSALS:
         return "after a pause"
-    return "yes" if TAXONOMY[name].transient else "no"
+    return "yes" if TABLE[name].transient else "no"
 
 
 _HEAD = """# Why a run failed

@@ -1,14 +1,14 @@
-"""Secrets, masked by value in whatever is stored or shown."""
+"""Mask secrets by their values in everything that is stored or shown."""
 
 from collections.abc import Iterable
 from typing import Any
 
 MASK = "***"
-SHORTEST = 6  # a shorter value would blot out ordinary words
+SHORTEST = 6  # characters; a shorter value would mask ordinary words
 
 
 class Mask:
-    """Replaces every known secret by `***`, in text, bytes and nested JSON."""
+    """Replace every known secret by `***` in text, bytes and nested JSON."""
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:
         known = {secret for secret in secrets if secret and len(secret) >= SHORTEST}
@@ -20,11 +20,11 @@ class Mask:
         return value
 
     def cut(self, value: bytes) -> int:
-        """How many bytes at the end may be the beginning of a secret whose rest is still to come."""
-        return max((_begun(secret.encode(), value) for secret in self._secrets), default=0)
+        """The number of bytes at the end that may be the beginning of a secret."""
+        return max((_length_of_beginning(secret.encode(), value) for secret in self._secrets), default=0)
 
     def bytes(self, value: bytes) -> bytes:
-        """Of the same length, so that offsets into a log stay true."""
+        """Mask with as many stars as the secret has bytes, so that offsets into a log remain valid."""
         for secret in self._secrets:
             raw = secret.encode()
             value = value.replace(raw, b"*" * len(raw))
@@ -40,7 +40,7 @@ class Mask:
         return value
 
 
-def _begun(secret: bytes, value: bytes) -> int:
-    """The longest end of `value` with which `secret` begins, if it is not all of it."""
+def _length_of_beginning(secret: bytes, value: bytes) -> int:
+    """The length of the longest end of `value` that is a beginning of `secret`, but not all of it."""
     longest = min(len(secret) - 1, len(value))
     return next((size for size in range(longest, 0, -1) if value.endswith(secret[:size])), 0)

@@ -1,4 +1,4 @@
-"""What a session is told of the work that others did on its task before it."""
+"""Describe the previous runs of a task for the prompt of a fresh session."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +10,14 @@ MOST_RUNS, MOST_FILES, LONGEST_SUMMARY = 5, 20, 1500
 
 
 def write(before: Sequence[Mapping[str, Any]]) -> str:
-    """A section for the prompt, about the newest of the runs that were started; empty where none was. The words of
-    other runs are fenced in: they are told, not ordered."""
+    """The section of the prompt about the newest runs that were started, or an empty string.
+
+    Texts of other runs are fenced: they inform and do not instruct.
+    """
     started = [run for run in before if run["started_at"]][-MOST_RUNS:]
     if not started:
         return ""
-    return "\n".join([_HEAD, *(_told(run) for run in started)])
+    return "\n".join([_HEAD, *(_describe_run(run) for run in started)])
 
 
 _HEAD = """
@@ -25,7 +27,7 @@ Others worked on this before you, in this very folder and branch. Their sessions
 the files before you change anything, and go on from there."""
 
 
-def _told(run: Mapping[str, Any]) -> str:
+def _describe_run(run: Mapping[str, Any]) -> str:
     files = [one_line(str(path), 200) for path in ((run.get("progress") or {}).get("files") or [])[:MOST_FILES]]
     lines = [f"\nRun {run['number']} ({one_line(str(run['cli']), 100)}) ended: {one_line(str(run['end']), 100)}."]
     lines += [f"Commits: {', '.join(str(sha)[:12] for sha in run['commits'][:10])}"] if run["commits"] else []

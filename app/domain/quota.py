@@ -1,14 +1,14 @@
-"""Limits of others: until when a credential stays closed. Budgets of ours: what may be used, and what is used up."""
+"""Compute when a closed credential opens again, and which budget is used up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-MARGIN = timedelta(seconds=60)  # after the reset, for clocks that differ
+MARGIN = timedelta(seconds=60)  # after the reset, since clocks differ
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
-REFUSED_PAUSE = timedelta(minutes=5)  # a login that was refused seldom mends itself
-FARTHEST = timedelta(days=35)  # a reset beyond that was misread
+REFUSED_PAUSE = timedelta(minutes=5)  # a refused login seldom works again soon
+FARTHEST = timedelta(days=35)  # a later reset was misread
 SCOPES = ("run", "task", "repository", "day")
 UNITS = ("tokens", "dollars", "minutes")
 _WHOSE = {
@@ -18,9 +18,11 @@ _WHOSE = {
 
 
 def opens_at(resets_at: str | None, tries: int, at: datetime, first: timedelta = FIRST_PAUSE) -> datetime:
-    """When to try a closed credential again: a minute after its reset; where nobody knows that moment, or it is past
-    and the limit still stands, after 1, 2, 4 ... times the `first` pause for the `tries` that met it before."""
-    reset = _moment(resets_at)
+    """The moment to try a closed credential again: a minute after its reset.
+
+    If the reset is unknown or past, the pause is 1, 2, 4 ... times `first`, by the number of earlier `tries`.
+    """
+    reset = _parse_moment(resets_at)
     if reset is None or not at < reset < at + FARTHEST:
         return at + min(first * int(2 ** min(tries, 10)), LONGEST_PAUSE)
     return reset + MARGIN
@@ -28,7 +30,7 @@ def opens_at(resets_at: str | None, tries: int, at: datetime, first: timedelta =
 
 @dataclass(frozen=True)
 class Amount:
-    """What was used, or what may be."""
+    """An amount that was used or is allowed."""
 
     tokens: float = 0
     dollars: float = 0
@@ -40,7 +42,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Spent:
-    """A budget that is used up, or a limit that stands: the sentence, and when it ends, if ever by itself."""
+    """A budget that is used up, or a limit that applies: the sentence, and when it ends (None: not by itself)."""
 
     why: str
     until: datetime | None = None
@@ -50,12 +52,12 @@ class Spent:
 def spent_out(
     budget: Mapping[str, Mapping[str, Any]], used: Mapping[str, Amount], extra: Amount, at: datetime
 ) -> Spent | None:
-    """The first of the budgets that is used up, or None. `extra` is what a person added for this task."""
+    """The first budget that is used up, or None. `extra` is the amount that a person added for this task."""
     for scope in SCOPES:
         for unit, cap in (budget.get(scope) or {}).items():
             allowed, spent = cap + getattr(extra, unit), getattr(used.get(scope, Amount()), unit)
             if spent >= allowed:
-                why = f"{_WHOSE[scope]} of {_said(allowed, unit)} is used up: {_said(spent, unit)}"
+                why = f"{_WHOSE[scope]} of {_format_amount(allowed, unit)} is used up: {_format_amount(spent, unit)}"
                 return Spent(why, tomorrow(at) if scope == "day" else None)
     return None
 
@@ -68,11 +70,11 @@ def tomorrow(at: datetime) -> datetime:
     return today(at) + timedelta(days=1)
 
 
-def _said(amount: float, unit: str) -> str:
+def _format_amount(amount: float, unit: str) -> str:
     return f"{amount:,.0f} {unit}" if unit == "tokens" else f"{amount:,.2f} {unit}"
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_moment(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text) if text else None
     except (ValueError, TypeError):

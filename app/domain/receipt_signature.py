@@ -1,4 +1,4 @@
-"""The seal of a receipt: an Ed25519 signature over the one way to write it down. One changed byte breaks it."""
+"""Sign and verify receipts: an Ed25519 signature over the canonical JSON. One changed byte invalidates it."""
 
 import json
 from collections.abc import Mapping
@@ -21,34 +21,36 @@ def new_key() -> str:
 
 def public_key(private: str) -> str:
     """The public half of a private key. Raises Refused."""
-    return _private(private).public_key().public_bytes_raw().hex()
+    return _load_private_key(private).public_key().public_bytes_raw().hex()
 
 
 def sign(body: Mapping[str, Any], private: str) -> dict[str, Any]:
-    """The receipt with its signature and the public key that it can be checked with."""
-    value = _private(private).sign(_signed(body)).hex()
+    """The receipt with its signature and the public key for the check."""
+    value = _load_private_key(private).sign(_signed_bytes(body)).hex()
     return {**body, "signature": {"algorithm": ALGORITHM, "key": public_key(private), "value": value}}
 
 
 def verify(content: bytes, key: str | None = None) -> dict[str, Any]:
-    """The receipt in a file, if it is whole: written just as it was signed, by the holder of `key` (or, without one, of
-    the key it names). Raises Refused with what is wrong."""
-    proof = _read(content)
+    """Parse the receipt in a file and check its signature by `key`, or by the key that it names.
+
+    Raises Refused with the fault: not JSON, changed, another key, no valid signature.
+    """
+    proof = _parse_exact(content)
     given = proof.get("signature")
     if not isinstance(given, dict) or given.keys() != {"algorithm", "key", "value"} or given["algorithm"] != ALGORITHM:
         raise Refused(Kind.INVALID, "The receipt bears no Ed25519 signature.")
     if key is not None and given["key"] != key:
         raise Refused(Kind.INVALID, f"The receipt is signed with another key: it names {given['key']}, not {key}.")
-    public, value = _bytes(given["key"], KEY_BYTES), _bytes(given["value"], SIGNATURE_BYTES)
+    public, value = _parse_hex(given["key"], KEY_BYTES), _parse_hex(given["value"], SIGNATURE_BYTES)
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(value, _signed(proof))
+        Ed25519PublicKey.from_public_bytes(public).verify(value, _signed_bytes(proof))
     except (InvalidSignature, ValueError):
         raise Refused(Kind.INVALID, "The signature does not fit: the receipt was changed after it was signed") from None
     return proof
 
 
-def _read(content: bytes) -> dict[str, Any]:
-    """What spells the same is not the same file: it must stand there byte for byte as a receipt is written."""
+def _parse_exact(content: bytes) -> dict[str, Any]:
+    """Parse a receipt that is byte for byte as the fleet writes it. Equal JSON in another spelling is refused."""
     try:
         proof = json.loads(content)
         whole = isinstance(proof, dict) and content.rstrip(b"\n") == receipt.text(proof).rstrip("\n").encode()
@@ -59,16 +61,16 @@ def _read(content: bytes) -> dict[str, Any]:
     return dict(proof)
 
 
-def _signed(proof: Mapping[str, Any]) -> bytes:
+def _signed_bytes(proof: Mapping[str, Any]) -> bytes:
     return receipt.canonical({name: value for name, value in proof.items() if name != "signature"}).encode()
 
 
-def _private(key: str) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(_bytes(key, KEY_BYTES))
+def _load_private_key(key: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(_parse_hex(key, KEY_BYTES))
 
 
-def _bytes(written: object, length: int) -> bytes:
-    """Lower-case hex of just so many bytes."""
+def _parse_hex(written: object, length: int) -> bytes:
+    """The bytes of lower-case hex with exactly this length. Raises Refused."""
     try:
         found = bytes.fromhex(written) if isinstance(written, str) else b""
     except ValueError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from app.domain.failures import TAXONOMY
+from app.domain.failures import TABLE
 from app.domain.lifecycle import Fact, FactKind
 
 
@@ -31,7 +31,7 @@ class Usage:
 
     @classmethod
     def told(cls, by: object) -> "Usage":
-        """As somebody tells it who may tell anything: what is no count is not known."""
+        """Parse untrusted input. A value that is not a count becomes None."""
         counts = by if isinstance(by, Mapping) else {}
         return cls(**{f.name: counts[f.name] for f in fields(cls) if _is_count(counts.get(f.name))})
 
@@ -51,7 +51,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A parser's reading of a CLI's output. `failure` is a name of the taxonomy, or None; `resets_at` RFC 3339.
+    """A parser's reading of a CLI's output. `failure` is a name of failures.TABLE or None; `resets_at` RFC 3339.
 
     `usage` is this run's; `session_usage` what the CLI printed for the whole session, where it counts that way: the
     next run of the session takes it off. `error` is what the CLI itself said of a failure, `warning` a limit that is
@@ -84,7 +84,7 @@ class Outcome:
 CONTRACT = ("verdict", "final_text", "session_id", "usage", "failure", "resets_at", "denied_actions")
 
 # The names a failed run can bear, and whether trying the same again can help.
-FAILURES: Mapping[str, bool] = {name: failure.transient for name, failure in TAXONOMY.items()}
+FAILURES: Mapping[str, bool] = {name: failure.transient for name, failure in TABLE.items()}
 
 MOST = 1e12  # of tokens or dollars: beyond that nobody counts
 
@@ -117,8 +117,8 @@ def run_name(task_pk: int, task_id: str, number: int) -> str:
 def judge(number: int, result: Mapping[str, Any], outcome: Outcome) -> Fact:
     """The one fact that the end of a run amounts to.
 
-    `result` is the supervisor's result.json, `outcome` the parser's reading of the CLI's output. What was
-    cancelled by us says nothing new: it is told as a failure and the task, already cancelled, refuses it.
+    `result` is the supervisor's result.json, `outcome` the parser's reading of the CLI's output. A run that
+    the fleet cancelled becomes a failure, which the task, already cancelled, rejects.
     """
     detail = {
         "pushed": bool(result.get("pushed")),
@@ -174,5 +174,5 @@ def _why(result: Mapping[str, Any], failure: str, outcome: Outcome) -> str:
     if failure == "validation_failed" and broken:
         return f"`{broken['command']}` ended with {broken['exit_code']}:\n{broken.get('tail', '')[-1500:]}"
     if failure == outcome.failure and outcome.error:
-        return f"{TAXONOMY[failure].meaning}: {outcome.error[:1500]}"
+        return f"{TABLE[failure].meaning}: {outcome.error[:1500]}"
     return str(result.get("reason") or f"the CLI ended with exit code {result.get('exit_code')}")

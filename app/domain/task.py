@@ -1,4 +1,4 @@
-"""A task: what is wanted, and how far it has come. Moved by `lifecycle.decide` alone."""
+"""Define a task and its state. Only `lifecycle.decide` changes them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 
 
 class State(StrEnum):
-    """How far a task has come."""
+    """The state of a task."""
 
     CREATED = "created"
     ASSIGNED = "assigned"
@@ -24,7 +24,7 @@ WORKING = frozenset({State.ASSIGNED, State.RUNNING})
 
 
 class Mode(StrEnum):
-    """Who does the work: a host we go to, an agent that comes to us, or whoever is first."""
+    """The kind of runner: a host that the fleet reaches, an agent that pulls, or the first of both."""
 
     UNDECIDED = "undecided"
     SSH_CLI = "ssh_cli"
@@ -32,7 +32,7 @@ class Mode(StrEnum):
 
 
 class Priority(IntEnum):
-    """Higher goes first; people write the word."""
+    """Tasks of higher priority go first. People write the word."""
 
     LOW = 0
     NORMAL = 1
@@ -45,17 +45,17 @@ class Priority(IntEnum):
 
     @classmethod
     def of(cls, word: str) -> "Priority":
-        """The priority a person's word means; NORMAL for a word nobody knows."""
+        """The priority of this word; NORMAL for an unknown word."""
         return cls.__members__.get(word.strip().upper(), cls.NORMAL)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the tasks table: everything about a task that facts can change.
+    """One row of the table `tasks`: everything about a task that facts can change.
 
-    `version` is the number of the task's last event. `ready` says that it may be taken now; `due_at` is
-    the next moment at which the clock has something to say about it. `head` is the newest commit that was
-    offered for review. `run` is the number of the newest run: its fence.
+    `version` is the number of the task's last event. `ready`: it may be taken now. `due_at` is the next moment at
+    which a timer changes it. `head` is the newest commit that was offered for review. `run` is the number of the
+    newest run: its fence.
     """
 
     id: int

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.clis import catalog, json_stream
 from app.clis.parser import Parser, Setting
-from app.domain.failures import TAXONOMY
+from app.domain.failures import TABLE
 from app.domain.run import Outcome, Usage, Verdict
 from tests.clis.captured import RUNS, Told
 
@@ -69,7 +69,7 @@ class TestCapturedOutputs:
     def test_a_failure_is_none_the_less_whatever_the_exit_code(self, name: str) -> None:
         outcomes = [read(name, sample(name), code, stderr_of(name)) for code in EXITS]
         assert GOOD not in {outcome.verdict for outcome in outcomes}
-        assert {outcome.failure for outcome in outcomes} <= set(TAXONOMY)
+        assert {outcome.failure for outcome in outcomes} <= set(TABLE)
 
     @pytest.mark.parametrize("name", SUCCESSES)
     def test_a_success_needs_its_exit_code_too(self, name: str) -> None:

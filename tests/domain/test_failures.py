@@ -17,6 +17,6 @@ def test_limits_are_names_of_the_table_and_can_pass() -> None:
 
 
 def test_every_name_is_a_word_and_every_row_says_what_to_do() -> None:
-    for name, row in failures.TAXONOMY.items():
+    for name, row in failures.TABLE.items():
         assert name.replace("_", "").isalpha() and name.islower()
         assert row.meaning and row.advice.endswith(".")
