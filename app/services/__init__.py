@@ -1,1 +1,1 @@
-"""What can happen, one verb a file. Each opens short transactions of its own; none is open across a network call."""
+"""Use cases, one subject per file. Each opens short transactions; none is open during a network call."""

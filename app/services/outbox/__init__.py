@@ -1,0 +1,1 @@
+"""Writes to the forges what outbox entries ask for: pull requests, comments, labels, receipts."""
