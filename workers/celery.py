@@ -3,7 +3,6 @@
 Every Celery task is short, carries no arguments, and does nothing if there is nothing to do.
 """
 
-import threading
 from typing import Any
 
 import structlog
@@ -13,33 +12,18 @@ from celery.signals import setup_logging, task_failure, worker_process_shutdown,
 from app import broker, wiring
 from app.config.settings import Config
 from workers.schedule import schedule
-from workers.worker import Worker
+from workers.worker import Worker, WorkerOfProcess
 
 CONNECTIONS = 10  # to the database
 
 
-class WorkerOfProcess:
-    """Makes this process's worker when its first task runs: after any fork."""
-
-    def __init__(self) -> None:
-        self._lock, self._worker = threading.Lock(), None  # type: threading.Lock, Worker | None
-
-    def get(self) -> Worker:
-        with self._lock:
-            if self._worker is None:
-                self._worker = Worker(wiring.fleet(connections=CONNECTIONS))
-            return self._worker
-
-    def close(self, **_: Any) -> None:
-        with self._lock:
-            if self._worker is not None:
-                self._worker.close()
-                self._worker = None
+_of_process = WorkerOfProcess(lambda: Worker(wiring.fleet(connections=CONNECTIONS)))
 
 
-_of_process = WorkerOfProcess()
-worker_shutdown.connect(_of_process.close)
-worker_process_shutdown.connect(_of_process.close)
+@worker_shutdown.connect
+@worker_process_shutdown.connect
+def _close_worker(**_: Any) -> None:
+    _of_process.close()
 
 
 def worker() -> Worker:

@@ -47,8 +47,9 @@ class PollThreads:
         return sent
 
     def close(self) -> None:
+        """Wait for the polls that are under way."""
         for threads in (self._threads, self.prefetch):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown()
 
 
 class HostThreads:
@@ -85,7 +86,8 @@ class HostThreads:
                 self._at_host[host_id] -= 1
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Wait for the work that is under way."""
+        self._threads.shutdown()
 
 
 class Busy(Exception):

@@ -3,6 +3,8 @@
 Each process makes one, after any fork, and closes it when it ends (workers/celery.py).
 """
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -47,11 +49,34 @@ class Worker:
         self.readers = OutputReaders(self.limits.readers)
 
     def close(self) -> None:
-        """Start nothing new, and close every connection. Runs on hosts go on."""
+        """Wait for open requests, then close every connection: a request that we cut off would make its host unfit.
+
+        Runs on hosts go on.
+        """
         self.poll_threads.close()
         self.start_threads.close()
         self.prober.close()
         self.hosts.close()
+
+
+class WorkerOfProcess:
+    """Makes the worker of this process when its first task runs: after any fork."""
+
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._worker: Worker | None = None
+
+    def get(self) -> Worker:
+        with self._lock:
+            if self._worker is None:
+                self._worker = self._make()
+            return self._worker
+
+    def close(self) -> None:
+        with self._lock:
+            if self._worker is not None:
+                self._worker.close()
+                self._worker = None
 
 
 def host_client(fleet: Fleet, limits: HostLimits | None = None) -> HostClient:

@@ -104,9 +104,9 @@ class Prober:
             self._connects.submit(self._connect, machine)
 
     def close(self) -> None:
-        """Start no further probe. Those that are under way end with their host's answer or deadline."""
+        """Wait for the probes that are under way."""
         for threads in (self._probes, self._connects):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown()
 
     def _probe(self, machine: Machine) -> bool:
         """Probe one host and save the result. Other errors are logged; the host is probed again later."""
