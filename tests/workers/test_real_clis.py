@@ -1,5 +1,8 @@
-"""The real Codex and Claude Code on a host behind a real sshd, with real git and a forge: delivered, reviewed, limited,
-refused, broken, killed. Both work at the same time in every case, found by the PATH of a login alone."""
+"""The real Codex and Claude Code on a host behind a real sshd, with real git and a forge.
+
+They deliver, answer reviews, meet limits, fail and are killed. Both work at the same time in every test; only the PATH of
+a login finds them.
+"""
 
 import os
 import signal
@@ -25,45 +28,19 @@ from tests.conftest import FakeClock
 from tests.patience import patient
 from tests.sshd_program import Program
 from tests.workers.bench import Bench
+from tests.workers.scenarios import SCENARIOS
 from tests.workers.supervisor.account import KEY, User, delivering, isolating, user
 from tests.workshop import Workshop
 
 __all__ = ["delivering", "isolating", "user"]  # fixtures
 BOTH = ("codex", "claude")
 CAP, EACH_SECOND = 3000, 1242  # tokens, and as many an answer of the models has
-ASKED = {"write": "hello.txt", "content": "hello\n"}
-REVIEWED = {"write": "second.txt", "content": "as the review asked\n"}
-LOOK_AROUND = "env > env.txt; ps -eo args > ps.txt; cat .git > git.txt; git config --list > config.txt 2>&1"
-LOOK_CLOSELY = (
-    "grep NoNewPrivs /proc/self/status > privileges.txt; cat /proc/[0-9]*/environ > seen.txt 2> /dev/null; "
-    "(true >> .git && echo written || echo denied) > sandbox.txt 2>&1"
-)
-NEAR = {  # what the servers of both say when a limit is near
-    "x-codex-primary-used-percent": "91", "x-codex-primary-window-minutes": "300", "x-codex-primary-reset-at": "1900000000",
-    "anthropic-ratelimit-unified-status": "allowed_warning", "anthropic-ratelimit-unified-reset": "1900000000",
-    "anthropic-ratelimit-unified-representative-claim": "five_hour",
-    "anthropic-ratelimit-unified-5h-status": "allowed_warning",
-    "anthropic-ratelimit-unified-5h-utilization": "0.91", "anthropic-ratelimit-unified-5h-reset": "1900000000",
-}  # fmt: skip
-SCENARIOS: dict[str, Any] = {
-    "asked": [
-        ASKED,
-        {"run": f"cp hello.txt copy.txt && echo from-shell >> copy.txt; {LOOK_AROUND}"},
-        {"say": "Done.", "headers": NEAR},
-    ],
-    "reviewed": [REVIEWED, {"say": "Done again."}],
-    "limited": [ASKED, {"usage_limit": 3600}],
-    "rate-limit-forever": [{"rate_limit": 1}],
-    "apart": [{"run": LOOK_CLOSELY}, ASKED, {"say": "Done."}],
-    "works-on": [ASKED, *[{"run": f"sleep 1; echo {number}"} for number in range(200)], {"say": "Done."}],
-    "killed": [ASKED, {"say": "slow words " * 600, "delay": 0.5}],
-}
 Wanted = tuple[str, str, str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Codex leaves an empty folder for each user, at a place that nobody can choose."""
+    """Codex leaves an empty folder for each user at a fixed path."""
     before = set(Path("/tmp").glob("codex-daemon-*"))
     yield
     for left in set(Path("/tmp").glob("codex-daemon-*")) - before:
@@ -140,7 +117,7 @@ def both(scenario: str) -> list[Wanted]:
     return [(cli, cli, scenario, {}) for cli in BOTH]
 
 
-def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_session(
+def test_an_issue_becomes_a_pull_request_and_the_same_session_answers_its_review(
     bench: Any, ground: servers_of_ssh.Sshd
 ) -> None:
     commit = {"author_name": "Robot", "author_email": "robot@example.org", "trailers": ["Team: fleet"]}
@@ -154,8 +131,8 @@ def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_sess
         assert at.text(number, "copy.txt") == "hello\nfrom-shell", cli
         said = at.git("log", "-1", "--format=%an <%ae>%n%B", run["commits"][0])
         assert said.startswith("Robot <robot@example.org>") and "Team: fleet" in said
-        _sees_nothing_of_others(at, cli, number)
-    _lies_nowhere(at, ground.folder)
+        _assert_no_foreign_secret_seen(at, cli, number)
+    _assert_no_secret_on_disk(at, ground.folder)
     with at.shop.fleet.engine.begin() as conn:
         warned = {row["credential"]: row["warning"] for row in credentials.limits(conn)}
     assert "91 %" in warned["codex"] and "91%" in warned["claude"], warned
@@ -170,15 +147,15 @@ def test_an_issue_becomes_a_pull_request_and_its_review_goes_on_in_the_same_sess
     assert len(at.shop.pulls()) == 2
 
 
-def _sees_nothing_of_others(at: Bench, cli: str, number: int) -> None:
-    """What a CLI saw when it looked around: by environment, by `ps` while the other worked beside it, by git."""
+def _assert_no_foreign_secret_seen(at: Bench, cli: str, number: int) -> None:
+    """In its environment, in `ps` while the other CLI worked, and in the configuration of git."""
     seen = "".join(at.text(number, name) for name in ("env.txt", "ps.txt", "git.txt", "config.txt"))
     others = [key for name, key in realclis.KEYS.items() if name != cli]
     assert "FLEET_RUN=" in seen and "FLEET_GIT" not in seen and "ASKPASS" not in seen
     assert [one for one in (*_secrets(at), *others) if one in seen] == [], cli
 
 
-def _lies_nowhere(at: Bench, host: Path) -> None:
+def _assert_no_secret_on_disk(at: Bench, host: Path) -> None:
     """No secret of ours in any file of the host, and no key of a CLI in what we keep there."""
     files = [path for path in host.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if any(one.encode() in path.read_bytes() for one in _secrets(at))] == []
@@ -194,7 +171,7 @@ def _secrets(at: Bench) -> list[str]:
     return [one for one in found if one or pytest.fail("a secret is not set")]
 
 
-def test_a_usage_limit_in_the_midst_of_work_parks_the_task_and_its_session_goes_on_after_the_reset(bench: Any) -> None:
+def test_a_usage_limit_parks_the_task_and_its_session_continues_after_the_reset(bench: Any) -> None:
     at = bench(*both("limited"))
     numbers = at.issues(BOTH)
     first = at.until_all(numbers, State.PARKED)
@@ -226,9 +203,8 @@ FAILURES = {
 }
 
 
-def test_what_goes_wrong_is_named_with_four_and_more_at_once_on_a_host(bench: Any) -> None:
-    """401, 429, 500, a cut stream, a server that nobody reaches, of each CLI: ten at the same time, each with a
-    credential of its own."""
+def test_each_failure_is_named_while_ten_runs_fail_at_once_on_a_host(bench: Any) -> None:
+    """401, 429, 500, a cut stream and an unreachable server, for each CLI, each with a credential of its own."""
     broken: list[Wanted] = [(f"{cli}-{what}", cli, what, {}) for cli in BOTH for what in FAILURES]
     away = {"address": "http://127.0.0.1:9", "timeout_secs": 4}
     at = bench(*broken, *((f"{cli}-away", cli, "say", away) for cli in BOTH), max_retries=0)
@@ -242,10 +218,10 @@ def test_what_goes_wrong_is_named_with_four_and_more_at_once_on_a_host(bench: An
     assert {at.shop.task(numbers[f"{cli}-away"]).reason for cli in BOTH} <= {"timed_out", "network"}
     waits = at.issue("codex-unauthorized")
     at.turn()
-    assert at.shop.task(waits).state is State.CREATED, "the login was refused: no other task is burnt with it"
+    assert at.shop.task(waits).state is State.CREATED, "the login was refused: no other task is started with it"
 
 
-def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench: Any) -> None:
+def test_a_run_that_a_signal_ended_continues_in_its_session(bench: Any) -> None:
     at = bench(*both("killed"))
     numbers = at.issues(BOTH)
 
@@ -266,10 +242,10 @@ def test_ended_by_a_signal_in_the_midst_of_work_it_goes_on_in_its_session(bench:
 
 
 @pytest.mark.usefixtures("isolating")
-def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex_keeps_its_sandbox(
+def test_each_cli_delivers_while_the_kernel_isolates_it_and_codex_keeps_its_sandbox(
     delivering: User, address: str
 ) -> None:
-    """Root, as whom the suite may run, is kept apart from nothing."""
+    """As an ordinary user: the kernel does not isolate root, who may run the tests."""
     home, programs = delivering.home, realclis.for_everybody(realclis.bin_folder(), delivering.home)
     realclis.furnish(home, programs)
     delivering.own_home()
@@ -287,7 +263,7 @@ def test_each_delivers_as_an_ordinary_user_that_the_kernel_keeps_apart_and_codex
     assert delivering.result("other")["end"] == "finished"
 
 
-def test_a_budget_in_tokens_ends_a_run_in_the_midst_of_its_turn_and_raised_lets_its_session_go_on(bench: Any) -> None:
+def test_a_budget_in_tokens_ends_a_run_and_its_session_continues_once_it_is_raised(bench: Any) -> None:
     at = bench(*both("works-on"), budget={"run": {"tokens": CAP}})
     numbers = at.issues(BOTH)
     first = at.until_all(numbers, State.PARKED)
