@@ -6,11 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.domain.lifecycle import Fact, FactKind
+from app.domain.lifecycle import Fact, FactKind, OutboxKind
+from app.domain.outbox import OutboxEntry
+from app.domain.run import Run
 from app.domain.task import Mode, Priority, State, Task
 from app.ports import Repository
 from app.store import fleet_config, hosts, runs, tasks, views
-from app.store.tables import Row
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
@@ -81,7 +82,23 @@ def a_repository(**given: Any) -> Repository:
     return replace(plain, **given)
 
 
-def open_on_hosts(conn: Connection) -> list[Row]:
+def a_run(**given: Any) -> Run:
+    """A run as the domain sees it: the first of its task, on this machine."""
+    plain: dict[str, Any] = {
+        "id": 1, "task_pk": 1, "number": 1, "name": "acme-widgets-12-t1.1", "assigned_at": AT, "host_id": "localhost",
+    }  # fmt: skip
+    return Run(**plain | given)
+
+
+def an_outbox_entry(**given: Any) -> OutboxEntry:
+    """The entry that starts the first run of a task."""
+    plain: dict[str, Any] = {
+        "id": 1, "task_pk": 1, "seq": 2, "kind": OutboxKind.START, "run": 1, "due_at": AT, "tries": 1,
+    }  # fmt: skip
+    return OutboxEntry(**plain | given)
+
+
+def open_on_hosts(conn: Connection) -> list[Run]:
     """Every run on a host that has not ended."""
     return [run for host in hosts.all_hosts(conn) for run in runs.open_on_host(conn, host.host_id)]
 
@@ -93,7 +110,7 @@ def apply(conn: Connection, **given: Any) -> None:
 
 def a_plain_task(conn: Connection, at: datetime, **given: Any) -> Task:
     """A task in the database that was asked for without an issue, and wants no pull request."""
-    plain = {
+    plain: dict[str, Any] = {
         "task_id": tasks.NUMBERED, "mode": Mode.UNDECIDED, "priority": int(Priority.NORMAL), "forge": None,
         "repository_id": None, "issue_number": None, "branch": None, "wants_pull": False, "max_retries": 20,
     }  # fmt: skip

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from app.domain.run import Run
 from app.ports import Fleet
 from app.services.dispatch import placement
 from app.services.replay import differences
 from app.services.runs import expiry
 from app.store import logs, runs, tasks
-from app.store.tables import Row
 from tests.builders import a_host, a_stored_task, apply
 from tests.patience import wait_until
 from workers.hosts.client import HostClient
@@ -66,11 +66,11 @@ class LocalHost:
         """Poll until a condition is true."""
         return wait_until(happened, what, meanwhile=lambda: self.poll(2))
 
-    def ended(self, task: int, number: int = 1) -> Row:
-        run: Row = self.until(lambda: (run := self.run(task, number))["ended_at"] and run, "the end of the run")
+    def ended(self, task: int, number: int = 1) -> Run:
+        run: Run = self.until(lambda: (run := self.run(task, number)).ended_at and run, "the end of the run")
         return run
 
-    def run(self, task: int, number: int = 1) -> Row:
+    def run(self, task: int, number: int = 1) -> Run:
         with self.fleet.engine.begin() as conn:
             run = runs.get(conn, task, number)
         assert run is not None
@@ -82,11 +82,11 @@ class LocalHost:
 
     def log(self, task: int, number: int = 1, stream: str = "stdout") -> bytes:
         with self.fleet.engine.begin() as conn:
-            return logs.read(conn, self.run(task, number)["id"], stream)
+            return logs.read(conn, self.run(task, number).id, stream)
 
     def folder(self, task: int, number: int = 1) -> Path:
         run = self.run(task, number)
-        return self.place / str(run["host_id"]) / "runs" / self.fleet.instance() / str(run["name"])
+        return self.place / str(run.host_id) / "runs" / self.fleet.instance() / str(run.name)
 
     def file(self, task: int, name: str, number: int = 1) -> dict[str, Any]:
         """A JSON file of the run's folder, once it is there."""

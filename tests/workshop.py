@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from app.cli.demo.forge import Delivery as SentDelivery
 from app.cli.demo.forge import FakeForge
 from app.domain.delivery import Delivery
-from app.domain.run import Outcome, Usage, Verdict
+from app.domain.run import Outcome, Run, Usage, Verdict
 from app.domain.task import Task
 from app.forgejo.signature import sign
 from app.ports import Fleet
@@ -20,7 +20,6 @@ from app.services.forge.deliveries import apply_deliveries
 from app.services.outbox import deliver
 from app.services.runs import report
 from app.store import deliveries, runs, tasks, views
-from app.store.tables import Row
 from tests import builders
 from tests.serving import client_of
 
@@ -126,7 +125,7 @@ class Workshop:
 
     # --- what hosts report
 
-    def start(self, number: int) -> Row:
+    def start(self, number: int) -> Run:
         run = self.run(number)
         report.started(self.fleet, run)
         return run
@@ -187,7 +186,7 @@ class Workshop:
     def facts(self, number: int) -> list[str]:
         return [event["fact"] for event in self.shown(number)["events"]]
 
-    def run(self, number: int) -> Row:
+    def run(self, number: int) -> Run:
         task = self.task(number)
         with self.fleet.engine.begin() as conn:
             run = runs.get(conn, task.id, task.run)

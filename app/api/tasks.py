@@ -14,6 +14,7 @@ from app.api.errors import answer
 from app.api.openapi import answers, arguments, response
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import FactKind
+from app.domain.run import Run
 from app.domain.task import LIVE
 from app.services import operator
 from app.services.agents import leases, reports
@@ -21,7 +22,6 @@ from app.services.create_task import request as request_task
 from app.services.dispatch import placement
 from app.store import logs, runs, tasks, views
 from app.store.engine import reading
-from app.store.tables import Row
 
 blueprint = Blueprint("tasks", __name__)
 receipts = Blueprint("receipts", __name__)
@@ -84,8 +84,8 @@ def read_log(wanted: dict[str, Any], task_id: str) -> Response:
         _check_may_read(task_id, run)
         if run is None:
             raise Refused(Kind.UNKNOWN, f"{task_id} has no run {wanted['run'] or task.run}.")
-        piece = logs.piece(conn, run["id"], wanted["stream"], wanted["offset"], PIECE)
-    here = {"run": run["number"], "stream": wanted["stream"], "offset": piece.offset}
+        piece = logs.piece(conn, run.id, wanted["stream"], wanted["offset"], PIECE)
+    here = {"run": run.number, "stream": wanted["stream"], "offset": piece.offset}
     return jsonify(here | {"data": base64.b64encode(piece.data).decode(), "next_offset": piece.end})
 
 
@@ -190,9 +190,9 @@ def _check_may_see(task_id: str) -> None:
                 raise Refused(Kind.FORBIDDEN, f"{task_id} is not a task of agent {caller().agent_id!r}.")
 
 
-def _check_may_read(task_id: str, run: Row | None) -> None:
+def _check_may_read(task_id: str, run: Run | None) -> None:
     """An agent reads the logs of its own runs, even if another agent or host has the task now."""
-    if caller().role is Role.AGENT and (run is None or run["agent_id"] != caller().agent_id):
+    if caller().role is Role.AGENT and (run is None or run.agent_id != caller().agent_id):
         raise Refused(Kind.FORBIDDEN, f"{task_id}: this is not a run of agent {caller().agent_id!r}.")
 
 
@@ -203,7 +203,7 @@ def _respond_ended(held: leases.Held) -> Response:
 
 def _respond(held: leases.Held, more: dict[str, Any] | None = None) -> Response:
     """The task after a report, and whether its agent must stop: the run or the task has ended."""
-    number = held.run["number"]
+    number = held.run.number
     with reading(fleet().engine) as conn:
         found = _task(conn, held.task.task_id, with_events=False)
         has_ended = any(run["ended_at"] for run in found["runs"] if run["number"] == number)

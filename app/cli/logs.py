@@ -12,12 +12,12 @@ import click
 
 from app.cli.connect import open_fleet
 from app.domain.errors import Kind, Refused
+from app.domain.run import Run
 from app.domain.task import WORKING
 from app.domain.visible_text import printable
 from app.ports import Fleet
 from app.store import host_polls, runs, tasks
 from app.store import logs as store
-from app.store.tables import Row
 
 PAUSE_SECS = 0.3
 POLL_SOON_SECS = 2.0  # the time between two requests to poll the host of a run that is followed
@@ -46,7 +46,7 @@ class LogReader:
     fleet: Fleet
     task_id: str
     stream: str
-    show: Callable[[Row, str, int, store.Piece], None]
+    show: Callable[[Run, str, int, store.Piece], None]
     offsets: dict[int, int] = field(default_factory=dict)
     asked_for_poll_at: float = 0.0
 
@@ -57,48 +57,48 @@ class LogReader:
         """
         for run in self._runs(number):
             while piece := self._next(run):
-                self.show(run, self.stream, self.offsets.get(run["id"], 0), piece)
-                self.offsets[run["id"]] = piece.end
+                self.show(run, self.stream, self.offsets.get(run.id, 0), piece)
+                self.offsets[run.id] = piece.end
 
     def goes_on(self, number: int | None) -> bool:
         """Whether more can come. Asks for an early poll of the run's host."""
         with self.fleet.engine.begin() as conn:
             task = tasks.find(conn, self.task_id)
             run = runs.get(conn, task.id, number or task.run)
-            if run and run["host_id"] and time.monotonic() > self.asked_for_poll_at + POLL_SOON_SECS:
-                host_polls.hurry(conn, run["host_id"], self.fleet.clock())
+            if run and run.host_id and time.monotonic() > self.asked_for_poll_at + POLL_SOON_SECS:
+                host_polls.hurry(conn, run.host_id, self.fleet.clock())
                 self.asked_for_poll_at = time.monotonic()
         if run is None:
             return task.live
-        return run["ended_at"] is None or bool(self._next(run)) or (number is None and task.state in WORKING)
+        return run.ended_at is None or bool(self._next(run)) or (number is None and task.state in WORKING)
 
-    def _runs(self, number: int | None) -> list[Row]:
+    def _runs(self, number: int | None) -> list[Run]:
         with self.fleet.engine.begin() as conn:
             task = tasks.find(conn, self.task_id)
             if number is not None and runs.get(conn, task.id, number) is None:
                 raise Refused(Kind.UNKNOWN, f"{self.task_id} has no run {number}; its newest is {task.run}.")
-            wanted = [run for run in runs.of_task(conn, task.id) if run["number"] == (number or task.run)]
-            begun = [run for run in runs.of_task(conn, task.id) if run["id"] in self.offsets]
-        return sorted({run["id"]: run for run in [*begun, *wanted]}.values(), key=lambda run: int(run["number"]))
+            wanted = [run for run in runs.of_task(conn, task.id) if run.number == (number or task.run)]
+            begun = [run for run in runs.of_task(conn, task.id) if run.id in self.offsets]
+        return sorted({run.id: run for run in [*begun, *wanted]}.values(), key=lambda run: int(run.number))
 
-    def _next(self, run: Row) -> store.Piece | None:
+    def _next(self, run: Run) -> store.Piece | None:
         with self.fleet.engine.begin() as conn:
-            piece = store.piece(conn, run["id"], self.stream, self.offsets.get(run["id"], 0))
+            piece = store.piece(conn, run.id, self.stream, self.offsets.get(run.id, 0))
         return piece if piece.data else None
 
 
-def _print_json(run: Row, stream: str, since: int, piece: store.Piece) -> None:
-    line = {"run": run["number"], "stream": stream, "offset": piece.offset, "left_out": piece.offset - since}
+def _print_json(run: Run, stream: str, since: int, piece: store.Piece) -> None:
+    line = {"run": run.number, "stream": stream, "offset": piece.offset, "left_out": piece.offset - since}
     click.echo(json.dumps(line | {"data": base64.b64encode(piece.data).decode()}))
 
 
-def _plain_printer() -> Callable[[Row, str, int, store.Piece], None]:
+def _plain_printer() -> Callable[[Run, str, int, store.Piece], None]:
     """Prints bytes as they are; on a terminal, text without control characters."""
     if not sys.stdout.isatty():
         return _print_bytes
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
 
-    def print_text(_: Row, __: str, since: int, piece: store.Piece) -> None:
+    def print_text(_: Run, __: str, since: int, piece: store.Piece) -> None:
         if piece.offset > since:
             click.echo(store.left_out(piece.offset - since).decode(), nl=False)
         click.echo(printable(decode(piece.data)), nl=False)
@@ -106,7 +106,7 @@ def _plain_printer() -> Callable[[Row, str, int, store.Piece], None]:
     return print_text
 
 
-def _print_bytes(_: Row, __: str, since: int, piece: store.Piece) -> None:
+def _print_bytes(_: Run, __: str, since: int, piece: store.Piece) -> None:
     """A line marks a middle that was left out; `--json` gives the exact offsets."""
     sys.stdout.buffer.write(store.left_out(piece.offset - since) + piece.data)
     sys.stdout.buffer.flush()

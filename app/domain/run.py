@@ -1,13 +1,54 @@
-"""A run: one attempt at a task. Its number is its fence; its outcome is judged, never taken from an exit code."""
+"""A run, one attempt at a task: its row, its outcome, and the fact that its end amounts to."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from app.domain.failures import TABLE
 from app.domain.lifecycle import Fact, FactKind
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the runs table. Moments are in UTC, sizes in bytes.
+
+    Set when the fact is recorded that begins the run: `id` to `agent_type`, `acknowledged`, the first `deadline` and
+    the `session` to resume. All else is set by reports, by polls of the host, and by the expiry job.
+    """
+
+    id: int
+    task_pk: int  # the task's key, Task.id
+    number: int  # 1, 2, ... per task: the fence that every report carries
+    name: str  # the run's folder on its host, unique: see run_name
+    assigned_at: datetime
+    host_id: str | None = None  # a run has either a host
+    agent_id: str | None = None  # or an agent
+    agent_type: str | None = None  # the kind of CLI that runs it
+    started_at: datetime | None = None  # when the runner confirmed the start
+    deadline: datetime | None = None  # the end of the lease; None once it has ended
+    seen_at: datetime | None = None  # the newest report, or poll that found it alive
+    ended_at: datetime | None = None
+    end: str | None = None  # how it ended: the supervisor's word, or "expired", "stopped", "given_back"
+    result: Mapping[str, Any] | None = None  # the supervisor's result.json, or the agent's receipt
+    outcome: Mapping[str, Any] | None = None  # Outcome.kept(): what the parser read in the CLI's output
+    session: str | None = None  # the CLI's id of its session: to resume at first, then the one it has
+    message: str | None = None  # the newest progress in one line
+    progress: Mapping[str, Any] | None = None  # the newest progress, with the usage so far
+    usage_day: date | None = None  # the newest day (UTC) on which it reported usage
+    usage_before: Mapping[str, Any] | None = None  # the usage it had reported before that day
+    acknowledged: bool = True  # false until the agent has received a run that an operator gave it
+    stop_reason: Mapping[str, Any] | None = None  # why we stop it, written before the host is asked to
+    stdout_size: int = 0  # bytes of its log that are stored
+    stderr_size: int = 0
+    released_at: datetime | None = None  # when the host deleted its folder
+    saved: str | None = None  # the ref to which the host pushed work that was nowhere else
+
+    def log_size(self, stream: str) -> int:
+        """How many bytes of `stdout` or `stderr` are stored."""
+        return self.stdout_size if stream == "stdout" else self.stderr_size
 
 
 class Verdict(StrEnum):

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from app.domain.run import Run
 from app.store.engine import UNHURRIED, Statement, together
-from app.store.tables import Row, logs
+from app.store.tables import logs
 
 PIECE, ROW = 1 << 20, 1 << 18
 
@@ -121,13 +122,13 @@ def pieces(conn: Connection, run_id: int, stream: str, offset: int) -> Iterator[
         offset = more.end
 
 
-def ends(conn: Connection, run: Row, stream: str, head: int = 1 << 20, tail: int = 8 << 20) -> bytes:
+def ends(conn: Connection, run: Run, stream: str, head: int = 1 << 20, tail: int = 8 << 20) -> bytes:
     """The beginning and the end of a stream: what says how a run went, in bounded memory."""
-    size = run[f"{stream}_size"]
+    size = run.log_size(stream)
     if size <= head + tail:
-        return read(conn, run["id"], stream)
-    first = piece(conn, run["id"], stream, 0, head)
-    return first.data + left_out(size - tail - head) + read(conn, run["id"], stream, size - tail)
+        return read(conn, run.id, stream)
+    first = piece(conn, run.id, stream, 0, head)
+    return first.data + left_out(size - tail - head) + read(conn, run.id, stream, size - tail)
 
 
 def left_out(count: int) -> bytes:

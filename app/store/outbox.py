@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.lifecycle import OutboxKind
+from app.domain.outbox import OutboxEntry
 from app.store.tables import Row, outbox
 
 HOLD = timedelta(seconds=45)
@@ -14,7 +15,7 @@ TRIES = 12
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=5)
 
 
-def take(conn: Connection, kinds: Iterable[OutboxKind], at: datetime, most: int = 20) -> list[Row]:
+def take(conn: Connection, kinds: Iterable[OutboxKind], at: datetime, most: int = 20) -> list[OutboxEntry]:
     """Open outbox of these kinds that nobody else holds, oldest first, and never one whose older sibling of the
     same kind and task is still open. They are ours for HOLD; when the process dies, they are free again after that."""
     older = outbox.alias()
@@ -32,7 +33,8 @@ def take(conn: Connection, kinds: Iterable[OutboxKind], at: datetime, most: int 
         .with_for_update(skip_locked=True)
     )
     hold = sa.update(outbox).where(outbox.c.id.in_(chosen)).values(held_until=at + HOLD, tries=outbox.c.tries + 1)
-    return sorted(conn.execute(hold.returning(outbox)).mappings(), key=lambda row: int(row["id"]))
+    rows = conn.execute(hold.returning(outbox)).mappings()
+    return sorted(map(entry_of, rows), key=lambda entry: entry.id)
 
 
 def done(conn: Connection, id_: int, at: datetime) -> None:
@@ -45,22 +47,28 @@ def done_for_run(conn: Connection, task_pk: int, run: int, kind: OutboxKind, at:
     conn.execute(sa.update(outbox).where(*entries).values(done_at=at, held_until=None, error=None))
 
 
-def postpone(conn: Connection, entry: Row, at: datetime, why: str, wait: float | None = None) -> None:
+def postpone(conn: Connection, entry: OutboxEntry, at: datetime, why: str, wait: float | None = None) -> None:
     """Try again later: after `wait` seconds where the other side said so, else ever more rarely."""
-    pause = timedelta(seconds=wait) if wait else min(FIRST_WAIT * 2 ** min(entry["tries"], TRIES), LONGEST_WAIT)
+    pause = timedelta(seconds=wait) if wait else min(FIRST_WAIT * 2 ** min(entry.tries, TRIES), LONGEST_WAIT)
     values = {"due_at": at + pause, "held_until": None, "error": why[:2000]}
-    conn.execute(sa.update(outbox).where(outbox.c.id == entry["id"]).values(**values))
+    conn.execute(sa.update(outbox).where(outbox.c.id == entry.id).values(**values))
 
 
 def give_up(conn: Connection, id_: int, at: datetime, why: str) -> None:
     conn.execute(sa.update(outbox).where(outbox.c.id == id_).values(given_up_at=at, held_until=None, error=why[:2000]))
 
 
-def of_task(conn: Connection, task_pk: int) -> list[Row]:
-    return list(conn.execute(sa.select(outbox).where(outbox.c.task_pk == task_pk).order_by(outbox.c.id)).mappings())
+def of_task(conn: Connection, task_pk: int) -> list[OutboxEntry]:
+    query = sa.select(outbox).where(outbox.c.task_pk == task_pk).order_by(outbox.c.id)
+    return [entry_of(row) for row in conn.execute(query).mappings()]
 
 
 def count_given_up(conn: Connection) -> int:
     """How many outbox were refused and will not be paid."""
     query = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.given_up_at.is_not(None))
     return int(conn.execute(query).scalar_one())
+
+
+def entry_of(row: Row) -> OutboxEntry:
+    """A row of the table as an OutboxEntry."""
+    return OutboxEntry(**{**row, "kind": OutboxKind(row["kind"])})

@@ -1,8 +1,9 @@
 """Runs as rows: leases, ends, and what hosts still keep of them. A run's end is recorded once."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -10,7 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.lifecycle import FINAL_STATES
 from app.domain.quota import today
-from app.domain.task import Task
+from app.domain.run import Run
+from app.domain.task import State, Task
 from app.store import tasks as tasks_
 from app.store.engine import UNHURRIED, as_jsonb, only, together
 from app.store.tables import Row, host_polls, runs, tasks
@@ -23,45 +25,58 @@ UNHEARD = timedelta(days=7)  # how long the rest of a log is waited for
 LOOKED_AT = timedelta(seconds=60)  # a host at which nobody looked for longer has had no chance to speak
 
 
-def get(conn: Connection, task_pk: int, number: int) -> Row | None:
-    return only(conn, _ONE, task=task_pk, number=number)
+_COLUMNS = tuple(field.name for field in fields(Run))
 
 
-def with_task(conn: Connection, task_pk: int, number: int) -> tuple[Row | None, Task]:
+def run_of(row: Row) -> Run:
+    """A row of the table as a Run."""
+    return Run(**{name: row[name] for name in _COLUMNS})
+
+
+def get(conn: Connection, task_pk: int, number: int) -> Run | None:
+    row = only(conn, _ONE, task=task_pk, number=number)
+    return run_of(row) if row else None
+
+
+def with_task(conn: Connection, task_pk: int, number: int) -> tuple[Run | None, Task]:
     """A run and its task as they are now, in one trip. Raises Refused(unknown)."""
     given = {"task": task_pk, "number": number}
     found, of = together(conn, (_ONE, given), (tasks_.BY_KEY, {"id": task_pk}))
-    return next(iter(found), None), tasks_.known(of, f"There is no task {task_pk}.")
+    return next(map(run_of, found), None), tasks_.known(of, f"There is no task {task_pk}.")
 
 
-def of_task_id(conn: Connection, task_id: str) -> tuple[list[Row], Task]:
+def of_task_id(conn: Connection, task_id: str) -> tuple[list[Run], Task]:
     """The task that people call `task_id` and all its runs, in one trip. Raises Refused(unknown)."""
     found, of = together(conn, (_OF_TASK_ID, {"id": task_id}), (tasks_.BY_ITS_ID, {"id": task_id}))
-    return list(found), tasks_.known(of, tasks_.NONE_SUCH.format(task_id))
+    return [run_of(row) for row in found], tasks_.known(of, tasks_.NONE_SUCH.format(task_id))
 
 
-def named(conn: Connection, name: str) -> Row | None:
-    return _first(conn, runs.c.name == name)
+def named(conn: Connection, name: str) -> Run | None:
+    row = conn.execute(sa.select(runs).where(runs.c.name == name)).mappings().first()
+    return run_of(row) if row else None
 
 
-def of_task(conn: Connection, task_pk: int) -> list[Row]:
+def of_task(conn: Connection, task_pk: int) -> list[Run]:
     rows = together(conn, ("SELECT * FROM runs WHERE task_pk = %(task)s ORDER BY number", {"task": task_pk}))
-    return list(rows[0])
+    return [run_of(row) for row in rows[0]]
 
 
-def open_on_host(conn: Connection, host_id: str) -> list[Row]:
+def open_on_host(conn: Connection, host_id: str) -> list[Run]:
     """Every run on a host that has not ended as far as we know."""
     query = sa.select(runs).where(runs.c.host_id == host_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
-    return list(conn.execute(query).mappings())
+    return [run_of(row) for row in conn.execute(query).mappings()]
 
 
-def to_hear_on_hosts(conn: Connection, host_ids: Sequence[str], at: datetime) -> dict[str, list[Row]]:
-    """Every run on these hosts that has not ended as far as we know, and those that were given up without hearing how
-    they ended, by host: of each only what a look needs, since there may be thousands a second."""
-    found: dict[str, list[Row]] = {host_id: [] for host_id in host_ids}
+def to_hear_on_hosts(conn: Connection, host_ids: Sequence[str], at: datetime) -> dict[str, list[Run]]:
+    """By host: the runs there that have not ended, and the expired ones whose result is still missing.
+
+    There may be thousands a second, so only the columns are read that a poll needs: `end`, `result`, `outcome`,
+    `progress` and the rest have their defaults, whatever the table holds.
+    """
+    found: dict[str, list[Run]] = {host_id: [] for host_id in host_ids}
     given = {"hosts": list(host_ids), "since": at - UNHEARD}
     for row in together(conn, (_TO_HEAR, given))[0] if host_ids else ():
-        found[row["host_id"]].append(row)
+        found[row["host_id"]].append(Run(**row))
     return found
 
 
@@ -91,10 +106,10 @@ def heard_late(conn: Connection, run_id: int, result: Any) -> None:
     conn.execute(sa.update(runs).where(*given_up).values(result=result))
 
 
-def open_of_agent(conn: Connection, agent_id: str) -> list[Row]:
+def open_of_agent(conn: Connection, agent_id: str) -> list[Run]:
     """Every run of an agent that has not ended as far as we know."""
     query = sa.select(runs).where(runs.c.agent_id == agent_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
-    return list(conn.execute(query).mappings())
+    return [run_of(row) for row in conn.execute(query).mappings()]
 
 
 def acknowledge(conn: Connection, run_id: int) -> None:
@@ -216,7 +231,7 @@ def expired(conn: Connection, run_id: int, at: datetime) -> bool:
     return conn.execute(sa.update(runs).where(*believed).values(**values)).rowcount == 1
 
 
-def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Row]:
+def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Run]:
     """Runs whose lease is over. A started run on a host is silent only if somebody has looked at the host since."""
     looked = sa.exists().where(host_polls.c.host_id == runs.c.host_id, host_polls.c.tried_at >= at - LOOKED_AT)
     over = [runs.c.deadline <= at, runs.c.ended_at.is_(None)]
@@ -224,7 +239,7 @@ def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200)
     if on_hosts_only:
         over.append(runs.c.host_id.is_not(None))
     query = sa.select(runs).where(*over).order_by(runs.c.deadline).limit(most)
-    return list(conn.execute(query).mappings())
+    return [run_of(row) for row in conn.execute(query).mappings()]
 
 
 def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
@@ -234,21 +249,26 @@ def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
     return conn.execute(sa.update(runs).where(*open_).values(deadline=runs.c.deadline + gap)).rowcount
 
 
-def kept_on_hosts(conn: Connection, most: int = 500) -> list[Row]:
+class KeptRun(NamedTuple):
+    """A run that its host still keeps, with the state of its task and the moment at which the task came to it."""
+
+    run: Run
+    state: State
+    since: datetime
+
+
+def kept_on_hosts(conn: Connection, most: int = 500) -> list[KeptRun]:
     """Runs that ended and whose task has ended, oldest first, of which their host still keeps folder or worktree."""
     over = (runs.c.host_id.is_not(None), runs.c.ended_at.is_not(None), runs.c.released_at.is_(None))
     of_ended = sa.and_(tasks.c.id == runs.c.task_pk, tasks.c.state.in_(FINAL_STATES))
     query = sa.select(runs, tasks.c.state, tasks.c.moved_at).join(tasks, of_ended).where(*over)
-    return list(conn.execute(query.order_by(tasks.c.moved_at, runs.c.id).limit(most)).mappings())
+    rows = conn.execute(query.order_by(tasks.c.moved_at, runs.c.id).limit(most)).mappings()
+    return [KeptRun(run_of(row), State(row["state"]), row["moved_at"]) for row in rows]
 
 
 def released(conn: Connection, run_id: int, at: datetime, saved: str | None) -> None:
     """The host keeps nothing of the run any more; work that was nowhere else is at `saved`."""
     conn.execute(sa.update(runs).where(runs.c.id == run_id).values(released_at=at, saved=saved))
-
-
-def _first(conn: Connection, *where: sa.ColumnElement[bool]) -> Row | None:
-    return conn.execute(sa.select(runs).where(*where)).mappings().first()
 
 
 def _update(conn: Connection, run_id: int, **values: Any) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.failures import REFUSALS
 from app.domain.quota import FIRST_PAUSE, REFUSED_PAUSE, UNITS, Amount, opens_at, today
-from app.domain.run import MOST
+from app.domain.run import MOST, Run
 from app.domain.task import State, Task
 from app.store.engine import together
 from app.store.tables import Row, allowances, credentials, rules, runs, tasks
@@ -97,12 +97,12 @@ def allowance(conn: Connection, task_pk: int) -> Amount:
     return Amount(row.tokens, row.dollars, row.minutes) if row else Amount()
 
 
-def session_usage(conn: Connection, run: Row) -> dict[str, Any] | None:
+def session_usage(conn: Connection, run: Run) -> dict[str, Any] | None:
     """What the session that a run goes on with had used before, as its CLI counted."""
-    if not run["session"]:
+    if not run.session:
         return None
     told = runs.c.outcome["session_usage"]
-    before = (runs.c.task_pk == run["task_pk"], runs.c.number < run["number"], runs.c.session == run["session"])
+    before = (runs.c.task_pk == run.task_pk, runs.c.number < run.number, runs.c.session == run.session)
     query = sa.select(told).where(*before, sa.func.jsonb_typeof(told) == "object")
     return conn.execute(query.order_by(runs.c.number.desc()).limit(1)).scalar()
 

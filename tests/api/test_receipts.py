@@ -176,7 +176,7 @@ class TestClaims:
             agent.say(task, "complete", status=status, artifacts=made), 400, "invalid", "artifacts", claim["type"]
         )
         assert shop.task(number).state is State.RUNNING
-        assert shop.run(number)["ended_at"] is None
+        assert shop.run(number).ended_at is None
 
     def test_those_that_hold_are_kept_with_the_run(self, shop: Workshop, agent: Agent) -> None:
         number, task = taken(shop, agent)
@@ -197,7 +197,7 @@ class TestClaims:
         assert_error(answer, 503, "unavailable")
         assert answer.headers["Retry-After"]
         assert agent.say(task, "complete", status="completed").status_code == 200
-        assert shop.run(number)["end"] == "finished"
+        assert shop.run(number).end == "finished"
 
 
 class TestTheOtherEnds:
@@ -251,7 +251,7 @@ class TestAtTheSameTime:
         number, task = taken(shop, agent)
         engine = shop.fleet.engine
         with ThreadPoolExecutor(1) as pool, engine.connect() as clockwork:
-            assert runs.expired(clockwork, shop.run(number)["id"], clock() + timedelta(hours=1))
+            assert runs.expired(clockwork, shop.run(number).id, clock() + timedelta(hours=1))
             answer = pool.submit(agent.say, task, "complete", status="failed", error="No.")
             until_somebody_waits_for_a_lock(engine)
             clockwork.commit()

@@ -278,7 +278,7 @@ class Machine(RuleBasedStateMachine):
     def nobody_holds_more_than_its_slots(self) -> None:
         with self.fleet.engine.begin() as conn:
             for who, slots in SLOTS.items():
-                held = {(run["name"]) for run in runs.open_of_agent(conn, who)}
+                held = {(run.name) for run in runs.open_of_agent(conn, who)}
                 assert len(held) == len(self.model.held_by(who)) <= slots
 
     def teardown(self) -> None:

@@ -216,9 +216,9 @@ class Hosts(Player):
         with self.race.fleet.engine.begin() as conn:
             open_ = builders.open_on_hosts(conn)
         for run in open_:
-            if hash((run["task_pk"], run["number"], "silent")) % 50 == 0:
+            if hash((run.task_pk, run.number, "silent")) % 50 == 0:
                 continue
-            if run["started_at"] is None:
+            if run.started_at is None:
                 report.started(self.race.fleet, run)
             else:
                 report.ended(self.race.fleet, run, DONE, Outcome(Verdict.SUCCEEDED))

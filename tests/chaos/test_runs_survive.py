@@ -20,10 +20,10 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.domain.run import Run
 from app.domain.task import Task
 from app.services import create_task
 from app.store import logs, runs, tasks, views
-from app.store.tables import Row
 from tests.journeys.traveller import Journey, journey
 from tests.patience import wait_until
 from tests.sshd import Sshd, running
@@ -163,20 +163,20 @@ def has_open_outbox(conn: Connection, task: Task) -> bool:
 
 
 def is_untold(conn: Connection, task: Task) -> bool:
-    return any(run["end"] == "expired" and not run["result"] for run in runs.of_task(conn, task.id))
+    return any(run.end == "expired" and not run.result for run in runs.of_task(conn, task.id))
 
 
 def assert_nothing_was_lost_or_done_twice(travel: Journey, sshd: Sshd, wanted: list[str]) -> None:
     folders = {state["run"]: state for state in states(travel, sshd)}
     with travel.stage.fleet.engine.begin() as conn:
         rows = {task_id: runs.of_task(conn, tasks.find(conn, task_id).id) for task_id in wanted}
-    assert set(folders) <= {run["name"] for ours in rows.values() for run in ours}
+    assert set(folders) <= {run.name for ours in rows.values() for run in ours}
     for task_id, ours in rows.items():
-        assert [run["end"] for run in ours].count("finished") == 1, task_id
-        assert_one_after_the_other([folders[run["name"]] for run in ours if run["name"] in folders])
+        assert [run.end for run in ours].count("finished") == 1, task_id
+        assert_one_after_the_other([folders[run.name] for run in ours if run.name in folders])
         for run in ours:
-            if run["name"] in folders:
-                assert_its_log_is_the_hosts_own(travel, run, folders[run["name"]]["folder"])
+            if run.name in folders:
+                assert_its_log_is_the_hosts_own(travel, run, folders[run.name]["folder"])
 
 
 def assert_one_after_the_other(begun: list[dict[str, Any]]) -> None:
@@ -186,10 +186,10 @@ def assert_one_after_the_other(begun: list[dict[str, Any]]) -> None:
         assert later["started_at"] >= end, (later["run"], end)
 
 
-def assert_its_log_is_the_hosts_own(travel: Journey, run: Row, folder: Path) -> None:
+def assert_its_log_is_the_hosts_own(travel: Journey, run: Run, folder: Path) -> None:
     with travel.stage.fleet.engine.begin() as conn:
         for stream in ("stdout", "stderr"):
             path = folder / f"{stream}.log"
             said = path.read_bytes() if path.exists() else b""
-            assert logs.read(conn, run["id"], stream) == said, (run["name"], stream, run["end"], run["result"])
+            assert logs.read(conn, run.id, stream) == said, (run.name, stream, run.end, run.result)
     assert (folder / "stdout.log").read_bytes().count(b"began ") <= 1 if (folder / "stdout.log").exists() else True

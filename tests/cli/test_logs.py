@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.run import Run
 from app.ports import Fleet
 from app.services.dispatch import placement
 from app.services.runs import report
 from app.store import runs
-from app.store.tables import Row
 from tests import servers
 from tests.builders import a_stored_task, apply
 from tests.patience import patient
@@ -25,7 +25,7 @@ EVIL = b"plain\n\x1b]0;owned\x07\x1b[2J \xff\n"
 
 
 @pytest.fixture
-def run(fleet: Fleet) -> Row:
+def run(fleet: Fleet) -> Run:
     with fleet.engine.begin() as conn:
         apply(conn)
         task = a_stored_task(conn, at=fleet.clock())
@@ -53,7 +53,7 @@ def command(database: str) -> Callable[..., "subprocess.Popen[bytes]"]:
 
 
 def test_into_a_pipe_it_is_what_was_printed(
-    fleet: Fleet, run: Row, command: Callable[..., "subprocess.Popen[bytes]"]
+    fleet: Fleet, run: Run, command: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     report.log(fleet, run, "stdout", 0, EVIL * 1000)
     report.log(fleet, run, "stderr", 0, b"trouble")
@@ -64,7 +64,7 @@ def test_into_a_pipe_it_is_what_was_printed(
 
 
 def test_on_a_terminal_nothing_of_it_acts(
-    fleet: Fleet, run: Row, command: Callable[..., "subprocess.Popen[bytes]"]
+    fleet: Fleet, run: Run, command: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     report.log(fleet, run, "stdout", 0, EVIL)
     ours, theirs = pty.openpty()
@@ -78,7 +78,7 @@ def test_on_a_terminal_nothing_of_it_acts(
 
 
 def test_for_programs_each_piece_has_its_offset(
-    fleet: Fleet, run: Row, command: Callable[..., "subprocess.Popen[bytes]"]
+    fleet: Fleet, run: Run, command: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     report.log(fleet, run, "stdout", 0, b"head")
     report.log(fleet, run, "stdout", 1004, b"tail", from_host=True)
@@ -88,7 +88,7 @@ def test_for_programs_each_piece_has_its_offset(
 
 
 def test_followed_it_goes_on_until_the_run_has_ended(
-    fleet: Fleet, run: Row, command: Callable[..., "subprocess.Popen[bytes]"]
+    fleet: Fleet, run: Run, command: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     report.log(fleet, run, "stdout", 0, b"one\n")
     with command("-f", "acme/widgets#12") as process:

@@ -21,7 +21,7 @@ def run_id(conn: Connection) -> int:
     tasks.record(conn, task.id, Fact(FactKind.PLACED, placed), AT)
     run = runs.get(conn, task.id, 1)
     assert run is not None
-    return int(run["id"])
+    return int(run.id)
 
 
 def test_pieces_in_any_order_and_overlap_make_one_log(conn: Connection, run_id: int) -> None:

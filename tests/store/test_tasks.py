@@ -22,7 +22,7 @@ def test_a_move_writes_the_event_the_outbox_entries_and_the_run_together(conn: C
     moved = tasks.record(conn, task.id, Fact(FactKind.PLACED, PLACED), AT)
     assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
     assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
-    assert [entry["kind"] for entry in outbox.of_task(conn, task.id) if entry["seq"] == 2] == [
+    assert [entry.kind for entry in outbox.of_task(conn, task.id) if entry.seq == 2] == [
         "start",
         "label",
         "assign",
@@ -37,11 +37,11 @@ def test_a_refused_fact_changes_nothing_at_all(conn: Connection) -> None:
     assert refused.value.kind is Kind.INVALID
     assert "review_pending" in str(refused.value)
     assert tasks.load(conn, task.id) == task
-    assert {entry["seq"] for entry in outbox.of_task(conn, task.id)} == {1}
+    assert {entry.seq for entry in outbox.of_task(conn, task.id)} == {1}
 
 
 def test_who_asked_for_work_on_an_issue_is_owed_a_word_at_once(conn: Connection) -> None:
-    assert [entry["kind"] for entry in outbox.of_task(conn, a_stored_task(conn).id)] == ["comment", "label"]
+    assert [entry.kind for entry in outbox.of_task(conn, a_stored_task(conn).id)] == ["comment", "label"]
     assert outbox.of_task(conn, a_stored_task(conn, task_id="api#7", forge=None, issue_number=None).id) == []
 
 

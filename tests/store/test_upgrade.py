@@ -84,7 +84,7 @@ def test_an_entry_that_was_given_up_stays_so(workshop: Workshop) -> None:
 
 def test_a_placed_task_starts_and_comes_to_its_pull_request(workshop: Workshop) -> None:
     with workshop.fleet.engine.begin() as conn:
-        [start] = [entry for entry in outbox.of_task(conn, 3) if entry["kind"] == OutboxKind.START]
+        [start] = [entry for entry in outbox.of_task(conn, 3) if entry.kind == OutboxKind.START]
     assert start_order.order(workshop.fleet, start) is not None
     workshop.start(3)
     assert workshop.task(3).state is State.RUNNING
@@ -110,7 +110,7 @@ def test_tasks_that_wait_are_placed_when_their_time_comes(workshop: Workshop, cl
 def test_a_run_keeps_its_usage_and_why_it_is_to_stop(conn: Connection) -> None:
     run = runs.get(conn, 4, 1)
     assert run is not None
-    assert (run["stop_reason"], run["usage_day"].isoformat()) == ({"reason": "budget"}, "2026-11-24")
+    assert (run.stop_reason, str(run.usage_day)) == ({"reason": "budget"}, "2026-11-24")
 
 
 def test_deliveries_commands_and_answers_are_still_there(conn: Connection, clock: FakeClock) -> None:

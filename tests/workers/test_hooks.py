@@ -27,7 +27,7 @@ def test_one_that_fails_after_the_delivery_warns_and_the_pull_request_stands(
     work_to_the_end(workshop, clock)
     task = workshop.task(number)
     assert (task.state, task.reason) == (State.REVIEW_PENDING, None)
-    hooks = [(note["hook"], note["tail"]) for note in workshop.run(number)["result"]["hooks"]]
+    hooks = [(note["hook"], note["tail"]) for note in (workshop.run(number).result or {})["hooks"]]
     assert hooks[:2] == [("before_prepare", "the operator\n"), ("before_prepare", "the repository\n")]
     environ = servers.config(DATABASE_URL=database, REDIS_URL=servers.valkey_url())
     shown = CliRunner().invoke(tasks.task, ["show", task.task_id], env=environ).output

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from app.domain.run import Run
 from app.ports import Fleet
 from app.services.runs import report
 from app.store import runs
 from app.store.logs import Piece
-from app.store.tables import Row
 from workers.protocol import Json, PollAnswer, RunStatus
 from workers.runs import output
 from workers.runs.cli_call import HEARTBEAT_SECS
@@ -33,25 +33,25 @@ class News:
 
 
 def apply(
-    worker: Worker, budgeted: bool, open_runs: list[Row], answer: PollAnswer, offsets: Offsets, news: News
+    worker: Worker, budgeted: bool, open_runs: list[Run], answer: PollAnswer, offsets: Offsets, news: News
 ) -> None:
     """Apply what a host says of `open_runs`; moves `offsets` to the end of what is stored, and adds to `news`."""
     news.disk_free = answer.disk_free
-    for run in [run for run in open_runs if run["ended_at"]]:
-        _apply_expired(worker.fleet, run, answer.runs[run["name"]], offsets[run["name"]], news)
-    for run in [run for run in open_runs if not run["ended_at"]]:
-        status = answer.runs[run["name"]]
+    for run in [run for run in open_runs if run.ended_at]:
+        _apply_expired(worker.fleet, run, answer.runs[run.name], offsets[run.name], news)
+    for run in [run for run in open_runs if not run.ended_at]:
+        status = answer.runs[run.name]
         if status.is_known:
-            _apply_open(worker, run, status, offsets[run["name"]], news, budgeted)
+            _apply_open(worker, run, status, offsets[run.name], news, budgeted)
 
 
 def _apply_open(
-    worker: Worker, run: Row, status: RunStatus, offsets: dict[str, int], news: News, budgeted: bool
+    worker: Worker, run: Run, status: RunStatus, offsets: dict[str, int], news: News, budgeted: bool
 ) -> None:
-    if run["started_at"] is None:
+    if run.started_at is None:
         report.started(worker.fleet, run)
     elif _is_alive(status):
-        news.alive.append(run["id"])
+        news.alive.append(run.id)
     new = _store_logs(worker.fleet, run, status, offsets, news)
     may_cancel = budgeted and not status.result
     output.follow(worker, run, bool(new), new.get("stdout"), may_cancel, status.session_notes)
@@ -64,15 +64,15 @@ def _apply_open(
         news.is_any = True
 
 
-def _apply_expired(fleet: Fleet, run: Row, status: RunStatus, offsets: dict[str, int], news: News) -> None:
+def _apply_expired(fleet: Fleet, run: Run, status: RunStatus, offsets: dict[str, int], news: News) -> None:
     """Store the rest of the log of a run that expired, and how it ended after all. The task is not changed."""
     if status.is_known:
         _store_logs(fleet, run, status, offsets, news)
     result: Mapping[str, object] | None = status.result if status.is_known else UNKNOWN_RUN
     if result and not status.has_more:
         with fleet.engine.begin() as conn:
-            runs.heard_late(conn, run["id"], fleet.mask.json(dict(result)))
-        log.info("the end of an expired run arrived", run=run["name"], end=result.get("end"))
+            runs.heard_late(conn, run.id, fleet.mask.json(dict(result)))
+        log.info("the end of an expired run arrived", run=run.name, end=result.get("end"))
 
 
 def _is_alive(status: RunStatus) -> bool:
@@ -80,7 +80,7 @@ def _is_alive(status: RunStatus) -> bool:
     return bool(status.result) or status.heartbeat_age < HEARTBEAT_LIMIT_SECS
 
 
-def _store_logs(fleet: Fleet, run: Row, status: RunStatus, offsets: dict[str, int], news: News) -> dict[str, Piece]:
+def _store_logs(fleet: Fleet, run: Run, status: RunStatus, offsets: dict[str, int], news: News) -> dict[str, Piece]:
     """Store the new bytes of each log; returns them by stream."""
     new: dict[str, Piece] = {}
     for stream, piece in status.logs.items():
@@ -91,10 +91,10 @@ def _store_logs(fleet: Fleet, run: Row, status: RunStatus, offsets: dict[str, in
     return new
 
 
-def _try_finish(worker: Worker, run: Row, result: Json) -> int:
+def _try_finish(worker: Worker, run: Run, result: Json) -> int:
     """1 if the run has ended now. If its end cannot be recorded (say, the forge does not answer), poll it again."""
     try:
         return int(finish(worker, run, result))
     except Exception as why:
-        log.warning("the end of a run could not be recorded", run=run["name"], why=str(why), exc_info=True)
+        log.warning("the end of a run could not be recorded", run=run.name, why=str(why), exc_info=True)
         return 0

@@ -12,11 +12,12 @@ import structlog
 
 from app.domain.errors import Refused
 from app.domain.host import Machine
+from app.domain.run import Run
 from app.domain.task import State
 from app.ports import Fleet
 from app.services.dispatch import git_flow, start_order
 from app.store import hosts, periodic_jobs, repositories, runs, tasks, views
-from app.store.tables import Row
+from app.store.runs import KeptRun
 from workers.errors import Unable, Unreachable
 from workers.protocol import Json
 from workers.worker import Worker
@@ -32,35 +33,41 @@ def release_finished(worker: Worker, every: float | None = None) -> int:
     with fleet.engine.begin() as conn:
         if every and not periodic_jobs.is_due(conn, "sweep", fleet.clock(), timedelta(seconds=every)):
             return 0
-        kept = sorted(runs.kept_on_hosts(conn), key=lambda run: str(run["host_id"]))
-        machines = hosts.machines(conn, {run["host_id"] for run in kept}) if kept else {}
-    by_host = groupby(kept, lambda run: run["host_id"])
+        kept = sorted(runs.kept_on_hosts(conn), key=_host_id)
+        machines = hosts.machines(conn, set(map(_host_id, kept))) if kept else {}
+    by_host = groupby(kept, _host_id)
     return sum(_clean_host(worker, machines[name], list(ours)) for name, ours in by_host if name in machines)
 
 
-def _clean_host(worker: Worker, machine: Machine, kept: list[Row]) -> int:
+def _host_id(kept: KeptRun) -> str:
+    return kept.run.host_id or ""
+
+
+def _clean_host(worker: Worker, machine: Machine, kept: list[KeptRun]) -> int:
     try:
         chosen = list(_choose(worker, machine, kept))[:MOST_AT_ONCE]
-        return sum(_release(worker, machine, run, is_last=_is_last(run, kept, chosen)) for run in chosen)
+        return sum(
+            _release(worker, machine, run, is_last=_is_last(run, [one.run for one in kept], chosen)) for run in chosen
+        )
     except Unreachable as why:
         log.warning("the runs of a host could not be released", host=machine.host_id, why=str(why))
         return 0
 
 
-def _choose(worker: Worker, machine: Machine, kept: list[Row]) -> Iterable[Row]:
+def _choose(worker: Worker, machine: Machine, kept: list[KeptRun]) -> Iterable[Run]:
     """The runs that are old enough, oldest first; then the others, as long as the disk is nearly full."""
-    old = [run for run in kept if _is_old(worker.fleet, run)]
-    yield from old
-    for run in kept:
-        if run not in old and _is_disk_full(worker, machine):
-            yield run
+    old = [one for one in kept if _is_old(worker.fleet, one)]
+    yield from (one.run for one in old)
+    for one in kept:
+        if one not in old and _is_disk_full(worker, machine):
+            yield one.run
 
 
-def _is_old(fleet: Fleet, run: Row) -> bool:
+def _is_old(fleet: Fleet, kept: KeptRun) -> bool:
     """Failed work is kept longer: people may want to inspect it on the host."""
     config = fleet.config
-    keep = config.keep_failed_secs if run["state"] == State.FAILED else config.keep_secs
-    return bool(run["moved_at"] <= fleet.clock() - timedelta(seconds=keep))
+    keep = config.keep_failed_secs if kept.state is State.FAILED else config.keep_secs
+    return kept.since <= fleet.clock() - timedelta(seconds=keep)
 
 
 def _is_disk_full(worker: Worker, machine: Machine) -> bool:
@@ -68,42 +75,42 @@ def _is_disk_full(worker: Worker, machine: Machine) -> bool:
     return int(answer.get("disk_free", 1 << 60)) < worker.fleet.config.disk_floor_mb << 20
 
 
-def _is_last(run: Row, kept: list[Row], chosen: list[Row]) -> bool:
+def _is_last(run: Run, kept: list[Run], chosen: list[Run]) -> bool:
     """True if no other run of the task stays on the host: then its worktree goes too."""
-    same = [other for other in kept if other["task_pk"] == run["task_pk"]]
-    return all(other in chosen for other in same) and run["number"] == max(other["number"] for other in same)
+    same = [other for other in kept if other.task_pk == run.task_pk]
+    return all(other in chosen for other in same) and run.number == max(other.number for other in same)
 
 
-def _release(worker: Worker, machine: Machine, run: Row, is_last: bool) -> bool:
+def _release(worker: Worker, machine: Machine, run: Run, is_last: bool) -> bool:
     """True once the host keeps nothing of the run. A run whose end was never seen is cancelled first."""
     fleet = worker.fleet
     try:
-        if run["result"] is None:
-            cancelled = worker.hosts.request(machine, "cancel", {"run": run["name"]})["state"]
+        if run.result is None:
+            cancelled = worker.hosts.request(machine, "cancel", {"run": run.name})["state"]
             if cancelled == "cancelling" or _is_log_awaited(fleet, run):
                 return False
         answer = worker.hosts.request(machine, "release", _release_request(fleet, run, worktree=is_last))
     except (Unable, Refused) as why:
-        log.warning("a run could not be released", run=run["name"], host=machine.host_id, why=str(why))
+        log.warning("a run could not be released", run=run.name, host=machine.host_id, why=str(why))
         return False
     with fleet.engine.begin() as conn:
-        runs.released(conn, run["id"], fleet.clock(), answer.get("saved"))
-    log.info("released", run=run["name"], host=machine.host_id, saved=answer.get("saved"))
+        runs.released(conn, run.id, fleet.clock(), answer.get("saved"))
+    log.info("released", run=run.name, host=machine.host_id, saved=answer.get("saved"))
     return True
 
 
-def _is_log_awaited(fleet: Fleet, run: Row) -> bool:
+def _is_log_awaited(fleet: Fleet, run: Run) -> bool:
     """True while polls still collect the log of an expired run."""
-    return bool(run["end"] == "expired" and run["ended_at"] >= fleet.clock() - runs.UNHEARD)
+    return run.end == "expired" and run.ended_at is not None and run.ended_at >= fleet.clock() - runs.UNHEARD
 
 
-def _release_request(fleet: Fleet, run: Row, worktree: bool) -> Json:
+def _release_request(fleet: Fleet, run: Run, worktree: bool) -> Json:
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, run["task_pk"])
+        task = tasks.load(conn, run.task_pk)
         repository = repositories.repository(conn, task.forge, task.repository_id)
         brief = views.brief(conn, task.id)
     return {
-        "run": run["name"],
+        "run": run.name,
         "task": start_order.task_name(task),
         "worktree": worktree,
         "repository": git_flow.repository_of(task, repository, brief) if repository else None,

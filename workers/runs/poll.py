@@ -16,11 +16,11 @@ from itertools import chain
 import structlog
 
 from app.domain.host import Machine
+from app.domain.run import Run
 from app.services.dispatch import budgets
 from app.services.runs import report
 from app.store import host_polls, hosts, runs
 from app.store.host_polls import Answered
-from app.store.tables import Row
 from workers.errors import Unreachable
 from workers.protocol import STREAMS, PollAnswer, RunStatus
 from workers.runs.apply_poll import News, Offsets, apply
@@ -39,7 +39,7 @@ class Visit:
 
     host_id: str
     machine: Machine | None  # None: it was removed
-    runs: list[Row]
+    runs: list[Run]
     failing: bool  # it did not answer the last poll
     budgeted: bool  # some run may have a budget
 
@@ -106,7 +106,7 @@ def _record_answer(worker: Worker, answered: Answered, slowest: float) -> None:
 
 def _fetch(worker: Worker, visit: Visit) -> News:
     """Poll until all is fetched, or until other hosts get the thread. Applies one answer while the next is fetched."""
-    news, offsets = News(), {run["name"]: {name: run[f"{name}_size"] for name in STREAMS} for run in visit.runs}
+    news, offsets = News(), {run.name: {name: run.log_size(name) for name in STREAMS} for run in visit.runs}
     if visit.machine is None or not visit.runs:
         return news
     polls = _polls(worker, visit.machine, visit.runs, offsets)
@@ -125,20 +125,20 @@ def _fetch(worker: Worker, visit: Visit) -> News:
 class Poll:
     """An answer about `runs`, and the offsets at which the next answer continues."""
 
-    runs: list[Row]
+    runs: list[Run]
     answer: PollAnswer
     after: Offsets
 
 
-def _polls(worker: Worker, machine: Machine, open_runs: list[Row], offsets: Offsets) -> Generator[Poll]:
+def _polls(worker: Worker, machine: Machine, open_runs: list[Run], offsets: Offsets) -> Generator[Poll]:
     """Answers, each from where the one before ends, as long as logs have more and it is our turn."""
     until = time.monotonic() + worker.limits.poll_turn_secs
     while open_runs and time.monotonic() < until:
-        body = {"runs": [{"run": run["name"], **offsets[run["name"]]} for run in open_runs]}
+        body = {"runs": [{"run": run.name, **offsets[run.name]} for run in open_runs]}
         limit = {"limit": worker.limits.poll_bytes}
         answer = PollAnswer.from_json(worker.hosts.request(machine, "poll", body | limit))
-        behind = [run for run in open_runs if answer.runs[run["name"]].has_more]
-        offsets = {run["name"]: _ends(worker, answer.runs[run["name"]]) for run in behind}
+        behind = [run for run in open_runs if answer.runs[run.name].has_more]
+        offsets = {run.name: _ends(worker, answer.runs[run.name]) for run in behind}
         yield Poll(open_runs, answer, offsets)
         open_runs = behind
 

@@ -12,7 +12,7 @@ def start_request(order: Order, log_limit_mb: int) -> Json:
     needs_fresh_session = order.session and not template.resume
     prompt = order.fresh_prompt if needs_fresh_session else order.prompt
     return describe_call(template, prompt, order.session, order.timeout_secs, log_limit_mb) | {
-        "run": order.run["name"],
+        "run": order.run.name,
         "task": order.task_name,
         "repository": order.repository,
         "credentials": order.credentials,

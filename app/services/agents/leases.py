@@ -10,14 +10,13 @@ from sqlalchemy import Connection
 from app.domain import forge_messages, matching
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, FactKind
-from app.domain.run import run_name
+from app.domain.run import Run, run_name
 from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
 from app.services.dispatch import budgets, credentials, git_flow, prompts, start_order
 from app.services.runs import report
 from app.store import agents, dequeue, runs, tasks, views
 from app.store.engine import reading
-from app.store.tables import Row
 
 Json = dict[str, Any]
 LOST = ("expired", "given_back")  # how a run ends that was taken from its agent
@@ -52,7 +51,7 @@ class Held:
     """A task and the run by which an agent holds it."""
 
     task: Task
-    run: Row
+    run: Run
 
 
 def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
@@ -87,7 +86,7 @@ def beat(fleet: Fleet, agent_id: str, told: Iterable[Mapping[str, Any]] | None) 
         if agent is None or agent["gone_at"]:
             raise Refused(Kind.UNKNOWN, GONE.format(agent_id))
         agents.seen(conn, agent_id, at)
-        open_ = [Held(tasks.load(conn, run["task_pk"]), run) for run in runs.open_of_agent(conn, agent_id)]
+        open_ = [Held(tasks.load(conn, run.task_pk), run) for run in runs.open_of_agent(conn, agent_id)]
         news = [_renew(conn, fleet, one, believed, at) for one in open_]
         spoken_of = {(one["task_id"], one["lease"]) for one in news}
         return news + [_over(conn, agent_id, *one) for one in sorted((spent | (believed or set())) - spoken_of)]
@@ -97,14 +96,14 @@ def owned(conn: Connection, agent_id: str, task_id: str, lease: int | None) -> H
     """The task and the run that an agent speaks of. Raises Refused: `unknown`, `invalid` (not for agents), `forbidden`
     (another's), `stale` (its lease is over)."""
     all_of_them, task = runs.of_task_id(conn, task_id)
-    mine = [run for run in all_of_them if run["agent_id"] == agent_id]
+    mine = [run for run in all_of_them if run.agent_id == agent_id]
     if not mine and task.mode is Mode.SSH_CLI:
         raise Refused(Kind.INVALID, f"{task_id} is worked on by hosts (ssh_cli), not by agents.")
     if not mine:
         raise Refused(Kind.FORBIDDEN, f"{task_id} is not a task of agent {agent_id!r}.")
-    run = next((run for run in mine if run["number"] == (lease or task.run)), None)
-    if run is None or run["number"] != task.run or run["end"] in LOST:
-        raise Refused(Kind.STALE, f"{task_id}: your lease {lease or mine[-1]['number']} is over; ask for other work.")
+    run = next((run for run in mine if run.number == (lease or task.run)), None)
+    if run is None or run.number != task.run or run.end in LOST:
+        raise Refused(Kind.STALE, f"{task_id}: your lease {lease or mine[-1].number} is over; ask for other work.")
     return Held(task, run)
 
 
@@ -118,7 +117,7 @@ def held(conn: Connection, task_pk: int, number: int) -> Held:
 
 def stops(held: Held) -> bool:
     """Whether the agent shall stop working: the task or its run has ended."""
-    return held.task.state not in LIVE or held.run["ended_at"] is not None
+    return held.task.state not in LIVE or held.run.ended_at is not None
 
 
 def until(fleet: Fleet, at: datetime) -> datetime:
@@ -188,27 +187,27 @@ def _spent(fleet: Fleet, agent_id: str) -> set[tuple[str, int]]:
     """End the agent's runs whose budget is used up: which, by task and lease."""
     with reading(fleet.engine) as conn:
         going = runs.open_of_agent(conn, agent_id) if budgets.there_are(conn) else []
-        ours = [Held(tasks.load(conn, run["task_pk"]), run) for run in going if run["started_at"]]
+        ours = [Held(tasks.load(conn, run.task_pk), run) for run in going if run.started_at]
     spent = [(held, why) for held in ours if (why := budgets.over_budget(fleet, held.run))]
     for held, why in spent:
         report.out_of_budget(fleet, held.run, why)
-    return {(held.task.task_id, held.run["number"]) for held, _ in spent}
+    return {(held.task.task_id, held.run.number) for held, _ in spent}
 
 
 def _renew(conn: Connection, fleet: Fleet, held: Held, believed: set[tuple[str, int]] | None, at: datetime) -> Json:
     """One run of the agent's: renewed while it is wanted. A round of review begins when the agent names its lease."""
     task, run = held.task, held.run
-    current = run["number"] == task.run and task.state in WORKING | {State.REVIEW_PENDING}
-    named = believed is not None and (task.task_id, run["number"]) in believed
-    deadline = run["deadline"]
+    current = run.number == task.run and task.state in WORKING | {State.REVIEW_PENDING}
+    named = believed is not None and (task.task_id, run.number) in believed
+    deadline = run.deadline
     if not current:
-        runs.ended(conn, run["id"], at, "stopped")
-    elif task.state is not State.ASSIGNED and (named or (believed is None and run["started_at"])):
+        runs.ended(conn, run.id, at, "stopped")
+    elif task.state is not State.ASSIGNED and (named or (believed is None and run.started_at)):
         deadline = until(fleet, at)
-        (runs.beat if run["started_at"] else runs.started)(conn, run["id"], at, deadline)
+        (runs.beat if run.started_at else runs.started)(conn, run.id, at, deadline)
     news = {
         "task_id": task.task_id,
-        "lease": run["number"],
+        "lease": run.number,
         "status": task.state,
         "stop": not current,
         "lease_expires_at": views.moment(deadline) if current else None,
@@ -236,7 +235,7 @@ def _over(conn: Connection, agent_id: str, task_id: str, lease: int) -> Json:
     status = None
     try:
         task = tasks.find(conn, task_id)
-        mine = {run["number"]: run for run in runs.of_task(conn, task.id) if run["agent_id"] == agent_id}
+        mine = {run.number: run for run in runs.of_task(conn, task.id) if run.agent_id == agent_id}
         status = task.state if mine else None
         if lease in mine and lease == task.run and _may_come_back(task, mine[lease]):
             return {"task_id": task_id, "lease": lease, "status": status, "stop": False, "lease_expires_at": None}
@@ -245,6 +244,6 @@ def _over(conn: Connection, agent_id: str, task_id: str, lease: int) -> Json:
     return {"task_id": task_id, "lease": lease, "status": status, "stop": True, "lease_expires_at": None}
 
 
-def _may_come_back(task: Task, run: Row) -> bool:
+def _may_come_back(task: Task, run: Run) -> bool:
     """It is delivered: its pull request waits for a review, or is about to be opened."""
-    return task.state is State.REVIEW_PENDING or (task.state is State.RUNNING and run["end"] == "finished")
+    return task.state is State.REVIEW_PENDING or (task.state is State.RUNNING and run.end == "finished")

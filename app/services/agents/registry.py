@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from app.domain import matching
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, FactKind
+from app.domain.run import Run
 from app.ports import Fleet
 from app.store import agents, runs, tasks, views
 from app.store.tables import Row
@@ -139,9 +140,9 @@ def _is_fixed(fleet: Fleet, token: str) -> bool:
     return bool(fixed) and hmac.compare_digest(hash_of(token), hash_of(fixed or ""))
 
 
-def _give_back(conn: Connection, fleet: Fleet, run: Row) -> str | None:
-    runs.ended(conn, run["id"], fleet.clock(), "given_back")
+def _give_back(conn: Connection, fleet: Fleet, run: Run) -> str | None:
+    runs.ended(conn, run.id, fleet.clock(), "given_back")
     try:
-        return tasks.record(conn, run["task_pk"], Fact(FactKind.GIVEN_BACK, run=run["number"]), fleet.clock()).task_id
+        return tasks.record(conn, run.task_pk, Fact(FactKind.GIVEN_BACK, run=run.number), fleet.clock()).task_id
     except Refused:  # the task went on without this run
         return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.domain.errors import Kind, Refused
@@ -25,7 +26,7 @@ def running(fleet: Fleet, agent_id: str, told: Json) -> Held:
     its budget is used up. What has ended meanwhile is left as it is. Raises Refused."""
     with reading(fleet.engine) as conn:
         held = leases.owned(conn, agent_id, told["task_id"], told.get("lease"))
-    if held.run["ended_at"] is None:
+    if held.run.ended_at is None:
         report.told(fleet, held.run, told.get("message"), told.get("progress"))
     return held
 
@@ -54,7 +55,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     `invalid` naming a claim that does not hold."""
     with reading(fleet.engine) as conn:
         held = leases.owned(conn, agent_id, receipt["task_id"], receipt.get("lease"))
-    if held.run["ended_at"]:
+    if held.run.ended_at:
         return _checked_late(fleet, _said_before(held, receipt), receipt)
     claims = ClaimChecks(fleet, held.task)
     claims.commits = [one["sha"] for one in receipt.get("artifacts") or [] if one["type"] == "commit"]
@@ -65,17 +66,17 @@ def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
     task = held.task
     if claims.pull and head not in (None, task.head):
         known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
-        task = facts.record_if_news(fleet, task, Fact(FactKind.PULL_OPENED, known, run=held.run["number"]))
+        task = facts.record_if_news(fleet, task, Fact(FactKind.PULL_OPENED, known, run=held.run.number))
     result = _result(receipt, artifacts, head)
     if report.ended(fleet, held.run, result, _outcome(receipt), task):
-        return Held(task, {**held.run, "end": result["end"], "result": result})
+        return Held(task, replace(held.run, end=result["end"], result=result))
     with fleet.engine.begin() as conn:  # it ended while we looked: by this receipt, by another, or it was lost
-        return _said_before(leases.owned(conn, agent_id, receipt["task_id"], held.run["number"]), receipt)
+        return _said_before(leases.owned(conn, agent_id, receipt["task_id"], held.run.number), receipt)
 
 
 def notice(fleet: Fleet, held: Held) -> str | None:
     """What keeps finished work from being more than work in progress, and what helps; None where nothing does."""
-    if held.run["end"] != "finished" or not held.task.wants_pull or (held.run["result"] or {}).get("checks"):
+    if held.run.end != "finished" or not held.task.wants_pull or (held.run.result or {}).get("checks"):
         return None
     with fleet.engine.begin() as conn:
         wanted = views.brief(conn, held.task.id)["validation"]
@@ -91,22 +92,22 @@ def notice(fleet: Fleet, held: Held) -> str | None:
 def _checked_late(fleet: Fleet, held: Held, receipt: Json) -> Held:
     """Checks that come after the receipt: a pull request that is ours is no longer work in progress."""
     checks = list(receipt.get("checks") or [])
-    if not checks or held.run["end"] != "finished":
+    if not checks or held.run.end != "finished":
         return held
     failed = next((one["command"] for one in checks if one["exit_code"]), None)
     if failed:
         raise Refused(Kind.INVALID, f"checks: {failed!r} failed, so the pull request stays as it is.")
     with fleet.engine.begin() as conn:
-        runs.checked(conn, held.run["id"], checks)
+        runs.checked(conn, held.run.id, checks)
     checked(fleet, held.task)
-    return Held(held.task, {**held.run, "result": {**held.run["result"], "checks": checks}})
+    return Held(held.task, replace(held.run, result={**(held.run.result or {}), "checks": checks}))
 
 
 def _said_before(held: Held, receipt: Json) -> Held:
     """The same receipt twice is answered the same way twice; another one comes too late."""
-    if (held.run["result"] or {}).get("receipt_sha256") != _fingerprint(receipt):
-        ended = held.run["end"]
-        raise Refused(Kind.STALE, f"{held.task.task_id}: run {held.run['number']} has ended already ({ended}).")
+    if (held.run.result or {}).get("receipt_sha256") != _fingerprint(receipt):
+        ended = held.run.end
+        raise Refused(Kind.STALE, f"{held.task.task_id}: run {held.run.number} has ended already ({ended}).")
     return held
 
 

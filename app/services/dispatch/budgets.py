@@ -8,51 +8,51 @@ from sqlalchemy import Connection
 from app.clis.pricing import limits_dollars, missing_price
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Amount, Spent, spent_out
+from app.domain.run import Run
 from app.domain.task import Task
 from app.ports import Fleet
 from app.store import fleet_config, hosts, tasks, usage
-from app.store.tables import Row
 
 
-def over_budget(fleet: Fleet, run: Row) -> Spent | None:
+def over_budget(fleet: Fleet, run: Run) -> Spent | None:
     """The budget that a run, its task or its repository has used up, or None."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, run["task_pk"])
+        task = tasks.load(conn, run.task_pk)
         rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
         if not rule or not rule.budget:
             return None
         extra = usage.allowance(conn, task.id)
-        return spent_out(rule.budget, usage.used(conn, task, run["id"], at), extra, at)
+        return spent_out(rule.budget, usage.used(conn, task, run.id, at), extra, at)
 
 
-def unpriced(fleet: Fleet, run: Row) -> Spent | None:
+def unpriced(fleet: Fleet, run: Run) -> Spent | None:
     """Why a cap in dollars cannot be kept on a run, or None: its repository may have named a CLI without a price."""
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, run["task_pk"])
+        task = tasks.load(conn, run.task_pk)
         rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
         declared, changes = cli_declaration(conn, run)
     is_capped = rule is not None and limits_dollars(rule.budget)
-    why = missing_price(run["agent_type"] or "", declared, *changes) if is_capped else None
+    why = missing_price(run.agent_type or "", declared, *changes) if is_capped else None
     return Spent(f"its repository {why}; `fleet apply`, then `fleet task retry {task.task_id}`") if why else None
 
 
-def cli_declaration(conn: Connection, run: Row) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
+def cli_declaration(conn: Connection, run: Run) -> tuple[dict[str, Any] | None, list[Mapping[str, Any]]]:
     """What is said of a run's CLI: its declaration, and what the repository's rule and the host change about it."""
-    task = tasks.load(conn, run["task_pk"])
+    task = tasks.load(conn, run.task_pk)
     rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
-    return fleet_config.cli_declaration(conn, run["agent_type"] or "", rule, hosts.machine(conn, run["host_id"] or ""))
+    return fleet_config.cli_declaration(conn, run.agent_type or "", rule, hosts.machine(conn, run.host_id or ""))
 
 
 def there_are(conn: Connection) -> bool:
     return usage.any_budget(conn)
 
 
-def shall_end(fleet: Fleet, run: Row, spent: Spent) -> None:
+def shall_end(fleet: Fleet, run: Run, spent: Spent) -> None:
     """Write down why a run is about to be ended, so that its end is understood whoever hears of it."""
     why = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
-        usage.set_stop_reason(conn, run["id"], why)
+        usage.set_stop_reason(conn, run.id, why)
 
 
 def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:

@@ -14,7 +14,7 @@ from app.domain.failures import REFUSALS
 from app.domain.host import Host, Slots
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Spent
-from app.domain.run import Outcome, Verdict
+from app.domain.run import Outcome, Run, Verdict
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services.dispatch import budgets
@@ -111,7 +111,7 @@ def login_on(credential: str, host_id: str) -> str:
     return f"{credential}@{host_id}"
 
 
-def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) -> Fact:
+def met(conn: Connection, run: Run, outcome: Outcome, fact: Fact, at: datetime) -> Fact:
     """What the end of a run says of the credential it used: limited, refused, good, or nothing. The fact, with the
     moment at which the task may go on: at once, where another CLI or host takes over. A task whose CLI was refused has
     spent no attempt: it waits."""
@@ -119,23 +119,23 @@ def met(conn: Connection, run: Row, outcome: Outcome, fact: Fact, at: datetime) 
     if outcome.warning:
         usage.warn(conn, name, outcome.warning, at)
     if outcome.verdict is Verdict.SUCCEEDED:
-        usage.open_(conn, [name, login_on(name, run["host_id"] or "")], since=run["assigned_at"])
+        usage.open_(conn, [name, login_on(name, run.host_id or "")], since=run.assigned_at)
     reason = fact.detail.get("reason")
-    refused = fact.kind is FactKind.FAILED and reason in REFUSALS and bool(run["host_id"])
+    refused = fact.kind is FactKind.FAILED and reason in REFUSALS and bool(run.host_id)
     if not refused and not (fact.kind is FactKind.LIMIT_REACHED and reason == "limit"):
         return fact
-    shut = login_on(name, run["host_id"]) if refused and reason == "not_logged_in" else name
+    shut = login_on(name, run.host_id or "") if refused and reason == "not_logged_in" else name
     why = f"{outcome.failure}: {outcome.error or ''}"
     if refused:
-        log.error("the login of a CLI was refused", credential=shut, host=run["host_id"], why=why[:500])
+        log.error("the login of a CLI was refused", credential=shut, host=run.host_id, why=why[:500])
     until = usage.close(conn, shut, outcome.resets_at, why, at, refused)
     goes_on = at if _others_can(conn, run, at) else until
     return replace(fact, kind=FactKind.LIMIT_REACHED, detail={**fact.detail, "until": goes_on.isoformat()})
 
 
-def _others_can(conn: Connection, run: Row, at: datetime) -> bool:
+def _others_can(conn: Connection, run: Run, at: datetime) -> bool:
     """Whether the task need not wait: its CLI may work on another host, or another takes over."""
-    now, cli = doors(conn, at), run["agent_type"] or ""
+    now, cli = doors(conn, at), run.agent_type or ""
     kinds = [cli, *now.instead_of(cli)]
     open_ = [
         slots
@@ -143,23 +143,23 @@ def _others_can(conn: Connection, run: Row, at: datetime) -> bool:
         for slots in host.slots
         if host.takes_work and slots.agent_type in kinds and slots.max_concurrency and not slots.closed
     ]
-    return bool(open_) and bool(run["host_id"])
+    return bool(open_) and bool(run.host_id)
 
 
-def credential_of(conn: Connection, run: Row) -> str:
+def credential_of(conn: Connection, run: Run) -> str:
     """By what a run pays: the kind of CLI on hosts, or what fleet.toml names; an agent brings its own."""
-    if not run["host_id"]:
-        return f"agent {run['agent_id']}"
-    return str((fleet_config.cli(conn, run["agent_type"] or "") or {}).get("credential") or run["agent_type"])
+    if not run.host_id:
+        return f"agent {run.agent_id}"
+    return str((fleet_config.cli(conn, run.agent_type or "") or {}).get("credential") or run.agent_type)
 
 
-def held_back(fleet: Fleet, run: Row) -> Spent | None:
+def held_back(fleet: Fleet, run: Run) -> Spent | None:
     """Why a run that is about to be started is not: its credential was closed meanwhile, its budget is used up, or
     nobody could tell when that will be."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         name = credential_of(conn, run)
-        mine = (name, login_on(name, run["host_id"] or ""))
+        mine = (name, login_on(name, run.host_id or ""))
         shut = [row for row in usage.all_credentials(conn) if row["name"] in mine and (row["closed_until"] or at) > at]
     for row in shut:
         return Spent(_why(row), row["closed_until"], "auth" if row["refused"] else "limit")

@@ -1,11 +1,12 @@
 """Describes how a run pushes: branch or AGit, remote, credentials and the last pushed commit."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.domain import forge_messages
 from app.domain.repository import RepositoryRecord
+from app.domain.run import Run
 from app.domain.task import Task
 from app.ports import Fleet
 from app.store import fleet_config
@@ -35,10 +36,10 @@ def repository_of(task: Task, repository: RepositoryRecord, brief: Row) -> dict[
     return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
 
 
-def last_pushed(of_task: Sequence[Row]) -> dict[str, str]:
+def last_pushed(of_task: Sequence[Run]) -> dict[str, str]:
     """The newest commit that a run has pushed (`pushed`), nothing before the first: an agent may rewrite it, also on a
     host that took no note of it. A run that changed nothing may tell of a commit of others."""
-    results: list[dict[str, Any]] = [run["result"] or {} for run in reversed(of_task)]
+    results: list[Mapping[str, Any]] = [run.result or {} for run in reversed(of_task)]
     told = (one for one in results if one.get("pushed") and (one.get("adopted") or one.get("changed", True)))
     head = next((one["head"] for one in told if FULL_NAME.match(one.get("head") or "")), None)
     return {"pushed": head} if head else {}

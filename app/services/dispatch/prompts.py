@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from app.domain import previous_runs, prompt
 from app.domain.lifecycle import FactKind
+from app.domain.run import Run
 from app.domain.task import State, Task
 from app.store import views
 from app.store.tables import Row
@@ -24,12 +25,12 @@ MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
 
 
 def what_to_say(
-    conn: Connection, task: Task, run: Row, brief: Row, of_task: Sequence[Row]
+    conn: Connection, task: Task, run: Run, brief: Row, of_task: Sequence[Run]
 ) -> tuple[str | None, str, str]:
     """The session to go on with, the prompt for it, and the one for a fresh session: each is told what others did that
     it does not know of."""
     session = session_for(of_task, run)
-    before = [one for one in views.run_list(conn, task.id) if one["number"] < run["number"]]
+    before = [one for one in views.run_list(conn, task.id) if one["number"] < run.number]
     _, fresh = prompt_of(conn, task, brief, resume=False)
     fresh += previous_runs.write(before)
     if session is None:
@@ -40,16 +41,16 @@ def what_to_say(
     return session, text if review_to_answer(conn, task) else f"{GO_ON}{text}", fresh
 
 
-def session_for(of_task: Sequence[Row], run: Row) -> str | None:
+def session_for(of_task: Sequence[Run], run: Run) -> str | None:
     """The newest session of an earlier run that the same kind of CLI had on the same host. None where there is none, or
     where the CLI said that it is gone."""
-    for before in reversed([one for one in of_task if one["number"] < run["number"]]):
-        if (before["host_id"], before["agent_type"]) != (run["host_id"], run["agent_type"]):
+    for before in reversed([one for one in of_task if one.number < run.number]):
+        if (before.host_id, before.agent_type) != (run.host_id, run.agent_type):
             continue
-        if (before["outcome"] or {}).get("failure") in ("no_session", "session_in_use"):
+        if (before.outcome or {}).get("failure") in ("no_session", "session_in_use"):
             return None
-        if before["session"]:
-            return str(before["session"])
+        if before.session:
+            return str(before.session)
     return None
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from app.domain import forge_messages
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.host import Machine
+from app.domain.outbox import OutboxEntry
 from app.domain.repository import Rule
-from app.domain.run import slug
+from app.domain.run import Run, slug
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
 from app.services.dispatch.credentials import off
@@ -25,7 +26,7 @@ class Order:
     """A run to be started. `session` is the CLI's session to go on with, None for a fresh one; `credentials`
     are for the repository, and go to the host on standard input only."""
 
-    run: Row
+    run: Run
     host: Machine
     task_name: str
     cli: str
@@ -42,26 +43,26 @@ class Order:
     overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
 
-def order(fleet: Fleet, entry: Row) -> Order | None:
+def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
     """The order that a START entry stands for; None when the task has gone on without it. Raises Refused; Unavailable
     where its repository was switched off meanwhile: no host is asked, and the run is not confirmed in time."""
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, entry["task_pk"])
-        run = runs.get(conn, task.id, entry["run"])
-        if run is None or run["ended_at"] or task.run != entry["run"] or task.state not in WORKING:
+        task = tasks.load(conn, entry.task_pk)
+        run = runs.get(conn, task.id, entry.run)
+        if run is None or run.ended_at or task.run != entry.run or task.state not in WORKING:
             return None
         if why := off(conn, task):
             raise Unavailable(why)
-        host = hosts.machine(conn, run["host_id"])
+        host = hosts.machine(conn, run.host_id or "")
         if host is None:
-            raise Refused(Kind.UNKNOWN, f"The host {run['host_id']!r} is not declared any more.")
-        brief, cli = views.brief(conn, task.id), run["agent_type"]
+            raise Refused(Kind.UNKNOWN, f"The host {run.host_id!r} is not declared any more.")
+        brief, cli = views.brief(conn, task.id), run.agent_type or ""
         repository = repositories.repository(conn, task.forge, task.repository_id)
         rule = fleet_config.rule_for(conn, task.forge or "", repository.full_name) if repository else None
         template, overrides = fleet_config.cli_declaration(conn, cli, rule, host)
         of_task = runs.of_task(conn, task.id)
         session, text, fresh = what_to_say(conn, task, run, brief, of_task)
-        runs.keep_session(conn, run["id"], session)
+        runs.keep_session(conn, run.id, session)
     return Order(
         run=run,
         host=host,
@@ -93,12 +94,12 @@ def _hooks(rule: Rule | None, brief: Row) -> dict[str, list[str]]:
     return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
 
 
-def _delivery(task: Task, run: Row, brief: Row, rule: Rule | None) -> dict[str, str]:
+def _delivery(task: Task, run: Run, brief: Row, rule: Rule | None) -> dict[str, str]:
     """Who commits what the CLI left, and with which message: the rule's author, its trailers and the repository's."""
     wanted = (rule.commit if rule else None) or {}
     trailers = (*(wanted.get("trailers") or ()), *((brief["settings"] or {}).get("trailers") or ()))
     return {
-        "message": forge_messages.commit_message(brief["title"], task.issue_number, run["name"], trailers),
+        "message": forge_messages.commit_message(brief["title"], task.issue_number, run.name, trailers),
         "author_name": wanted.get("author_name") or AUTHOR,
         "author_email": wanted.get("author_email") or AUTHOR_EMAIL,
     }

@@ -32,7 +32,7 @@ def _status(fleet: Fleet, _: Forge, __: QueuedCommand, task: Task | None) -> Ans
     known = _require(task)
     with fleet.engine.begin() as conn:
         run = runs.get(conn, known.id, known.run) if known.run else None
-    seen = f" Last heartbeat: {run['seen_at']:%Y-%m-%d %H:%M:%S} UTC." if run and run["seen_at"] else ""
+    seen = f" Last heartbeat: {run.seen_at:%Y-%m-%d %H:%M:%S} UTC." if run and run.seen_at else ""
     tries = f" Run {known.run}, {known.retry_count} of {known.max_retries} retries used." if known.run else ""
     return TAKEN, f"{forge_messages.sentence(known)}{tries}{seen}"
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from app.domain import forge_messages, receipt
 from app.domain.errors import Unavailable
 from app.domain.lifecycle import FactKind
+from app.domain.outbox import OutboxEntry
 from app.domain.task import State, Task
 from app.ports import Fleet
 from app.services import receipt_key
@@ -17,7 +18,7 @@ from app.store import agents, fleet_config, forge_comments, views
 from app.store.tables import Row
 
 
-def comment(fleet: Fleet, task: Task, _: Row) -> None:
+def comment(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Keep the one living status comment on the issue true."""
     if task.issue_number is None:
         return
@@ -35,28 +36,28 @@ def comment(fleet: Fleet, task: Task, _: Row) -> None:
     )
 
 
-def note(fleet: Fleet, task: Task, _: Row) -> None:
+def note(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Say once that an edit was seen and does not count yet."""
     if task.issue_number is not None and task.state is not State.COMPLETED:
         _post(fleet, task, "edited", forge_messages.edit_noted())
 
 
-def answer(fleet: Fleet, task: Task, entry: Row) -> None:
+def answer(fleet: Fleet, task: Task, entry: OutboxEntry) -> None:
     """Give a reviewer the agent's reason for changing nothing, or ours for not asking one again."""
     with fleet.engine.begin() as conn:
-        told = views.event(conn, task.id, entry["seq"])
+        told = views.event(conn, task.id, entry.seq)
     if task.pr_number is None or told is None:
         return None
     if told["fact"] == FactKind.CHANGES_REQUESTED:
         if task.reason != "review_loop_limit":  # somebody had it begin anew meanwhile
             return None
         words = forge_messages.too_many_rounds(task, str(told["detail"].get("by") or "A reviewer"))
-        return _post(fleet, task, f"limit-{entry['run']}", words, task.pr_number)
-    words = forge_messages.answer(entry["run"], str(told["detail"].get("summary") or ""))
-    return _post(fleet, task, f"answer-{entry['run']}", words, task.pr_number)
+        return _post(fleet, task, f"limit-{entry.run}", words, task.pr_number)
+    words = forge_messages.answer(entry.run, str(told["detail"].get("summary") or ""))
+    return _post(fleet, task, f"answer-{entry.run}", words, task.pr_number)
 
 
-def label(fleet: Fleet, task: Task, _: Row) -> None:
+def label(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Have just the status label that the task's state asks for; a label that came too late is simply the newest."""
     if task.issue_number is None:
         return
@@ -68,14 +69,14 @@ def label(fleet: Fleet, task: Task, _: Row) -> None:
     forge.set_labels(name, task.issue_number, forge_messages.labels(task.state, names), ours)
 
 
-def assign(fleet: Fleet, task: Task, _: Row) -> None:
+def assign(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Have us among the issue's assignees, so that people see whose turn it is."""
     if task.issue_number is not None and task.live:
         forge, name, _base = repository_of(fleet, task)
         forge.assign_bot(name, task.issue_number)
 
 
-def write_receipt(fleet: Fleet, task: Task, _: Row) -> None:
+def write_receipt(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Store the signed receipt and post it on the issue. The merge is read from the forge, not believed."""
     if task.state is not State.COMPLETED:
         return

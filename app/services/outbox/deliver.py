@@ -6,11 +6,11 @@ import structlog
 
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
+from app.domain.outbox import OutboxEntry
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
 from app.services.outbox import comments, pull_requests
 from app.store import outbox, tasks
-from app.store.tables import Row
 
 log = structlog.get_logger()
 
@@ -20,14 +20,14 @@ def deliver_due(fleet: Fleet) -> int:
     with fleet.engine.begin() as conn:
         entries = outbox.take(conn, HANDLERS, fleet.clock())
     for entry in entries:
-        deliver_one(fleet, entry, HANDLERS[OutboxKind(entry["kind"])])
+        deliver_one(fleet, entry, HANDLERS[OutboxKind(entry.kind)])
     return len(entries)
 
 
-def deliver_one(fleet: Fleet, entry: Row, how: Callable[[Fleet, Task, Row], None]) -> None:
+def deliver_one(fleet: Fleet, entry: OutboxEntry, how: Callable[[Fleet, Task, OutboxEntry], None]) -> None:
     """Deliver one entry: done, or postponed because nobody answered, or given up because the answer was no."""
     with fleet.engine.begin() as conn:
-        task = tasks.load(conn, entry["task_pk"])
+        task = tasks.load(conn, entry.task_pk)
     try:
         how(fleet, task, entry)
     except Unavailable as later:
@@ -38,14 +38,14 @@ def deliver_one(fleet: Fleet, entry: Row, how: Callable[[Fleet, Task, Row], None
         else:
             _give_up(fleet, entry, str(no))
     except (TypeError, LookupError, ValueError, AttributeError) as odd:
-        log.exception("an outbox entry could not be delivered", entry=entry["kind"], task=task.task_id)
+        log.exception("an outbox entry could not be delivered", entry=entry.kind, task=task.task_id)
         _postpone(fleet, entry, f"an answer nobody could read: {odd!r}")
     else:
         with fleet.engine.begin() as conn:
-            outbox.done(conn, entry["id"], fleet.clock())
+            outbox.done(conn, entry.id, fleet.clock())
 
 
-HANDLERS: dict[OutboxKind, Callable[[Fleet, Task, Row], None]] = {
+HANDLERS: dict[OutboxKind, Callable[[Fleet, Task, OutboxEntry], None]] = {
     OutboxKind.OPEN_PULL: pull_requests.open_pull,
     OutboxKind.ASK_REVIEW: pull_requests.ask_review,
     OutboxKind.STATUS: pull_requests.set_status,
@@ -58,20 +58,20 @@ HANDLERS: dict[OutboxKind, Callable[[Fleet, Task, Row], None]] = {
 }
 
 
-def _postpone(fleet: Fleet, entry: Row, why: str, wait: float | None = None) -> None:
+def _postpone(fleet: Fleet, entry: OutboxEntry, why: str, wait: float | None = None) -> None:
     """An outage, however long, ends no entry: it is tried again until there is an answer."""
     with fleet.engine.begin() as conn:
         outbox.postpone(conn, entry, fleet.clock(), fleet.mask.text(why), wait)
 
 
-def _give_up(fleet: Fleet, entry: Row, why: str) -> None:
+def _give_up(fleet: Fleet, entry: OutboxEntry, why: str) -> None:
     """Give up an entry that the forge refused; `fleet task show` shows it.
 
     A task without its pull request cannot go on: it fails in the same transaction, so no crash leaves it running."""
     told = fleet.mask.text(why)[:2000]
     with fleet.engine.begin() as conn:
-        outbox.give_up(conn, entry["id"], fleet.clock(), told)
-        task = tasks.load(conn, entry["task_pk"])
-        if entry["kind"] == OutboxKind.OPEN_PULL and task.state in WORKING and task.run == entry["run"]:
+        outbox.give_up(conn, entry.id, fleet.clock(), told)
+        task = tasks.load(conn, entry.task_pk)
+        if entry.kind == OutboxKind.OPEN_PULL and task.state in WORKING and task.run == entry.run:
             detail = {"reason": "pull_refused", "why": told, "transient": False}
             tasks.record(conn, task.id, Fact(FactKind.FAILED, detail, run=task.run), fleet.clock())

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from app.domain import forge_messages
 from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, FactKind
+from app.domain.outbox import OutboxEntry
 from app.domain.task import State, Task
 from app.ports import Fleet, Forge, Pull
 from app.services import facts
@@ -14,9 +15,9 @@ from app.store import outbox, repositories, views
 from app.store.tables import Row
 
 
-def open_pull(fleet: Fleet, task: Task, entry: Row) -> None:
+def open_pull(fleet: Fleet, task: Task, entry: OutboxEntry) -> None:
     """Have a pull request from the task's branch, once the branch is on the forge."""
-    if task.state is not State.RUNNING or task.run != entry["run"]:
+    if task.state is not State.RUNNING or task.run != entry.run:
         return
     forge, name, base = repository_of(fleet, task)
     with fleet.engine.begin() as conn:
@@ -47,7 +48,7 @@ def checked(fleet: Fleet, task: Task) -> None:
         )
 
 
-def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
+def ask_review(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Ask the people that the repository names to look at the pull request. One that an agent opened is marked as work
     in progress first, where nobody has told how its validation ended."""
     if task.pr_number is None or task.state is not State.REVIEW_PENDING:
@@ -65,7 +66,7 @@ def ask_review(fleet: Fleet, task: Task, _: Row) -> None:
         forge.request_reviews(name, task.pr_number, others)
 
 
-def set_status(fleet: Fleet, task: Task, _: Row) -> None:
+def set_status(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     """Show on the newest commit how the task stands, with a link to it."""
     if task.head is None or task.forge is None:
         return
@@ -87,7 +88,7 @@ def repository_of(fleet: Fleet, task: Task) -> tuple[Forge, str, str]:
 
 
 def _branch_pull(
-    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, entry: Row, checked: bool, pushed: str | None
+    fleet: Fleet, forge: Forge, task: Task, name: str, base: str, entry: OutboxEntry, checked: bool, pushed: str | None
 ) -> tuple[Pull, str]:
     """The pull request, and the branch's newest commit: the forge notes it on the pull request a moment later. It is
     the run's own commit, or one that somebody put on top of it."""
@@ -114,9 +115,9 @@ def _pushed_pull(forge: Forge, task: Task, name: str, base: str, pushed: str | N
     return (pull, pushed or pull.head) if pull and pull.flow else None
 
 
-def _missing(sentence: str, entry: Row) -> Refused:
+def _missing(sentence: str, entry: OutboxEntry) -> Refused:
     """What was pushed may take a moment to be seen."""
-    return Unavailable(sentence) if entry["tries"] < outbox.TRIES else Refused(Kind.UNKNOWN, sentence)
+    return Unavailable(sentence) if entry.tries < outbox.TRIES else Refused(Kind.UNKNOWN, sentence)
 
 
 def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked: bool) -> Pull:

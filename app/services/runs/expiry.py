@@ -7,11 +7,10 @@ from sqlalchemy import Connection
 
 from app.domain.errors import Refused, Unavailable
 from app.domain.lifecycle import Fact, FactKind
-from app.domain.run import Outcome, Verdict
+from app.domain.run import Outcome, Run, Verdict
 from app.ports import Fleet
 from app.services.runs import recover, report
 from app.store import host_polls, periodic_jobs, runs, tasks
-from app.store.tables import Row
 
 AWAY = {"reason": "its host does not answer; what it was to deliver is on the forge"}
 log = structlog.get_logger()
@@ -52,28 +51,28 @@ def _expire(fleet: Fleet, at: datetime) -> int:
     return sum(_give_up(fleet, run, at) for run in silent)
 
 
-def _give_up(fleet: Fleet, run: Row, at: datetime) -> bool:
+def _give_up(fleet: Fleet, run: Run, at: datetime) -> bool:
     """End a run whose lease is over, unless the forge has what it was to deliver; False while that cannot be asked."""
     try:
-        saved = recover.saved(fleet, run, AWAY) if run["host_id"] else None
+        saved = recover.saved(fleet, run, AWAY) if run.host_id else None
     except Unavailable as later:
-        log.warning("a silent run is kept until the forge can be asked for it", run=run["name"], why=str(later))
+        log.warning("a silent run is kept until the forge can be asked for it", run=run.name, why=str(later))
         return False
     if saved:
         return report.ended(fleet, run, saved, Outcome(Verdict.UNKNOWN))
     with fleet.engine.begin() as conn:
-        if runs.expired(conn, run["id"], at):
+        if runs.expired(conn, run.id, at):
             why = {"why": _last_word(conn, run)}
-            _notice(conn, run["task_pk"], Fact(FactKind.EXPIRED, why, run=run["number"]), at, newest=run["number"])
+            _notice(conn, run.task_pk, Fact(FactKind.EXPIRED, why, run=run.number), at, newest=run.number)
     return True
 
 
-def _last_word(conn: Connection, run: Row) -> str:
+def _last_word(conn: Connection, run: Run) -> str:
     """Why nothing was heard of a run, as far as we know."""
-    look = run["host_id"] and host_polls.of(conn, run["host_id"])
+    look = run.host_id and host_polls.of(conn, run.host_id)
     if look and look["failing_since"]:
-        return f"{run['host_id']} has not answered since {look['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {look['why']}"
-    return f"{run['host_id'] or run['agent_id']} showed no sign of life of it"
+        return f"{run.host_id} has not answered since {look['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {look['why']}"
+    return f"{run.host_id or run.agent_id} showed no sign of life of it"
 
 
 def _wake(fleet: Fleet, at: datetime) -> int:

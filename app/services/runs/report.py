@@ -8,33 +8,32 @@ from typing import Any
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.quota import Spent
-from app.domain.run import Outcome, Usage, Verdict, judge
+from app.domain.run import Outcome, Run, Usage, Verdict, judge
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services.dispatch import budgets, credentials
 from app.store import host_polls, hosts, logs, outbox, repositories, runs, tasks
 from app.store.host_polls import Answered
 from app.store.logs import Piece
-from app.store.tables import Row
 
 SEEN = timedelta(seconds=5)  # how exactly people see when a run was seen last
 
 
-def started(fleet: Fleet, run: Row) -> None:
+def started(fleet: Fleet, run: Run) -> None:
     """The run's process exists: its lease begins. Told of an older run, only that run's row is touched."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        runs.started(conn, run["id"], at, at + _lease(fleet, run))
-        if run["host_id"]:  # whoever asked for the start may have died before it heard
-            outbox.done_for_run(conn, run["task_pk"], run["number"], OutboxKind.START, at)
-    _tell(fleet, run, Fact(FactKind.STARTED, run=run["number"]))
+        runs.started(conn, run.id, at, at + _lease(fleet, run))
+        if run.host_id:  # whoever asked for the start may have died before it heard
+            outbox.done_for_run(conn, run.task_pk, run.number, OutboxKind.START, at)
+    _tell(fleet, run, Fact(FactKind.STARTED, run=run.number))
 
 
-def beat(fleet: Fleet, run: Row) -> None:
+def beat(fleet: Fleet, run: Run) -> None:
     """The run was seen alive."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        runs.beat(conn, run["id"], at, at + _lease(fleet, run))
+        runs.beat(conn, run.id, at, at + _lease(fleet, run))
 
 
 def polled(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
@@ -51,23 +50,23 @@ def polled(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) 
         host_polls.answered(conn, holder, at, (fleet.config.look_secs, slowest), seen)
 
 
-def may_start(fleet: Fleet, run: Row) -> bool:
+def may_start(fleet: Fleet, run: Run) -> bool:
     """Its host is about to be asked to start the run: from now on it may exist, and until the host has had time to come
     back no other is begun for it, even if whoever asks dies. False when the run is not wanted any more."""
     with fleet.engine.begin() as conn:
-        return runs.wait_until(conn, run["id"], run["assigned_at"] + _lease(fleet, run))
+        return runs.wait_until(conn, run.id, run.assigned_at + _lease(fleet, run))
 
 
-def did_not_start(fleet: Fleet, run: Row) -> None:
+def did_not_start(fleet: Fleet, run: Run) -> None:
     """The request surely was not carried out: the deadline that `run` had before it was asked for holds again. That is
     the short one for confirming, unless an earlier request may have arrived."""
-    confirm = run["assigned_at"] + timedelta(seconds=fleet.config.confirm_secs)
+    confirm = run.assigned_at + timedelta(seconds=fleet.config.confirm_secs)
     with fleet.engine.begin() as conn:
-        runs.wait_no_longer(conn, run["id"], run["deadline"] or confirm)
+        runs.wait_no_longer(conn, run.id, run.deadline or confirm)
 
 
 def log(
-    fleet: Fleet, run: Row, stream: str, offset: int, data: bytes, more: bool = False, from_host: bool = False
+    fleet: Fleet, run: Run, stream: str, offset: int, data: bytes, more: bool = False, from_host: bool = False
 ) -> Piece:
     """Bytes of the run's output from `offset`, secrets masked; returns what of them is new, up to the end of what is
     stored now.
@@ -80,58 +79,58 @@ def log(
     cut = fleet.mask.cut(data) if more else 0
     whole = masked[: len(masked) - cut] if cut else masked
     with fleet.engine.begin() as conn:
-        return logs.append(conn, run["id"], stream, offset, whole, fleet.config.log_limit_mb << 20, from_host)
+        return logs.append(conn, run.id, stream, offset, whole, fleet.config.log_limit_mb << 20, from_host)
 
 
-def ended(fleet: Fleet, run: Row, result: Mapping[str, Any], outcome: Outcome, believed: Task | None = None) -> bool:
+def ended(fleet: Fleet, run: Run, result: Mapping[str, Any], outcome: Outcome, believed: Task | None = None) -> bool:
     """The run is over. Written down with what it means for the task, once; False when that was done before. Whoever has
     just read both may say how its task was `believed` to be."""
     masked = fleet.mask.json(dict(result))
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        now, task = (run, believed) if believed else runs.with_task(conn, run["task_pk"], run["number"])
+        now, task = (run, believed) if believed else runs.with_task(conn, run.task_pk, run.number)
         outcome = _stopped(now, result, outcome)
         session = {"session": outcome.session_id} if outcome.session_id else {}
         masked |= _version(conn, run)
         kept = fleet.mask.json(outcome.kept())
-        if not runs.ended(conn, run["id"], at, str(result.get("end")), result=masked, outcome=kept, **session):
+        if not runs.ended(conn, run.id, at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
-        if result.get("lfs") and run["host_id"]:
+        if result.get("lfs") and run.host_id:
             repositories.mark_lfs(conn, task.forge, task.repository_id)
-        fact = credentials.met(conn, run, outcome, judge(run["number"], masked, outcome), at)
+        fact = credentials.met(conn, run, outcome, judge(run.number, masked, outcome), at)
         _record(conn, fleet, run, fact, task)
     fleet.nudge.soon()
     return True
 
 
-def failed(fleet: Fleet, run: Row, reason: str, why: str, transient: bool) -> None:
+def failed(fleet: Fleet, run: Run, reason: str, why: str, transient: bool) -> None:
     """The run could not even be started."""
     detail = {"reason": reason, "why": fleet.mask.text(why)[:2000], "transient": transient}
     with fleet.engine.begin() as conn:
-        runs.ended(conn, run["id"], fleet.clock(), reason)
-        _record(conn, fleet, run, Fact(FactKind.FAILED, detail, run=run["number"]))
+        runs.ended(conn, run.id, fleet.clock(), reason)
+        _record(conn, fleet, run, Fact(FactKind.FAILED, detail, run=run.number))
     fleet.nudge.soon()
 
 
-def parked(fleet: Fleet, run: Row, spent: Spent) -> None:
+def parked(fleet: Fleet, run: Run, spent: Spent) -> None:
     """The run is not started at all: its budget is used up, or its credential is closed."""
     detail = {"reason": spent.reason, "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
-        runs.ended(conn, run["id"], fleet.clock(), spent.reason)
-        _record(conn, fleet, run, Fact(FactKind.LIMIT_REACHED, detail, run=run["number"]))
+        runs.ended(conn, run.id, fleet.clock(), spent.reason)
+        _record(conn, fleet, run, Fact(FactKind.LIMIT_REACHED, detail, run=run.number))
     fleet.nudge.soon()
 
 
-def told(fleet: Fleet, run: Row, message: str | None, progress: object) -> None:
+def told(fleet: Fleet, run: Run, message: str | None, progress: object) -> None:
     """An agent says how far it is: it lives, unless what it says that it used has used up its budget."""
     words = fleet.mask.text(message or "")[:2000] or None
     with fleet.engine.begin() as conn:
-        runs.noted(conn, run["id"], words, fleet.mask.json(_progress(run["progress"], progress)), fleet.clock())
+        runs.noted(conn, run.id, words, fleet.mask.json(_progress(run.progress, progress)), fleet.clock())
         are_budgets = budgets.there_are(conn)
     spent = budgets.over_budget(fleet, run) if are_budgets else None
     if spent:
         return out_of_budget(fleet, run, spent)
-    return (beat if run["started_at"] else started)(fleet, run)
+    return (beat if run.started_at else started)(fleet, run)
 
 
 def _progress(before: object, now: object) -> object:
@@ -142,50 +141,50 @@ def _progress(before: object, now: object) -> object:
     return {"usage": used, **(now or {})}
 
 
-def out_of_budget(fleet: Fleet, run: Row, spent: Spent) -> None:
+def out_of_budget(fleet: Fleet, run: Run, spent: Spent) -> None:
     """An agent's run is over, since its budget is used up: the agent is told to stop. What it said of its use stays."""
-    if run["started_at"] is None:
+    if run.started_at is None:
         return parked(fleet, run, spent)
     with fleet.engine.begin() as conn:
-        now = runs.get(conn, run["task_pk"], run["number"]) or run
-    until, progress = spent.until.isoformat() if spent.until else None, now["progress"]
+        now = runs.get(conn, run.task_pk, run.number) or run
+    until, progress = spent.until.isoformat() if spent.until else None, now.progress
     used = Usage.told(progress.get("usage") if isinstance(progress, dict) else None)
     outcome = Outcome(Verdict.KILLED, usage=used, failure="budget", error=spent.why, resets_at=until)
     ended(fleet, run, {"end": "cancelled", "step": "agent", "reason": spent.why}, outcome)
     return None
 
 
-def _version(conn: Any, run: Row) -> dict[str, Any]:
+def _version(conn: Any, run: Run) -> dict[str, Any]:
     """The version of the CLI that the last probe of its host found. An agent reports its own."""
-    host = hosts.machine(conn, run["host_id"]) if run["host_id"] else None
-    found = host.probe.clis.get(run["agent_type"]) if host and host.probe else None
+    host = hosts.machine(conn, run.host_id) if run.host_id else None
+    found = host.probe.clis.get(run.agent_type or "") if host and host.probe else None
     return {"cli_version": found} if found else {}
 
 
-def _stopped(now: Row | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
+def _stopped(now: Run | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
     """A run that we ended for its budget ends with that; one that was done first is done."""
-    why = now and now["stop_reason"]
+    why = now and now.stop_reason
     if not why or result.get("end") == "finished":
         return outcome
     resets = str(why["until"]) if why["until"] else None
     return replace(outcome, verdict=Verdict.KILLED, failure="budget", error=why["why"], resets_at=resets)
 
 
-def _tell(fleet: Fleet, run: Row, fact: Fact) -> None:
+def _tell(fleet: Fleet, run: Run, fact: Fact) -> None:
     with fleet.engine.begin() as conn:
         _record(conn, fleet, run, fact)
 
 
-def _record(conn: Any, fleet: Fleet, run: Row, fact: Fact, believed: Task | None = None) -> None:
+def _record(conn: Any, fleet: Fleet, run: Run, fact: Fact, believed: Task | None = None) -> None:
     """A task that has gone on without this run (cancelled, merged, a newer run) is left as it is."""
     try:
-        tasks.record(conn, run["task_pk"], fact, fleet.clock(), believed)
+        tasks.record(conn, run.task_pk, fact, fleet.clock(), believed)
     except Refused as refusal:
         if refusal.kind not in (Kind.STALE, Kind.INVALID):
             raise
 
 
-def _lease(fleet: Fleet, run: Row) -> timedelta:
+def _lease(fleet: Fleet, run: Run) -> timedelta:
     """How long silence means nothing: agents come to us, hosts are looked at."""
     config = fleet.config
-    return timedelta(seconds=config.host_grace_secs if run["host_id"] else config.offline_after_secs)
+    return timedelta(seconds=config.host_grace_secs if run.host_id else config.offline_after_secs)

@@ -12,7 +12,7 @@ from app.domain.errors import Refused, Unavailable
 from app.domain.host import Fitness
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.quota import Amount, Spent
-from app.domain.run import Outcome, Usage, Verdict
+from app.domain.run import Outcome, Run, Usage, Verdict
 from app.domain.task import State, Task
 from app.ports import Fleet
 from app.services.agents import leases
@@ -20,9 +20,8 @@ from app.services.dispatch import budgets, credentials, explain, placement, star
 from app.services.runs import expiry, report
 from app.store import agents, hosts, repositories, runs, tasks, views
 from app.store import usage as rows
-from app.store.tables import Row
 from app.store.tables import runs as run_rows
-from tests.builders import a_host, a_repository, a_stored_task, apply
+from tests.builders import a_host, a_repository, a_stored_task, an_outbox_entry, apply
 from tests.conftest import FakeClock
 from tests.workshop import Workshop, a_result
 from workers.runs.start_request import start_request
@@ -47,7 +46,7 @@ def begin(fleet: Fleet, count: int = 1, **declared: Any) -> list[Task]:
         return [a_stored_task(conn, f"acme/widgets#{number + 1}") for number in range(count)]
 
 
-def newest(fleet: Fleet, task: Task) -> tuple[Task, Row]:
+def newest(fleet: Fleet, task: Task) -> tuple[Task, Run]:
     with fleet.engine.begin() as conn:
         now = tasks.load(conn, task.id)
         run = runs.get(conn, task.id, now.run)
@@ -103,7 +102,7 @@ class TestAUsageLimit:
         ends(fleet, first, LIMITED, a_limit(fleet))
         with fleet.engine.begin() as conn:
             closed = credentials.doors(conn, clock()).closed
-        assert set(closed) == ({"three"} if run["agent_type"] == "three" else {"one", "two"})
+        assert set(closed) == ({"three"} if run.agent_type == "three" else {"one", "two"})
 
     def test_is_tried_again_by_one_run_and_then_open_to_all(self, fleet: Fleet, clock: FakeClock) -> None:
         first, second, third = begin(fleet, 3, hosts=[a_host("a", slots=1)])
@@ -143,14 +142,14 @@ class TestAUsageLimit:
     def test_goes_on_in_its_session_on_its_host(self, fleet: Fleet, clock: FakeClock) -> None:
         (task,) = begin(fleet, 1, hosts=[a_host("a", slots=1), a_host("b", slots=1)])
         placement.place_waiting(fleet)
-        before = newest(fleet, task)[1]["host_id"]
+        before = newest(fleet, task)[1].host_id
         ends(fleet, task, LIMITED, a_limit(fleet))
         clock.pass_(RESET.total_seconds() + 61)
         expiry.rescue(fleet)
         placement.place_waiting(fleet)
         now, run = newest(fleet, task)
-        order = start_order.order(fleet, {"task_pk": task.id, "run": now.run})
-        assert order and (run["host_id"], order.session) == (before, "s-1")
+        order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=now.run))
+        assert order and (run.host_id, order.session) == (before, "s-1")
         assert order.prompt.startswith("Go on where you stopped.")
 
     def test_a_person_may_say_that_it_is_over(self, fleet: Fleet) -> None:
@@ -229,7 +228,7 @@ class TestARefusedLogin:
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=1)])
         assert placement.place_waiting(fleet) == 1
-        assert newest(fleet, second)[1]["host_id"] == "b"
+        assert newest(fleet, second)[1].host_id == "b"
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=1), a_host("c", slots=1)])
         again = ends(fleet, second, LIMITED, self.refused("not_logged_in"))
@@ -258,7 +257,7 @@ class TestAFailover:
         kinds = []
         for _ in range(2):
             assert placement.place_waiting(fleet) == 1
-            kinds.append(newest(fleet, task)[1]["agent_type"])
+            kinds.append(newest(fleet, task)[1].agent_type)
             parked = ends(fleet, task, LIMITED, a_limit(fleet))
             clock.pass_(1)
             expiry.rescue(fleet)
@@ -290,7 +289,7 @@ class TestAFailover:
         def order() -> start_order.Order:
             expiry.rescue(fleet)
             placement.place_waiting(fleet)
-            found = start_order.order(fleet, {"task_pk": task.id, "run": newest(fleet, task)[0].run})
+            found = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=newest(fleet, task)[0].run))
             assert found
             return found
 
@@ -313,7 +312,7 @@ class TestAFailover:
         assert (third.cli, words["argv"]) == ("one", ["x", "--resume", "s-1"]), "its own, not the newest"
         assert words["prompt"].startswith("Go on where you stopped."), "in its own session"
         assert "Half, by s-2." in words["prompt"] and "Half, by s-1." not in words["prompt"], "what it does not know"
-        assert newest(fleet, task)[1]["session"] == "s-1"
+        assert newest(fleet, task)[1].session == "s-1"
 
 
 class TestASwitchedOffRepository:
@@ -355,7 +354,7 @@ class TestASwitchedOffRepository:
         with fleet.engine.begin() as conn:
             apply(conn, repositories=[self.RULE], hosts=[a_host(slots=1)])
         with pytest.raises(Unavailable, match="enabled = false"):
-            start_order.order(fleet, {"task_pk": task.id, "run": 1})
+            start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=1))
         clock.pass_(fleet.config.confirm_secs + 1)
         expiry.rescue(fleet)
         assert placement.place_waiting(fleet) == 0
@@ -391,8 +390,8 @@ def with_budget(**budget: Any) -> dict[str, Any]:
 
 class TestABudget:
     @pytest.fixture
-    def going(self, fleet: Fleet) -> Callable[..., tuple[Task, Row]]:
-        def make(**budget: Any) -> tuple[Task, Row]:
+    def going(self, fleet: Fleet) -> Callable[..., tuple[Task, Run]]:
+        def make(**budget: Any) -> tuple[Task, Run]:
             (task,) = begin(fleet, 1, **with_budget(**budget))
             placement.place_waiting(fleet)
             report.started(fleet, newest(fleet, task)[1])
@@ -400,9 +399,9 @@ class TestABudget:
 
         return make
 
-    def use(self, fleet: Fleet, run: Row, **usage: Any) -> None:
+    def use(self, fleet: Fleet, run: Run, **usage: Any) -> None:
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run["id"], None, {"usage": usage}, fleet.clock())
+            runs.noted(conn, run.id, None, {"usage": usage}, fleet.clock())
 
     def test_in_tokens_is_judged_while_the_run_goes(self, fleet: Fleet, going: Any) -> None:
         _, run = going(run={"tokens": 1000})
@@ -415,7 +414,7 @@ class TestABudget:
     def test_counts_no_nonsense(self, fleet: Fleet, going: Any, told: Any) -> None:
         _, run = going(run={"tokens": 1000})
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run["id"], None, told, fleet.clock())
+            runs.noted(conn, run.id, None, told, fleet.clock())
         assert budgets.over_budget(fleet, run) is None
 
     def test_in_minutes_needs_no_word_of_the_cli(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
@@ -491,31 +490,31 @@ class TestADay:
     ENDED: ClassVar[dict[str, Any]] = {"end": "cancelled", "step": "agent"}
 
     @pytest.fixture
-    def run(self, fleet: Fleet, clock: FakeClock, request: pytest.FixtureRequest) -> Row:
+    def run(self, fleet: Fleet, clock: FakeClock, request: pytest.FixtureRequest) -> Run:
         clock.now = clock.now.replace(hour=23, minute=50)
         (task,) = begin(fleet, 1, **with_budget(day=getattr(request, "param", {"tokens": 1000})))
         placement.place_waiting(fleet)
         report.started(fleet, newest(fleet, task)[1])
         return newest(fleet, task)[1]
 
-    def use(self, fleet: Fleet, run: Row, tokens: int) -> Spent | None:
+    def use(self, fleet: Fleet, run: Run, tokens: int) -> Spent | None:
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run["id"], None, {"usage": {"input_tokens": tokens}}, fleet.clock())
+            runs.noted(conn, run.id, None, {"usage": {"input_tokens": tokens}}, fleet.clock())
         return budgets.over_budget(fleet, run)
 
-    def used(self, fleet: Fleet, run: Row) -> tuple[float, float]:
+    def used(self, fleet: Fleet, run: Run) -> tuple[float, float]:
         """Today, and in all."""
         with fleet.engine.begin() as conn:
-            found = rows.used(conn, tasks.load(conn, run["task_pk"]), run["id"], fleet.clock())
+            found = rows.used(conn, tasks.load(conn, run.task_pk), run.id, fleet.clock())
         return found["day"].tokens, found["run"].tokens
 
-    def end(self, fleet: Fleet, run: Row, tokens: int) -> Task:
+    def end(self, fleet: Fleet, run: Run, tokens: int) -> Task:
         report.ended(fleet, run, self.ENDED, Outcome(Verdict.KILLED, failure="killed", usage=Usage(tokens)))
         with fleet.engine.begin() as conn:
-            return tasks.load(conn, run["task_pk"])
+            return tasks.load(conn, run.task_pk)
 
     def test_counts_what_is_told_on_it_though_the_run_began_the_day_before(
-        self, fleet: Fleet, clock: FakeClock, run: Row
+        self, fleet: Fleet, clock: FakeClock, run: Run
     ) -> None:
         assert self.use(fleet, run, 900) is None
         clock.pass_(660)
@@ -530,7 +529,7 @@ class TestADay:
         assert self.used(fleet, run) == (0, 1910)
 
     def test_that_is_used_up_is_over_at_midnight_also_for_a_run_that_takes_until_then_to_end(
-        self, fleet: Fleet, clock: FakeClock, run: Row
+        self, fleet: Fleet, clock: FakeClock, run: Run
     ) -> None:
         clock.pass_(598)
         spent = self.use(fleet, run, 1000)
@@ -545,7 +544,7 @@ class TestADay:
         assert (credentials.held_back(fleet, again), self.used(fleet, run)) == (None, (10, 1010))
 
     def test_lets_a_task_that_waits_for_the_next_one_go_on_at_its_first_moment(
-        self, fleet: Fleet, clock: FakeClock, run: Row
+        self, fleet: Fleet, clock: FakeClock, run: Run
     ) -> None:
         budgets.shall_end(fleet, run, self.use(fleet, run, 1000) or pytest.fail("not spent"))
         self.end(fleet, run, 1000)
@@ -557,25 +556,25 @@ class TestADay:
         assert placement.place_waiting(fleet) == 1
 
     def test_counts_what_is_told_at_the_end_alone_when_it_is_told(
-        self, fleet: Fleet, clock: FakeClock, run: Row
+        self, fleet: Fleet, clock: FakeClock, run: Run
     ) -> None:
         clock.pass_(1200)
         self.end(fleet, run, 1200)
         assert self.used(fleet, run) == (1200, 1200)
 
     @pytest.mark.parametrize("run", [{"minutes": 30}], indirect=True)
-    def test_counts_minutes_from_its_beginning(self, fleet: Fleet, clock: FakeClock, run: Row) -> None:
+    def test_counts_minutes_from_its_beginning(self, fleet: Fleet, clock: FakeClock, run: Run) -> None:
         clock.pass_(600 + 1799)
         assert budgets.over_budget(fleet, run) is None
         clock.pass_(1)
         assert budgets.over_budget(fleet, run) is not None
 
-    def test_counts_what_a_lost_run_had_told(self, fleet: Fleet, clock: FakeClock, run: Row) -> None:
+    def test_counts_what_a_lost_run_had_told(self, fleet: Fleet, clock: FakeClock, run: Run) -> None:
         self.use(fleet, run, 900)
         with fleet.engine.begin() as conn:
             conn.execute(sa.update(run_rows).values(deadline=clock()))
             clock.pass_(1)
-            assert runs.expired(conn, run["id"], clock())
+            assert runs.expired(conn, run.id, clock())
         assert self.used(fleet, run) == (900, 900)
 
 
@@ -630,7 +629,7 @@ class TestASession:
         expiry.rescue(fleet)
         placement.place_waiting(fleet)
         now, _ = newest(fleet, task)
-        order = start_order.order(fleet, {"task_pk": task.id, "run": now.run})
+        order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=now.run))
         assert order
         return order
 

@@ -88,7 +88,7 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
     assert placement.place_waiting(fleet) == 1
     with fleet.engine.begin() as conn:
         run = of_task(conn, first.id)[0]
-    assert run["host_id"] == "a"
+    assert run.host_id == "a"
     lacks = {"end": "failed", "step": "prepare", "failure": "lfs_missing", "lfs": True, "reason": "no git-lfs"}
     report.ended(fleet, run, lacks, Outcome(Verdict.UNKNOWN))
     clock.pass_(60)

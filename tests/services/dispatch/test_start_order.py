@@ -1,6 +1,6 @@
 """What the next run is told: the issue, the review that was not answered yet, what went wrong before."""
 
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -9,8 +9,7 @@ from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
 from app.services.dispatch import git_flow, placement, prompts, start_order
 from app.store import tasks, views
-from app.store.tables import Row
-from tests.builders import AT, a_fact, a_stored_task
+from tests.builders import AT, a_fact, a_run, a_stored_task, an_outbox_entry
 from tests.services.dispatch.test_credentials import begin, ends, newest
 
 PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
@@ -54,12 +53,12 @@ class TestWhatAnEarlierRunPushed:
     A, B, THEIRS = "a" * 40, "b" * 40, "c" * 40
 
     def heads(self, *results: dict[str, Any] | None) -> dict[str, str]:
-        return git_flow.last_pushed([cast(Row, {"result": result}) for result in results])
+        return git_flow.last_pushed([a_run(result=result) for result in results])
 
     def test_is_told_to_the_host(self, fleet: Fleet) -> None:
         (task,) = begin(fleet)
         placement.place_waiting(fleet)
-        order = start_order.order(fleet, {"task_pk": task.id, "run": newest(fleet, task)[0].run})
+        order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=newest(fleet, task)[0].run))
         assert order and order.repository and "pushed" not in order.repository
         pushed = {"end": "finished", "pushed": True, "changed": True, "head": self.A, "commits": [self.A]}
         ends(fleet, task, pushed, Outcome(Verdict.SUCCEEDED))
@@ -67,7 +66,7 @@ class TestWhatAnEarlierRunPushed:
             tasks.record(conn, task.id, a_fact(FactKind.PULL_OPENED, run=1, number=13, head=self.A), fleet.clock())
             tasks.record(conn, task.id, a_fact(FactKind.CHANGES_REQUESTED, key="review 1", **REVIEW), fleet.clock())
         placement.place_waiting(fleet)
-        order = start_order.order(fleet, {"task_pk": task.id, "run": 2})
+        order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=2))
         assert order and order.repository and order.repository["pushed"] == self.A
 
     def test_is_the_newest_that_is_no_commit_of_others(self) -> None:

@@ -78,7 +78,7 @@ def test_as_an_issue_each_reaches_only_the_prompt(workshop: Workshop) -> None:
         title=CORPUS[0]["text"], body="\n\n".join(one["text"].replace("\x00", "") for one in CORPUS)
     )
     with workshop.fleet.engine.begin() as conn:
-        [entry] = [one for one in outbox.of_task(conn, workshop.task(number).id) if one["kind"] == "start"]
+        [entry] = [one for one in outbox.of_task(conn, workshop.task(number).id) if one.kind == "start"]
     order = start_order.order(workshop.fleet, entry)
     assert order is not None and order.validation == [] and order.delivery is not None
     assert re.fullmatch(rf"task/{number}[a-z0-9-]*", order.repository["branch"] if order.repository else "")

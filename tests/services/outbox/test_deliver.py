@@ -54,7 +54,7 @@ def test_a_start_whose_asker_died_is_no_outbox_entry_once_the_run_is_seen(worksh
     workshop.converge()
     assert workshop.shown(number)["outbox"] == []
     with workshop.fleet.engine.begin() as conn:
-        outbox.done(conn, taken["id"], clock())  # it was alive after all
+        outbox.done(conn, taken.id, clock())  # it was alive after all
 
 
 @pytest.mark.parametrize("fault", DONE_UNHEARD)
@@ -199,11 +199,9 @@ def test_what_is_unavailable_is_tried_again_after_longer_and_longer_waits(worksh
         deliver.deliver_due(workshop.fleet)
         assert deliver.deliver_due(workshop.fleet) == 0
         with workshop.fleet.engine.begin() as conn:
-            owed = next(
-                entry for entry in outbox.of_task(conn, workshop.task(number).id) if entry["kind"] == "open_pull"
-            )
-        waits.append((owed["due_at"] - clock()).total_seconds())
-        clock.now = owed["due_at"]
+            owed = next(entry for entry in outbox.of_task(conn, workshop.task(number).id) if entry.kind == "open_pull")
+        waits.append((owed.due_at - clock()).total_seconds())
+        clock.now = owed.due_at
     assert waits == sorted(set(waits)) and len(waits) == 3
     workshop.converge()
     assert workshop.task(number).state is State.REVIEW_PENDING

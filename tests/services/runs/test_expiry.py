@@ -124,7 +124,7 @@ def test_the_log_has_no_gap_and_no_repeat_and_no_secret(fleet: Fleet) -> None:
     assert report.log(fleet, run, "stdout", 9, b"gap").end == 6
     assert report.log(fleet, run, "stdout", 6, secret).end == 6 + len(secret)
     with fleet.engine.begin() as conn:
-        assert logs.read(conn, run["id"], "stdout") == b"abcdef" + b"*" * len(secret)
+        assert logs.read(conn, run.id, "stdout") == b"abcdef" + b"*" * len(secret)
 
 
 def test_a_lease_that_is_renewed_while_the_clock_is_looked_at_is_not_ended(fleet: Fleet, clock: Any) -> None:
@@ -132,5 +132,5 @@ def test_a_lease_that_is_renewed_while_the_clock_is_looked_at_is_not_ended(fleet
     before = clock() + timedelta(seconds=310)
     report.beat(fleet, run)
     with fleet.engine.begin() as conn:
-        assert not runs.expired(conn, run["id"], clock() + timedelta(seconds=299))
-        assert runs.expired(conn, run["id"], before)
+        assert not runs.expired(conn, run.id, clock() + timedelta(seconds=299))
+        assert runs.expired(conn, run.id, before)

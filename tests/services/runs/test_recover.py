@@ -34,7 +34,7 @@ def test_a_run_lost_after_its_push_has_finished(workshop: Workshop) -> None:
     workshop.converge()
     task = workshop.task(number)
     assert (task.state, task.run, task.head) == (State.REVIEW_PENDING, 1, head)
-    assert workshop.run(number)["result"]["adopted"] is True
+    assert (workshop.run(number).result or {})["adopted"] is True
 
 
 @pytest.mark.parametrize("told", [{"head": "0" * 40}, {"step": "agent"}], ids=["another commit", "not yet delivering"])
@@ -56,7 +56,7 @@ def test_what_an_earlier_run_pushed_saves_no_later_one(workshop: Workshop) -> No
     expiry.rescue(workshop.fleet)
     workshop.converge()
     workshop.start(number)
-    assert workshop.run(number)["number"] == 2
+    assert workshop.run(number).number == 2
     finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST))
     assert workshop.task(number).state is State.AGENT_LOST
 
@@ -77,7 +77,7 @@ def test_while_the_forge_does_not_answer_nothing_is_said(workshop: Workshop, for
     with pytest.raises(Unavailable):
         finish(Worker(workshop.fleet), workshop.run(number), a_result(**LOST, head=head))
     assert workshop.task(number).state is State.RUNNING
-    assert workshop.run(number)["ended_at"] is None
+    assert workshop.run(number).ended_at is None
 
 
 def grace_passes(workshop: Workshop) -> None:
@@ -114,11 +114,11 @@ def test_a_run_whose_start_was_asked_for_is_not_given_up_before_its_host_could_c
     run = workshop.run(number)
     for _ in range(2):
         assert report.may_start(workshop.fleet, run)
-        assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=300)
+        assert workshop.run(number).deadline == run.assigned_at + timedelta(seconds=300)
     report.did_not_start(workshop.fleet, workshop.run(number))  # said of a second request: the first may have arrived
-    assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=300)
+    assert workshop.run(number).deadline == run.assigned_at + timedelta(seconds=300)
     report.did_not_start(workshop.fleet, run)
-    assert workshop.run(number)["deadline"] == run["assigned_at"] + timedelta(seconds=30)
+    assert workshop.run(number).deadline == run.assigned_at + timedelta(seconds=30)
 
 
 def test_a_run_that_has_ended_is_not_started(workshop: Workshop) -> None:

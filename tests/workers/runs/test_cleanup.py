@@ -34,7 +34,7 @@ def test_a_finished_run_is_released_after_its_time_and_its_work_is_saved(host: C
     here.clock.pass_(200)
     assert release_finished(here.worker) == 1
     assert not here.folder(task).exists() and not worktree(here, task).exists()
-    saved = here.run(task)["saved"]
+    saved = here.run(task).saved or ""
     assert saved.endswith(".tar.gz") and Path(saved).stat().st_size > 0
     assert release_finished(here.worker) == 0
 
@@ -85,7 +85,7 @@ def test_a_run_whose_end_was_never_seen_is_cancelled_before_its_release(host: Ca
 
 def expire(here: LocalHost, task: int) -> None:
     with here.fleet.engine.begin() as conn:
-        assert runs.ended(conn, here.run(task)["id"], here.fleet.clock(), "expired")
+        assert runs.ended(conn, here.run(task).id, here.fleet.clock(), "expired")
 
 
 def test_one_worker_cleans_up_in_an_interval(host: Callable[..., LocalHost]) -> None:
@@ -114,7 +114,7 @@ def test_unpushed_work_is_pushed_to_a_branch_of_its_own_first(
     assert workshop.task(number).state is State.CANCELLED
     clock.pass_(2 * DAY)
     assert release_finished(here.worker) == 1
-    assert here.run(task.id)["saved"] == f"refs/heads/wip/{task_name(task)}"
+    assert here.run(task.id).saved == f"refs/heads/wip/{task_name(task)}"
     assert workshop.fleet.forges("main").branch_head(WIDGETS, f"wip/{task_name(task)}")
     here.end_all()
 

@@ -43,7 +43,7 @@ def test_a_host_that_hangs_holds_up_no_other_and_is_polled_by_one_worker(
 ) -> None:
     here = host("sleep 600", hosts=2)
     first, second = here.task(1), here.task(2)
-    deaf, well = here.run(first)["host_id"], here.run(second)["host_id"]
+    deaf, well = here.run(first).host_id or "", here.run(second).host_id or ""
     assert deaf != well
     hole = BlackHole(here, deaf)
     ours, theirs = here.worker, make_worker(here.fleet)
@@ -68,8 +68,8 @@ def test_a_start_that_hangs_holds_up_no_other_host(host: Callable[..., LocalHost
     here = host("sleep 600", hosts=2, limits=Limits(start_wait_secs=0.5))
     hole = BlackHole(here, "h0")
     first, second = here.task(1), here.task(2)
-    assert (here.run(first)["host_id"], here.state(first).state) == ("h0", State.ASSIGNED)
-    assert here.run(second)["host_id"] == "h1"
+    assert (here.run(first).host_id, here.state(first).state) == ("h0", State.ASSIGNED)
+    assert here.run(second).host_id == "h1"
     wait_until(lambda: here.state(second).state is State.RUNNING, "the start on the other host")
     hole.end()
     threads = here.worker.start_threads
@@ -88,12 +88,12 @@ def test_the_run_of_a_host_that_is_away_expires_after_a_grace_and_its_log_is_col
     here.rescue(290)
     assert here.state(task).state is State.RUNNING
     here.rescue(40)
-    assert here.run(task)["end"] == "expired"
+    assert here.run(task).end == "expired"
     assert failing_since(here, "h0")
     path.with_suffix(".away").rename(path)
     (tmp_path / "go").touch()
-    run = here.until(lambda: (run := here.run(task))["result"] and run, "the host, back")
-    assert (run["end"], run["result"]["end"]) == ("expired", "finished")
+    run = here.until(lambda: (run := here.run(task)).result and run, "the host, back")
+    assert (run.end, run.result["end"]) == ("expired", "finished")
     assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
     assert here.state(task).state is not State.COMPLETED
 
@@ -110,10 +110,10 @@ def test_runs_of_a_quarantined_host_are_kept_until_an_operator_resumes_it_or_the
     assert here.state(task).state is State.RUNNING
     host_health.set_fitness(here.fleet, "h0", Fitness.UNKNOWN, None)
     (tmp_path / "go").touch()
-    assert here.ended(task)["end"] == "finished"
+    assert here.ended(task).end == "finished"
     (tmp_path / "go").unlink()
     given_up = here.task(13)
     here.poll()
     host_health.untrusted(here.fleet, "h0", "host key changed")
     here.rescue(200)
-    assert here.run(given_up)["end"] == "expired"
+    assert here.run(given_up).end == "expired"

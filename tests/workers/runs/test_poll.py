@@ -24,7 +24,7 @@ def test_a_run_is_followed_to_its_end_and_its_log_equals_that_of_the_host(host: 
     here = host("seq 1 20000; echo trouble >&2; printf '\\377\\000 no text'")
     task = here.task()
     run = here.ended(task)
-    assert (run["end"], here.state(task).state) == ("finished", State.COMPLETED)
+    assert (run.end, here.state(task).state) == ("finished", State.COMPLETED)
     assert here.log(task) == (here.folder(task) / "stdout.log").read_bytes()
     assert here.log(task, stream="stderr") == b"trouble\n"
     here.assert_history_holds()
@@ -73,7 +73,7 @@ def test_output_that_another_worker_stored_meanwhile_is_stored_once(
     task = here.task()
     whole = printed(here, task)
     here.poll()
-    assert here.run(task)["stdout_size"] == 60_000, "the prefetched answer does not follow"
+    assert here.run(task).stdout_size == 60_000, "the prefetched answer does not follow"
     here.ended(task)
     is_all_here = here.log(task) == whole
     assert is_all_here and 60_000 in offsets
@@ -101,7 +101,7 @@ def test_the_middle_of_an_output_beyond_the_limit_is_dropped(
     task = here.task()
     run = here.ended(task)
     said = here.log(task)
-    assert run["stdout_size"] == 9_000_008
+    assert run.stdout_size == 9_000_008
     assert len(said) < 3 << 20
     assert said[: 1 << 20] == b"a" * (1 << 20)
     assert b"bytes left out" in said and said.endswith(b"the end\n")
@@ -112,7 +112,7 @@ def test_a_run_without_a_supervisor_is_lost_and_its_task_is_retried(host: Callab
     task = here.task()
     os.kill(here.file(task, "state.json")["pid"], signal.SIGKILL)
     run = here.ended(task)
-    assert (run["end"], run["result"]["reason"]) == ("lost", "the supervisor died")
+    assert (run.end, (run.result or {})["reason"]) == ("lost", "the supervisor died")
     assert (here.state(task).state, here.state(task).reason) == (State.AGENT_LOST, "lost")
     expiry.rescue(here.fleet)
     assert (here.state(task).state, here.state(task).retry_count) == (State.CREATED, 1)

@@ -1,7 +1,7 @@
 """An order becomes the supervisor's request: a template filled in, no shell anywhere."""
 
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 
@@ -11,7 +11,7 @@ from app.domain.errors import Kind, Refused
 from app.domain.host import Address, Machine
 from app.domain.run import Outcome, Usage, Verdict
 from app.services.dispatch.start_order import Order
-from app.store.tables import Row
+from tests.builders import a_run
 from workers.runs.start_request import start_request
 from workers.supervisor.versions import flags_for
 
@@ -26,13 +26,9 @@ MYTOOL: dict[str, Any] = {
 }
 
 
-def a_row(**columns: Any) -> Row:
-    return cast(Row, columns)
-
-
 def an_order(**given: Any) -> Order:
     plain = Order(
-        run=a_row(name="acme-widgets-12-t1.2"), host=Machine("localhost", Address("localhost")), task_name="acme-widgets-12-t1", cli="codex", template=None,
+        run=a_run(name="acme-widgets-12-t1.2"), host=Machine("localhost", Address("localhost")), task_name="acme-widgets-12-t1", cli="codex", template=None,
         prompt="# Fix the total\n", session=None, repository={"url": "https://forge/acme/widgets.git", "base": "main", "branch": "task/12"},
         credentials={"username": "fleet", "password": "hunter2"}, validation=["make test"], timeout_secs=1800,
         delivery={"message": "Fix", "author_name": "agent-fleet", "author_email": "agent-fleet@localhost"},
