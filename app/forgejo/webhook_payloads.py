@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
 
+from app.domain.errors import Kind, Refused
 from app.ports import Account
 
 LARGEST = 2**63 - 1  # the forge counts in 64 bits, and so do our rows
@@ -15,8 +16,11 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+\Z")
 _SHA = re.compile(r"[0-9a-f]{7,64}\Z")
 
 
-class InvalidPayload(Exception):
+class InvalidPayload(Refused):
     """The body does not fit its event; str() says what is wrong."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(Kind.INVALID, sentence)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from app.domain.comment_command import CommandRequest, QueuedCommand
 from app.store.tables import Row
 from app.store.tables import comment_commands as commands
+from app.store.work_queue import WorkQueue
 
-HOLD = timedelta(seconds=60)
-TRIES = 10
-LONGEST_WAIT = timedelta(minutes=2)
+QUEUE = WorkQueue(commands, hold=timedelta(seconds=60), longest_wait=timedelta(minutes=2), reason="error")
 
 
 def add(conn: Connection, request: CommandRequest, at: datetime) -> bool:
@@ -23,18 +22,9 @@ def add(conn: Connection, request: CommandRequest, at: datetime) -> bool:
 
 
 def take(conn: Connection, at: datetime, most: int = 10) -> list[QueuedCommand]:
-    """Commands that are due and were not answered, in the order of their comments, held for HOLD."""
-    free = sa.or_(commands.c.held_until.is_(None), commands.c.held_until <= at)
-    chosen = (
-        sa.select(commands.c.id)
-        .where(commands.c.answered_at.is_(None), commands.c.due_at <= at, free)
-        .order_by(commands.c.comment_id)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    hold = sa.update(commands).where(commands.c.id.in_(chosen)).values(held_until=at + HOLD, tries=commands.c.tries + 1)
-    held = conn.execute(hold.returning(commands)).mappings()
-    return sorted(map(_command, held), key=lambda command: command.comment_id)
+    """Commands that are due and were not answered, in the order of their comments, held for QUEUE.hold."""
+    held = QUEUE.take(conn, at, [commands.c.answered_at.is_(None)], commands.c.comment_id, most)
+    return [_command(row) for row in held]
 
 
 def lock_if_open(conn: Connection, id_: int) -> bool:
@@ -61,15 +51,12 @@ def get(conn: Connection, id_: int) -> QueuedCommand:
 
 def mark_answered(conn: Connection, id_: int, at: datetime, error: str | None = None) -> None:
     """Record that nothing more is to do; `error` says why there is no answer."""
-    values = {"answered_at": at, "held_until": None, "error": error and error[:1000]}
-    conn.execute(sa.update(commands).where(commands.c.id == id_).values(**values))
+    QUEUE.finish(conn, [id_], answered_at=at, error=error and error[:1000])
 
 
 def postpone(conn: Connection, held: QueuedCommand, at: datetime, why: str, wait: float | None = None) -> None:
-    """Try again after `wait` seconds, or after a pause that doubles with each try."""
-    pause = timedelta(seconds=wait) if wait else min(timedelta(seconds=2 ** min(held.tries, 8)), LONGEST_WAIT)
-    values = {"due_at": at + pause, "held_until": None, "error": why[:1000]}
-    conn.execute(sa.update(commands).where(commands.c.id == held.id).values(**values))
+    """Try again after `wait` seconds, or after the back-off."""
+    QUEUE.postpone(conn, [held.id], held.tries, at, why[:1000], wait)
 
 
 def _command(row: Row) -> QueuedCommand:

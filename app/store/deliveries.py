@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from app.domain.delivery import Delivery
 from app.store.engine import together
 from app.store.tables import Row, deliveries
+from app.store.work_queue import WorkQueue
 
-HOLD = timedelta(seconds=30)
-LONGEST_WAIT = timedelta(minutes=2)
+QUEUE = WorkQueue(deliveries, hold=timedelta(seconds=30), longest_wait=timedelta(minutes=2), reason="why")
 REFUSED = "a delivery was refused"  # the periodic job whose time says when a wrong signature was seen last
 WAITING = "waiting"
 _SIZE = sa.func.length(deliveries.c.body).label("size")
@@ -44,11 +44,11 @@ WHERE d.id = n.id RETURNING d.id
 
 
 def take(conn: Connection, at: datetime, most: int = 50) -> list[Delivery]:
-    """All waiting deliveries of one subject, oldest first, held for HOLD.
+    """All waiting deliveries of one subject, oldest first, held for QUEUE.hold.
 
     The subject is the one whose oldest delivery is due for longest and that no other process holds.
     """
-    given = {"at": at, "until": at + HOLD, "most": most}
+    given = {"at": at, "until": at + QUEUE.hold, "most": most}
     return sorted(map(_delivery, together(conn, (_TAKE, given))[0]), key=lambda delivery: delivery.id)
 
 
@@ -72,17 +72,13 @@ RETURNING d.*, length(d.body) AS size
 
 
 def mark_applied(conn: Connection, ids: Iterable[int], at: datetime, result: str, why: str) -> None:
-    values = {"applied_at": at, "held_until": None, "result": result, "why": why[:1000]}
-    conn.execute(sa.update(deliveries).where(deliveries.c.id.in_(list(ids))).values(**values))
+    QUEUE.finish(conn, ids, applied_at=at, result=result, why=why[:1000])
 
 
 def postpone(conn: Connection, held: Sequence[Delivery], at: datetime, why: str, wait: float | None = None) -> None:
-    """Apply these deliveries again after `wait` seconds, or after a pause that doubles with each try."""
+    """Apply these deliveries again after `wait` seconds, or after the back-off."""
     tries = max(delivery.tries for delivery in held)
-    pause = timedelta(seconds=wait) if wait else min(timedelta(seconds=1) * 2 ** min(tries, 8), LONGEST_WAIT)
-    values = {"due_at": at + pause, "held_until": None, "why": why[:1000]}
-    ids = [delivery.id for delivery in held]
-    conn.execute(sa.update(deliveries).where(deliveries.c.id.in_(ids)).values(**values))
+    QUEUE.postpone(conn, [delivery.id for delivery in held], tries, at, why[:1000], wait)
 
 
 def list_deliveries(conn: Connection, status: str | None = None, limit: int = 50) -> list[Delivery]:

@@ -1,17 +1,21 @@
 """Executes commands in comments: each once, however often it is found, with reactions and at most one reply."""
 
+from functools import partial
+
 import structlog
 
 from app.domain import comment_command, forge_messages
 from app.domain.comment_command import CommandRequest, QueuedCommand
-from app.domain.errors import Kind, Refused, Unavailable
+from app.domain.errors import Refused, Unavailable
 from app.domain.task import Task
 from app.forgejo.hints import Hint, NewComment
 from app.ports import Comment, Fleet, Forge
+from app.services.attempts import attempt
 from app.services.forge import command_handlers, issues, permissions
 from app.store import comment_commands, fleet_config, tasks
 
 log = structlog.get_logger()
+MOST_TRIES = 10  # of a command that fails by an error in agent-fleet
 REACTION = {command_handlers.TAKEN: "rocket", command_handlers.REFUSED: "confused"}
 
 
@@ -64,24 +68,23 @@ def execute_commands(fleet: Fleet) -> int:
 
 
 def _execute_and_answer(fleet: Fleet, command: QueuedCommand) -> None:
-    try:
-        forge = fleet.forges(command.forge)
-        if command.done_at is None:
-            _execute(fleet, forge, command)
-        _answer(fleet, forge, command)
-    except Unavailable as later:
-        return _postpone(fleet, command, str(later), later.retry_after)
-    except Refused as no:
-        if no.kind is Kind.UNAUTHORIZED:  # a token is being rotated
-            return _postpone(fleet, command, str(no))
-        return _give_up(fleet, command, str(no))
-    except Exception as error:
-        log.exception("a command failed", comment=command.comment_id)
-        if command.tries >= comment_commands.TRIES:
-            return _give_up(fleet, command, repr(error))
-        return _postpone(fleet, command, repr(error))
+    """Afterwards the command is answered, postponed or given up: see app/services/attempts.py."""
+    failure = attempt(partial(_try, fleet, command), command.tries, MOST_TRIES, comment=command.comment_id)
+    if failure and failure.final:
+        return _give_up(fleet, command, failure.why)
     with fleet.engine.begin() as conn:
-        comment_commands.mark_answered(conn, command.id, fleet.clock())
+        if failure:
+            why = fleet.mask.text(failure.why)
+            comment_commands.postpone(conn, command, fleet.clock(), why, failure.retry_after)
+        else:
+            comment_commands.mark_answered(conn, command.id, fleet.clock())
+
+
+def _try(fleet: Fleet, command: QueuedCommand) -> None:
+    forge = fleet.forges(command.forge)
+    if command.done_at is None:
+        _execute(fleet, forge, command)
+    _answer(fleet, forge, command)
 
 
 def _execute(fleet: Fleet, forge: Forge, command: QueuedCommand) -> None:
@@ -135,11 +138,6 @@ def _answer(fleet: Fleet, forge: Forge, command: QueuedCommand) -> None:
         forge.write_comment(done.full_name, done.number, marker, text, None)
     if done.result in REACTION:
         forge.add_reaction(done.full_name, done.comment_id, REACTION[done.result])
-
-
-def _postpone(fleet: Fleet, command: QueuedCommand, why: str, wait: float | None = None) -> None:
-    with fleet.engine.begin() as conn:
-        comment_commands.postpone(conn, command, fleet.clock(), fleet.mask.text(why), wait)
 
 
 def _give_up(fleet: Fleet, command: QueuedCommand, why: str) -> None:

@@ -10,12 +10,13 @@ import structlog
 from sqlalchemy import Connection
 
 from app.domain.delivery import Delivery
-from app.domain.errors import Refused, Unavailable
+from app.domain.errors import Unavailable
 from app.domain.task import Task
 from app.forgejo import hints
 from app.forgejo.hints import Hint
 from app.forgejo.webhook_payloads import InvalidPayload
 from app.ports import Fleet
+from app.services.attempts import Failure, attempt
 from app.services.forge import comment_commands, issues, permissions, pull_requests, renames
 from app.store import deliveries, fleet_config, task_details, tasks
 
@@ -132,24 +133,13 @@ def _run_lookup(lookup: _Lookup) -> Outcome:
 
 
 def _finish_or_postpone(fleet: Fleet, held: list[Delivery], step: Callable[[], Outcome | None]) -> None:
-    """Run a step and store its outcome, or postpone these deliveries if it cannot be done now."""
-    try:
-        outcome = step()
-    except Unavailable as later:
-        return _postpone(fleet, held, str(later), later.retry_after)
-    except (InvalidPayload, Refused) as error:
-        outcome = REFUSED, str(error)
-    except Exception as error:
-        log.exception("a delivery could not be applied", delivery=held[0].delivery_id)
-        return _postpone(fleet, held, f"an error in agent-fleet: {error!r}")
-    if outcome:
-        with fleet.engine.begin() as conn:
-            _mark_applied(fleet, conn, held, outcome)
-
-
-def _postpone(fleet: Fleet, held: list[Delivery], why: str, wait: float | None = None) -> None:
+    """Run a step and store its outcome; postpone or refuse these deliveries if it fails: see attempts.py."""
+    outcome = attempt(step, delivery=held[0].delivery_id)
     with fleet.engine.begin() as conn:
-        deliveries.postpone(conn, held, fleet.clock(), fleet.mask.text(why), wait)
+        if isinstance(outcome, Failure) and not outcome.final:
+            deliveries.postpone(conn, held, fleet.clock(), fleet.mask.text(outcome.why), outcome.retry_after)
+        elif outcome:
+            _mark_applied(fleet, conn, held, (REFUSED, outcome.why) if isinstance(outcome, Failure) else outcome)
 
 
 def _mark_applied(fleet: Fleet, conn: Connection, held: Sequence[Delivery], outcome: Outcome) -> None:

@@ -1,18 +1,17 @@
 """Delivers outbox entries to the forge: pull requests, comments, labels, receipts. Each first checks if it is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
-import structlog
-
-from app.domain.errors import Kind, Refused, Unavailable
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.outbox import OutboxEntry
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
+from app.services.attempts import Failure, attempt
 from app.services.outbox import comments, pull_requests
 from app.store import outbox, tasks
 
-log = structlog.get_logger()
+Handler = Callable[[Fleet, Task, OutboxEntry], None]
 
 
 def deliver_due(fleet: Fleet) -> int:
@@ -20,32 +19,25 @@ def deliver_due(fleet: Fleet) -> int:
     with fleet.engine.begin() as conn:
         entries = outbox.take(conn, HANDLERS, fleet.clock())
     for entry in entries:
-        deliver_one(fleet, entry, HANDLERS[OutboxKind(entry.kind)])
+        deliver_one(fleet, entry, HANDLERS[entry.kind])
     return len(entries)
 
 
-def deliver_one(fleet: Fleet, entry: OutboxEntry, how: Callable[[Fleet, Task, OutboxEntry], None]) -> None:
-    """Deliver one entry: done, or postponed because nobody answered, or given up because the answer was no."""
+def deliver_one(fleet: Fleet, entry: OutboxEntry, handler: Handler) -> None:
+    """Deliver one entry: afterwards it is done, postponed or given up (app/services/attempts.py)."""
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, entry.task_pk)
-    try:
-        how(fleet, task, entry)
-    except Unavailable as later:
-        _postpone(fleet, entry, str(later), later.retry_after)
-    except Refused as no:
-        if no.kind is Kind.UNAUTHORIZED:  # a token is being rotated
-            _postpone(fleet, entry, str(no))
+    failure = attempt(partial(handler, fleet, task, entry), outbox_entry=entry.kind, task=task.task_id)
+    if isinstance(failure, Failure) and failure.final:
+        return _give_up(fleet, entry, failure.why)
+    with fleet.engine.begin() as conn:
+        if failure:
+            outbox.postpone(conn, entry, fleet.clock(), fleet.mask.text(failure.why), failure.retry_after)
         else:
-            _give_up(fleet, entry, str(no))
-    except (TypeError, LookupError, ValueError, AttributeError) as odd:
-        log.exception("an outbox entry could not be delivered", entry=entry.kind, task=task.task_id)
-        _postpone(fleet, entry, f"an answer nobody could read: {odd!r}")
-    else:
-        with fleet.engine.begin() as conn:
             outbox.done(conn, entry.id, fleet.clock())
 
 
-HANDLERS: dict[OutboxKind, Callable[[Fleet, Task, OutboxEntry], None]] = {
+HANDLERS: Mapping[OutboxKind, Handler] = {
     OutboxKind.OPEN_PULL: pull_requests.open_pull,
     OutboxKind.ASK_REVIEW: pull_requests.ask_review,
     OutboxKind.STATUS: pull_requests.set_status,
@@ -58,20 +50,15 @@ HANDLERS: dict[OutboxKind, Callable[[Fleet, Task, OutboxEntry], None]] = {
 }
 
 
-def _postpone(fleet: Fleet, entry: OutboxEntry, why: str, wait: float | None = None) -> None:
-    """An outage, however long, ends no entry: it is tried again until there is an answer."""
-    with fleet.engine.begin() as conn:
-        outbox.postpone(conn, entry, fleet.clock(), fleet.mask.text(why), wait)
-
-
 def _give_up(fleet: Fleet, entry: OutboxEntry, why: str) -> None:
-    """Give up an entry that the forge refused; `fleet task show` shows it.
+    """Give up an entry that was refused; `fleet task show` shows it.
 
-    A task without its pull request cannot go on: it fails in the same transaction, so no crash leaves it running."""
-    told = fleet.mask.text(why)[:2000]
+    A task without its pull request cannot go on: it fails in the same transaction, so no crash leaves it running.
+    """
+    masked = fleet.mask.text(why)[:2000]
     with fleet.engine.begin() as conn:
-        outbox.give_up(conn, entry.id, fleet.clock(), told)
+        outbox.give_up(conn, entry.id, fleet.clock(), masked)
         task = tasks.load(conn, entry.task_pk)
-        if entry.kind == OutboxKind.OPEN_PULL and task.state in WORKING and task.run == entry.run:
-            detail = {"reason": "pull_refused", "why": told, "transient": False}
+        if entry.kind is OutboxKind.OPEN_PULL and task.state in WORKING and task.run == entry.run:
+            detail = {"reason": "pull_refused", "why": masked, "transient": False}
             tasks.record(conn, task.id, Fact(FactKind.FAILED, detail, run=task.run), fleet.clock())

@@ -11,8 +11,10 @@ from app.domain.task import State, Task
 from app.ports import Fleet, Forge, Pull
 from app.services import facts
 from app.services.forge import forbidden_paths, permissions
-from app.store import outbox, repositories, views
+from app.store import repositories, views
 from app.store.tables import Row
+
+MOST_TRIES = 12  # for a commit that was pushed and is not seen on the forge: about half an hour
 
 
 def open_pull(fleet: Fleet, task: Task, entry: OutboxEntry) -> None:
@@ -116,8 +118,8 @@ def _pushed_pull(forge: Forge, task: Task, name: str, base: str, pushed: str | N
 
 
 def _missing(sentence: str, entry: OutboxEntry) -> Refused:
-    """What was pushed may take a moment to be seen."""
-    return Unavailable(sentence) if entry.tries < outbox.TRIES else Refused(Kind.UNKNOWN, sentence)
+    """A pushed commit may take a while to be seen on the forge: after MOST_TRIES it is missing for good."""
+    return Unavailable(sentence) if entry.tries < MOST_TRIES else Refused(Kind.UNKNOWN, sentence)
 
 
 def _open(fleet: Fleet, forge: Forge, task: Task, name: str, base: str, checked: bool) -> Pull:
