@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from app.broker import WORK
+from app.services.agents import leases
 from app.services.dispatch import placement
 from app.services.forge import reconcile as forge_reconcile
 from app.services.forge.deliveries import apply_deliveries
@@ -73,5 +74,6 @@ def reconcile() -> None:
 
 @app.task(name="fleet.cleanup")
 def cleanup() -> None:
-    """Release finished runs on hosts."""
+    """Release finished runs on hosts, and forget old answers to dequeues."""
+    leases.forget_answers(worker().fleet)
     host_cleanup.release_finished(worker(), every=host_cleanup.EVERY_SECS * 0.9)

@@ -12,7 +12,7 @@ from app.store.engine import only
 from app.store.tables import Row, agents, dequeue_answers, enrolments, runs, tasks
 
 OVERLAP = timedelta(seconds=60)  # how long a token still works after it was rotated
-KEPT = timedelta(hours=24)  # how long an answer can be asked for again
+KEPT = timedelta(hours=24)  # how long the answer to a dequeue can be asked for again
 
 
 def register(conn: Connection, given: Mapping[str, Any], token_hash: bytes, at: datetime) -> bool:
@@ -118,7 +118,7 @@ def _good(token_hash: bytes, at: datetime) -> tuple[sa.ColumnElement[bool], ...]
 
 
 def answer(conn: Connection, agent_id: str, key: str) -> list[Any] | None:
-    """What was answered under a key; None if it is new. Whoever asks holds the agent, so that nobody else answers."""
+    """The tasks that were answered under a key; None if there were none. The caller holds the agent's row."""
     where = (dequeue_answers.c.agent_id == agent_id, dequeue_answers.c.key == key)
     return conn.execute(sa.select(dequeue_answers.c.body).where(*where)).scalar()
 
@@ -127,5 +127,9 @@ def keep_answer(conn: Connection, agent_id: str, key: str, body: list[Any], at: 
     conn.execute(insert(dequeue_answers).values(agent_id=agent_id, key=key, body=body, answered_at=at))
 
 
-def forget_answers(conn: Connection, at: datetime) -> int:
-    return conn.execute(sa.delete(dequeue_answers).where(dequeue_answers.c.answered_at < at - KEPT)).rowcount
+def forget_answers(conn: Connection, at: datetime, most: int = 20_000) -> int:
+    """Delete up to `most` answers that are older than KEPT, the oldest first; returns how many."""
+    key = (dequeue_answers.c.agent_id, dequeue_answers.c.key)
+    old = sa.select(*key).where(dequeue_answers.c.answered_at < at - KEPT)
+    oldest = old.order_by(dequeue_answers.c.answered_at).limit(most)
+    return conn.execute(sa.delete(dequeue_answers).where(sa.tuple_(*key).in_(oldest))).rowcount

@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
                 self.model.open[id_, lease].is_known = True
             else:
                 self.model.take(id_, Work(who, self.clock() + CONFIRM))
-        if key:
+        if key and got:
             self.given[who, key] = got
 
     def expected(self, who: str, most: int) -> list[str]:

@@ -55,9 +55,11 @@ class Held:
 
 
 def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
-    """Up to `most` tasks for the agent, each with its lease; the same again for a key that was used before. An empty
-    list when nothing matches or its slots are full; None where that is not the `last` word, and the key stays free.
-    Raises Stranger, Refused."""
+    """Up to `most` tasks for the agent, each with its lease; the same tasks again for a key under which it got some.
+
+    When nothing matches or its slots are full: an empty list on the `last` try, None before. Nothing is kept then, and
+    the same key asks again. Raises Stranger, Refused.
+    """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         asking = wish.at(at)
@@ -70,9 +72,15 @@ def claim(fleet: Fleet, wish: Wish, last: bool = True) -> list[Json] | None:
         if off:
             found = dequeue.ask(conn, asking, off)
         answer = _unheard(conn, found, wish) or _taken(conn, fleet, found, asking, off)
-        if wish.key and (answer or last):
+        if wish.key and answer:
             agents.keep_answer(conn, wish.agent_id, wish.key, answer, at)
     return answer or (None if not last else [])
+
+
+def forget_answers(fleet: Fleet) -> int:
+    """Delete kept answers to dequeues that can no longer be asked for; returns how many. Two at once do no harm."""
+    with fleet.engine.begin() as conn:
+        return agents.forget_answers(conn, fleet.clock())
 
 
 def beat(fleet: Fleet, agent_id: str, told: Iterable[Mapping[str, Any]] | None) -> list[Json]:
