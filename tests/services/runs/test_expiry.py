@@ -111,7 +111,7 @@ def test_what_an_older_run_tells_changes_nothing(fleet: Fleet, clock: Any) -> No
     before = now(fleet, task)
     report.started(fleet, old)
     with fleet.engine.begin() as conn:
-        report._record(conn, fleet, old, Fact(FactKind.FINISHED, {"pushed": True, "head": "a"}, run=old["number"]))
+        report._record(conn, fleet, old, Fact(FactKind.FINISHED, {"pushed": True, "head": "a"}, run=old.number))
     assert now(fleet, task) == before
     assert before.run == 2
 
