@@ -110,7 +110,7 @@ class HttpClient:
             raise Unavailable(f"The forge {self.name} did not answer {method} {path}: {error!r}.") from error
         self._server_time = _date(answer) or self._server_time
         if answer.status_code in RETRYABLE and answer.status_code not in ok:
-            self._count_failure(_retry_after(answer))
+            self._count_failure(parse_retry_after(answer))
         else:
             self._failures = 0
         if answer.is_success or answer.status_code in ok:
@@ -147,7 +147,7 @@ class HttpClient:
         text = answer.text[:300].strip()
         sentence = f"The forge {self.name} answered {answer.status_code} to {method} {path}: {text or '(nothing)'}"
         if answer.status_code in RETRYABLE:
-            return Unavailable(sentence, _retry_after(answer))
+            return Unavailable(sentence, parse_retry_after(answer))
         return Refused(_KINDS.get(answer.status_code, Kind.INVALID), sentence)
 
 
@@ -171,7 +171,7 @@ def _date(answer: httpx.Response) -> datetime | None:
         return None
 
 
-def _retry_after(answer: httpx.Response) -> float | None:
+def parse_retry_after(answer: httpx.Response) -> float | None:
     """The Retry-After header in seconds. A date in it counts from the forge's own clock. None if it is unreadable."""
     given = answer.headers.get("Retry-After", "").strip()
     if _NUMBER.fullmatch(given):

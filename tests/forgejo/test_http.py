@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from app.cli.demo.forge import FakeForge, api
+from app.cli.demo.forge import FakeForge
 from app.domain.errors import Refused, Unavailable
 from app.forgejo import http
 from app.forgejo.client import Forgejo
@@ -90,16 +90,14 @@ def test_our_own_status_does_not_count_as_a_check(client: Forgejo, forge: FakeFo
 )
 def test_every_retry_after_header_gives_a_reasonable_time(said: str, waits: float | None) -> None:
     headers = {b"Retry-After": said.encode("latin-1"), b"Date": b"Wed, 25 Nov 2026 03:00:00 GMT"}
-    assert http._retry_after(httpx.Response(429, headers=headers)) == waits
+    assert http.parse_retry_after(httpx.Response(429, headers=headers)) == waits
 
 
-def test_a_list_is_read_to_its_end_although_pages_are_short(
-    client: Forgejo, forge: FakeForge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_is_read_to_its_end_although_pages_are_short(client: Forgejo, forge: FakeForge) -> None:
     """An administrator may set MAX_RESPONSE_ITEMS, hidden entries are missing, and an empty page is null."""
     forge.collaborate("acme/widgets", "fleet", "write")
     forge.add_organisation("hidden", [])
-    monkeypatch.setattr(api, "LARGEST_PAGE", 20)
+    forge.store.largest_page = 20
     for number in range(45):
         forge.add_label("acme/widgets", f"label-{number:02}")
     assert len(client.get_pages("/repos/acme/widgets/labels")) == 45

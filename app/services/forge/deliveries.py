@@ -38,7 +38,7 @@ def apply_deliveries(fleet: Fleet) -> int:
     Deliveries of one issue or branch are applied together. They wait while the forge does not answer. Those that can
     never be applied are refused.
     """
-    until, done = fleet.clock() + LONGEST_BATCH, _set_subjects(fleet)
+    until, done = fleet.clock() + LONGEST_BATCH, set_subjects(fleet)
     for _ in range(SUBJECTS_AT_ONCE):
         if fleet.clock() > until:
             break
@@ -60,7 +60,7 @@ def delete_old_deliveries(fleet: Fleet) -> int:
 # --- the subject of a delivery ---------------------------------------------------------------------------
 
 
-def _set_subjects(fleet: Fleet) -> int:
+def set_subjects(fleet: Fleet) -> int:
     """Store the subjects of new deliveries, without asking the forge; returns how many needed no more than that."""
     done = 0
     for _ in range(MOST_BATCHES):

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.domain.task import State
-from app.services.forge.deliveries import _set_subjects, apply_deliveries
+from app.services.forge.deliveries import apply_deliveries, set_subjects
 from app.store import deliveries, forge_cursors
 from tests.conftest import FakeClock
 from tests.workshop import WIDGETS, Workshop, signed
@@ -70,11 +70,11 @@ def test_the_oldest_subject_is_applied_first_with_its_new_deliveries(workshop: W
 def test_a_held_subject_is_not_taken_by_another_worker(workshop: Workshop, clock: FakeClock) -> None:
     workshop.open_issue()
     workshop.carry()
-    _set_subjects(workshop.fleet)
+    set_subjects(workshop.fleet)
     with workshop.fleet.engine.begin() as conn:
         assert len(deliveries.take(conn, clock())) == 2
     again(workshop, 1)
-    _set_subjects(workshop.fleet)
+    set_subjects(workshop.fleet)
     with workshop.fleet.engine.begin() as conn:
         assert deliveries.take(conn, clock()) == []
     clock.pass_(31)  # the process that took it has died

@@ -17,7 +17,7 @@ from .merges import MergeRefused
 from .models import Comment, Issue, Json, Pull, Repository, Review, User
 from .store import Store
 
-DEFAULT_PAGE, LARGEST_PAGE = 30, 50
+DEFAULT_PAGE = 30
 SCOPES = (("user", "/user"), ("organization", "/orgs/"), ("issue", "/repos/[^/]+/[^/]+/(issues|labels|milestones)"))
 SLASH = "\x1f"  # stands for an encoded slash between the raw path and the routes
 
@@ -230,7 +230,7 @@ def in_time(items: list[Any]) -> list[Any]:
 def paged(items: list[Any], show: Callable[[Any], Json]) -> Response:
     """One page of it, with X-Total-Count and Link; a limit that is too large is cut without a word."""
     page = max(request.args.get("page", 1, int), 1)
-    limit = min(request.args.get("limit", DEFAULT_PAGE, int) or DEFAULT_PAGE, LARGEST_PAGE)
+    limit = min(request.args.get("limit", DEFAULT_PAGE, int) or DEFAULT_PAGE, store().largest_page)
     made = answer([show(item) for item in items[(page - 1) * limit : page * limit]])
     made.headers["X-Total-Count"] = str(len(items))
     made.headers["Access-Control-Expose-Headers"] = "X-Total-Count, Link"

@@ -32,6 +32,7 @@ class Store:
         self.renamed: dict[str, Repository] = {}
         self.hooks: dict[int, Hook] = {}
         self.anyone_may_ask_permissions = False
+        self.largest_page = 50  # entries; an administrator sets it as MAX_RESPONSE_ITEMS
         self.nobody_is_official = False  # as with older Gitea where no rule protects the branch
         self.user_ids, self.repository_ids, self.issue_ids = count(1), count(42), count(901)
         self.pull_ids, self.comment_ids, self.review_ids = count(501), count(7001), count(301)
