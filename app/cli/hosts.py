@@ -10,7 +10,7 @@ from marshmallow import ValidationError
 from app import wiring
 from app.api.hosts import as_json
 from app.cli.output import age, print_json, print_table
-from app.config.fleet_toml import HostSchema, flat, jumps_to_nowhere
+from app.config.fleet_toml import HostSchema, flat, jump_faults
 from app.domain.errors import Kind, Refused
 from app.domain.host import Address, Fitness, Host, Origin
 from app.ports import Fleet
@@ -162,7 +162,7 @@ def _may_be_added(fleet: Fleet, one: Json) -> None:
     if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
         raise Refused(Kind.INVALID, f"{one['host_id']} is declared in fleet.toml: change it there, then `fleet apply`.")
     over = {host.host_id: host.proxy_jump for host in known} | {one["host_id"]: one["proxy_jump"]}
-    faults = [fault for fault in jumps_to_nowhere(over) if f"hosts: {one['host_id']} " in fault]
+    faults = [fault for fault in jump_faults(over) if f"hosts: {one['host_id']} " in fault]
     if faults:
         raise Refused(Kind.INVALID, faults[0])
 

@@ -1,4 +1,4 @@
-"""JSON objects out of bytes as they come: one a line, in an array, or spread over lines. Noise is passed over."""
+"""Parses JSON objects from a stream of bytes: one per line, in an array, or spread over lines. Skips noise."""
 
 import json
 from collections.abc import Iterator
@@ -6,89 +6,93 @@ from copy import copy
 from typing import Any
 
 Event = dict[str, Any]
-LONGEST = 16 << 20  # a line or document beyond this is dropped, so that no output can eat the memory
+LONGEST = 16 << 20  # bytes; a longer line or document is dropped, which bounds the memory of a parser
 
 
 class Events:
-    """Feed it; it gives each object once. What is begun and not finished is kept, up to LONGEST."""
+    """Each object is returned once. An unfinished line or document is kept, up to `longest` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._longest = longest
         self._line = bytearray()
         self._searched = 0
         self._too_long = False
         self._document: list[bytes] | None = None
         self._held = 0
         self._joined = True
-        self.passed_over = 0  # lines that were no JSON of ours
-        self.cut = False  # the output ends within something; known after `end`
+        self.skipped = 0  # lines that hold no JSON object
+        self.cut = False  # whether the output ends inside an object; known after `end`
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """The objects that are whole by now."""
+        """The objects that are complete now."""
         self._line += data
         while (at := self._line.find(b"\n", self._searched)) >= 0:
             line, self._searched = bytes(self._line[:at]), 0
             del self._line[: at + 1]
-            yield from self._read(line)
+            yield from self._parse_line(line)
         self._searched = len(self._line)
-        if self._searched > LONGEST:
+        if self._searched > self._longest:
             self._line.clear()
             self._searched, self._too_long = 0, True
 
     def end(self) -> Iterator[Event]:
-        """The output is over: what its last line, or an array without its end, still holds."""
+        """The objects in an unfinished last line or array. Call it when the output has ended."""
         rest, self._searched = bytes(self._line), 0
         self._line.clear()
         if rest.strip():
-            yield from self._read(rest, last=True)
+            yield from self._parse_line(rest, last=True)
         if self._document is not None:
             self.cut, self._document = True, None
 
-    def twin(self) -> "Events":
-        """One that may be fed on without us."""
-        twin = copy(self)
-        twin._line, twin._document = self._line[:], self._document and [*self._document]
-        return twin
+    def copy(self) -> "Events":
+        """An independent copy."""
+        clone = copy(self)
+        clone._line, clone._document = self._line[:], self._document and [*self._document]
+        return clone
 
-    def _read(self, line: bytes, last: bool = False) -> Iterator[Event]:
-        if self._too_long:  # the tail of one that was dropped
-            self._too_long, self.passed_over = False, self.passed_over + 1
+    def _parse_line(self, line: bytes, last: bool = False) -> Iterator[Event]:
+        if self._too_long:  # the rest of a line that was dropped
+            self._too_long, self.skipped = False, self.skipped + 1
             return
         word = line.removeprefix(b"\xef\xbb\xbf").strip()
         if self._document is not None:
-            yield from self._within(line, word)
+            yield from self._parse_in_document(line, word)
         elif word in (b"{", b"["):
             self._document, self._held, self._joined = [word], 1, True
         elif word[:1] in (b"{", b"["):
-            yield from self._whole(word, last)
+            yield from self._parse_value(word, last)
         elif word:
-            self.passed_over += 1
+            self.skipped += 1
 
-    def _within(self, line: bytes, word: bytes) -> Iterator[Event]:
-        """Within what seems to be a document. Objects on lines of their own are elements of an array, if commas stand
-        between them; else it was no document."""
+    def _parse_in_document(self, line: bytes, word: bytes) -> Iterator[Event]:
+        """A line inside a document.
+
+        An object on a line of its own is an element of an array if a comma separates it from the next one. Otherwise
+        the document was none, and its lines are read one by one.
+        """
         array = self._document == [b"["]
         alone = parsed(word.rstrip(b",")) if word[:2] == b'{"' and (array or not line[:1].isspace()) else None
         if not isinstance(alone, dict):
-            yield from self._go_on(line, word)
+            yield from self._add_to_document(line, word)
             return
         if not array or not self._joined:
             self._document = None
         self._joined = word[-1:] == b","
         yield alone
 
-    def _whole(self, word: bytes, last: bool) -> Iterator[Event]:
+    def _parse_value(self, word: bytes, last: bool) -> Iterator[Event]:
         value = parsed(word)
         if value is None:
-            self.passed_over, self.cut = self.passed_over + 1, self.cut or last
-            value = list(_salvaged(word)) if word[:1] == b"[" else None
+            self.skipped, self.cut = self.skipped + 1, self.cut or last
+            value = list(_complete_elements(word)) if word[:1] == b"[" else None
         yield from _objects(value)
 
-    def _go_on(self, line: bytes, word: bytes) -> Iterator[Event]:
-        """A document's last line stands at the margin, `}` or `]`."""
+    def _add_to_document(self, line: bytes, word: bytes) -> Iterator[Event]:
+        """A document ends with a line `}` or `]` without indentation."""
         document = self._document or []
         self._held += len(line) + 1
-        if self._held > LONGEST:
-            self._document, self.passed_over = None, self.passed_over + 1
+        if self._held > self._longest:
+            self._document, self.skipped = None, self.skipped + 1
             return
         document.append(line)
         if word == {b"{": b"}", b"[": b"]"}[document[0]] and not line[:1].isspace():
@@ -97,7 +101,7 @@ class Events:
 
 
 def parsed(text: bytes) -> Any:
-    """What JSON says, or None."""
+    """The value of a JSON text, or None if it is not JSON."""
     try:
         return json.loads(text.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -110,8 +114,8 @@ def _objects(value: Any) -> Iterator[Event]:
             yield one
 
 
-def _salvaged(word: bytes) -> Iterator[Event]:
-    """The whole elements of an array that was cut."""
+def _complete_elements(word: bytes) -> Iterator[Event]:
+    """The complete elements of a truncated array."""
     text, at, decoder = word.decode("utf-8", "replace"), 1, json.JSONDecoder()
     while at < len(text):
         try:

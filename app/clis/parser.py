@@ -1,4 +1,4 @@
-"""What every parser has in common: bytes in as they come, progress meanwhile, an Outcome at the end. Never raises."""
+"""Base of the parsers: takes the output in pieces, returns the progress, and an Outcome at the end. Never raises."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,19 +8,19 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
 
 from app.clis import failure_patterns, reset_times
-from app.clis.json_stream import Event, Events, parsed
+from app.clis.json_stream import LONGEST, Event, Events, parsed
 from app.domain.failures import LIMITS
 from app.domain.run import Outcome, Usage, Verdict
 
 LONGEST_TEXT, LONGEST_WORD, MOST_FILES = 65_536, 300, 50
 STDERR_KEPT = 65_536
-_NOTICE = re.compile(r"^WARNING: .*$\n?", re.M)  # lines of stderr that speak of no failure
+_NOTICE = re.compile(r"^WARNING: .*$\n?", re.M)  # lines of stderr that report no failure
 UNEXPECTED_SHAPE = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass
 class Progress:
-    """How far a run is, as far as its output says. Bounded, whatever a CLI prints."""
+    """What the output says about a run so far. Its size is bounded."""
 
     session_id: str | None = None
     message: str | None = None
@@ -28,7 +28,7 @@ class Progress:
     commands: int = 0
     files: list[str] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-    by_model: dict[str, Usage] = field(default_factory=dict)  # which models answered with how much of it, if it says so
+    by_model: dict[str, Usage] = field(default_factory=dict)  # empty if the CLI does not name the models
     trouble: str | None = None
     warning: str | None = None
 
@@ -46,7 +46,7 @@ class Progress:
 
 
 class Parser(Protocol):
-    """One run's output, read as it comes."""
+    """Reads the output of one run."""
 
     setting: "Setting"
 
@@ -58,17 +58,17 @@ class Parser(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a parser is told beforehand: the moment to which times without a date belong, what the session had used
-    before this run, and the `[reading]` table of the CLI's template."""
+    """What a parser must know besides the output."""
 
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    before: Usage = field(default_factory=Usage)
-    session: str | None = None  # whose usage `before` is; None: of whichever session it will be
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))  # when the output was printed
+    before: Usage = field(default_factory=Usage)  # what the session had used before this run
+    session: str | None = None  # the session of `before`; None: any
+    reading: Mapping[str, Any] = field(default_factory=dict)  # the `[reading]` table of the CLI's template
+    longest_line: int = LONGEST  # bytes; a longer line is dropped
 
 
 class EventParser:
-    """A parser of JSON events. A subclass hears one at a time and says at the end what they amount to."""
+    """Base of parsers of JSON events. A subclass defines `handle` (one event) and `judge` (the end)."""
 
     NAME: ClassVar[str]
 
@@ -78,13 +78,13 @@ class EventParser:
         self.events_seen = 0
         self.denied: list[str] = []
         self.text: str | None = None
-        self._events = Events()
+        self._events = Events(self.setting.longest_line)
 
     def feed(self, data: bytes) -> None:
         self._take(self._events.feed(data))
 
     def feed_session_line(self, noted: object) -> None:
-        """A line that the CLI wrote down elsewhere. It says nothing of whether its output is whole."""
+        """Take a line of the CLI's session file, which is not part of its output."""
         event = parsed(noted.encode("utf-8", "replace")) if isinstance(noted, str) else None
         self._take([event] if isinstance(event, dict) else [])
 
@@ -92,24 +92,24 @@ class EventParser:
         return self.seen
 
     def finish(self, exit_code: int | None, stderr: bytes = b"") -> Outcome:
-        """What it amounts to. The parser itself stays as it is, and may be fed on."""
-        whole = self._twin()
-        whole._take(whole._events.end())
+        """The outcome if the output ends here. The parser is not changed and can be fed again."""
+        clone = self._copy()
+        clone._take(clone._events.end())
         said = stderr[-STDERR_KEPT:].decode("utf-8", "replace")
         try:
-            return whole.judge(exit_code, said)
-        except UNEXPECTED_SHAPE:  # judge reads what others printed
-            return whole.outcome(Verdict.UNKNOWN, "unreadable")
+            return clone.judge(exit_code, said)
+        except UNEXPECTED_SHAPE:  # the output may have any shape
+            return clone.outcome(Verdict.UNKNOWN, "unreadable")
 
-    def _twin(self) -> "EventParser":
-        """One that may hear more without us: whatever grows by hearing is its own. Events themselves change never."""
-        twin = copy(self)
+    def _copy(self) -> "EventParser":
+        """An independent copy. Events are shared, since they never change."""
+        clone = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, list | dict):
-                setattr(twin, name, copy(value))
-        twin.seen = replace(self.seen, files=[*self.seen.files], by_model={**self.seen.by_model})
-        twin._events = self._events.twin()
-        return twin
+                setattr(clone, name, copy(value))
+        clone.seen = replace(self.seen, files=[*self.seen.files], by_model={**self.seen.by_model})
+        clone._events = self._events.copy()
+        return clone
 
     def handle(self, event: Event) -> None:
         raise NotImplementedError
@@ -123,11 +123,11 @@ class EventParser:
 
     @property
     def before(self) -> Usage:
-        """What the session had used before; nothing where the CLI began another one."""
+        """What the session had used before this run; nothing if the CLI began another session."""
         return self.setting.before if self.setting.session in (None, self.seen.session_id) else Usage()
 
     def outcome(self, verdict: Verdict, failure: str | None = None, error: str | None = None, **more: Any) -> Outcome:
-        """An outcome with what is known whatever the verdict. A limit is LIMITED, whoever said so."""
+        """An outcome with everything known so far. A failure by a limit gets the verdict LIMITED."""
         limited = failure in LIMITS and verdict is Verdict.FAILED
         plain: dict[str, Any] = {
             "final_text": error or self.text, "session_id": self.seen.session_id, "usage": self.seen.usage,
@@ -136,15 +136,17 @@ class EventParser:
         return Outcome(Verdict.LIMITED if limited else verdict, failure=failure, **plain | more)
 
     def failed(self, said: str, failure: str | None = None, **more: Any) -> Outcome:
-        """A failure in the CLI's own words; of a limit also when it ends, if they say so."""
+        """A failure described by `said`, with the moment at which a limit resets if `said` names it."""
         name = failure or failure_patterns.failure_of(said) or "cli_failed"
         if name in LIMITS:
             more = {"resets_at": reset_times.rfc3339(reset_times.reset_in(said, self.setting.now))} | more
         return self.outcome(Verdict.FAILED, name, said[:LONGEST_TEXT] or None, **more)
 
     def unfinished(self, exit_code: int | None, stderr: str, said: str | None = None) -> Outcome:
-        """The output has no last word: the CLI was killed, refused to start, or its output was cut. `said` is the last
-        trouble it spoke of."""
+        """The outcome of an output without a final event: the CLI was killed, did not start, or the output was cut.
+
+        `said` is the last error that the CLI reported.
+        """
         if was_killed(exit_code):
             return self.outcome(Verdict.KILLED, "killed")
         last = _NOTICE.sub("", stderr).strip()[-LONGEST_TEXT:]
@@ -156,24 +158,24 @@ class EventParser:
         if self.events_seen:
             return self.outcome(verdict, "cut_off", last or None)
         return self.outcome(
-            verdict, "unreadable" if exit_code == 0 or self._events.passed_over else "not_started", last or None
+            verdict, "unreadable" if exit_code == 0 or self._events.skipped else "not_started", last or None
         )
 
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
             try:
                 self.handle(event)
-            except UNEXPECTED_SHAPE:  # an event of another shape than we know
+            except UNEXPECTED_SHAPE:  # the event may have any shape
                 self.events_seen += 1
 
 
 def was_killed(exit_code: int | None) -> bool:
-    """By a signal, as a shell tells it (128 + n), as Python does (-n), or nobody knows."""
+    """Whether a signal ended the process: 128 + n as in a shell, -n as in Python, None if unknown."""
     return exit_code is None or exit_code < 0 or 128 < exit_code <= 192
 
 
 def value_at(event: object, *path: str) -> Any:
-    """The value at a path of names, or None where something on the way is no object."""
+    """The value at a path of names, or None if a value on the way is not an object."""
     for name in path:
         event = event.get(name) if isinstance(event, dict) else None
     return event
@@ -184,24 +186,25 @@ def text_of(value: object) -> str | None:
 
 
 def short(value: object) -> str | None:
-    """One line for people."""
+    """The value on one line of at most LONGEST_WORD characters."""
     if isinstance(value, list):
         value = " ".join(str(word) for word in value[:50])
     return " ".join(value[: 4 * LONGEST_WORD].split())[:LONGEST_WORD] if isinstance(value, str) else None
 
 
 def number(value: object) -> int | None:
-    """A count: what is none is not counted."""
+    """The value as a count, or None if it is not one."""
     counts = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
     return int(value) if counts else None  # type: ignore[call-overload]
 
 
 def dollars(value: object) -> float | None:
+    """The value as an amount of dollars, or None if it is not one."""
     counts = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
     return float(value) if counts else None  # type: ignore[arg-type]
 
 
 def sum_known(*counts: int | None) -> int | None:
-    """Their sum, or None where none is known."""
+    """The sum of the known counts, or None if there is none."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

@@ -1,4 +1,4 @@
-"""Reads fleet.toml: its schema, and every fault at once."""
+"""Reads and validates fleet.toml; reports every fault at once."""
 
 import re
 import tomllib
@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.config import cli_schemas, references
+from app.config.cli_schemas import StrictSchema
 from app.config.settings import ConfigError
 
 
-class _Strict(Schema):
-    class Meta:
-        unknown = RAISE
-
-
-def _is_http(url: str) -> None:
+def _check_http(url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -27,8 +23,8 @@ def _is_http(url: str) -> None:
         raise ValidationError("must be an http or https address")
 
 
-class ForgeSchema(_Strict):
-    url = fields.String(required=True, validate=_is_http)
+class ForgeSchema(StrictSchema):
+    url = fields.String(required=True, validate=_check_http)
     token_env = fields.String(load_default="FLEET_FORGE_TOKEN")
     token_file = fields.String(load_default=None)
     webhook_secret_env = fields.String(load_default="FLEET_WEBHOOK_SECRET")
@@ -42,7 +38,7 @@ class ForgeSchema(_Strict):
     )
 
 
-class RepositorySchema(_Strict):
+class RepositorySchema(StrictSchema):
     forge = fields.String(required=True)
     name = fields.String(
         required=True,
@@ -61,27 +57,27 @@ class RepositorySchema(_Strict):
     flow = fields.String(load_default="branch", validate=validate.OneOf(["branch", "agit"]))
 
 
-class SlotsSchema(_Strict):
+class SlotsSchema(StrictSchema):
     agent_type = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]+$"))
     max_concurrency = fields.Integer(strict=True, load_default=1, validate=validate.Range(1, 1000))
     capabilities = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
 
 
-def _is_host_key(lines: str) -> None:
-    """Each line as known_hosts has it, without the host: a kind of key and the key."""
+def _check_host_key(lines: str) -> None:
+    """Each line is a line of known_hosts without the host: the type of the key and the key."""
     if not all(re.match(r"\s*(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ +\S+", line) for line in lines.strip().splitlines()):
         raise ValidationError("each line must be a public key: ssh-ed25519 AAAA... (`fleet hosts test` shows it)")
 
 
-class HostSchema(_Strict):
-    """A machine that we go to. `jump_only` is for one that others are reached over and that runs nothing itself."""
+class HostSchema(StrictSchema):
+    """A machine that the fleet connects to. A `jump_only` host runs nothing; other hosts are reached through it."""
 
     host_id = fields.String(required=True, validate=validate.Regexp(r"^[A-Za-z0-9_.-]{1,100}\Z"))
     hostname = fields.String(required=True, validate=validate.Regexp(r"^[^\s/@]+\Z", error="must be a name or address"))
     ssh_user = fields.String(load_default=None, allow_none=True)
     ssh_port = fields.Integer(strict=True, load_default=22, validate=validate.Range(1, 65535))
     ssh_key_path = fields.String(load_default=None, allow_none=True)
-    host_key = fields.String(load_default=None, allow_none=True, validate=_is_host_key)
+    host_key = fields.String(load_default=None, allow_none=True, validate=_check_host_key)
     proxy_jump = fields.String(load_default=None, allow_none=True)
     jump_only = fields.Boolean(load_default=False)
     work_dir = fields.String(load_default=None, allow_none=True, validate=validate.Regexp(
@@ -92,12 +88,12 @@ class HostSchema(_Strict):
     clis = cli_schemas.clis_field()
 
     @validates_schema(skip_on_field_errors=False)
-    def _has_something_to_do(self, given: dict[str, Any], **_: Any) -> None:
+    def _check_agents(self, given: dict[str, Any], **_: Any) -> None:
         if isinstance(given.get("agents", []), list) and not given.get("agents") and not given.get("jump_only"):
             raise ValidationError("Name at least one kind of CLI, or set jump_only = true.", "agents")
 
 
-class FleetTomlSchema(_Strict):
+class FleetTomlSchema(StrictSchema):
     forges = fields.Dict(keys=fields.String(), values=fields.Nested(ForgeSchema), load_default=dict)
     repositories = fields.List(fields.Nested(RepositorySchema), load_default=list)
     hosts = fields.List(fields.Nested(HostSchema), load_default=list)
@@ -113,7 +109,7 @@ Declared = dict[str, Any]
 
 
 def read_toml(path: Path) -> Declared:
-    """What fleet.toml declares: forges, repositories, hosts, clis, with defaults filled in. Raises Wrong."""
+    """{forges, repositories, hosts, clis, prices} of fleet.toml, with defaults filled in. Raises ConfigError."""
     try:
         declared: Declared = FleetTomlSchema().load(tomllib.loads(path.read_text()))
     except OSError as error:
@@ -121,11 +117,11 @@ def read_toml(path: Path) -> Declared:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is not TOML: {error}."]) from error
     except ValidationError as error:
-        told = [f"{where}: {what}" for where, what in flat(error.messages)]
+        values = [f"{where}: {what}" for where, what in flat(error.messages)]
         names = references.faults(FleetTomlSchema().load({}) | dict(error.valid_data or {}))
-        raise ConfigError([f"{path}: {fault}" for fault in told + names]) from error
+        raise ConfigError([f"{path}: {fault}" for fault in values + names]) from error
     cli_schemas.price_the_clis(declared)
-    if faults := _contradictions(declared) + references.faults(declared) + cli_schemas.faults(declared):
+    if faults := _host_faults(declared) + references.faults(declared) + cli_schemas.faults(declared):
         raise ConfigError([f"{path}: {fault}" for fault in faults])
     return declared
 
@@ -141,9 +137,9 @@ def flat(messages: Any, at: str = "") -> list[tuple[str, str]]:
     return [(at, str(message)) for message in messages]
 
 
-def _contradictions(declared: Declared) -> list[str]:
+def _host_faults(declared: Declared) -> list[str]:
     ids = [host["host_id"] for host in declared["hosts"]]
-    faults = jumps_to_nowhere({host["host_id"]: host["proxy_jump"] for host in declared["hosts"]})
+    faults = jump_faults({host["host_id"]: host["proxy_jump"] for host in declared["hosts"]})
     for host in declared["hosts"]:
         kinds = [agent["agent_type"] for agent in host["agents"]]
         faults += [
@@ -153,12 +149,12 @@ def _contradictions(declared: Declared) -> list[str]:
     return faults
 
 
-def jumps_to_nowhere(jumps: Mapping[str, str | None]) -> list[str]:
-    """What is wrong with the hosts that others are reached over: each has to be there, and to be reached itself."""
+def jump_faults(jumps: Mapping[str, str | None]) -> list[str]:
+    """Faults of `proxy_jump`, by host: the jump host must be declared and must be reached directly."""
     return [
-        f"hosts: {host_id} is reached over {over!r}, which is not declared"
+        f"hosts: {host_id} has the proxy_jump {over!r}, which is not declared as a host"
         if over not in jumps
-        else f"hosts: {host_id} is reached over {over}, which is itself reached over another: one jump is possible"
+        else f"hosts: {host_id} has the proxy_jump {over}, which has a proxy_jump itself: only one jump is possible"
         for host_id, over in jumps.items()
         if over is not None and (over not in jumps or jumps[over] is not None)
     ]

@@ -1,4 +1,4 @@
-"""Every setting, read once from the environment and fleet.toml, typed; refuses with all that is wrong at once."""
+"""Reads the settings from the environment, once and typed; reports every fault at once."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 N = TypeVar("N", int, float)
 
-SOCKET_PATH_LIMIT = 107  # what the kernel takes for a unix socket, less the name that Postgres adds
+SOCKET_PATH_LIMIT = 107  # bytes; the longest path of a unix socket on Linux
 SECRETS = (
     "FLEET_OPERATOR_TOKEN",
     "FLEET_ENROLL_TOKEN",
@@ -19,7 +19,7 @@ SECRETS = (
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `faults` are sentences, one for each thing to mend."""
+    """The configuration has faults. `faults` holds one sentence per fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -28,14 +28,14 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Config:
-    """What is in force. Seconds, unless a name says otherwise; secrets are None where not given."""
+    """The settings in force. Times are in seconds."""
 
     home: Path
     bind: str
     port: int
     database_url: str = field(repr=False)  # may hold a password
     redis_url: str = field(repr=False)
-    embedded_database: bool  # ours, since none was named
+    embedded_database: bool  # True if DATABASE_URL is not set
     embedded_broker: bool
     fleet_toml: Path | None
     public_url: str
@@ -62,62 +62,64 @@ class Config:
     keep_deliveries_days: int = 30
 
     def secret(self, name: str | None, file: str | None = None) -> str | None:
-        """The secret that the environment holds as `name` (or `name`_FILE), or that stands in `file`."""
+        """The content of `file`, else the value of the variable `name` or of the file that `name`_FILE names."""
         if file:
             return _read_file(Path(file))
         return self.secrets.get(name) if name else None
 
 
 def read(environ: Mapping[str, str]) -> Config:
-    """The settings in `environ`. Raises Wrong."""
-    look = _Look(environ)
-    home = Path(look.text("FLEET_HOME", str(default_home(environ)))).expanduser().absolute()
-    port = look.number("PORT", 9090, int, 0, 65535)
-    database, redis = look.text("DATABASE_URL", ""), look.text("REDIS_URL", "")
+    """The settings in `environ`. Raises ConfigError."""
+    variables = _Variables(environ)
+    home = Path(variables.text("FLEET_HOME", str(default_home(environ, os.geteuid() == 0)))).expanduser().absolute()
+    port = variables.number("PORT", 9090, int, 0, 65535)
+    database, redis = variables.text("DATABASE_URL", ""), variables.text("REDIS_URL", "")
     config = Config(
         home=home,
-        bind=look.text("FLEET_BIND", "127.0.0.1"),
+        bind=variables.text("FLEET_BIND", "127.0.0.1"),
         port=port,
-        database_url=look.database_url(database) if database else embedded_database_url(home),
+        database_url=variables.database_url(database) if database else embedded_database_url(home),
         redis_url=redis or f"redis+socket://{home}/run/valkey.sock",
         embedded_database=not database,
         embedded_broker=not redis,
-        fleet_toml=look.file("FLEET_CONFIG"),
-        public_url=look.text("FLEET_PUBLIC_URL", f"http://127.0.0.1:{port}").rstrip("/"),
-        heartbeat_secs=look.number("FLEET_HEARTBEAT_SECS", 60, int, 1, 3600),
-        offline_after_secs=look.number("FLEET_OFFLINE_AFTER_SECS", 180, int, 1, 86400),
-        confirm_secs=look.number("FLEET_CONFIRM_SECS", 30, int, 1, 3600),
-        scan_secs=look.number("FLEET_SCAN_SECS", 5.0, float, 0.1, 3600),
-        reconcile_secs=look.number("FLEET_RECONCILE_SECS", 60.0, float, 0.5, 86400),
-        look_secs=look.number("FLEET_LOOK_SECS", 1.0, float, 0.1, 3600),
-        look_threads=look.number("FLEET_LOOK_THREADS", 16, int, 1, 256),
-        host_grace_secs=look.number("FLEET_HOST_GRACE_SECS", 300, int, 1, 86400),
-        quarantine_grace_secs=look.number("FLEET_QUARANTINE_GRACE_SECS", 3600, int, 1, 7 * 86400),
-        log_limit_mb=look.number("FLEET_LOG_LIMIT_MB", 128, int, 1, 4096),
-        keep_secs=look.number("FLEET_KEEP_SECS", 86400, int, 0, 365 * 86400),
-        keep_failed_secs=look.number("FLEET_KEEP_FAILED_SECS", 7 * 86400, int, 0, 365 * 86400),
-        disk_floor_mb=look.number("FLEET_DISK_FLOOR_MB", 1024, int, 0, 1 << 30),
-        probe_secs=look.number("FLEET_PROBE_SECS", 60.0, float, 0.5, 86400),
-        least_disk_mb=look.number("FLEET_LEAST_DISK_MB", 512, int, 0, 1 << 30),
-        most_load=look.number("FLEET_MOST_LOAD", 16.0, float, 0.1, 10_000),
-        worker_threads=look.number("FLEET_WORKER_THREADS", 8, int, 1, 64),
-        web_threads=look.number("FLEET_WEB_THREADS", 64, int, 4, 1000),
-        secrets=look.secrets(home),
-        review_quiet_secs=look.number("FLEET_REVIEW_QUIET_SECS", 10.0, float, 0, 3600),
-        keep_deliveries_days=look.number("FLEET_KEEP_DELIVERIES_DAYS", 30, int, 1, 3650),
+        fleet_toml=variables.file("FLEET_CONFIG"),
+        public_url=variables.text("FLEET_PUBLIC_URL", f"http://127.0.0.1:{port}").rstrip("/"),
+        heartbeat_secs=variables.number("FLEET_HEARTBEAT_SECS", 60, int, 1, 3600),
+        offline_after_secs=variables.number("FLEET_OFFLINE_AFTER_SECS", 180, int, 1, 86400),
+        confirm_secs=variables.number("FLEET_CONFIRM_SECS", 30, int, 1, 3600),
+        scan_secs=variables.number("FLEET_SCAN_SECS", 5.0, float, 0.1, 3600),
+        reconcile_secs=variables.number("FLEET_RECONCILE_SECS", 60.0, float, 0.5, 86400),
+        look_secs=variables.number("FLEET_LOOK_SECS", 1.0, float, 0.1, 3600),
+        look_threads=variables.number("FLEET_LOOK_THREADS", 16, int, 1, 256),
+        host_grace_secs=variables.number("FLEET_HOST_GRACE_SECS", 300, int, 1, 86400),
+        quarantine_grace_secs=variables.number("FLEET_QUARANTINE_GRACE_SECS", 3600, int, 1, 7 * 86400),
+        log_limit_mb=variables.number("FLEET_LOG_LIMIT_MB", 128, int, 1, 4096),
+        keep_secs=variables.number("FLEET_KEEP_SECS", 86400, int, 0, 365 * 86400),
+        keep_failed_secs=variables.number("FLEET_KEEP_FAILED_SECS", 7 * 86400, int, 0, 365 * 86400),
+        disk_floor_mb=variables.number("FLEET_DISK_FLOOR_MB", 1024, int, 0, 1 << 30),
+        probe_secs=variables.number("FLEET_PROBE_SECS", 60.0, float, 0.5, 86400),
+        least_disk_mb=variables.number("FLEET_LEAST_DISK_MB", 512, int, 0, 1 << 30),
+        most_load=variables.number("FLEET_MOST_LOAD", 16.0, float, 0.1, 10_000),
+        worker_threads=variables.number("FLEET_WORKER_THREADS", 8, int, 1, 64),
+        web_threads=variables.number("FLEET_WEB_THREADS", 64, int, 4, 1000),
+        secrets=variables.secrets(home),
+        review_quiet_secs=variables.number("FLEET_REVIEW_QUIET_SECS", 10.0, float, 0, 3600),
+        keep_deliveries_days=variables.number("FLEET_KEEP_DELIVERIES_DAYS", 30, int, 1, 3650),
     )
     if not database and len(str(home / "run" / ".s.PGSQL.5432")) >= SOCKET_PATH_LIMIT:
-        look.faults.append(f"FLEET_HOME {home} is too long for a unix socket: choose a path of at most 80 characters.")
+        variables.faults.append(
+            f"FLEET_HOME {home} is too long for a unix socket: choose a path of at most 80 characters."
+        )
     if config.offline_after_secs <= config.heartbeat_secs:
-        look.faults.append("FLEET_OFFLINE_AFTER_SECS must be longer than FLEET_HEARTBEAT_SECS.")
-    if look.faults:
-        raise ConfigError(look.faults)
+        variables.faults.append("FLEET_OFFLINE_AFTER_SECS must be longer than FLEET_HEARTBEAT_SECS.")
+    if variables.faults:
+        raise ConfigError(variables.faults)
     return config
 
 
-def default_home(environ: Mapping[str, str]) -> Path:
-    """Where data go when FLEET_HOME is not set; root's must be readable by the user Postgres runs as."""
-    if os.geteuid() == 0:
+def default_home(environ: Mapping[str, str], is_root: bool) -> Path:
+    """The folder for data if FLEET_HOME is not set. That of root must be readable by the user Postgres runs as."""
+    if is_root:
         return Path("/var/lib/agent-fleet")
     data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME", "~")) / ".local" / "share")
     return Path(data) / "agent-fleet"
@@ -127,8 +129,8 @@ def embedded_database_url(home: Path) -> str:
     return f"postgresql+psycopg://fleet@/fleet?host={home}/run"
 
 
-class _Look:
-    """Reads names from the environment and keeps every fault it meets."""
+class _Variables:
+    """Reads variables and collects the faults."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
@@ -159,7 +161,7 @@ class _Look:
             return None
         path = Path(given).expanduser().absolute()
         if not path.is_file():
-            self.faults.append(f"{name} names {path}, and there is no such file.")
+            self.faults.append(f"{name} names {path}, which does not exist.")
         return path
 
     def database_url(self, url: str) -> str:
@@ -169,8 +171,10 @@ class _Look:
         return f"postgresql+psycopg://{rest}"
 
     def secrets(self, home: Path) -> dict[str, str]:
-        """Every value of the environment that may be named as a secret: NAME, or the content of NAME_FILE;
-        for our own names also what the embedded default keeps in its home."""
+        """Every value that fleet.toml may name as a secret: NAME, or the content of NAME_FILE.
+
+        The names in SECRETS are also read from the folder `secrets` in `home`.
+        """
         found = {name: value for name, value in self.environ.items() if value}
         for name, file in self.environ.items():
             if name.endswith("_FILE") and (value := self.secret_file(name, file, own=name[:-5] in SECRETS)):
@@ -189,7 +193,7 @@ class _Look:
 
 
 def secret_path(home: Path, name: str) -> Path:
-    """Where the embedded default keeps the secret `name`: FLEET_OPERATOR_TOKEN -> secrets/operator-token."""
+    """The file for a secret that `fleet up` creates: FLEET_OPERATOR_TOKEN -> secrets/operator-token."""
     return home / "secrets" / name.removeprefix("FLEET_").lower().replace("_", "-")
 
 
@@ -198,6 +202,3 @@ def _read_file(path: Path) -> str | None:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError, ValueError):
         return None
-
-
-# --- fleet.toml ------------------------------------------------------------------------------------------
