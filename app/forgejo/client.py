@@ -137,7 +137,7 @@ class Forgejo(Queries):
             return found
         new = {"name": name, "color": f"#{LABEL_COLOUR}", "description": description, "exclusive": "/" in name}
         made = models.parse_label(self.send("POST", f"/repos/{repository}/labels", new).json())
-        return self._delete_duplicate(repository, made)
+        return self.delete_duplicate_label(repository, made)
 
     def _find_label(self, repository: str, name: str) -> int | None:
         owner = repository.split("/", 1)[0]
@@ -147,7 +147,7 @@ class Forgejo(Queries):
                     return label.id
         return None
 
-    def _delete_duplicate(self, repository: str, made: Label) -> int:
+    def delete_duplicate_label(self, repository: str, made: Label) -> int:
         """Names are not unique, so two workers can create the same label. Both use the older one and one is deleted."""
         found = map(models.parse_label, self.get_pages(f"/repos/{repository}/labels"))
         oldest = min([made.id, *(label.id for label in found if label.name == made.name)])

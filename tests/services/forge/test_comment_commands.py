@@ -110,7 +110,7 @@ def test_help_works_without_a_task(workshop: Workshop) -> None:
     workshop.comment(number, "/retry")
     workshop.converge()
     replies = workshop.comments(number)
-    assert "`/assign PLACE`" in replies[0] and "There is no task here" in replies[1]
+    assert "`/assign HOST`" in replies[0] and "There is no task here" in replies[1]
     assert workshop.tasks() == []
 
 
