@@ -1,4 +1,4 @@
-"""What runs print, as it came: bytes with their offsets, no gap, no repeat, the middle of what is too long left out."""
+"""Stores the output of runs: bytes by offset, without gaps or repeats; the middle of a long log is dropped."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -33,12 +33,11 @@ def append(
     keep: int | None = None,
     from_host: bool = False,
 ) -> Piece:
-    """Store the bytes of a stream from `offset`; what is there already is not stored again. Returns what is new: it
-    ends where the stream ends now.
+    """Store the bytes of a stream from `offset`, except those that are stored already. Returns the new ones.
 
-    A piece that would leave a gap is not stored, unless it comes `from_host`: what is missing was left out there, and
-    what the database loses of it, size and bytes together, is asked for again, so that nobody waits for the disk. Of a
-    stream longer than `keep` bytes the first and the last half stay; offsets stay true.
+    A piece that would leave a gap is not stored, unless it comes `from_host`: the host dropped what is missing. Such a
+    write does not wait for the disk: if the database loses it, bytes and size together, it is fetched again. Of a
+    stream longer than `keep` bytes the first and the last half stay, at their offsets.
     """
     size = int(together(conn, *([UNHURRIED] if from_host else ()), (_SIZE[stream], {"run": run_id}))[-1][0]["size"])
     begin = max(size, offset) if from_host else size
@@ -53,7 +52,7 @@ def append(
 
 
 def _rows(run_id: int, stream: str, begin: int, data: bytes) -> Iterator[Statement]:
-    """Rows of a size that Postgres takes fastest."""
+    """Rows of the size that Postgres stores fastest."""
     whole = memoryview(data)
     for at in range(0, len(data), ROW):
         yield _ROW, {"run": run_id, "stream": stream, "offset": begin + at, "data": whole[at : at + ROW]}
@@ -66,15 +65,17 @@ _SIZE = {name: f"SELECT {name}_size AS size FROM runs WHERE id = %(run)s FOR UPD
 
 
 def _leave_out(conn: Connection, run_id: int, stream: str, since: int, until: int) -> None:
-    """Let go of the pieces that lie between two offsets."""
+    """Delete the pieces between two offsets."""
     end = logs.c.offset + sa.func.octet_length(logs.c.data)
     between = (logs.c.run_id == run_id, logs.c.stream == stream, logs.c.offset.between(since, until), end <= until)
     conn.execute(sa.delete(logs).where(*between))
 
 
 def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int = PIECE) -> Piece:
-    """What is kept of a stream from `offset` on, in one piece of at most `most` bytes, empty when there is nothing
-    (yet). Where it begins later than asked, the bytes between were left out."""
+    """The stored bytes of a stream from `offset`, at most `most`; empty if there are none yet.
+
+    If the piece begins later than `offset`, the bytes between were dropped.
+    """
     begin, data = offset, bytearray()
     for row in together(conn, (_PIECE, {"run": run_id, "stream": stream, "offset": offset, "most": most}))[0]:
         if not data:
@@ -85,8 +86,8 @@ def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int
     return Piece(begin, bytes(data[:most]))
 
 
-# The row that the offset lies in, or the first behind it; and those that begin within as many bytes after it. Each part
-# is found by the key alone: there may be a hundred megabytes before it.
+# The row that contains the offset, or the first one after it; and those that begin within `most` bytes after it. Each
+# part uses the key alone: there may be a hundred megabytes before it.
 _PIECE = """
 SELECT "offset", data FROM logs, (
     SELECT COALESCE(
@@ -103,8 +104,7 @@ ORDER BY "offset"
 
 
 def read(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int | None = None) -> bytes:
-    """A stream as far as it is kept, from `offset`; at most `most` bytes of it. Where bytes were left out, a line says
-    how many."""
+    """The stored bytes of a stream from `offset`, at most `most`. A line tells how many bytes were dropped at a gap."""
     data = bytearray()
     while most is None or len(data) < most:
         more = piece(conn, run_id, stream, offset, PIECE if most is None else most - len(data))
@@ -116,14 +116,14 @@ def read(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int 
 
 
 def pieces(conn: Connection, run_id: int, stream: str, offset: int) -> Iterator[Piece]:
-    """A stream from `offset`, one piece at a time: where one does not go on from the last, bytes were left out."""
+    """A stream from `offset`, one piece at a time. A piece that does not follow the one before: bytes were dropped."""
     while (more := piece(conn, run_id, stream, offset)).data:
         yield more
         offset = more.end
 
 
 def ends(conn: Connection, run: Run, stream: str, head: int = 1 << 20, tail: int = 8 << 20) -> bytes:
-    """The beginning and the end of a stream: what says how a run went, in bounded memory."""
+    """The beginning and the end of a stream, in bounded memory."""
     size = run.log_size(stream)
     if size <= head + tail:
         return read(conn, run.id, stream)
@@ -132,5 +132,5 @@ def ends(conn: Connection, run: Run, stream: str, head: int = 1 << 20, tail: int
 
 
 def left_out(count: int) -> bytes:
-    """What stands for bytes of a log that are not kept."""
+    """The line that replaces dropped bytes of a log."""
     return f"\n[... {count:,} bytes left out ...]\n".encode() if count > 0 else b""

@@ -1,4 +1,4 @@
-"""Credentials that met a limit, as rows; what runs used, summed; what people added to a task's budget."""
+"""Stores closed credentials, sums the usage of runs, and stores what operators added to a task's budget."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,12 +19,14 @@ from app.store.tables import Row, allowances, credentials, rules, runs, tasks
 def close(
     conn: Connection, name: str, resets_at: str | None, why: str, at: datetime, refused: bool = False
 ) -> datetime:
-    """A run met the limit of a credential, or its login was `refused`: nobody may use it until the moment returned. Of
-    two that meet it, the later reset counts."""
+    """Close a credential whose limit a run met, or whose login was `refused`. Returns the moment at which it opens.
+
+    If two runs meet the limit, the later reset counts.
+    """
     conn.execute(insert(credentials).values(name=name, reported_at=at).on_conflict_do_nothing())
     row = conn.execute(sa.select(credentials).where(credentials.c.name == name).with_for_update()).one()
     if resets_at is None and row.closed_until and row.closed_until > at:
-        return cast(datetime, row.closed_until)  # others who were on their way say nothing new
+        return cast(datetime, row.closed_until)  # runs that were under way say nothing new
     pause = REFUSED_PAUSE if refused else FIRST_PAUSE
     until = max(opens_at(resets_at, row.tries, at, pause), row.closed_until or at)
     values = {"closed_until": until, "why": why[:500], "tries": row.tries + 1, "reported_at": at, "refused": refused}
@@ -33,8 +35,10 @@ def close(
 
 
 def open_(conn: Connection, names: Sequence[str], since: datetime | None = None) -> list[str]:
-    """A run that began at `since` got through with these, or a person says so; the names of those that were closed.
-    What began before the limit was to be over says nothing about it."""
+    """Open credentials again: a run that began at `since` succeeded with them, or an operator says so.
+
+    Returns the names of those that were closed. A run that began before the reset proves nothing: they stay closed.
+    """
     return [row["name"] for row in together(conn, (_OPEN, {"names": list(names), "since": since}))[0]]
 
 
@@ -47,7 +51,7 @@ RETURNING name
 
 
 def warn(conn: Connection, name: str, warning: str, at: datetime) -> None:
-    """A CLI says that a limit is near."""
+    """Store a CLI's warning that a limit is near."""
     told = insert(credentials).values(name=name, warning=warning[:500], reported_at=at)
     conn.execute(
         told.on_conflict_do_update(index_elements=["name"], set_={"warning": warning[:500], "reported_at": at})
@@ -59,8 +63,10 @@ def all_credentials(conn: Connection) -> list[Row]:
 
 
 def parked_for(conn: Connection, clis: Sequence[str], host_id: str | None = None) -> list[int]:
-    """The keys of the tasks that wait for a credential: their newest run was one of these CLIs (on that host), and it
-    met a limit or was refused."""
+    """The keys of the tasks that wait for a credential.
+
+    Their newest run used one of these CLIs (on that host), and met a limit or was refused.
+    """
     wait = (tasks.c.state == State.PARKED, tasks.c.reason.in_(["limit", *REFUSALS]), runs.c.agent_type.in_(clis))
     newest = sa.and_(runs.c.task_pk == tasks.c.id, runs.c.number == tasks.c.run)
     query = sa.select(tasks.c.id).join(runs, newest).where(*wait).order_by(tasks.c.id)
@@ -72,8 +78,10 @@ def any_budget(conn: Connection) -> bool:
 
 
 def used(conn: Connection, task: Task, run_id: int, at: datetime) -> dict[str, Amount]:
-    """What the run, its task, its repository, and that today, used so far, as far as CLIs tell. What is told after
-    midnight counts for the new day, whenever its run began."""
+    """The usage so far of the run, its task, its repository, and of the repository today, as CLIs report it.
+
+    Usage that is reported after midnight (UTC) counts for the new day, whenever its run began.
+    """
     of_task, of_repository = runs.c.task_pk == task.id, _of_repository(task)
     return {
         "run": _sum(conn, at, runs.c.id == run_id),
@@ -84,7 +92,7 @@ def used(conn: Connection, task: Task, run_id: int, at: datetime) -> dict[str, A
 
 
 def allow(conn: Connection, task_pk: int, more: Amount) -> Amount:
-    """Add to what a task may use; returns all that was added."""
+    """Add to the budget of a task; returns the sum of all additions."""
     given = {unit: getattr(more, unit) for unit in UNITS}
     statement = insert(allowances).values(task_pk=task_pk, **given)
     sums = {unit: allowances.c[unit] + value for unit, value in given.items()}
@@ -98,7 +106,7 @@ def allowance(conn: Connection, task_pk: int) -> Amount:
 
 
 def session_usage(conn: Connection, run: Run) -> dict[str, Any] | None:
-    """What the session that a run goes on with had used before, as its CLI counted."""
+    """The usage of the session that a run resumes, before the run, as its CLI counted it."""
     if not run.session:
         return None
     told = runs.c.outcome["session_usage"]
@@ -108,7 +116,7 @@ def session_usage(conn: Connection, run: Run) -> dict[str, Any] | None:
 
 
 def set_stop_reason(conn: Connection, run_id: int, why: dict[str, Any]) -> None:
-    """Write down, before the run is ended, why it shall be."""
+    """Store why a run is stopped, before it is."""
     still_open = (runs.c.id == run_id, runs.c.ended_at.is_(None))
     conn.execute(sa.update(runs).where(*still_open).values(stop_reason=why))
 
@@ -124,7 +132,7 @@ def _sum(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amou
 
 
 def _sum_of_today(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]) -> Amount:
-    """Of each run what it told today beyond what it had told before, and its minutes since midnight."""
+    """Of each run: the usage reported today minus that reported before, and its minutes since midnight (UTC)."""
     day = today(at)
     usage_day = sa.func.coalesce(runs.c.usage_day, sa.cast(sa.func.timezone("UTC", runs.c.assigned_at), sa.Date))
     end = sa.func.coalesce(runs.c.ended_at, at)
@@ -139,7 +147,7 @@ def _sum_of_today(conn: Connection, at: datetime, *where: sa.ColumnElement[bool]
 def _added(
     conn: Connection, counter: Callable[[str], sa.ColumnElement[Any]], spans: Any, *where: sa.ColumnElement[bool]
 ) -> Amount:
-    """`spans` are how long each run took; one that has not started took no time."""
+    """`spans` are the durations of the runs; a run that has not started took no time."""
     took = sa.case((runs.c.started_at.is_not(None), sa.func.extract("epoch", spans) / 60))
     sums = (counter("input_tokens") + counter("output_tokens"), counter("cost_usd"), took)
     tokens, dollars, minutes = conn.execute(sa.select(*map(sa.func.sum, sums)).where(*where)).one()
@@ -147,12 +155,12 @@ def _added(
 
 
 def _total(name: str) -> sa.ColumnElement[Any]:
-    """A counter of a run's outcome, else of its progress: what a run had told that was lost was used all the same."""
+    """A counter of a run's outcome, else of its progress: a lost run has used what it reported."""
     told = [_number(column["usage"][name]) for column in (runs.c.outcome, runs.c.progress)]
     return sa.func.coalesce(*told, 0)
 
 
 def _number(told: Any) -> sa.ColumnElement[Any]:
-    """What is no count counts nothing."""
+    """The value as a number; NULL if it is none or out of range."""
     number = sa.case((sa.func.jsonb_typeof(told) == "number", sa.cast(told.astext, sa.Numeric)))
     return sa.case((number.between(0, MOST), sa.cast(number, sa.Float)))

@@ -1,4 +1,4 @@
-"""Keeps to budgets of ours: what a run, its task, its repository may use; nothing of unknown price is begun."""
+"""Checks budgets of runs, tasks and repositories; refuses CLIs without a price where a budget is in dollars."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from app.store import fleet_config, hosts, tasks, usage
 
 
 def over_budget(fleet: Fleet, run: Run) -> Spent | None:
-    """The budget that a run, its task or its repository has used up, or None."""
+    """The budget that a run, its task or its repository has used up; None if there is none."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run.task_pk)
@@ -27,7 +27,7 @@ def over_budget(fleet: Fleet, run: Run) -> Spent | None:
 
 
 def unpriced(fleet: Fleet, run: Run) -> Spent | None:
-    """Why a cap in dollars cannot be kept on a run, or None: its repository may have named a CLI without a price."""
+    """Why a budget in dollars cannot be kept on a run: its CLI has no price. None if it can."""
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run.task_pk)
         rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
@@ -49,14 +49,14 @@ def there_are(conn: Connection) -> bool:
 
 
 def shall_end(fleet: Fleet, run: Run, spent: Spent) -> None:
-    """Write down why a run is about to be ended, so that its end is understood whoever hears of it."""
+    """Store why we are about to stop a run, for the process that records its end."""
     why = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
         usage.set_stop_reason(conn, run.id, why)
 
 
 def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:
-    """A person allows a task to use more; one that is parked for its budget goes on. Raises Refused."""
+    """Raise the budget of a task by `more`; a task that is parked for its budget continues. Raises Refused."""
     with fleet.engine.begin() as conn:
         task = tasks.find(conn, task_id)
         usage.allow(conn, task.id, more)

@@ -1,4 +1,4 @@
-"""Keeps to limits of others: a credential that met one, or was refused, is closed for every task."""
+"""Closes a credential for all tasks after a usage limit or a refused login, and opens it again."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,9 +28,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Doors:
-    """Which kinds of CLI may be started now. `closed` says of each kind that may not, why; `here` of each login that is
-    shut on one host alone. `trial` and `trial_here` are those whose time is over by the clock: one run tries, the
-    others wait for how it ends."""
+    """Which kinds of CLI may be started now.
+
+    `closed`: kinds that may not, and why. `here`: logins that are closed on one host, and why. `trial`, `trial_here`:
+    those whose pause is over: one run tries, the others wait for its end.
+    """
 
     closed: Mapping[str, str]
     trial: Mapping[str, str]
@@ -40,18 +42,18 @@ class Doors:
     trial_here: frozenset[str]
 
     def on(self, hosts: list[Host]) -> list[Host]:
-        """The hosts as they are, with the slots closed that nobody may use."""
+        """The hosts, with the slots closed that no run may use now."""
         return [replace(host, slots=tuple(self._shut(host, slots) for slots in host.slots)) for host in hosts]
 
     def placed(self, cli: str, host_id: str) -> "Doors":
-        """After a run of `cli` was placed: where that is the one that tries, the door is closed behind it."""
+        """After a run of `cli` was placed: if it is the one that tries, no other may."""
         name = self.credentials.get(cli, cli)
         mates = {kind: _TRIES for kind, credential in self.trial.items() if credential == name}
         here = {login_on(name, host_id)} & self.trial_here
         return replace(self, closed={**self.closed, **mates}, here={**self.here, **dict.fromkeys(here, _TRIES)})
 
     def instead_of(self, cli: str | None) -> list[str]:
-        """The CLIs that take over while the door of `cli` is closed, in their order, each once."""
+        """The CLIs that replace `cli` while its credential is closed, in order, each once."""
         chain, todo = [cli], list(self.failovers.get(cli or "", ()))
         while todo and len(chain) <= LONGEST_CHAIN:
             next_ = todo.pop(0)
@@ -61,7 +63,7 @@ class Doors:
         return [name for name in chain[1:] if name] if cli in self.closed else []
 
     def why_shut(self, cli: str, host_id: str) -> str | None:
-        """Why no run of a CLI may be started on a host, or None."""
+        """Why no run of a CLI may be started on a host; None if one may."""
         return self.closed.get(cli) or self.here.get(login_on(self.credentials.get(cli, cli), host_id))
 
     def _shut(self, host: Host, slots: Slots) -> Slots:
@@ -73,7 +75,7 @@ _TRIES = "a run tries whether its limit is over, or its login good again"
 
 
 def doors(conn: Connection, at: datetime) -> Doors:
-    """The doors as they are at `at`."""
+    """Which kinds of CLI may be started at `at`."""
     declared = fleet_config.cli_templates(conn)
     kinds = {slots.agent_type for host in host_rows.all_hosts(conn) for slots in host.slots} | set(declared)
     credentials = {kind: declared.get(kind, {}).get("credential") or kind for kind in kinds}
@@ -92,7 +94,7 @@ def doors(conn: Connection, at: datetime) -> Doors:
 
 
 def _busy(conn: Connection, credentials: Mapping[str, str]) -> set[str]:
-    """The credentials by which runs work now, on all hosts and on each."""
+    """The credentials that open runs use, on any host and on each host."""
     going = [
         (credentials.get(kind, kind), host_id) for (host_id, kind), count in runs.taken_slots(conn).items() if count
     ]
@@ -107,14 +109,16 @@ def _why(row: Row) -> str:
 
 
 def login_on(credential: str, host_id: str) -> str:
-    """The name of what a CLI has on one host alone: `codex@build-1`."""
+    """The name of a login on one host: `codex@build-1`."""
     return f"{credential}@{host_id}"
 
 
 def met(conn: Connection, run: Run, outcome: Outcome, fact: Fact, at: datetime) -> Fact:
-    """What the end of a run says of the credential it used: limited, refused, good, or nothing. The fact, with the
-    moment at which the task may go on: at once, where another CLI or host takes over. A task whose CLI was refused has
-    spent no attempt: it waits."""
+    """Close or open the credential that a run used, as its end says. Returns the fact to record.
+
+    The fact gets the moment at which the task may continue: at once if another CLI or host can. A refused login costs
+    the task no attempt: it waits.
+    """
     name = credential_of(conn, run)
     if outcome.warning:
         usage.warn(conn, name, outcome.warning, at)
@@ -134,7 +138,7 @@ def met(conn: Connection, run: Run, outcome: Outcome, fact: Fact, at: datetime) 
 
 
 def _others_can(conn: Connection, run: Run, at: datetime) -> bool:
-    """Whether the task need not wait: its CLI may work on another host, or another takes over."""
+    """True if the task need not wait: its CLI may run on another host, or another CLI replaces it."""
     now, cli = doors(conn, at), run.agent_type or ""
     kinds = [cli, *now.instead_of(cli)]
     open_ = [
@@ -147,15 +151,17 @@ def _others_can(conn: Connection, run: Run, at: datetime) -> bool:
 
 
 def credential_of(conn: Connection, run: Run) -> str:
-    """By what a run pays: the kind of CLI on hosts, or what fleet.toml names; an agent brings its own."""
+    """The credential that a run uses: its kind of CLI, or the one of fleet.toml. An agent has its own."""
     if not run.host_id:
         return f"agent {run.agent_id}"
     return str((fleet_config.cli(conn, run.agent_type or "") or {}).get("credential") or run.agent_type)
 
 
 def held_back(fleet: Fleet, run: Run) -> Spent | None:
-    """Why a run that is about to be started is not: its credential was closed meanwhile, its budget is used up, or
-    nobody could tell when that will be."""
+    """Why a run must not be started now; None if it may.
+
+    Its credential was closed meanwhile, its budget is used up, or its CLI has no price for a budget in dollars.
+    """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         name = credential_of(conn, run)
@@ -167,28 +173,27 @@ def held_back(fleet: Fleet, run: Run) -> Spent | None:
 
 
 def reopen(fleet: Fleet, name: str) -> bool:
-    """A person says that a credential may be used again: everywhere, or `codex@build-1`, on one host. The tasks that
-    wait for it go on at once."""
+    """Open a credential: everywhere, or on one host (`codex@build-1`). Waiting tasks continue at once."""
     credential, _, host_id = name.partition("@")
     with fleet.engine.begin() as conn:
         names = [row["name"] for row in usage.all_credentials(conn)]
         mine = [one for one in names if one == name or (not host_id and one.startswith(f"{name}@"))]
         opened = usage.open_(conn, mine)
         for task in usage.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
-            with suppress(Refused):  # others have moved it meanwhile
+            with suppress(Refused):  # it moved meanwhile
                 tasks.record(conn, task, Fact(FactKind.DUE), fleet.clock())
     fleet.nudge.soon()
     return bool(opened)
 
 
 def _clis_of(conn: Connection, credential: str) -> list[str]:
-    """The kinds of CLI that pay with a credential."""
+    """The kinds of CLI that use a credential."""
     named = {cli: of.get("credential") or cli for cli, of in fleet_config.cli_templates(conn).items()}
     return [credential] * (credential not in named) + [cli for cli, name in named.items() if name == credential]
 
 
 def switched_off(conn: Connection) -> list[str]:
-    """The repositories whose rule says `enabled = false`, as `forge id`."""
+    """The repositories whose rule says `enabled = false`, each as `FORGE ID`."""
     rules = fleet_config.all_rules(conn)
     if all(rule.enabled for rule in rules):
         return []
@@ -199,13 +204,13 @@ def switched_off(conn: Connection) -> list[str]:
 
 
 def off(conn: Connection, task: Task) -> str | None:
-    """Why no run of a task is started though there is room, if its repository is switched off."""
+    """Why no run of a task is started: its repository is switched off. None if it is not."""
     rule = fleet_config.rule_of(conn, task.forge, task.repository_id)
     return "its repository is switched off: enabled = false in fleet.toml" if rule and not rule.enabled else None
 
 
 def limits(conn: Connection) -> list[dict[str, Any]]:
-    """Every credential that met a limit, is near one, or was refused, for people."""
+    """Every credential that met a limit, is near one, or was refused, as JSON for people."""
     return [
         {"credential": row["name"], **{name: row[name] for name in ("why", "tries", "warning", "refused")},
          "closed_until": views.moment(row["closed_until"]), "told_at": views.moment(row["reported_at"])}

@@ -19,8 +19,10 @@ FULL_NAME = re.compile(r"[0-9a-f]{40,64}\Z")  # of a commit
 
 
 def push_of(task: Task, row: Row | dict[str, Any]) -> dict[str, Any] | None:
-    """Whither an agent pushes its commits (`ref`), with which push options, and from where it fetches what was pushed
-    before, if not from its branch. None without a repository."""
+    """How an agent pushes: `ref`, push `options`, and `fetch`: the ref of earlier pushes, if not its branch.
+
+    None without a repository.
+    """
     repository = row["repository"]
     if not repository or not task.branch:
         return None
@@ -37,8 +39,10 @@ def repository_of(task: Task, repository: RepositoryRecord, brief: Row) -> dict[
 
 
 def last_pushed(of_task: Sequence[Run]) -> dict[str, str]:
-    """The newest commit that a run has pushed (`pushed`), nothing before the first: an agent may rewrite it, also on a
-    host that took no note of it. A run that changed nothing may tell of a commit of others."""
+    """The newest commit that a run has pushed, as `pushed`; empty before the first push.
+
+    The CLI may rewrite that commit, on any host. A run that changed nothing does not count.
+    """
     results: list[Mapping[str, Any]] = [run.result or {} for run in reversed(of_task)]
     told = (one for one in results if one.get("pushed") and (one.get("adopted") or one.get("changed", True)))
     head = next((one["head"] for one in told if FULL_NAME.match(one.get("head") or "")), None)
@@ -46,8 +50,10 @@ def last_pushed(of_task: Sequence[Run]) -> dict[str, str]:
 
 
 def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> dict[str, Any]:
-    """A push that makes a pull request by itself, or moves the one that it made: whoever may read may do that. An
-    option is one line, and Forgejo 11 and 12 know no way to write several: the whole text is put there later."""
+    """An AGit push: it opens a pull request or updates it, and needs only read access.
+
+    A push option is one line. Forgejo 11 and 12 cannot encode more, so the whole description is written later.
+    """
     fetch = {"fetch_from": f"refs/pull/{task.pr_number}/head"} if task.pr_number else {}
     title = forge_messages.pull_title(brief["title"], True)
     options = [f"topic={branch}", f"title={_as_it_is(title)}", f"description={forge_messages.pushed(task)}"]
@@ -55,7 +61,7 @@ def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> di
 
 
 def _as_it_is(title: str) -> str:
-    """A title that the forge will not take for something encoded."""
+    """The title without a prefix that the forge would decode."""
     return title.lstrip("{") if title.startswith("{base64}") else title
 
 

@@ -18,17 +18,19 @@ GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 ROUNDS = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
 
 
-TOLD_TO_IT = (*ROUNDS, FactKind.FINISHED, FactKind.FAILED)  # what the next run's prompt is made from
+TOLD_TO_IT = (*ROUNDS, FactKind.FINISHED, FactKind.FAILED)  # facts that the next prompt is made from
 
 
-MOST_ROUNDS = 5  # earlier rounds that a review's prompt tells of
+MOST_ROUNDS = 5  # earlier review rounds in a prompt
 
 
 def what_to_say(
     conn: Connection, task: Task, run: Run, brief: Row, of_task: Sequence[Run]
 ) -> tuple[str | None, str, str]:
-    """The session to go on with, the prompt for it, and the one for a fresh session: each is told what others did that
-    it does not know of."""
+    """The session to resume, the prompt for it, and the prompt for a fresh session.
+
+    Each prompt tells what other runs did that the session does not know.
+    """
     session = session_for(of_task, run)
     before = [one for one in views.run_list(conn, task.id) if one["number"] < run.number]
     _, fresh = prompt_of(conn, task, brief, resume=False)
@@ -42,8 +44,7 @@ def what_to_say(
 
 
 def session_for(of_task: Sequence[Run], run: Run) -> str | None:
-    """The newest session of an earlier run that the same kind of CLI had on the same host. None where there is none, or
-    where the CLI said that it is gone."""
+    """The newest session of the same kind of CLI on the same host. None without one, or if the CLI said it is gone."""
     for before in reversed([one for one in of_task if one.number < run.number]):
         if (before.host_id, before.agent_type) != (run.host_id, run.agent_type):
             continue
@@ -57,8 +58,10 @@ def session_for(of_task: Sequence[Run], run: Run) -> str | None:
 def prompt_of(
     conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True, session: str | None = None
 ) -> tuple[str | None, str]:
-    """The session to go on with and what to say in it: the issue, or the review that was not answered yet, and what
-    went wrong with the attempt before. Who cannot `resume` the session is told all of it anew."""
+    """The session to resume and its prompt: the issue, or the open review, and why the last attempt failed.
+
+    Without `resume` the prompt repeats the whole issue.
+    """
     session = (session or task.session) if resume else None
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
     if task.run <= 1:
@@ -74,7 +77,7 @@ def prompt_of(
 
 
 def _round_text(goal: str, asked: dict[str, Any], told: list[dict[str, Any]]) -> str:
-    """A round's own prompt: the review with its notes and what was said before it, or the conflict to be resolved."""
+    """The prompt of one round: the review with its comments and earlier rounds, or the conflict to resolve."""
     if "base" in asked:
         return str(asked["text"])
     comments = [(path, line, text) for path, line, text in asked["comments"]]
@@ -84,7 +87,7 @@ def _round_text(goal: str, asked: dict[str, Any], told: list[dict[str, Any]]) ->
 
 
 def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
-    """The rounds before this review: what was asked, and the agent's words when it was done."""
+    """The rounds before this review: the request, and the final text of the run that answered it."""
     rounds: list[dict[str, Any]] = []
     for event in told:
         if event["fact"] == FactKind.CHANGES_REQUESTED:
@@ -95,12 +98,12 @@ def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, A
 
 
 def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
-    """The review that asked for changes and was not answered yet: by, text, comments."""
+    """The review that requested changes and is not answered yet: by, text, comments."""
     return _asked(_since_the_review(conn, task, views.events_of(conn, task.id, ROUNDS)))
 
 
 def _since_the_review(conn: Connection, task: Task, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of this, what happened after the task was last ready for review, newest first."""
+    """The events after the task was last ready for review, newest first."""
     ready = views.last_in_state(conn, task.id, State.REVIEW_PENDING)
     return [event for event in reversed(told) if event["seq"] > ready]
 

@@ -1,4 +1,4 @@
-"""Makes out the order for a run: what a worker must know to start it on its host, and nothing it must guess."""
+"""Makes the order of a run: everything that a worker needs to start it on its host."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +23,10 @@ AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
 @dataclass(frozen=True)
 class Order:
-    """A run to be started. `session` is the CLI's session to go on with, None for a fresh one; `credentials`
-    are for the repository, and go to the host on standard input only."""
+    """A run to start. `session` is the CLI's session to resume, None for a fresh one.
+
+    `credentials` are for the repository; they reach the host on standard input only.
+    """
 
     run: Run
     host: Machine
@@ -38,14 +40,16 @@ class Order:
     validation: list[str]
     timeout_secs: int
     delivery: dict[str, str] | None
-    fresh_prompt: str = ""  # for a CLI that cannot go on with a session
+    fresh_prompt: str = ""  # for a CLI that cannot resume a session
     hooks: Mapping[str, list[str]] = field(default_factory=dict)
     overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
 
 
 def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
-    """The order that a START entry stands for; None when the task has gone on without it. Raises Refused; Unavailable
-    where its repository was switched off meanwhile: no host is asked, and the run is not confirmed in time."""
+    """The order that a START entry stands for; None when the task has gone on without it. Raises Refused.
+
+    Raises Unavailable if its repository was switched off meanwhile: the run is not started, and expires unconfirmed.
+    """
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, entry.task_pk)
         run = runs.get(conn, task.id, entry.run)
@@ -88,14 +92,14 @@ def task_name(task: Task) -> str:
 
 
 def _hooks(rule: Rule | None, brief: Row) -> dict[str, list[str]]:
-    """The rule's commands around each step, then those that `.fleet.toml` of the default branch asked for."""
+    """The commands around each step: the rule's first, then those of `.fleet.toml` on the default branch."""
     own = (brief.get("settings") or {}).get("hooks") or {}
     ours = (rule.hooks if rule else None) or {}
     return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
 
 
 def _delivery(task: Task, run: Run, brief: Row, rule: Rule | None) -> dict[str, str]:
-    """Who commits what the CLI left, and with which message: the rule's author, its trailers and the repository's."""
+    """Author and message of the commit of what the CLI left uncommitted, with the trailers of rule and repository."""
     wanted = (rule.commit if rule else None) or {}
     trailers = (*(wanted.get("trailers") or ()), *((brief["settings"] or {}).get("trailers") or ()))
     return {

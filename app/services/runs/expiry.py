@@ -1,4 +1,7 @@
-"""Notices the clock: leases that ran out in silence, back-offs and pauses that are over."""
+"""Expires runs whose lease is over, and wakes tasks whose pause is over. Every scan (FLEET_SCAN_SECS).
+
+Two workers at once: the second finds nothing to do.
+"""
 
 from datetime import datetime, timedelta
 
@@ -15,13 +18,13 @@ from app.store import host_polls, periodic_jobs, runs, tasks
 AWAY = {"reason": "its host does not answer; what it was to deliver is on the forge"}
 log = structlog.get_logger()
 AWAY_AFTER = timedelta(seconds=30)
-WEB, PULSE_SECS = "web", 5.0  # what the web processes note, so that agents are not blamed for a door that was shut
+WEB, PULSE_SECS = "web", 5.0  # noted by web processes: without one, no agent can report
 
 
 def rescue(fleet: Fleet) -> int:
-    """Move every task about which the clock has something to say; returns how many.
+    """Expire runs and wake tasks; returns how many.
 
-    If nobody looked for a while, the control plane itself was away: every lease of a host gets that time back first.
+    If no scan ran for a while, the control plane was away: the leases of runs on hosts are extended by that time first.
     """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
@@ -32,7 +35,7 @@ def rescue(fleet: Fleet) -> int:
 
 
 def pulse(fleet: Fleet) -> None:
-    """A web process is there to hear agents. If none was for a while, their leases get that time back."""
+    """Note that a web process is up. If none was for a while, the leases of agents are extended by that time."""
     with fleet.engine.begin() as conn:
         gap = periodic_jobs.ran(conn, WEB, fleet.clock())
         if gap and gap > AWAY_AFTER / 2:
@@ -40,7 +43,7 @@ def pulse(fleet: Fleet) -> None:
 
 
 def _door_is_shut(conn: Connection, at: datetime) -> bool:
-    """Whether there were web processes once and are none now: then an agent's silence says nothing."""
+    """True if there were web processes and there are none now: then an agent's silence says nothing."""
     heard = periodic_jobs.last(conn, WEB)
     return heard is not None and at - heard > AWAY_AFTER / 2
 
@@ -52,11 +55,14 @@ def _expire(fleet: Fleet, at: datetime) -> int:
 
 
 def _give_up(fleet: Fleet, run: Run, at: datetime) -> bool:
-    """End a run whose lease is over, unless the forge has what it was to deliver; False while that cannot be asked."""
+    """End a run whose lease is over. One whose commits are on the forge has finished.
+
+    False if the forge does not answer.
+    """
     try:
         saved = recover.saved(fleet, run, AWAY) if run.host_id else None
     except Unavailable as later:
-        log.warning("a silent run is kept until the forge can be asked for it", run=run.name, why=str(later))
+        log.warning("a silent run is kept until the forge answers", run=run.name, why=str(later))
         return False
     if saved:
         return report.ended(fleet, run, saved, Outcome(Verdict.UNKNOWN))
@@ -68,7 +74,7 @@ def _give_up(fleet: Fleet, run: Run, at: datetime) -> bool:
 
 
 def _last_word(conn: Connection, run: Run) -> str:
-    """Why nothing was heard of a run, as far as we know."""
+    """Why a run was silent, as far as we know."""
     look = run.host_id and host_polls.of(conn, run.host_id)
     if look and look["failing_since"]:
         return f"{run.host_id} has not answered since {look['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {look['why']}"
@@ -84,7 +90,7 @@ def _wake(fleet: Fleet, at: datetime) -> int:
 
 
 def _notice(conn: Connection, task_pk: int, fact: Fact, at: datetime, newest: int | None = None) -> None:
-    """What the clock says of an older run, or of a task that others moved meanwhile, changes nothing."""
+    """Record a fact. For an older run, or a task that moved meanwhile, it changes nothing."""
     try:
         if newest is None or tasks.load(conn, task_pk).run == newest:
             tasks.record(conn, task_pk, fact, at)

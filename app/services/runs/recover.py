@@ -1,4 +1,4 @@
-"""Asks the forge what a run that cannot tell any more has delivered, before anything is started again."""
+"""Checks the forge for commits of a run that was lost or whose host does not answer, before a retry."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,10 @@ from app.store import repositories, runs, tasks
 
 
 def saved(fleet: Fleet, run: Run, result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result of a run that ended `lost`, or whose host does not answer, made good by what it pushed: its commit is
-    on the forge, so the run has finished. None when nothing of it is there. Raises Unavailable: then nobody knows."""
+    """The result of a lost run whose commit is on the forge: it has finished. None if the forge has no commit of it.
+
+    Raises Unavailable if the forge does not answer.
+    """
     if not may_have_delivered(result):
         return None
     with fleet.engine.begin() as conn:
@@ -28,7 +30,7 @@ def saved(fleet: Fleet, run: Run, result: Mapping[str, Any]) -> dict[str, Any] |
 
 
 def _known_heads(task: Task, all_runs: list[Run], run: Run) -> set[str | None]:
-    """What the branch held before this run: offered for review, or pushed by an earlier one."""
+    """Heads of the branch before this run: in review, or pushed by an earlier run."""
     before = [other.result or {} for other in all_runs if other.number < run.number]
     return {task.head, *(result.get("head") for result in before)}
 
@@ -38,5 +40,5 @@ def _head(fleet: Fleet, task: Task, full_name: str) -> str | None:
         return fleet.forges(task.forge or "").branch_head(full_name, task.branch or "")
     except Unavailable:
         raise
-    except Refused:  # it is not declared any more, or lets us in no more: there is nobody to ask
+    except Refused:  # the forge is no longer declared, or rejects our token
         return None

@@ -1,4 +1,4 @@
-"""Hears what runners tell: started, alive, ended. One door for hosts and agents; old fences are not believed."""
+"""Records what runners report: started, alive, ended. For hosts and agents; reports of older runs change no task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,21 +16,21 @@ from app.store import host_polls, hosts, logs, outbox, repositories, runs, tasks
 from app.store.host_polls import Answered
 from app.store.logs import Piece
 
-SEEN = timedelta(seconds=5)  # how exactly people see when a run was seen last
+SEEN = timedelta(seconds=5)  # precision of `seen_at`
 
 
 def started(fleet: Fleet, run: Run) -> None:
-    """The run's process exists: its lease begins. Told of an older run, only that run's row is touched."""
+    """The run's process exists: its lease begins. A report of an older run changes only that run's row."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         runs.started(conn, run.id, at, at + _lease(fleet, run))
-        if run.host_id:  # whoever asked for the start may have died before it heard
+        if run.host_id:  # the worker that sent the start may have died before the answer
             outbox.done_for_run(conn, run.task_pk, run.number, OutboxKind.START, at)
     _tell(fleet, run, Fact(FactKind.STARTED, run=run.number))
 
 
 def beat(fleet: Fleet, run: Run) -> None:
-    """The run was seen alive."""
+    """The run is alive: renew its lease."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         runs.beat(conn, run.id, at, at + _lease(fleet, run))
@@ -51,15 +51,19 @@ def polled(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) 
 
 
 def may_start(fleet: Fleet, run: Run) -> bool:
-    """Its host is about to be asked to start the run: from now on it may exist, and until the host has had time to come
-    back no other is begun for it, even if whoever asks dies. False when the run is not wanted any more."""
+    """Call before a start is sent: from then on the run may exist. False if the run has ended.
+
+    Its lease begins, so that no other run is begun until the host has had time to come back.
+    """
     with fleet.engine.begin() as conn:
         return runs.wait_until(conn, run.id, run.assigned_at + _lease(fleet, run))
 
 
 def did_not_start(fleet: Fleet, run: Run) -> None:
-    """The request surely was not carried out: the deadline that `run` had before it was asked for holds again. That is
-    the short one for confirming, unless an earlier request may have arrived."""
+    """The start surely did not arrive: the deadline that `run` had before counts again.
+
+    That is the short one for confirming, unless an earlier request may have arrived.
+    """
     confirm = run.assigned_at + timedelta(seconds=fleet.config.confirm_secs)
     with fleet.engine.begin() as conn:
         runs.wait_no_longer(conn, run.id, run.deadline or confirm)
@@ -68,12 +72,10 @@ def did_not_start(fleet: Fleet, run: Run) -> None:
 def log(
     fleet: Fleet, run: Run, stream: str, offset: int, data: bytes, more: bool = False, from_host: bool = False
 ) -> Piece:
-    """Bytes of the run's output from `offset`, secrets masked; returns what of them is new, up to the end of what is
-    stored now.
+    """Store bytes of the run's output from `offset`, secrets masked; returns those that are new.
 
-    While there is `more` to come, what may be the beginning of a secret is not taken yet: it comes again with its rest.
-    What comes `from_host` is kept there until the run is released: what lies before `offset` and is not here was left
-    out on the host.
+    If there is `more` to come, the possible beginning of a secret is not stored yet: it comes again with its rest.
+    `from_host`: the host keeps the log until the run is released. A gap before `offset` was dropped on the host.
     """
     masked = fleet.mask.bytes(data)
     cut = fleet.mask.cut(data) if more else 0
@@ -83,8 +85,10 @@ def log(
 
 
 def ended(fleet: Fleet, run: Run, result: Mapping[str, Any], outcome: Outcome, believed: Task | None = None) -> bool:
-    """The run is over. Written down with what it means for the task, once; False when that was done before. Whoever has
-    just read both may say how its task was `believed` to be."""
+    """Record the end of a run and what it means for its task, once; False if it had ended before.
+
+    A caller that has just read both passes the task as `believed`.
+    """
     masked = fleet.mask.json(dict(result))
     at = fleet.clock()
     with fleet.engine.begin() as conn:
@@ -104,7 +108,7 @@ def ended(fleet: Fleet, run: Run, result: Mapping[str, Any], outcome: Outcome, b
 
 
 def failed(fleet: Fleet, run: Run, reason: str, why: str, transient: bool) -> None:
-    """The run could not even be started."""
+    """The run could not be started."""
     detail = {"reason": reason, "why": fleet.mask.text(why)[:2000], "transient": transient}
     with fleet.engine.begin() as conn:
         runs.ended(conn, run.id, fleet.clock(), reason)
@@ -113,7 +117,7 @@ def failed(fleet: Fleet, run: Run, reason: str, why: str, transient: bool) -> No
 
 
 def parked(fleet: Fleet, run: Run, spent: Spent) -> None:
-    """The run is not started at all: its budget is used up, or its credential is closed."""
+    """The run is not started: its budget is used up, or its credential is closed."""
     detail = {"reason": spent.reason, "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
         runs.ended(conn, run.id, fleet.clock(), spent.reason)
@@ -122,7 +126,7 @@ def parked(fleet: Fleet, run: Run, spent: Spent) -> None:
 
 
 def told(fleet: Fleet, run: Run, message: str | None, progress: object) -> None:
-    """An agent says how far it is: it lives, unless what it says that it used has used up its budget."""
+    """Record an agent's progress and renew the lease, or end the run if its budget is used up."""
     words = fleet.mask.text(message or "")[:2000] or None
     with fleet.engine.begin() as conn:
         runs.noted(conn, run.id, words, fleet.mask.json(_progress(run.progress, progress)), fleet.clock())
@@ -134,7 +138,7 @@ def told(fleet: Fleet, run: Run, message: str | None, progress: object) -> None:
 
 
 def _progress(before: object, now: object) -> object:
-    """What is told now; of what was used the last word stands, where nothing is said of it."""
+    """The new progress, with the usage of the one before if it reports none."""
     used = before.get("usage") if isinstance(before, dict) else None
     if used is None or (now is not None and not isinstance(now, dict)):
         return now
@@ -142,7 +146,7 @@ def _progress(before: object, now: object) -> object:
 
 
 def out_of_budget(fleet: Fleet, run: Run, spent: Spent) -> None:
-    """An agent's run is over, since its budget is used up: the agent is told to stop. What it said of its use stays."""
+    """End an agent's run whose budget is used up. The agent is asked to stop; the usage that it reported stays."""
     if run.started_at is None:
         return parked(fleet, run, spent)
     with fleet.engine.begin() as conn:
@@ -162,7 +166,7 @@ def _version(conn: Any, run: Run) -> dict[str, Any]:
 
 
 def _stopped(now: Run | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
-    """A run that we ended for its budget ends with that; one that was done first is done."""
+    """The outcome with our reason if we stopped the run. A run that finished first keeps its own."""
     why = now and now.stop_reason
     if not why or result.get("end") == "finished":
         return outcome
@@ -176,7 +180,7 @@ def _tell(fleet: Fleet, run: Run, fact: Fact) -> None:
 
 
 def _record(conn: Any, fleet: Fleet, run: Run, fact: Fact, believed: Task | None = None) -> None:
-    """A task that has gone on without this run (cancelled, merged, a newer run) is left as it is."""
+    """Record a fact of a run. A task that moved on without the run (cancelled, merged, a newer run) stays as it is."""
     try:
         tasks.record(conn, run.task_pk, fact, fleet.clock(), believed)
     except Refused as refusal:
@@ -185,6 +189,6 @@ def _record(conn: Any, fleet: Fleet, run: Run, fact: Fact, believed: Task | None
 
 
 def _lease(fleet: Fleet, run: Run) -> timedelta:
-    """How long silence means nothing: agents come to us, hosts are looked at."""
+    """How long a run may be silent: FLEET_HOST_GRACE_SECS on hosts, FLEET_OFFLINE_AFTER_SECS for agents."""
     config = fleet.config
     return timedelta(seconds=config.host_grace_secs if run.host_id else config.offline_after_secs)
