@@ -1,4 +1,4 @@
-"""gunicorn's settings: one process, since Postgres does the work, with threads for those who wait for theirs."""
+"""Configures gunicorn: one process with many threads, since requests mostly wait for Postgres or for work."""
 
 import os
 import signal
@@ -19,8 +19,10 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 def post_worker_init(worker: Any) -> None:
-    """Told to end, answer those who wait for work at once: otherwise every restart takes `graceful_timeout`, and they
-    find the line cut."""
+    """On SIGTERM, answer the long polls at once.
+
+    Otherwise every restart takes `graceful_timeout`, and the agents that poll lose their connection.
+    """
     end = signal.getsignal(signal.SIGTERM)
 
     def answer_and_end(number: int, frame: Any) -> None:

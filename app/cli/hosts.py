@@ -9,7 +9,8 @@ from marshmallow import ValidationError
 
 from app import wiring
 from app.api.hosts import as_json
-from app.cli.output import age, print_json, print_table
+from app.cli.connect import open_fleet
+from app.cli.output import age, json_option, print_json, print_table
 from app.config.fleet_toml import HostSchema, flat, jump_faults
 from app.domain.errors import Kind, Refused
 from app.domain.host import Address, Fitness, Host, Origin
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from workers.hosts.diagnose import Step
 
 Json = dict[str, Any]
-json_option = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 yes_option = click.option("--yes", is_flag=True, help="Pin the host's key without asking.")
 
 
@@ -36,12 +36,12 @@ def hosts() -> None:
 @json_option
 def list_hosts(label: str | None, json_: bool) -> None:
     """List hosts: fitness, slots, load, free disk."""
-    with _fleet().engine.begin() as conn:
+    with open_fleet().engine.begin() as conn:
         found = [as_json(host) for host in host_rows.all_hosts(conn) if label is None or label in host.labels]
     if json_:
         return print_json(found)
     columns = ("host", "fitness", "since", "slots", "load", "free disk", "address", "why")
-    print_table(columns, [_line(one) for one in found], "There are no hosts; `fleet hosts add` adds one.")
+    print_table(columns, [_host_row(one) for one in found], "There are no hosts; `fleet hosts add` adds one.")
 
 
 @hosts.command()
@@ -49,7 +49,7 @@ def list_hosts(label: str | None, json_: bool) -> None:
 @json_option
 def show(host_id: str, json_: bool) -> None:
     """Show a host: fitness, reason, and the last probe."""
-    with _fleet().engine.begin() as conn:
+    with open_fleet().engine.begin() as conn:
         found = as_json(host_health.find(host_rows.all_hosts(conn), host_id))
     if json_:
         return print_json(found)
@@ -82,21 +82,21 @@ def add(slots: tuple[str, ...], fingerprint: str | None, yes: bool, json_: bool,
     ADDRESS is a name or an IP address; `localhost` is this machine, without SSH. For a HOST_ID that exists, all options
     are replaced: give each of them again.
     """
-    fleet = _fleet()
-    one = _checked(given, slots)
-    _may_be_added(fleet, one)
+    fleet = open_fleet()
+    one = _parse_host(given, slots)
+    _check_addable(fleet, one)
     if one["hostname"] != "localhost":
-        one["host_key"] = _pinned(fleet, one, fingerprint, yes)
+        one["host_key"] = _confirm_key(fleet, one, fingerprint, yes)
     with fleet.engine.begin() as conn:
         host_rows.add_host(conn, one)
-    _tested(fleet, one["host_id"], json_)
+    _run_test(fleet, one["host_id"], json_)
 
 
 @hosts.command()
 @click.argument("host_id")
 def remove(host_id: str) -> None:
     """Remove a host that was added by command and is idle."""
-    with _fleet().engine.begin() as conn:
+    with open_fleet().engine.begin() as conn:
         host = host_health.find(host_rows.all_hosts(conn), host_id)
         if host.origin is Origin.DECLARED:
             raise Refused(Kind.INVALID, f"{host_id} is declared in fleet.toml: take it out there, then `fleet apply`.")
@@ -115,7 +115,7 @@ def test(host_id: str, json_: bool) -> None:
 
     The steps are connection, host key, login, Python, git, disk, CLIs. The exit code is 1 if one fails.
     """
-    _tested(_fleet(), host_id, json_)
+    _run_test(open_fleet(), host_id, json_)
 
 
 @hosts.command()
@@ -123,7 +123,7 @@ def test(host_id: str, json_: bool) -> None:
 @json_option
 def drain(host_id: str, json_: bool) -> None:
     """Give a host no new work; its runs go on."""
-    _say(host_health.set_fitness(_fleet(), host_id, Fitness.DRAINING, "drained by an operator"), json_)
+    _print_fitness(host_health.set_fitness(open_fleet(), host_id, Fitness.DRAINING, "drained by an operator"), json_)
 
 
 @hosts.command()
@@ -134,12 +134,12 @@ def resume(host_id: str, json_: bool) -> None:
 
     Also ends a quarantine.
     """
-    _say(host_health.set_fitness(_fleet(), host_id, Fitness.UNKNOWN, None), json_)
+    _print_fitness(host_health.set_fitness(open_fleet(), host_id, Fitness.UNKNOWN, None), json_)
 
 
-def _checked(given: Json, slots: tuple[str, ...]) -> Json:
+def _parse_host(given: Json, slots: tuple[str, ...]) -> Json:
     wanted = {name: value for name, value in given.items() if value is not None}
-    wanted |= {"hostname": wanted.pop("address"), "agents": [_slots(text) for text in slots]}
+    wanted |= {"hostname": wanted.pop("address"), "agents": [_parse_slots(text) for text in slots]}
     try:
         return dict(HostSchema().load(wanted | {"labels": list(given["labels"])}))
     except ValidationError as error:
@@ -147,7 +147,7 @@ def _checked(given: Json, slots: tuple[str, ...]) -> Json:
         raise Refused(Kind.INVALID, f"The host cannot be added: {faults}") from error
 
 
-def _slots(text: str) -> Json:
+def _parse_slots(text: str) -> Json:
     """`codex=2:rust,python` as fleet.toml would say it."""
     room, _, can = text.partition(":")
     kind, _, count = room.partition("=")
@@ -156,7 +156,7 @@ def _slots(text: str) -> Json:
     return {"agent_type": kind, "max_concurrency": int(count or 1), "capabilities": [c for c in can.split(",") if c]}
 
 
-def _may_be_added(fleet: Fleet, one: Json) -> None:
+def _check_addable(fleet: Fleet, one: Json) -> None:
     with fleet.engine.begin() as conn:
         known = host_rows.all_hosts(conn)
     if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
@@ -167,7 +167,7 @@ def _may_be_added(fleet: Fleet, one: Json) -> None:
         raise Refused(Kind.INVALID, faults[0])
 
 
-def _pinned(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
+def _confirm_key(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
     """The key that the host shows, once an operator has confirmed it."""
     from workers.errors import Unreachable
     from workers.hosts import diagnose
@@ -192,7 +192,7 @@ def _address(fleet: Fleet, one: Json) -> Address:
     )
 
 
-def _tested(fleet: Fleet, host_id: str, json_: bool) -> None:
+def _run_test(fleet: Fleet, host_id: str, json_: bool) -> None:
     """Diagnose a host, and save the result. Exits with 1 if a step is not fine."""
     from workers.hosts import diagnose
     from workers.worker import host_client
@@ -233,11 +233,11 @@ def _step_json(step: "Step") -> Json:
     return {"step": step.name, "fine": step.is_fine, "sentence": step.sentence} | key | figures
 
 
-def _say(host: Any, json_: bool) -> None:
+def _print_fitness(host: Any, json_: bool) -> None:
     print_json(as_json(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
 
 
-def _line(one: Json) -> tuple[Any, ...]:
+def _host_row(one: Json) -> tuple[Any, ...]:
     probe = one["probe"] or {}
     slots = ", ".join(f"{s['agent_type']} {s['taken']}/{s['max_concurrency']}" for s in one["slots"])
     disk = f"{probe['disk_free'] >> 30} GB" if probe.get("disk_free") else None
@@ -245,7 +245,3 @@ def _line(one: Json) -> tuple[Any, ...]:
         one["host_id"], one["fitness"], age(one["since"], wiring.now()), slots, probe.get("load_per_cpu"), disk,
         one["hostname"], one["why"],
     )  # fmt: skip
-
-
-def _fleet() -> Fleet:
-    return wiring.fleet(connections=1)

@@ -1,4 +1,4 @@
-"""The whole system as processes: checked, started in order, ready to serve, with its secrets kept."""
+"""Starts the fleet's processes in order: checks the settings, makes missing secrets, migrates the database."""
 
 import os
 import secrets
@@ -28,8 +28,10 @@ TOP = Path(__file__).parents[3]
 
 @contextmanager
 def running(manager: ProcessManager, environ: dict[str, str], quiet: bool) -> Iterator[Config]:
-    """The system, ready to serve, until `manager` ends its processes. `quiet` sends every process's output to its log
-    in FLEET_HOME. Raises Wrong, before anything is started where that can be known."""
+    """Run the fleet until `manager` stops its processes. Yields when it serves requests.
+
+    `quiet` sends each process's output to its log in FLEET_HOME. Raises ConfigError, mostly before anything starts.
+    """
     config = _read(environ)
     check(config)
     with _only_one(config.home):
@@ -43,11 +45,11 @@ def running(manager: ProcessManager, environ: dict[str, str], quiet: bool) -> It
 
 
 def _read(environ: Mapping[str, str]) -> Config:
-    """The settings. Raises Wrong with all that is wrong with them and with fleet.toml."""
+    """Raises ConfigError with every fault of the settings and of fleet.toml."""
     toml, faults = Path(environ.get("FLEET_CONFIG") or "").expanduser(), list[str]()
-    for look in (partial(settings.read, environ), partial(fleet_toml.read_toml, toml) if toml.is_file() else dict):
+    for check_one in (partial(settings.read, environ), partial(fleet_toml.read_toml, toml) if toml.is_file() else dict):
         try:
-            look()
+            check_one()
         except ConfigError as wrong:
             faults += wrong.faults
     if faults:
@@ -56,13 +58,13 @@ def _read(environ: Mapping[str, str]) -> Config:
 
 
 def check_git() -> None:
-    """Raises Wrong where there is none."""
+    """Raises ConfigError when git is missing."""
     if subprocess.run(["/bin/sh", "-c", "command -v git"], capture_output=True, check=False).returncode:
-        raise ConfigError(["git is missing: install it; the fleet works on repositories with it."])
+        raise ConfigError(["git is missing: install it. The fleet needs it to work on repositories."])
 
 
 def check(config: Config) -> None:
-    """What must be so before anything is started. Raises Wrong with the first that is not."""
+    """Check git, FLEET_HOME, the port and the servers before anything starts. Raises ConfigError."""
     check_git()
     servers.prepare_home(config.home)
     with socket.socket() as probe:
@@ -78,22 +80,22 @@ def check(config: Config) -> None:
 
 
 def _no_database(config: Config) -> Iterator[str]:
-    """Why the database that was named cannot be used, if it was."""
+    """A fault if DATABASE_URL is set and cannot be used."""
     if not config.embedded_database:
         engine = connect(config.database_url, size=1)
         try:
             engine.connect().close()
         except sa.exc.DBAPIError as error:
             why = str(error.orig).strip().splitlines()[0]
-            yield f"The database of DATABASE_URL cannot be used ({why}): start it, or put the address right."
+            yield f"The database of DATABASE_URL cannot be used ({why}): start it, or correct the address."
         finally:
             engine.dispose()
 
 
 def _no_broker(config: Config) -> Iterator[str]:
-    """The same of the broker."""
+    """A fault if REDIS_URL is set and nothing answers there."""
     if not config.embedded_broker and not broker.broker_answers(config.redis_url):
-        yield "Nothing answers at REDIS_URL: start a Redis or Valkey there, or put the address right."
+        yield "Nothing answers at REDIS_URL: start Redis or Valkey there, or correct the address."
 
 
 def _start(manager: ProcessManager, config: Config, environ: dict[str, str], quiet: bool) -> None:
@@ -118,7 +120,7 @@ def _start(manager: ProcessManager, config: Config, environ: dict[str, str], qui
 
 
 def _release(config: Config, environ: Mapping[str, str]) -> None:
-    """Bring schema and declarations up to date, as the Procfile's release line does."""
+    """Migrate the database and apply fleet.toml, as the Procfile's release line does."""
     fleet = wiring.fleet(environ, connections=1)
     try:
         migrate(fleet.engine)
@@ -139,7 +141,7 @@ def _answers(config: Config) -> bool:
 
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """One fleet in a home at a time."""
+    """Hold the lock of a home. Raises ConfigError when another fleet runs in it."""
     with (home / "run" / "lock").open("a+") as lock:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
@@ -149,7 +151,7 @@ def _only_one(home: Path) -> Iterator[None]:
 
 
 def _keep_secrets(environ: dict[str, str], config: Config) -> Config:
-    """Make the tokens that were not given, for their owner's eyes only, and read the configuration with them."""
+    """Write a secret for each token that is not set, readable by its owner only; return the settings with them."""
     for name in ("FLEET_OPERATOR_TOKEN", "FLEET_ENROLL_TOKEN", "FLEET_WEBHOOK_SECRET"):
         if not config.secret(name):
             path = settings.secret_path(config.home, name)

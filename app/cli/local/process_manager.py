@@ -1,4 +1,4 @@
-"""Keeps child processes: starts them in order, starts again what dies, stops all in reverse, leaves none behind."""
+"""Manages child processes: starts them in order, restarts those that die, stops them all."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class ProcessFailed(Exception):
-    """A child could not be kept. `name` says which, `log` has its last lines."""
+    """A child process does not start or dies too often: its name, and the path of its log."""
 
     def __init__(self, name: str, sentence: str, log: Path | None) -> None:
         super().__init__(sentence)
@@ -29,8 +29,11 @@ class ProcessFailed(Exception):
 
 @dataclass
 class ChildProcess:
-    """One process to keep. `ready` says when it serves, `user` is a uid to run as; without `log` it has our stderr.
-    One that `serves` the others ends when they have ended."""
+    """A process to manage: how to start it, how to stop it, and its deaths (monotonic seconds).
+
+    `ready` tells when it serves. `user` is the uid to run as. Without `log` it writes to our stderr. A process that
+    `serves` others stops after them.
+    """
 
     name: str
     argv: list[str]
@@ -63,13 +66,13 @@ class ChildProcess:
         return self.process is None or self.process.poll() is not None
 
     def request_stop(self) -> None:
-        """Once: a second signal would cut short what the first one began."""
+        """Send the stop signal once: a second one would interrupt an orderly stop."""
         if self.process is not None and not self.is_dead() and not self.stop_requested:
             self.stop_requested = True
             self.process.send_signal(getattr(signal, self.stop_signal))
 
     def stop(self, within: float = STOP_SECS) -> None:
-        """Ask it to end and wait so many seconds, then end it and whatever it left in its group."""
+        """Request a stop, wait `within` seconds, then kill the process and the rest of its group."""
         if self.process is None:
             return
         self.request_stop()
@@ -81,7 +84,7 @@ class ChildProcess:
         self.process.wait()
 
     def kill_group(self) -> None:
-        """End what the process left behind; the group is its own, since it was started as a session leader."""
+        """Kill what the process left behind. The group is its own: it was started as a session leader."""
         if self.process is not None:
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -90,7 +93,7 @@ class ChildProcess:
 
 
 class ProcessManager:
-    """The children of one command. A context: whatever happens inside, none outlives it."""
+    """The child processes of one command. As a context manager, it stops all of them at the end."""
 
     def __init__(self) -> None:
         self.children: list[ChildProcess] = []
@@ -124,8 +127,10 @@ class ProcessManager:
         return child
 
     def restart_dead(self) -> list[str]:
-        """Start again what died, each death with a longer pause before it; the names of what was started. Raises
-        ProcessFailed when one dies too often."""
+        """Restart dead processes, with a longer pause after each death; return the names of those restarted.
+
+        Raises ProcessFailed when one dies too often.
+        """
         now = time.monotonic()
         return [child.name for child in self.children if child.is_dead() and self._start_again(child, now)]
 
@@ -142,14 +147,14 @@ class ProcessManager:
         return True
 
     def run_until_stopped(self) -> None:
-        """Look after the children until we are asked to stop. Raises ProcessFailed."""
+        """Restart dead processes until a signal asks to stop. Raises ProcessFailed."""
         while not self.stopping:
             for name in self.restart_dead():
-                print(f"fleet: {name} had died and was started again", file=sys.stderr, flush=True)
+                print(f"fleet: {name} died and was restarted", file=sys.stderr, flush=True)
             time.sleep(0.25)
 
     def stop(self) -> None:
-        """End every child: all at once, but those that serve the others after these."""
+        """Stop all processes at once; after them, those that serve the others."""
         self.stopping = True
         for serves in (False, True):
             these = [child for child in self.children if child.serves == serves]
@@ -168,14 +173,14 @@ class ProcessManager:
 
 
 def last_lines(path: Path | None, count: int = 15) -> list[str]:
-    """The last lines of a log, for whoever must see why."""
+    """The last lines of a log; none without a log."""
     if path is None or not path.exists():
         return []
     return path.read_bytes()[-20_000:].decode(errors="replace").splitlines()[-count:]
 
 
 def _die_with_parent(number: int) -> None:
-    """Have the kernel send `number` when our parent dies, however it dies. Linux only; elsewhere nothing."""
+    """Make the kernel send `number` when the parent dies. Linux only; elsewhere it does nothing."""
     if sys.platform == "linux":
         _LIBC.prctl(PR_SET_PDEATHSIG, number)
 

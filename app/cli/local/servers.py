@@ -1,4 +1,4 @@
-"""Postgres and Valkey from their wheels, as children on unix sockets with their data under FLEET_HOME."""
+"""Runs the embedded Postgres and Valkey: from their wheels, on Unix sockets, with their data in FLEET_HOME."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ POSTGRES_SETTINGS = {
 
 
 def prepare_home(home: Path) -> None:
-    """Make FLEET_HOME and its folders. Raises Wrong with the one thing that stands in the way."""
+    """Create FLEET_HOME and its folders. Raises ConfigError when it is not writable or the disk is full."""
     try:
         for folder, mode in (
             (home, 0o755 if os.geteuid() == 0 else 0o700),
@@ -54,7 +54,7 @@ def prepare_home(home: Path) -> None:
 
 
 def postgres(home: Path) -> ChildProcess:
-    """The Postgres server of this home, its cluster made on first use."""
+    """The Postgres server of this home; creates its cluster on first use."""
     binaries, data = _postgres_binaries(home), home / "postgres"
     if not (data / "PG_VERSION").exists():
         _init_cluster(binaries, data, home / "run")
@@ -75,7 +75,7 @@ def postgres(home: Path) -> ChildProcess:
 
 
 def valkey(home: Path) -> ChildProcess:
-    """The Valkey server of this home; it holds hints only and keeps nothing on disk."""
+    """The Valkey server of this home. It carries only hints, so it keeps nothing on disk."""
     socket = home / "run" / "valkey.sock"
     argv = [
         str(_valkey_binary()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--save", "",
@@ -85,7 +85,7 @@ def valkey(home: Path) -> ChildProcess:
 
 
 def create_database(url: str, name: str = "fleet") -> None:
-    """Have the database `name` in our own server, once it answers. Raises ProcessFailed."""
+    """Create the database `name` in the embedded server, once it answers. Raises ProcessFailed."""
     admin = url.replace("postgresql+psycopg://fleet@/fleet", "postgresql://fleet@/postgres")
     until = time.monotonic() + START_SECS
     while True:
@@ -109,7 +109,7 @@ def _owner() -> tuple[int, int]:
 
 
 def _init_cluster(binaries: Path, data: Path, run: Path) -> None:
-    """initdb into a new folder that takes its name only when it is whole."""
+    """Run initdb in a temporary folder, then rename it, so that a broken cluster is never used."""
     new = data.with_name("postgres.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -139,8 +139,8 @@ def _init_cluster(binaries: Path, data: Path, run: Path) -> None:
     )
     if done.returncode:
         shutil.rmtree(new, ignore_errors=True)
-        last = (done.stderr.strip().splitlines() or ["no word why"])[-1]
-        raise ConfigError([f"The database could not be made in {run.parent}: {last}"])
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError([f"The database could not be created in {run.parent}: {last}"])
     new.rename(data)
 
 

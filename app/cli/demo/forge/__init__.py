@@ -1,4 +1,4 @@
-"""A fake Forgejo for tests and the demo: REST API, git over HTTP and webhooks, on real bare repositories.
+"""Fakes a Forgejo for tests and the demo: REST API, git over HTTP and webhooks, on real bare repositories.
 
     forge = FakeForge(root=tmp_path).start()
     token = forge.add_user("alice")

@@ -1,4 +1,4 @@
-"""The fake forge as a process: furnished for the demo, it says where it listens and ends with its parent."""
+"""Runs the fake forge as a process with sample data; writes its address and tokens to a file."""
 
 from __future__ import annotations
 

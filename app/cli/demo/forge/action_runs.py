@@ -1,4 +1,4 @@
-"""Runs of Forgejo Actions: the deliveries one sends when it ends."""
+"""Ends runs of Forgejo Actions: sets the commit status and sends the webhooks."""
 
 from __future__ import annotations
 

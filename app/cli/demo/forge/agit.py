@@ -1,4 +1,4 @@
-"""A push to `refs/for/BASE`: a pull request without a branch, made or moved."""
+"""Handles pushes to `refs/for/BASE` (AGit flow): creates or updates a pull request without a branch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of the REST API: who is asking, for which repository, and how answers, pages and refusals look."""
+"""Shared by the REST routes: authentication, finding the repository, pages, errors."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def authenticate() -> Response | None:
 
 
 def check_scope(token: str) -> None:
-    """What is asked of a token's scopes goes by the path alone, before anything is looked for; writing allows reading."""
+    """The path alone decides which scope a token needs; a scope for writing allows reading."""
     has, path = store().scopes.get(token), request.path.removeprefix("/api/v1")
     if has is None or not request.path.startswith("/api/v1/") or path == "/version":
         return

@@ -53,7 +53,7 @@ def labels_of_organisation(org: str) -> Response:
 
 @organisations.get("/repos")
 def repositories_of(org: str) -> Response:
-    """Those that whoever asks may see."""
+    """The repositories that the caller may see."""
     found = store().users.get(org.lower())
     if found is None or found.owners is None:
         raise ApiError(404)

@@ -84,7 +84,7 @@ def part(login: str) -> Response:
 
 @routes.get("/assignees")
 def assignees() -> Response:
-    """Everybody who may write; whoever may read the repository may ask."""
+    """All users with write permission. Reading the repository is enough to ask."""
     found = [
         user for user in store().users.values() if store().may(user, "write", repository()) and user.owners is None
     ]

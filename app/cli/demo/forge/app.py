@@ -1,4 +1,4 @@
-"""The Flask application: every part of the API and git, under one lock, with faults striking around it."""
+"""Builds the Flask application of the fake forge, and injects faults around each call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows when a branch or tag appears, moves or goes: deliveries, and what pulls and issues do."""
+"""Handles changes of branches and tags: sends webhooks, updates pull requests, closes issues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commits as the API and the deliveries show them."""
+"""Reads commits, and writes them as the API and the webhooks show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds each call against Forgejo's own API description: path, status, keys asked and keys answered."""
+"""Checks each call against Forgejo's API description: path, status, keys of request and response."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Delivery:
 
 
 class WebhookSender:
-    """The post office: takes what happened, and sees to it that each hook hears of it (at most) once."""
+    """Sends each event to the hooks that want it, at most once."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults

@@ -1,4 +1,4 @@
-"""What a test can make go wrong: webhooks lost, doubled, late, shuffled; answers refused, cut or hanging."""
+"""Injects faults: webhooks lost, doubled, late, shuffled; responses refused, cut or hanging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Git on bare repositories, without a working tree: refs, commits, diffs and merges."""
+"""Runs git on bare repositories: refs, commits, diffs and merges."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ _made: dict[tuple[tuple[str, str], ...], Path] = {}  # by its files, a repositor
 
 
 def create(path: Path, files: dict[str, str], name: str, email: str) -> None:
-    """A bare repository with these files. Most tests begin with the same ones: those are made once, in the folder of the
-    session, and copied."""
+    """Create a bare repository with these files.
+
+    Most tests need the same ones: these are created once, in the folder of the session, and copied.
+    """
     home, key = os.environ.get("FLEET_TEST_HOME"), tuple(sorted(files.items()))
     if home is None:
         return make(path, files, name, email)

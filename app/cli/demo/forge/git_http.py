@@ -1,4 +1,4 @@
-"""Git over smart HTTP: clone, fetch and push, by calling git's own two programs."""
+"""Serves git over HTTP: clone, fetch and push, by the programs of git itself."""
 
 from __future__ import annotations
 

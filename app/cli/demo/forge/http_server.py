@@ -1,4 +1,4 @@
-"""The HTTP server under the fake: HTTP/1.1 with connections kept open, no Nagle, no log, and a way to cut."""
+"""Serves HTTP/1.1 with connections that stay open, and can cut them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects of the REST API, key for key: issues, pull requests, comments, reviews, the timeline."""
+"""Writes the JSON of the REST API, key for key: issues, pull requests, comments, reviews, the timeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do with issues, each with the deliveries it sends: open, edit, close, label, comment."""
+"""Changes issues and sends the webhooks for it: open, edit, close, label, comment."""
 
 from __future__ import annotations
 

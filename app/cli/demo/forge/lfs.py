@@ -1,4 +1,4 @@
-"""Git LFS as Forgejo has it: objects are asked for in batches, and brought and fetched one by one."""
+"""Serves Git LFS: the batch API, uploads and downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merges a pull request for real, in the bare repository, and tells the store in Forgejo's order."""
+"""Merges a pull request in the bare repository, and sends the webhooks in Forgejo's order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .store import Store
 
 
 class MergeRefused(Exception):
-    """The merge is not to be had: an HTTP status and a sentence."""
+    """The merge is refused, with an HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

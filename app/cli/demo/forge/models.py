@@ -1,4 +1,4 @@
-"""The nouns a forge remembers: users, repositories, issues, pulls, reviews, comments, labels, hooks."""
+"""The records of a forge: users, repositories, issues, pulls, reviews, comments, labels, hooks."""
 
 from __future__ import annotations
 

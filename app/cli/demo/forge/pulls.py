@@ -1,4 +1,4 @@
-"""What people do with pull requests, each with the deliveries it sends: open, review, ask for review."""
+"""Changes pull requests and sends the webhooks for it: open, review, request reviews."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def is_official(store: Store, repo: Repository, doer: User, state: str) -> bool:
 
 
 def answer_note(store: Store, pull: Pull, this: Review, doer: User, path: str, line: int, body: str) -> ReviewComment:
-    """Whoever may read may answer; the answer belongs to the review, whoever wrote that."""
+    """Add an answer to a review; every user who can read the repository may."""
     note = inline(store, pull, this, {"path": path, "new_position": line, "body": body})
     note.user = doer
     this.comments.append(note)

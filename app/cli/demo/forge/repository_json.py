@@ -1,4 +1,4 @@
-"""The objects of the REST API, key for key: accounts, repositories, labels, statuses, hooks."""
+"""Writes the JSON of the REST API, key for key: accounts, repositories, labels, statuses, hooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: alice, reviewer and the bot, and acme/widgets with an off-by-one bug that `make test` finds."""
+"""Adds sample data: users alice, reviewer and fleet, and acme/widgets with a bug that `make test` finds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TotalTest(unittest.TestCase):
 
 
 def add_sample_data(forge: FakeForge) -> dict[str, str]:
-    """Make the people and the repository; answers with each person's token."""
+    """Create users and repository; return each user's token."""
     tokens = {
         "alice": forge.add_user("alice", "Alice Example"),
         "reviewer": forge.add_user("reviewer"),

@@ -1,4 +1,4 @@
-"""FakeForge: start it, make people and repositories, look at what was sent, break things, stop it."""
+"""Starts and stops the fake forge; adds users and repositories; lists what was sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that one fake forge holds, behind one lock: who exists, who may do what, and the counters."""
+"""Holds the records of one fake forge behind a lock: users, repositories, permissions, counters."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Store:
         owner_name, name = full_name.split("/")
         owner = self.users.get(owner_name.lower()) or self.add_organisation(owner_name, [])
         path = self.root / f"{full_name}.git"
-        if path.exists():  # somebody had the name before
+        if path.exists():  # an earlier repository had this name
             path = self.root / f"{full_name}-{len(self.repositories)}.git"
         git_commands.create(path, files, owner.full_name, self.email(owner))
         now = self.now()
@@ -78,7 +78,7 @@ class Store:
         return repo
 
     def rename(self, full_name: str, new_name: str) -> Repository:
-        """Without a word to anybody; the old name leads to the new one until somebody else takes it."""
+        """Send no event, as Forgejo. The old name redirects until another repository takes it."""
         repo = self.repositories.pop(full_name.lower())
         owner, repo.name = new_name.split("/")
         repo.owner = self.users.get(owner.lower()) or self.add_organisation(owner, [])

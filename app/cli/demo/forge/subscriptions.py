@@ -1,4 +1,4 @@
-"""Which event names a hook may ask for, and which events those switch on."""
+"""Maps the event names of a hook to the events that it receives."""
 
 from __future__ import annotations
 

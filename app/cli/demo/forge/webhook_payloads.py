@@ -1,4 +1,4 @@
-"""The bodies of deliveries, key for key and in the order in which Forgejo writes them."""
+"""Writes the bodies of webhooks, key for key and in Forgejo's order."""
 
 from __future__ import annotations
 
