@@ -9,7 +9,6 @@ from app import webhooks, wiring
 from app.api import blueprints
 from app.api.long_poll import LongPolls
 from app.ports import Fleet
-from app.webhooks.nudge_thread import Doorbell
 
 BASE = "/api/v1"
 LARGEST_BODY = 10 * 1024 * 1024
@@ -45,4 +44,3 @@ def attach_fleet(app: Flask, fleet: Fleet) -> None:
     """Let the application serve this fleet."""
     app.extensions["fleet"] = fleet
     app.extensions["long_polls"] = LongPolls(fleet, int(fleet.config.web_threads * LONG_POLL_SHARE))
-    app.extensions["doorbell"] = Doorbell(fleet.nudge.soon)

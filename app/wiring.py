@@ -20,7 +20,7 @@ from app.logs import announce, is_secret, set_up_logs
 from app.ports import Clock, Fleet
 from app.store import fleet_config
 from app.store.engine import announce_after_commit, connect
-from app.store.notify import Bell
+from app.store.notify import WorkNotifier
 
 SHORTEST_SECRET = 8  # characters; a shorter piece is a part of one secret
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ def fleet(environ: Mapping[str, str] | None = None, connections: int = 8) -> Fle
     mask = Mask(piece for secret in kept for piece in (secret, *secrets_in(secret)))
     set_up_logs(mask)
     engine = connect(config.database_url, connections)
-    ring_and_log(engine)
+    notify_and_log(engine)
     return Fleet(config, engine, Forges(config, engine, now), Nudge(config.redis_url), now, mask, instance_of(engine))
 
 
@@ -92,13 +92,13 @@ def secrets_in(value: str) -> tuple[str, ...]:
     return pieces if len(pieces) > 1 else ()
 
 
-def ring_and_log(engine: Engine) -> None:
-    """What follows the commit of an event: a line in the log, and the bell when agents may take the task."""
-    bell = Bell(engine)
+def notify_and_log(engine: Engine) -> None:
+    """After the commit of each event: write a log line, and notify waiting agents when they may take the task."""
+    notifier = WorkNotifier(engine)
 
     def announced(event: Mapping[str, Any]) -> None:
         announce(event)
         if event["for_agents"]:
-            bell.ring()
+            notifier.notify()
 
     announce_after_commit(engine, announced)

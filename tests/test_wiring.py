@@ -1,4 +1,4 @@
-"""The nudge: a hint to the workers that nobody waits for."""
+"""A nudge delays no caller, whatever the broker does."""
 
 import socket
 import time
@@ -14,14 +14,14 @@ def seconds_of(nudge: Nudge) -> float:
     return time.monotonic() - began
 
 
-def test_where_nothing_listens_nobody_waits(tmp_path: Path) -> None:
-    assert seconds_of(Nudge(f"redis+socket://{tmp_path}/valkey.sock")) < patient(1)
+def test_no_caller_waits_for_a_broker_that_is_not_there(tmp_path: Path) -> None:
+    nudge = Nudge(f"redis+socket://{tmp_path}/valkey.sock")
+    assert max(seconds_of(nudge) for _ in range(50)) < patient(0.5)
 
 
-def test_where_nobody_answers_the_first_waits_a_moment_and_the_others_do_not() -> None:
-    with socket.socket() as mute:  # takes connections and says nothing
+def test_no_caller_waits_for_a_broker_that_accepts_and_does_not_answer() -> None:
+    with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         nudge = Nudge(f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
-        assert seconds_of(nudge) < patient(4)
         assert max(seconds_of(nudge) for _ in range(50)) < patient(0.5)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from app.ports import Fleet
 from app.services.runs import expiry
-from app.store.notify import Ear
+from app.store.notify import WorkListener
 
 T = TypeVar("T")
 POLL_SECS = 5.0  # the longest delay if a notification is lost
@@ -17,18 +17,18 @@ class LongPolls:
     """At most `seats` requests wait at once; a notification of the database wakes them."""
 
     def __init__(self, fleet: Fleet, seats: int) -> None:
-        self._ear = Ear(fleet.engine, lambda: expiry.pulse(fleet), expiry.PULSE_SECS)
+        self._listener = WorkListener(fleet.engine, lambda: expiry.pulse(fleet), expiry.PULSE_SECS)
         self._seats = threading.BoundedSemaphore(seats)
         self._is_closed = False
 
     def open(self) -> None:
         """Start to listen for notifications."""
-        self._ear.listen()
+        self._listener.start()
 
     def close(self) -> None:
         """Answer all waiting requests now, and let no request wait: the process is about to end."""
         self._is_closed = True
-        self._ear.wake()
+        self._listener.wake()
 
     def until(self, look: Callable[[bool], T | None], seconds: float) -> T | None:
         """Call `look` now and after each notification, until it returns something or `seconds` have passed.
@@ -46,8 +46,8 @@ class LongPolls:
 
     def _wait(self, look: Callable[[bool], T | None], end: float) -> T | None:
         while True:
-            rings, left = self._ear.rings, 0 if self._is_closed else end - time.monotonic()
+            count, left = self._listener.count, 0 if self._is_closed else end - time.monotonic()
             found = look(left <= 0)
             if found is not None or left <= 0:
                 return found
-            self._ear.wait(rings, min(left, POLL_SECS))
+            self._listener.wait(count, min(left, POLL_SECS))

@@ -15,7 +15,6 @@ from app.forgejo import hints
 from app.forgejo.signature import is_signed
 from app.ports import Fleet
 from app.store import deliveries, fleet_config, periodic_jobs
-from app.webhooks.nudge_thread import Doorbell
 
 blueprint = Blueprint("webhooks", __name__)
 
@@ -40,8 +39,7 @@ def receive() -> tuple[Response, int]:
         forge = _signing_forge(fleet, conn, body)
         new = deliveries.add(conn, forge, delivery, event, body, fleet.clock())
     if new:
-        bell: Doorbell = current_app.extensions["doorbell"]
-        bell.ring()
+        fleet.nudge.soon()
     return jsonify({"result": "accepted" if new else "duplicate", "delivery": delivery}), 202
 
 
