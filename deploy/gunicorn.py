@@ -26,7 +26,7 @@ def post_worker_init(worker: Any) -> None:
     end = signal.getsignal(signal.SIGTERM)
 
     def answer_and_end(number: int, frame: Any) -> None:
-        worker.wsgi.extensions["waiting"].close()
+        worker.wsgi.extensions["long_polls"].close()
         if callable(end):
             end(number, frame)
 
