@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_host_is_a_sentence_and_an_exit_code(hosts: Any, ss
     wrong = hosts(*add(sshd), "--fingerprint", "SHA256:nothing")
     assert wrong.returncode == 1 and "nothing was added" in wrong.stderr
     nowhere = hosts(*add(sshd, "build-1", 0, "--jump", "nowhere"), "--yes")
-    assert nowhere.returncode == 1 and "reached over 'nowhere', which is not declared" in nowhere.stderr
+    assert nowhere.returncode == 1 and "has the proxy_jump 'nowhere', which is not declared" in nowhere.stderr
     assert hosts(*add(sshd), "--yes").returncode == 0
     sshd.change_host_key()
     tested = hosts("test", "build-1")
