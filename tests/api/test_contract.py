@@ -11,7 +11,7 @@ from app.services.agents import leases, registry
 from app.services.runs import expiry
 from app.store import tasks
 from tests import servers
-from tests.api.test_agents import tick, waiting
+from tests.api.scene import tick, waiting
 from tests.api.test_tasks import assert_error
 from tests.builders import apply
 from tests.conftest import FakeClock

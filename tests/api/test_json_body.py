@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from app.ports import Fleet
 from app.services.runs import expiry
 from tests import servers
-from tests.api.test_agents import waiting
+from tests.api.scene import waiting
 from tests.api.test_tasks import assert_error
 from tests.pulling import BASE, ENROLL, Agent, an_agent
 from tests.serving import OPERATOR, Web, web_process
