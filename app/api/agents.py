@@ -9,6 +9,7 @@ from app.api.auth import Role, allow, allow_enrolment, authenticate, bearer_toke
 from app.api.long_poll import LongPolls
 from app.api.openapi import answers, arguments, response
 from app.domain import matching
+from app.domain.agent import Registration
 from app.domain.errors import Kind, Refused
 from app.services.agents import leases, registry
 from app.services.agents.registry import hash_of
@@ -24,7 +25,8 @@ LONGEST_KEY = 200
 def register(given: dict[str, Any]) -> tuple[Response, int]:
     """Register an agent, or rotate its token. The response shows the token once; the previous one works for 60 more
     seconds."""
-    token, is_new = registry.register(fleet(), given, bearer_token())
+    registration = Registration(**given | {"capabilities": tuple(given["capabilities"])})
+    token, is_new = registry.register(fleet(), registration, bearer_token())
     config = fleet().config
     return jsonify(
         agent_id=given["agent_id"],
@@ -60,7 +62,7 @@ def deregister(given: dict[str, Any]) -> Response:
 def list_agents(filters: dict[str, Any]) -> Response:
     """List agents with their capabilities and tasks."""
     wanted = matching.capability(filters["capability"]) if "capability" in filters else None
-    found = [one for one in registry.listed(fleet()) if wanted in (None, *one["capabilities"])]
+    found = [one for one in registry.list_agents(fleet()) if wanted in (None, *one["capabilities"])]
     return jsonify([one for one in found if filters.get("status") in (None, one["status"])])
 
 

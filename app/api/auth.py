@@ -142,7 +142,7 @@ def _identify(token: str) -> Caller:
         if expected and hmac.compare_digest(hash_of(token), hash_of(expected)):
             return Caller(role)
     with reading(fleet().engine) as conn:
-        agent_id = agents.with_token(conn, hash_of(token), fleet().clock()) if token else None
+        agent_id = agents.id_of_token(conn, hash_of(token), fleet().clock()) if token else None
     if agent_id is None:
         raise Refused(Kind.UNAUTHORIZED, "Show a valid token: Authorization: Bearer <token>.")
     return Caller(Role.AGENT, agent_id)

@@ -7,11 +7,11 @@ import click
 
 from app.cli.connect import open_fleet
 from app.cli.output import age, json_option, print_json, print_table
+from app.domain.agent import EnrolmentToken
 from app.ports import Fleet
 from app.services.agents import registry
-from app.store import agents as rows
+from app.store import agents as agent_rows
 from app.store import views
-from app.store.tables import Row
 
 
 @click.group()
@@ -24,7 +24,7 @@ def agents() -> None:
 def list_agents(json_: bool) -> None:
     """List agents: their state, capabilities and tasks."""
     fleet = open_fleet()
-    found = registry.listed(fleet)
+    found = registry.list_agents(fleet)
     if json_:
         return print_json(found)
     columns = ("agent", "status", "seen", "slots", "host", "capabilities", "tasks")
@@ -59,7 +59,7 @@ def enroll() -> None:
 @json_option
 def create(name: str, days: float | None, json_: bool) -> None:
     """Create an enrolment token. It is shown only once."""
-    token = registry.invite(open_fleet(), name, days)
+    token = registry.create_enrolment_token(open_fleet(), name, days)
     if json_:
         return print_json({"name": name, "token": token})
     click.echo(token)
@@ -72,7 +72,7 @@ def list_tokens(json_: bool) -> None:
     """List enrolment tokens by name, without the secrets."""
     fleet = open_fleet()
     with fleet.engine.begin() as conn:
-        found = [_token_as_json(fleet, row) for row in rows.invitations(conn)]
+        found = [_token_as_json(fleet, row) for row in agent_rows.enrolment_tokens(conn)]
     if json_:
         return print_json(found)
     lines = [(token["name"], token["status"], token["uses"], token["used_at"], token["expires_at"]) for token in found]
@@ -83,7 +83,7 @@ def list_tokens(json_: bool) -> None:
 @click.argument("name")
 def revoke_token(name: str) -> None:
     """Revoke an enrolment token; agents that used it stay."""
-    registry.withdraw(open_fleet(), name)
+    registry.revoke_enrolment_token(open_fleet(), name)
     click.echo(f"The enrolment token {name} is revoked.")
 
 
@@ -95,8 +95,6 @@ def _agent_row(fleet: Fleet, agent: Mapping[str, Any]) -> tuple[object, ...]:
     return agent["agent_id"], status, seen, slots, agent["hostname"], capabilities, tasks
 
 
-def _token_as_json(fleet: Fleet, row: Row) -> dict[str, object]:
-    is_expired = row["expires_at"] is not None and row["expires_at"] <= fleet.clock()
-    status = "revoked" if row["revoked_at"] else "expired" if is_expired else "in force"
-    moments = {name: views.moment(row[name]) for name in ("made_at", "expires_at", "used_at")}
-    return {"name": row["name"], "status": status, "uses": row["uses"], **moments}
+def _token_as_json(fleet: Fleet, token: EnrolmentToken) -> dict[str, object]:
+    moments = {name: views.moment(getattr(token, name)) for name in ("made_at", "expires_at", "used_at")}
+    return {"name": token.name, "status": token.status(fleet.clock()), "uses": token.uses, **moments}

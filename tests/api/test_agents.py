@@ -58,11 +58,14 @@ class TestRegistry:
     def test_an_enrolment_token_can_be_revoked_and_can_expire(
         self, client: FlaskClient, fleet: Fleet, clock: FakeClock
     ) -> None:
-        week, ever = registry.invite(fleet, "lab", 7), registry.invite(fleet, "office", None)
+        week, ever = (
+            registry.create_enrolment_token(fleet, "lab", 7),
+            registry.create_enrolment_token(fleet, "office", None),
+        )
         assert register(client, "a1", week).status_code == register(client, "a2", ever).status_code == 201
         clock.pass_(timedelta(days=8).total_seconds())
         assert_error(register(client, "a3", week), 401, "unauthorized")
-        registry.withdraw(fleet, "office")
+        registry.revoke_enrolment_token(fleet, "office")
         assert_error(register(client, "a3", ever), 401, "unauthorized")
 
     def test_a_revoked_agent_is_refused_and_what_it_held_goes_back(self, client: FlaskClient, fleet: Fleet) -> None:

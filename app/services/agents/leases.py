@@ -90,10 +90,10 @@ def beat(fleet: Fleet, agent_id: str, told: Iterable[Mapping[str, Any]] | None) 
     at, believed = fleet.clock(), None if told is None else {(one["task_id"], one["lease"]) for one in told}
     spent = _spent(fleet, agent_id)
     with fleet.engine.begin() as conn:
-        agent = agents.hold(conn, agent_id)
-        if agent is None or agent["gone_at"]:
+        agent = agents.lock(conn, agent_id)
+        if agent is None or agent.gone_at:
             raise Refused(Kind.UNKNOWN, GONE.format(agent_id))
-        agents.seen(conn, agent_id, at)
+        agents.mark_seen(conn, agent_id, at)
         open_ = [Held(tasks.load(conn, run.task_pk), run) for run in runs.open_of_agent(conn, agent_id)]
         news = [_renew(conn, fleet, one, believed, at) for one in open_]
         spoken_of = {(one["task_id"], one["lease"]) for one in news}

@@ -6,13 +6,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.domain import forge_messages, matching
+from app.domain.agent import ListedAgent
 from app.domain.lifecycle import FactKind
 from app.domain.task import Mode, Task
 from app.services.dispatch import credentials
 from app.services.dispatch.lfs import able, large_of
 from app.store import agents, views
 from app.store import hosts as host_rows
-from app.store.tables import Row
 
 MOST_NAMED = 20  # hosts and agents in one sentence
 
@@ -71,14 +71,15 @@ def _sentence(needs: frozenset[str], refusals: list[str]) -> str:
 
 def _agents_refusals(conn: Connection, needs: frozenset[str]) -> dict[str, str]:
     """For each agent: why it has not taken a waiting task, as far as we know."""
-    return {row["agent_id"]: _agents_refusal(row, needs) for row in agents.everybody(conn)}
+    return {one.agent.agent_id: _agents_refusal(one, needs) for one in agents.list_present(conn)}
 
 
-def _agents_refusal(agent: Row, needs: frozenset[str]) -> str:
-    lacks, held = needs - set(agent["capabilities"]), len(agent["holds"] or [])
-    if agent["revoked_at"]:
+def _agents_refusal(listed: ListedAgent, needs: frozenset[str]) -> str:
+    agent, held = listed.agent, len(listed.tasks)
+    lacks = needs - set(agent.capabilities)
+    if agent.revoked_at:
         return "it was revoked"
     if lacks:
         return f"it lacks {', '.join(sorted(lacks))}"
-    full = f"it is full {held}/{agent['max_concurrency']}"
-    return full if held >= agent["max_concurrency"] else f"it has not asked; last seen {views.moment(agent['seen_at'])}"
+    full = f"it is full {held}/{agent.max_concurrency}"
+    return full if held >= agent.max_concurrency else f"it has not asked; last seen {views.moment(agent.seen_at)}"

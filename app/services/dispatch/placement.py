@@ -80,19 +80,19 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
     """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        agent = agents.hold(conn, agent_id)
-        if agent is None or agent["gone_at"] or agent["revoked_at"]:
+        agent = agents.lock(conn, agent_id)
+        if agent is None or not agent.is_present:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
         task = _switched_on(conn, task_id)
-        lacks = set(views.needs(conn, task.requirement_set_id)[0]) - set(agent["capabilities"])
+        lacks = set(views.needs(conn, task.requirement_set_id)[0]) - set(agent.capabilities)
         if lacks:
             raise Refused(Kind.INVALID, f"{agent_id} lacks {', '.join(sorted(lacks))}.")
-        if len(runs.open_of_agent(conn, agent_id)) >= agent["max_concurrency"]:
-            raise Refused(Kind.INVALID, f"{agent_id} is full: it has {agent['max_concurrency']} slots.")
+        if len(runs.open_of_agent(conn, agent_id)) >= agent.max_concurrency:
+            raise Refused(Kind.INVALID, f"{agent_id} is full: it has {agent.max_concurrency} slots.")
         until = at + timedelta(seconds=fleet.config.offline_after_secs)
         detail = {
             "agent_id": agent_id,
-            "agent_type": agent["agent_type"],
+            "agent_type": agent.agent_type,
             "until": until.isoformat(),
             "acknowledged": False,
         }

@@ -95,9 +95,7 @@ def write_receipt(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
 def _registered(conn: Connection, run: Mapping[str, Any]) -> str | None:
     """The version of its CLI that an agent registered with: `metadata.clis` by the kind of CLI."""
     agent = agents.get(conn, run["agent_id"]) if run["agent_id"] else None
-    clis = (agent["metadata"] if agent else {}).get("clis")
-    found = clis.get(run["cli"]) if isinstance(clis, dict) else None
-    return found[:200] if isinstance(found, str) else None
+    return agent.cli_version(run["cli"]) if agent else None
 
 
 def _noted(brief: Row, review: Mapping[str, Any]) -> list[str]:

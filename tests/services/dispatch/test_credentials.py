@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.cli.demo.forge import FakeForge
+from app.domain.agent import Registration
 from app.domain.errors import Refused, Unavailable
 from app.domain.host import Fitness
 from app.domain.lifecycle import Fact, FactKind
@@ -334,10 +335,7 @@ class TestASwitchedOffRepository:
         off, *_ = begin(fleet, 70, repositories=[self.RULE], hosts=[])
         with fleet.engine.begin() as conn:
             other = a_stored_task(conn, "acme/gears#9", repository_id=43)
-        agent = {
-            "agent_id": "a1", "agent_type": "coder", "hostname": "h", "capabilities": ["python"], "max_concurrency": 9,
-            "metadata": {},
-        }  # fmt: skip
+        agent = Registration("a1", "coder", "h", ("python",), max_concurrency=9)
         with fleet.engine.begin() as conn:
             agents.register(conn, agent, b"its token's hash", fleet.clock())
         wish = leases.Wish("a1", b"its token's hash", most=5)
