@@ -5,12 +5,10 @@ import os
 from typing import Any
 from urllib.parse import quote
 
-import sqlalchemy as sa
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -26,45 +24,21 @@ from app.services.replay import differences
 from app.services.runs import expiry, report
 from app.store import runs
 from app.store import tasks as rows
-from app.store.tables import tasks
-from tests import builders, servers
-from tests.api.model import CONFIRM, RESET, SILENCE, Model, Task, Work
+from tests import builders
+from tests.api.machine import CAN, HOST, HOST_CAN, HOST_SLOTS, NEEDS, RECEIPTS, SLOTS, WHICH, WHO, ServerBesideModel
+from tests.api.model import CONFIRM, RESET, SILENCE, Task, Work
 from tests.builders import a_host, a_plain_task, apply
 from tests.conftest import FakeClock
 from tests.pulling import BASE, ENROLL, Agent, register
 
-CAN = {"a1": frozenset({"python"}), "a2": frozenset({"python", "gpu"}), "a3": frozenset({"gpu", "rust"})}
-SLOTS = {"a1": 1, "a2": 2, "a3": 3}
-HOST, HOST_CAN, HOST_SLOTS = "h1", frozenset({"python", "rust"}), 2
-NEEDS = [(), ("python",), ("gpu",), ("gpu", "python"), ("rust",)]
-WHO, WHICH = st.sampled_from(sorted(CAN)), st.integers(0, 30)
-RECEIPTS = {
-    "completed": {"status": "completed", "summary": "Done."}, "failed": {"status": "failed", "error": "No."},
-    "partial": {"status": "partial", "summary": "Half."}, "limit": {"status": "failed", "failure": "limit"},
-}  # fmt: skip
 BOUNDED = settings(
     max_examples=int(os.environ.get("FLEET_MACHINE_EXAMPLES", "10")), stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
 
-class Machine(RuleBasedStateMachine):
-    """One server on an empty database. The fixtures stand in the class that a test makes of this."""
-
-    client: FlaskClient
-    fleet: Fleet
-    clock: FakeClock
-
-    def __init__(self) -> None:
-        super().__init__()
-        servers.empty(self.fleet.engine)
-        with self.fleet.engine.begin() as conn:
-            apply(conn, hosts=[a_host(HOST, HOST_SLOTS, tuple(HOST_CAN))])
-        self.model = Model()
-        self.agents: dict[str, Agent] = {}
-        self.given: dict[tuple[str, str], list[tuple[str, int]]] = {}
-        self.gone: set[str] = set()
-        self.revoked: set[str] = set()
+class Machine(ServerBesideModel):
+    """The calls of agents, operators, hosts and the clock, and what must hold after each."""
 
     # --- the players
 
@@ -306,28 +280,6 @@ class Machine(RuleBasedStateMachine):
             open_ = builders.open_on_hosts(conn)
         for run in open_:
             report.ended(self.fleet, run, {"end": "finished", "step": "deliver"}, Outcome(Verdict.SUCCEEDED))
-
-    # --- helpers
-
-    def as_(self, who: str) -> Agent:
-        return self.agents[who]
-
-    def void(self, who: str) -> bool:
-        """Its tokens were destroyed, and it has not registered since. To ask for a list moves nothing."""
-        return self.as_(who).get("/tasks?limit=1").status_code == 401
-
-    def is_out(self, who: str, answer: Any) -> bool:
-        """Whether the agent may not speak: revoked, its token void, or gone."""
-        if answer.status_code == 401:
-            return True
-        return answer.status_code == 404 and "registered" in answer.text
-
-    def task(self, which: int) -> str:
-        return sorted(self.model.tasks)[which % len(self.model.tasks)]
-
-    def row(self, id_: str) -> Any:
-        with self.fleet.engine.begin() as conn:
-            return conn.execute(sa.select(tasks).where(tasks.c.task_id == id_)).mappings().one()
 
 
 def test_the_server_does_what_the_model_says(client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
