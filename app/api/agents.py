@@ -42,8 +42,10 @@ def register(given: dict[str, Any]) -> tuple[Response, int]:
 @arguments(requests.Heartbeat)
 def heartbeat(given: dict[str, Any]) -> Response:
     """Send a heartbeat, and receive an update for each task of the agent."""
-    news = leases.beat(fleet(), check_is_caller(given["agent_id"]), given["tasks"])
-    return jsonify(status="online", tasks=news)
+    agent_id, named = check_is_caller(given["agent_id"]), given["tasks"]
+    held = None if named is None else {leases.HeldLease(one["task_id"], one["lease"]) for one in named}
+    updates = leases.heartbeat(fleet(), agent_id, held)
+    return jsonify(status="online", tasks=[update.as_json() for update in updates])
 
 
 @blueprint.post("/deregister")
@@ -73,8 +75,8 @@ def dequeue(given: dict[str, Any]) -> Response:
         raise Refused(Kind.INVALID, f"Idempotency-Key: must have 1 to {LONGEST_KEY} characters.")
     agent_id, words = given["agent_id"], given["capabilities"]
     can = None if words is None else tuple(words)
-    wish = leases.Wish(agent_id, hash_of(bearer_token()), can, given["max_tasks"], key)
-    found = _claim(wish, given["wait_secs"])
+    claim = leases.ClaimRequest(agent_id, hash_of(bearer_token()), can, given["max_tasks"], key)
+    found = _claim(claim, given["wait_secs"])
     if found is None:
         raise Refused(Kind.BUSY, "Too many agents wait for work: try again in a few seconds.")
     if not found:
@@ -82,12 +84,12 @@ def dequeue(given: dict[str, Any]) -> Response:
     return jsonify({"tasks": found}) if given["max_tasks"] > 1 else jsonify(found[0])
 
 
-def _claim(wish: leases.Wish, seconds: float) -> list[dict[str, Any]] | None:
+def _claim(claim: leases.ClaimRequest, seconds: float) -> list[dict[str, Any]] | None:
     """The claim checks the token itself, in one trip to the database; if it refuses, find out why."""
     long_polls: LongPolls = current_app.extensions["long_polls"]
     try:
-        return long_polls.until(lambda last: leases.claim(fleet(), wish, last), seconds)
-    except leases.Stranger:
+        return long_polls.until(lambda last: leases.claim(fleet(), claim, last), seconds)
+    except leases.UnknownAgent:
         authenticate(Role.AGENT)
-        check_is_caller(wish.agent_id)
+        check_is_caller(claim.agent_id)
         raise

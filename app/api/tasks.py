@@ -12,6 +12,7 @@ from app.api import agents, requests, responses
 from app.api.auth import Role, allow, allow_checked_by_view, caller, check_is_caller, fleet
 from app.api.errors import answer
 from app.api.openapi import answers, arguments, response
+from app.domain.agent_report import AgentReceipt, LogUpload, StatusReport
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import FactKind
 from app.domain.run import Run
@@ -136,8 +137,9 @@ def assign_task(given: dict[str, Any], task_id: str) -> Response:
 @arguments(requests.Report)
 def report_status(given: dict[str, Any], task_id: str) -> Response:
     """Confirm a task, report its progress, or give it up. If `stop` is true, the agent must stop working on it."""
-    how = reports.running if given["status"] == "running" else reports.failed
-    return _respond(how(fleet(), check_is_caller(given["agent_id"]), given | {"task_id": task_id}))
+    apply = reports.running if given["status"] == "running" else reports.failed
+    told = StatusReport(task_id, given["lease"], given["message"], given["progress"])
+    return _respond(apply(fleet(), check_is_caller(given["agent_id"]), told))
 
 
 @blueprint.post("/<path:task_id>/log")
@@ -146,7 +148,7 @@ def report_status(given: dict[str, Any], task_id: str) -> Response:
 @arguments(requests.LogPiece)
 def write_log(given: dict[str, Any], task_id: str) -> Response:
     """Append a piece to a run's log. Bytes that are stored already are skipped; a gap is refused."""
-    piece = given | {"task_id": task_id, "data": _decode(given["data"])}
+    piece = LogUpload(task_id, given["lease"], given["stream"], given["offset"], _decode(given["data"]))
     wanted, is_gap = reports.log(fleet(), caller().agent_id or "", piece)
     if not is_gap:
         return jsonify(next_offset=wanted)
@@ -161,7 +163,7 @@ def complete_task(given: dict[str, Any], task_id: str) -> Response:
     """Complete a task with a receipt. Its claims are checked on the forge; the same receipt may be sent again."""
     if given.get("task_id", task_id) != task_id:
         raise Refused(Kind.INVALID, f"task_id: the receipt is for {given['task_id']!r}, the address for {task_id!r}.")
-    return _respond_ended(reports.complete(fleet(), check_is_caller(given["agent_id"]), given | {"task_id": task_id}))
+    return _complete(AgentReceipt.from_json(given, task_id), given["agent_id"])
 
 
 @receipts.post("")
@@ -172,7 +174,7 @@ def post_receipt(given: dict[str, Any]) -> Response:
     """Complete a task, with the task's id in the body."""
     if "task_id" not in given:
         raise Refused(Kind.INVALID, "task_id: Missing data for required field.")
-    return _respond_ended(reports.complete(fleet(), check_is_caller(given["agent_id"]), given))
+    return _complete(AgentReceipt.from_json(given, given["task_id"]), given["agent_id"])
 
 
 def _decode(text: str) -> bytes:
@@ -196,7 +198,8 @@ def _check_may_read(task_id: str, run: Run | None) -> None:
         raise Refused(Kind.FORBIDDEN, f"{task_id}: this is not a run of agent {caller().agent_id!r}.")
 
 
-def _respond_ended(held: leases.Held) -> Response:
+def _complete(receipt: AgentReceipt, agent_id: str) -> Response:
+    held = reports.complete(fleet(), check_is_caller(agent_id), receipt)
     notice = reports.notice(fleet(), held)
     return _respond(held, {"notice": notice} if notice else {})
 
@@ -209,7 +212,8 @@ def _respond(held: leases.Held, more: dict[str, Any] | None = None) -> Response:
         has_ended = any(run["ended_at"] for run in found["runs"] if run["number"] == number)
         stop = has_ended or found["status"] not in LIVE
         asked = not stop and found["pr_number"] is not None
-        news = leases.feedback(conn, leases.held(conn, held.task.id, number)) if asked else {}
+        feedback = leases.feedback(conn, leases.held(conn, held.task.id, number)) if asked else None
+    news = {"feedback": feedback} if feedback else {}
     return jsonify(found | {"lease": number, "stop": stop} | news | (more or {}))
 
 

@@ -1,19 +1,19 @@
-"""Hears what agents report: how far they are, what they print, and their receipts, whose claims are checked first."""
+"""Applies what agents report: progress, logs, and receipts, whose claims are checked on the forge first."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from app.domain.agent_report import AgentReceipt, LogUpload, StatusReport
 from app.domain.errors import Kind, Refused
 from app.domain.failures import LIMITS
 from app.domain.lifecycle import Fact, FactKind
-from app.domain.run import FAILURES, Outcome, Usage, Verdict
+from app.domain.run import FAILURES, Outcome, Verdict
+from app.domain.task import Task
 from app.ports import Fleet
 from app.services import facts
 from app.services.agents import leases
-from app.services.agents.claim_checks import ClaimChecks, Json
+from app.services.agents.claim_checks import CheckedArtifact, ClaimChecks
 from app.services.agents.leases import Held
 from app.services.outbox.pull_requests import checked
 from app.services.runs import report
@@ -21,61 +21,58 @@ from app.store import runs, views
 from app.store.engine import reading
 
 
-def running(fleet: Fleet, agent_id: str, told: Json) -> Held:
-    """The agent works on a task (task_id, lease?, message?, progress?): confirmed, or seen alive again, or ended where
-    its budget is used up. What has ended meanwhile is left as it is. Raises Refused."""
+def running(fleet: Fleet, agent_id: str, told: StatusReport) -> Held:
+    """Confirm the task, or renew its lease; end the run if its budget is used up. A run that has ended stays as it is.
+
+    Raises Refused.
+    """
     with reading(fleet.engine) as conn:
-        held = leases.owned(conn, agent_id, told["task_id"], told.get("lease"))
+        held = leases.owned(conn, agent_id, told.task_id, told.lease)
     if held.run.ended_at is None:
-        report.told(fleet, held.run, told.get("message"), told.get("progress"))
+        report.told(fleet, held.run, told.message, told.progress)
     return held
 
 
-def failed(fleet: Fleet, agent_id: str, told: Json) -> Held:
-    """The agent gives up (task_id, lease?, message?): an attempt is spent, and the task is tried again while there are
-    retries left. Raises Refused."""
-    return complete(fleet, agent_id, {
-        "task_id": told["task_id"], "lease": told.get("lease"), "status": "failed", "error": told.get("message"),
-    })  # fmt: skip
+def failed(fleet: Fleet, agent_id: str, told: StatusReport) -> Held:
+    """The agent gives up: the attempt counts, and the task is retried while retries are left. Raises Refused."""
+    return complete(fleet, agent_id, AgentReceipt(told.task_id, "failed", told.lease, error=told.message))
 
 
-def log(fleet: Fleet, agent_id: str, told: Json) -> tuple[int, bool]:
-    """Bytes of output (task_id, lease, stream, offset, data). Returns the offset that is wanted next and whether this
-    piece left a gap, and was not taken. Raises Refused."""
+def log(fleet: Fleet, agent_id: str, piece: LogUpload) -> tuple[int, bool]:
+    """Append to the log. Returns the offset wanted next, and True if the piece left a gap and was dropped.
+
+    Raises Refused.
+    """
     with reading(fleet.engine) as conn:
-        held = leases.owned(conn, agent_id, told["task_id"], told["lease"])
-    size = report.log(fleet, held.run, told["stream"], told["offset"], told["data"]).end
-    return size, told["offset"] > size
+        held = leases.owned(conn, agent_id, piece.task_id, piece.lease)
+    size = report.log(fleet, held.run, piece.stream, piece.offset, piece.data).end
+    return size, piece.offset > size
 
 
-def complete(fleet: Fleet, agent_id: str, receipt: Json) -> Held:
-    """A receipt: task_id, status (completed, failed, partial), lease?, summary?, error?, artifacts?, duration_seconds?,
-    usage?, checks?, session?, cli_version?, failure?, resets_at?. Every claim is checked on the forge before it counts;
-    the same receipt again changes nothing but that it may bring the checks that were not told before. Raises Refused,
-    `invalid` naming a claim that does not hold."""
+def complete(fleet: Fleet, agent_id: str, receipt: AgentReceipt) -> Held:
+    """End the run with a receipt. Every claim is checked on the forge before it counts.
+
+    The same receipt again changes nothing, except that it may add checks. Raises Refused; `invalid` names a claim that
+    does not hold.
+    """
     with reading(fleet.engine) as conn:
-        held = leases.owned(conn, agent_id, receipt["task_id"], receipt.get("lease"))
+        held = leases.owned(conn, agent_id, receipt.task_id, receipt.lease)
     if held.run.ended_at:
-        return _checked_late(fleet, _said_before(held, receipt), receipt)
+        return _add_checks(fleet, _check_is_repeated(held, receipt), receipt)
     claims = ClaimChecks(fleet, held.task)
-    claims.commits = [one["sha"] for one in receipt.get("artifacts") or [] if one["type"] == "commit"]
-    artifacts = [claims.check(one) for one in receipt.get("artifacts") or []]
-    head = claims.head() if receipt["status"] == "completed" else None
-    if claims.pull and head is not None:
-        claims.keep_off(claims.pull)
-    task = held.task
-    if claims.pull and head not in (None, task.head):
-        known = {"number": claims.pull.number, "title": claims.pull.title, "url": claims.pull.url, "head": head}
-        task = facts.record_if_news(fleet, task, Fact(FactKind.PULL_OPENED, known, run=held.run.number))
+    claims.commits = [one.sha for one in receipt.artifacts if one.type == "commit" and one.sha]
+    artifacts = [claims.check(one) for one in receipt.artifacts]
+    head = claims.head() if receipt.is_completed else None
+    task = _adopt_pull(fleet, held, claims, head)
     result = _result(receipt, artifacts, head)
     if report.ended(fleet, held.run, result, _outcome(receipt), task):
         return Held(task, replace(held.run, end=result["end"], result=result))
-    with fleet.engine.begin() as conn:  # it ended while we looked: by this receipt, by another, or it was lost
-        return _said_before(leases.owned(conn, agent_id, receipt["task_id"], held.run.number), receipt)
+    with fleet.engine.begin() as conn:  # it ended meanwhile: by this receipt, by another, or it was lost
+        return _check_is_repeated(leases.owned(conn, agent_id, receipt.task_id, held.run.number), receipt)
 
 
 def notice(fleet: Fleet, held: Held) -> str | None:
-    """What keeps finished work from being more than work in progress, and what helps; None where nothing does."""
+    """Why the pull request of finished work is marked `WIP:`, and how to change that; None if it is not."""
     if held.run.end != "finished" or not held.task.wants_pull or (held.run.result or {}).get("checks"):
         return None
     with fleet.engine.begin() as conn:
@@ -83,78 +80,84 @@ def notice(fleet: Fleet, held: Held) -> str | None:
     if not wanted:
         return None
     return (
-        f"The receipt tells of no checks, and this task has {len(wanted)}: its pull request is marked `WIP:` until "
-        "they are told. Run the commands in `checks` and send the same receipt again with how each ended; or let "
-        "somebody who has looked take `WIP:` off its title."
+        f"The receipt reports no checks, and this task has {len(wanted)}: its pull request is marked `WIP:` until they "
+        "are reported. Run the commands in `checks` and send the same receipt again with how each ended; or let a "
+        "person who has reviewed the work remove `WIP:` from its title."
     )
 
 
-def _checked_late(fleet: Fleet, held: Held, receipt: Json) -> Held:
-    """Checks that come after the receipt: a pull request that is ours is no longer work in progress."""
-    checks = list(receipt.get("checks") or [])
-    if not checks or held.run.end != "finished":
+def _adopt_pull(fleet: Fleet, held: Held, claims: ClaimChecks, head: str | None) -> Task:
+    """Record the pull request that the agent opened, if it is new. Raises Refused if it touches forbidden paths."""
+    task, pull = held.task, claims.pull
+    if pull is None or head is None:
+        return task
+    claims.refuse_forbidden_paths(pull)
+    if head == task.head:
+        return task
+    known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
+    return facts.record_if_news(fleet, task, Fact(FactKind.PULL_OPENED, known, run=held.run.number))
+
+
+def _add_checks(fleet: Fleet, held: Held, receipt: AgentReceipt) -> Held:
+    """Add checks that were missing in the receipt: our own pull request is then no longer work in progress."""
+    if not receipt.checks or held.run.end != "finished":
         return held
-    failed = next((one["command"] for one in checks if one["exit_code"]), None)
+    failed = next((one["command"] for one in receipt.checks if one["exit_code"]), None)
     if failed:
         raise Refused(Kind.INVALID, f"checks: {failed!r} failed, so the pull request stays as it is.")
+    checks = list(receipt.checks)
     with fleet.engine.begin() as conn:
         runs.checked(conn, held.run.id, checks)
     checked(fleet, held.task)
     return Held(held.task, replace(held.run, result={**(held.run.result or {}), "checks": checks}))
 
 
-def _said_before(held: Held, receipt: Json) -> Held:
-    """The same receipt twice is answered the same way twice; another one comes too late."""
-    if (held.run.result or {}).get("receipt_sha256") != _fingerprint(receipt):
+def _check_is_repeated(held: Held, receipt: AgentReceipt) -> Held:
+    """Raises Refused(stale) unless the run ended by the same receipt."""
+    if (held.run.result or {}).get("receipt_sha256") != receipt.fingerprint:
         ended = held.run.end
         raise Refused(Kind.STALE, f"{held.task.task_id}: run {held.run.number} has ended already ({ended}).")
     return held
 
 
-def _fingerprint(receipt: Json) -> str:
-    """By what a receipt is known again: what it says, not when or how long."""
-    said = [receipt["status"], receipt.get("artifacts") or [], receipt.get("summary"), receipt.get("error")]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _result(receipt: Json, artifacts: Sequence[Json], head: str | None) -> dict[str, Any]:
-    """The receipt in the words of a host's result, so that both are judged alike."""
-    done = receipt["status"] == "completed"
+def _result(receipt: AgentReceipt, artifacts: Sequence[CheckedArtifact], head: str | None) -> dict[str, Any]:
+    """The receipt in the form of a host's result, so that both are judged alike."""
+    is_done, checks = receipt.is_completed, list(receipt.checks)
     return {
-        "end": "finished" if done else "failed",
+        "end": "finished" if is_done else "failed",
         "step": "agent",
-        "reason": receipt.get("error") or (None if done else f"the agent reported '{receipt['status']}'"),
+        "reason": receipt.error or (None if is_done else f"the agent reported '{receipt.status}'"),
         "pushed": head is not None,
         "head": head,
-        "commits": [one["sha"] for one in artifacts if one["type"] == "commit"],
-        "validation": list(receipt.get("checks") or []) if done else [],
-        "checks": list(receipt.get("checks") or []),
-        "artifacts": list(artifacts),
-        "duration_seconds": receipt.get("duration_seconds"),
-        "cli_version": receipt.get("cli_version"),
-        "receipt_sha256": _fingerprint(receipt),
+        "commits": [one.artifact.sha for one in artifacts if one.artifact.type == "commit"],
+        "validation": checks if is_done else [],
+        "checks": checks,
+        "artifacts": [one.as_json() for one in artifacts],
+        "duration_seconds": receipt.duration_seconds,
+        "cli_version": receipt.cli_version,
+        "receipt_sha256": receipt.fingerprint,
     }
 
 
-def _outcome(receipt: Json) -> Outcome:
+def _outcome(receipt: AgentReceipt) -> Outcome:
     return Outcome(
         verdict=_verdict(receipt),
-        final_text=receipt.get("summary"),
-        session_id=receipt.get("session"),
-        usage=Usage(**{name: (receipt.get("usage") or {}).get(name) for name in Usage.__dataclass_fields__}),
+        final_text=receipt.summary,
+        session_id=receipt.session,
+        usage=receipt.usage,
         failure=_failure(receipt),
-        resets_at=receipt.get("resets_at"),
+        resets_at=receipt.resets_at,
     )
 
 
-def _verdict(receipt: Json) -> Verdict:
-    if receipt["status"] == "completed":
+def _verdict(receipt: AgentReceipt) -> Verdict:
+    if receipt.is_completed:
         return Verdict.SUCCEEDED
-    return Verdict.LIMITED if receipt.get("failure") in ("limit", *LIMITS) else Verdict.FAILED
+    return Verdict.LIMITED if receipt.failure in ("limit", *LIMITS) else Verdict.FAILED
 
 
-def _failure(receipt: Json) -> str | None:
-    if receipt["status"] == "completed":
+def _failure(receipt: AgentReceipt) -> str | None:
+    if receipt.is_completed:
         return None
-    told = receipt.get("failure")
-    return "partial" if receipt["status"] == "partial" else told if told in FAILURES else "agent_failed"
+    known = receipt.failure if receipt.failure in FAILURES else "agent_failed"
+    return "partial" if receipt.status == "partial" else known

@@ -338,11 +338,11 @@ class TestASwitchedOffRepository:
         agent = Registration("a1", "coder", "h", ("python",), max_concurrency=9)
         with fleet.engine.begin() as conn:
             agents.register(conn, agent, b"its token's hash", fleet.clock())
-        wish = leases.Wish("a1", b"its token's hash", most=5)
-        found = leases.claim(fleet, wish)
+        request = leases.ClaimRequest("a1", b"its token's hash", most=5)
+        found = leases.claim(fleet, request)
         assert found is not None
         assert [one["task_id"] for one in found] == [other.task_id]
-        assert leases.claim(fleet, wish) == []
+        assert leases.claim(fleet, request) == []
         with pytest.raises(Refused, match="enabled = false"):
             placement.to_agent(fleet, off.task_id, "a1")
 
