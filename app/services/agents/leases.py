@@ -257,11 +257,11 @@ def feedback(conn: Connection, held: Held) -> Json | None:
     asked = prompts.review_to_answer(conn, task)
     if asked is None:
         return None
-    brief = views.brief(conn, task.id)
-    _, text = prompts.prompt_of(conn, task, brief)
+    details = views.brief(conn, task.id)
+    _, text = prompts.prompt_of(conn, task, details)
     comments = [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]]
     told = {"kind": FactKind.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}
-    return told | {"comments": comments, "prompt": text, "push": git_flow.push_of(task, brief)}
+    return told | {"comments": comments, "prompt": text, "push": git_flow.push_of(task, details)}
 
 
 def _update_of_lost(conn: Connection, agent_id: str, named: HeldLease) -> TaskUpdate:

@@ -1,4 +1,4 @@
-"""Applies what agents report: progress, logs, and receipts, whose claims are checked on the forge first."""
+"""Applies what agents report: progress, logs, and receipts, whose claim_checks are checked on the forge first."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -59,11 +59,11 @@ def complete(fleet: Fleet, agent_id: str, receipt: AgentReceipt) -> Held:
         held = leases.owned(conn, agent_id, receipt.task_id, receipt.lease)
     if held.run.ended_at:
         return _add_checks(fleet, _check_is_repeated(held, receipt), receipt)
-    claims = ClaimChecks(fleet, held.task)
-    claims.commits = [one.sha for one in receipt.artifacts if one.type == "commit" and one.sha]
-    artifacts = [claims.check(one) for one in receipt.artifacts]
-    head = claims.head() if receipt.is_completed else None
-    task = _adopt_pull(fleet, held, claims, head)
+    claim_checks = ClaimChecks(fleet, held.task)
+    claim_checks.commits = [one.sha for one in receipt.artifacts if one.type == "commit" and one.sha]
+    artifacts = [claim_checks.check(one) for one in receipt.artifacts]
+    head = claim_checks.head() if receipt.is_completed else None
+    task = _adopt_pull(fleet, held, claim_checks, head)
     result = _result(receipt, artifacts, head)
     if report.ended(fleet, held.run, result, _outcome(receipt), task):
         return Held(task, replace(held.run, end=result["end"], result=result))
@@ -86,12 +86,12 @@ def notice(fleet: Fleet, held: Held) -> str | None:
     )
 
 
-def _adopt_pull(fleet: Fleet, held: Held, claims: ClaimChecks, head: str | None) -> Task:
+def _adopt_pull(fleet: Fleet, held: Held, claim_checks: ClaimChecks, head: str | None) -> Task:
     """Record the pull request that the agent opened, if it is new. Raises Refused if it touches forbidden paths."""
-    task, pull = held.task, claims.pull
+    task, pull = held.task, claim_checks.pull
     if pull is None or head is None:
         return task
-    claims.refuse_forbidden_paths(pull)
+    claim_checks.refuse_forbidden_paths(pull)
     if head == task.head:
         return task
     known = {"number": pull.number, "title": pull.title, "url": pull.url, "head": head}
