@@ -1,10 +1,10 @@
-"""What CLIs and model servers say when something fails, and which name of the taxonomy that is."""
+"""Maps error messages and HTTP status codes of CLIs and model servers to names of failures."""
 
 import re
 
 LONGEST = 4000
 
-# What a server's status means, however a CLI wraps it.
+# Failures by HTTP status.
 STATUS = {
     400: "bad_request", 401: "auth", 402: "quota", 403: "auth", 404: "bad_request", 408: "network",
     413: "context_window", 429: "rate_limited", 503: "overloaded", 529: "overloaded",
@@ -14,8 +14,8 @@ _STATUS = re.compile(
     re.I,
 )
 
-# The first that fits wins: what is told most exactly stands first.
-_SAID: dict[str, tuple[str, ...]] = {
+# The first match wins; the most exact names come first.
+_PHRASES: dict[str, tuple[str, ...]] = {
     "usage_limit": (
         r"hit your (usage|session|weekly|[\w-]{1,20}) ?limit",
         r"(usage|hour|weekly|session) limit (has been )?reached", r"usage_limit_(reached|exceeded)",
@@ -88,12 +88,12 @@ _SAID: dict[str, tuple[str, ...]] = {
         r"maximum budget",
     ),
 }  # fmt: skip
-_NAMES = [(name, re.compile("|".join(phrases), re.I)) for name, phrases in _SAID.items()]
+_NAMES = [(name, re.compile("|".join(phrases), re.I)) for name, phrases in _PHRASES.items()]
 _WRITE_REFUSED = re.compile(r"patch rejected: [^\n]{1,200}")
 
 
 def failure_of(said: str) -> str | None:
-    """The failure that a sentence speaks of, or None when it speaks of none we know."""
+    """The failure that a message names, or None. Its first LONGEST characters count."""
     said = said[:LONGEST]
     told = _STATUS.search(said)
     by_status = by_number(int(told[1])) if told else None
@@ -110,5 +110,5 @@ def by_number(status: int) -> str | None:
 
 
 def refused_writes(stderr: str) -> list[str]:
-    """What a CLI was not allowed to do and says on stderr alone."""
+    """Refused writes that a CLI reports only on stderr."""
     return _WRITE_REFUSED.findall(stderr)[:20]

@@ -1,11 +1,11 @@
-"""When a limit ends: from an English sentence, for whoever heard it at a known moment."""
+"""Parses the moment at which a limit resets out of an English message."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 _FAR = timedelta(days=400)
-_SLACK = timedelta(minutes=2)  # "9:07 PM" was said in that very minute
+_SLACK = timedelta(minutes=2)  # a message at 9:07:30 may name 9:07
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds", "w": "weeks"}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -24,19 +24,19 @@ _ZONE = re.compile(r"\(([A-Za-z_]+(?:/[A-Za-z_+-]+){0,2})\)|\b(UTC|GMT|[ECMP][SD
 
 
 def reset_in(said: str, now: datetime, zone: tzinfo = UTC) -> datetime | None:
-    """The moment that `said`, heard at `now`, names; times without a zone are in `zone`. None where it names none.
+    """The reset time that the message `said`, printed at `now`, names; None if it names none. Times default to `zone`.
 
     `try again at 9:07 PM.`, `Nov 26th, 2026 3:50 AM`, `in 1 hour 5 minutes`, `resets 9:16pm (UTC)`, `...|1795468569`.
     """
     try:
-        found = _read(said[:4000], now, zone)
+        found = _parse(said[:4000], now, zone)
     except (ValueError, OverflowError):
         return None
     return found if found and abs(found - now) < _FAR else None
 
 
 def from_epoch(value: object) -> datetime | None:
-    """Seconds (or milliseconds) since 1970, where that is what `value` is."""
+    """The moment of a Unix time in seconds or milliseconds; None if `value` is neither."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1e9 <= value < 4e12:
         return None
     return datetime.fromtimestamp(value / 1000 if value > 1e11 else value, UTC)
@@ -46,7 +46,7 @@ def rfc3339(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z") if moment else None
 
 
-def _read(said: str, now: datetime, zone: tzinfo) -> datetime | None:
+def _parse(said: str, now: datetime, zone: tzinfo) -> datetime | None:
     epoch = _EPOCH.search(said)
     if epoch:
         return from_epoch(int(epoch[1]))

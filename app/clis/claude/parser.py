@@ -1,4 +1,4 @@
-"""Reads Claude Code's results, alone, in a stream or an array; Qwen Code's, Amp's and Cursor's look alike."""
+"""Parses the output of Claude Code: a single result, a stream or an array. Qwen Code, Amp and Cursor print the same."""
 
 import re
 from functools import reduce
@@ -21,12 +21,12 @@ from app.clis.parser import (
 from app.domain.run import Outcome, Usage, Verdict
 
 NAME = "claude-result"
-# Of a run that calls itself a success, only these whole sentences are a limit: the agent may talk of limits, too.
+# If a result reports success, only these whole sentences mean a limit: an agent may write about limits, too.
 _LIMIT_ALONE = re.compile(
     r"Claude (AI )?usage limit reached(\|\d{10,13})?\.?|(You've|You’ve) hit your [\w -]{1,30}limit\b.{0,80}"
     r"|[\w -]{1,20}limit reached\b.{0,10}\bresets\b.{0,60}"
 )
-_ERRORS = {  # what `subtype`, `error` of an answer and `api_error` say
+_ERRORS = {  # by the values of `subtype`, `error` and `api_error`
     "error_max_turns": "max_turns", "error_max_budget_usd": "budget", "usage_limit_reached": "usage_limit",
     "connection_failed": "network", "authentication_failed": "auth", "authentication_error": "auth",
     "rate_limit": "rate_limited",
@@ -41,7 +41,7 @@ MOST_MESSAGES, MOST_MODELS, MOST_AT_ONCE = 5000, 20, 100
 
 
 class OutputParser(EventParser):
-    """Success is a `result` as the last word that calls itself no error in any way, and exit code 0."""
+    """Success is a final `result` event without any mark of an error, and exit code 0."""
 
     NAME = NAME
 
@@ -91,7 +91,7 @@ class OutputParser(EventParser):
             return self.failed(self.text or self.answered, self.answered, **known)
         return self.unfinished(exit_code, stderr)
 
-    # --- what it says while it works
+    # --- events while it works
 
     def _system(self, event: Event) -> None:
         if event.get("subtype") == "api_retry":
@@ -155,7 +155,7 @@ class OutputParser(EventParser):
         self.seen.session_id = text_of(event.get("session_id")) or self.seen.session_id
 
     def _part(self, event: Event) -> None:
-        """Where it tells answers in parts, the end of each says how long it became; the rest knows its beginning."""
+        """A part of an answer. Its last part has the final token count; other events have an early one."""
         told, who = event.get("event"), str(event.get("parent_tool_use_id"))
         kind, begun = value_at(told, "type"), self.begun.get(who)
         if kind == "message_start" and len(self.begun) < MOST_AT_ONCE:
@@ -166,8 +166,7 @@ class OutputParser(EventParser):
             self.begun.pop(who, None)
 
     def _count(self, message: object) -> None:
-        """Tokens so far, by the model that answered: each answer counts once, though it comes in pieces; what was told
-        of it last is so."""
+        """Add up the tokens by model. An answer that comes in pieces counts once, with its latest count."""
         used, models = self._tokens(value_at(message, "usage")), self.seen.by_model
         if used == NOTHING:
             return
@@ -180,7 +179,7 @@ class OutputParser(EventParser):
         if len(self.counted) > MOST_MESSAGES:
             del self.counted[next(iter(self.counted))]
 
-    # --- what its result says
+    # --- the final result
 
     def _text(self) -> str | None:
         result = self.result or {}
@@ -205,7 +204,7 @@ class OutputParser(EventParser):
         }
 
     def _tokens(self, used: object) -> Usage:
-        """Anthropic counts cached input apart from the rest, others within it."""
+        """Anthropic reports cached input separately; others include it in the input (`cached_in_input`)."""
         plain, cached = number(value_at(used, "input_tokens")), number(value_at(used, "cache_read_input_tokens"))
         apart = not self.setting.reading.get("cached_in_input")
         input_ = sum_known(plain, cached, number(value_at(used, "cache_creation_input_tokens"))) if apart else plain
@@ -216,7 +215,7 @@ class OutputParser(EventParser):
         return self._kind(result, result.get("subtype")) or self.answered or failure_patterns.failure_of(said)
 
     def _kind(self, event: Event, kind: object) -> str | None:
-        """The failure that an answer of the API amounts to: the most exact of what it tells of itself."""
+        """The failure of an answer of the API: the most exact of its marks wins."""
         said, status = (
             failure_patterns.failure_of(text_of(event.get("result")) or self.text or ""),
             number(event.get("api_error_status")),
@@ -229,7 +228,7 @@ class OutputParser(EventParser):
         return by_status or _ERRORS.get(str(event.get("api_error"))) or _ERRORS.get(str(kind))
 
     def _is_rejected(self) -> bool:
-        """By the plan. A server that is merely busy says `rejected` too, and names no window."""
+        """Whether the plan rejected the request. A busy server says `rejected`, too, but names no window."""
         plan = self.limit.get("rateLimitType") or self.limit.get("resetsAt")
         overage = self.limit.get("isUsingOverage") is True and self.limit.get("overageStatus") == "rejected"
         return bool(plan and (self.limit.get("status") == "rejected" or overage))
@@ -250,13 +249,13 @@ _HANDLERS = {
 
 
 def _is_error(result: Event) -> bool:
-    """It calls itself no error by both its words, as far as it has them, and by one at least."""
+    """False only if `is_error` and `subtype`, as far as present, report success, and at least one is present."""
     flag, subtype = result.get("is_error"), result.get("subtype")
     return not (flag in (False, None) and subtype in ("success", None) and (flag is False or subtype == "success"))
 
 
 def _plus(sum_: Usage, more: Usage, instead_of: Usage = NOTHING) -> Usage:
-    """The sum with `more` in it, which was told as `instead_of` before."""
+    """The sum plus `more`, minus `instead_of`, an earlier count of the same answer."""
     pairs = zip(vars(sum_).values(), vars(more).values(), vars(instead_of).values(), strict=True)
     return Usage(*(have if new is None else (have or 0) + new - (old or 0) for have, new, old in pairs))
 

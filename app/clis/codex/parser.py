@@ -1,4 +1,4 @@
-"""Reads Codex's JSONL, its form before October 2025, and lines of its session files."""
+"""Parses the output of Codex: its JSONL, the form before October 2025, and lines of its session files."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from app.clis.parser import EventParser, Setting, number, short, text_of, value_
 from app.domain.run import Outcome, Usage, Verdict
 
 NAME = "codex-jsonl"
-NEAR_LIMIT = 80  # per cent of a window from which on we warn
+NEAR_LIMIT = 80  # per cent of a window; a warning from there on
 DENIED_STATUS = ("declined", "denied", "rejected")
 
 
 class OutputParser(EventParser):
-    """Success is `turn.completed` as the last word and exit code 0; only `turn.failed` ends a run badly."""
+    """Success is a final `turn.completed` event and exit code 0. Of all errors only `turn.failed` is final."""
 
     NAME = NAME
 
     def __init__(self, setting: Setting | None = None) -> None:
         super().__init__(setting)
-        self.last: str | None = None  # the last word: completed, failed
-        self.said: str | None = None  # the latest trouble
+        self.last: str | None = None  # the final event: completed or failed
+        self.said: str | None = None  # the latest error message
         self.resets_at: str | None = None
         self.whole = Usage()  # counters of the whole thread
 
@@ -53,7 +53,7 @@ class OutputParser(EventParser):
         return self.outcome(Verdict.FAILED, "cli_failed", stderr.strip() or None)
 
     def outcome(self, verdict: Verdict, failure: str | None = None, error: str | None = None, **more: Any) -> Outcome:
-        """Whatever the verdict, the tokens were used."""
+        """Adds the usage, whatever the verdict."""
         counted = self.whole != Usage()
         used = {"usage": self.whole.since(self.before), "session_usage": self.whole} if counted else {}
         return super().outcome(verdict, failure, error, **used | more)
@@ -62,7 +62,7 @@ class OutputParser(EventParser):
         known = {"resets_at": self.resets_at} if self.resets_at else {}
         return self.failed(said, _failure(said), **known)
 
-    # --- what it says now
+    # --- events since October 2025
 
     def _thread(self, event: Event) -> None:
         self.seen.session_id = text_of(event.get("thread_id")) or self.seen.session_id
@@ -99,7 +99,7 @@ class OutputParser(EventParser):
     def _says(self, said: object) -> None:
         if isinstance(said, str):
             self.text, self.seen.message = text_of(said), short(said)
-            self.said = None  # whatever the trouble was, it went on
+            self.said = None  # the error before it was not final
 
     def _command(self, item: Event, done: bool) -> None:
         if done:
@@ -118,7 +118,7 @@ class OutputParser(EventParser):
                 self.seen.add_file(path)
 
     def _count(self, used: object) -> None:
-        """Counters of the thread, input with what came from the cache."""
+        """Take the counters of the whole thread. The input includes what came from the cache."""
         told = Usage(
             number(value_at(used, "input_tokens")),
             number(value_at(used, "cached_input_tokens")),
@@ -128,7 +128,7 @@ class OutputParser(EventParser):
             self.whole = told
             self.seen.usage = told.since(self.before)
 
-    # --- what it said before October 2025: no last word, and exit code 0 on a limit
+    # --- events before October 2025: no final event, and exit code 0 on a limit
 
     def _old(self, msg: Event) -> None:
         kind = msg.get("type")
@@ -150,10 +150,10 @@ class OutputParser(EventParser):
         elif kind == "turn_aborted":
             self.last, self.said = "failed", "the turn was aborted"
 
-    # --- its session file, where the moment of the reset stands exactly, and the tokens after each answer of the model
+    # --- its session file, which has the exact reset time, and the tokens after each answer of the model
 
     def _is_older(self, used: object) -> bool:
-        """Than what is known: it is read a moment later than it was written, and again when it ends."""
+        """Whether a line of the session file is older than the known counters. Lines arrive late and repeatedly."""
         return (number(value_at(used, "input_tokens")) or 0) < (self.whole.input_tokens or 0)
 
     def _session_file(self, payload: object) -> None:
@@ -188,7 +188,7 @@ _BODY = ("usage_limit", "quota", "context_window", "auth", "rate_limited")
 
 
 def _failure(said: str) -> str | None:
-    """A message that is the body of an answer is a 400's, unless it names something more exact."""
+    """The failure in a message. A JSON body comes from a 400, unless it names a more exact failure."""
     body = parsed(said.encode()) if said.startswith("{") else None
     if not isinstance(body, dict):
         return failure_patterns.failure_of(said)

@@ -1,7 +1,7 @@
-"""Reads CLIs whose output is JSON of a shape of its own, as the `[reading]` table of their template describes it.
+"""Parses JSON output of any shape, as the `[reading]` table of the CLI's template describes it.
 
-A path is names joined by dots: `*` stands for every element of a list or object, `-1` for the last of a list. A
-condition is a table of paths and the values they must have; the value `"*"` asks only that there is one.
+A path is names joined by dots: `*` means every element of a list or object, `-1` the last of a list. A condition is a
+table of paths and the values they must have; the value `"*"` matches any value.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ Condition = Mapping[str, Any]
 
 
 class OutputParser(EventParser):
-    """Success is an event that fits `end` as the last word and fits `good`, none that fits `bad`, and exit code 0."""
+    """Success is a final event that matches `end` and `good`, no event that matches `bad`, and exit code 0."""
 
     NAME = NAME
 
@@ -62,16 +62,16 @@ class OutputParser(EventParser):
 
     def _listen(self, event: Event) -> None:
         for rule in _many(self.rules.get("text")):
-            told = _told(event, rule)
+            told = _text_at(event, rule)
             if told is not None:
                 joined = (self.text or "") + told if isinstance(rule, dict) and rule.get("join") else told
                 self.text, self.seen.message = text_of(joined), short(told)
         for rule in _many(self.rules.get("command")):
-            told = _told(event, rule)
+            told = _text_at(event, rule)
             if told:
                 self.seen.add_command(told)
         for rule in _many(self.rules.get("file")):
-            self.seen.add_file(_told(event, rule))
+            self.seen.add_file(_text_at(event, rule))
 
     def _count(self, event: Event) -> None:
         for name in (*COUNTERS, "cost_usd"):
@@ -96,7 +96,7 @@ class OutputParser(EventParser):
         return {"usage": told, "cost_source": "the CLI" if told.cost_usd is not None else None}
 
     def _first(self, name: str, event: Event) -> str | None:
-        told = (_told(event, rule) for rule in _many(self.rules.get(name)))
+        told = (_text_at(event, rule) for rule in _many(self.rules.get(name)))
         return next((text for text in told if text), None)
 
     def _fits(self, name: str, event: Event) -> bool:
@@ -104,7 +104,7 @@ class OutputParser(EventParser):
 
 
 def at(value: Any, path: Path) -> Iterator[Any]:
-    """Every value a path leads to."""
+    """Every value at a path, at most MOST."""
     found = [value]
     for name in path.split("."):
         found = [inner for one in found for inner in _step(one, name)][:MOST]
@@ -112,7 +112,7 @@ def at(value: Any, path: Path) -> Iterator[Any]:
 
 
 def fits(event: Event, condition: Condition) -> bool:
-    """Whether each path of the condition leads to its value."""
+    """Whether each path of the condition has its value."""
     return all(any(_is(value, wanted) for value in at(event, path)) for path, wanted in condition.items())
 
 
@@ -128,8 +128,8 @@ def _step(value: Any, name: str) -> list[Any]:
     return [value[name]] if isinstance(value, dict) and name in value else []
 
 
-def _told(event: Event, rule: Path | Mapping[str, Any]) -> str | None:
-    """The text that a rule finds: a path, or `{when, path}`. Several texts are joined; a number is a text, too."""
+def _text_at(event: Event, rule: Path | Mapping[str, Any]) -> str | None:
+    """The text at a rule: a path, or `{when, path}`. Several texts are joined."""
     when, path = (rule.get("when", {}), rule.get("path", "")) if isinstance(rule, dict) else ({}, rule)
     if not fits(event, when):
         return None

@@ -1,4 +1,4 @@
-"""Reads any CLI: the last lines are its final text, and only its exit code speaks of success."""
+"""Parses any output: its last lines are the final text, and the exit code alone decides about success."""
 
 from app.clis import failure_patterns, reset_times
 from app.clis.parser import STDERR_KEPT, Progress, Setting, short, was_killed
@@ -11,7 +11,7 @@ LONGEST = 4000
 
 
 class OutputParser:
-    """An exit code of 0 is not yet a delivery: the work itself is judged later."""
+    """Success is exit code 0. Whether anything was delivered is judged later."""
 
     NAME = NAME
 
@@ -25,7 +25,7 @@ class OutputParser:
         del self._end[:-KEPT]
 
     def feed_session_line(self, noted: object) -> None:
-        """It knows no such lines."""
+        """Ignored: a CLI with this parser has no session file."""
 
     def progress(self) -> Progress:
         said = self._end.rstrip()
@@ -42,7 +42,7 @@ class OutputParser:
         return self._failed(text, stderr[-STDERR_KEPT:].decode("utf-8", "replace").strip())
 
     def _failed(self, text: str, stderr: str) -> Outcome:
-        """Its last words are all there is to go by."""
+        """A failure, named by the last lines of stderr or of the output."""
         said = stderr or text
         name = failure_patterns.failure_of(said[-1000:]) or failure_patterns.failure_of(text[-1000:]) or "cli_failed"
         resets = reset_times.rfc3339(reset_times.reset_in(said[-1000:], self.setting.now)) if name in LIMITS else None
