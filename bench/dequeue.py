@@ -1,5 +1,5 @@
-"""dequeue: what it costs to get work: over HTTP beside the bare statement, at a long backlog beside a short one, beside
-procrastinate, and how soon those who wait are woken. FLEET_BENCH_QUICK=1 runs it small."""
+"""dequeue: the cost of a dequeue over HTTP, beside the bare statement and beside procrastinate; at a long backlog beside
+a short one; and the delay until a waiting agent gets a new task. FLEET_BENCH_QUICK=1 runs it small."""
 
 import os
 import select
@@ -23,7 +23,7 @@ SHORT, LONG = 5_000, int(os.environ.get("FLEET_BENCH_WAITING", "50000" if QUICK 
 SETS = (5, 50, 500)
 WAITERS, WAKES, JOBS = 40, 40 if QUICK else 200, 1_000 if QUICK else 3_000
 SAMPLES = 50 if QUICK else 300
-EMPTY = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"  # as much as one Flask process can do at all
+EMPTY = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"  # the most that one Flask process can do
 Measured = Callable[[], float]
 
 
@@ -80,7 +80,7 @@ def _beside_procrastinate(set_: Stand, peer: Procrastinate) -> None:
 
 
 def _rotated(kinds: dict[str, Measured]) -> dict[str, list[float]]:
-    """Each kind once a round, and each round begins with another."""
+    """Measure each kind once per round; each round starts with another kind."""
     found: dict[str, list[float]] = {name: [] for name in kinds}
     names = list(kinds)
     for turn in range(ROUNDS):
@@ -104,7 +104,7 @@ def _http_to_the_end(set_: Stand, most: int) -> float:
 
 
 def _wake_ups(set_: Stand) -> None:
-    """From the commit of a task to the answer in the hand of one of those who wait."""
+    """The time from the commit of a task until a waiting agent has the response."""
     set_.fill(0)
     agents = [agent for client in range(CLIENTS) for agent in set_.agents(client)][:WAITERS]
     asks = [post("/tasks/dequeue", token, {"agent_id": name, "wait_secs": 30}) for name, token in agents]
@@ -135,7 +135,7 @@ def _wake(set_: Stand, waiters: list[Client]) -> float:
 
 
 def _at_a_long_backlog(set_: Stand) -> None:
-    """What the search costs, in pages and in time, within the database; both backlogs in turns of one run."""
+    """The cost of the search in the database, in pages and time; both backlogs in turns of one run."""
     for sets in SETS:
         found: dict[tuple[int, str], tuple[int, float]] = {}
         for waiting in (SHORT, LONG):

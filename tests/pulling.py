@@ -17,7 +17,7 @@ class Agent:
         self.client, self.agent_id, self.token = client, agent_id, token
 
     def post(self, path: str, **body: Any) -> TestResponse:
-        """A call that names this agent, unless `agent_id` says otherwise."""
+        """A call in the name of this agent, unless `agent_id` is given."""
         headers = body.pop("headers", {}) | {"Authorization": f"Bearer {self.token}"}
         return self.client.post(f"{BASE}{path}", json={"agent_id": self.agent_id, **body}, headers=headers)
 
@@ -35,7 +35,7 @@ class Agent:
         return list(answer.get_json()["tasks"])
 
     def take(self) -> Any:
-        """A task, taken and confirmed."""
+        """Dequeue a task and confirm it."""
         task = self.dequeue().get_json()
         assert self.say(task, "status", status="running").status_code == 200
         return task
@@ -55,7 +55,7 @@ def register(client: FlaskClient, agent_id: str = "a1", token: str = ENROLL, **g
 
 
 def an_agent(client: FlaskClient, agent_id: str = "a1", **given: Any) -> Agent:
-    """A registered agent that can do python, one task at a time."""
+    """A registered agent with the capability python and one slot."""
     answer = register(client, agent_id, **given)
     assert answer.status_code in (200, 201), answer.text
     return Agent(client, agent_id, answer.get_json()["registry_token"])

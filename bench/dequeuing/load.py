@@ -1,4 +1,4 @@
-"""Clients that cost little: one thread, raw sockets, requests made out beforehand; the machine is for the server."""
+"""HTTP clients that use little CPU: one thread, raw sockets, requests prepared in advance."""
 
 import json
 import selectors
@@ -22,7 +22,7 @@ def post(path: str, token: str, body: dict[str, Any]) -> bytes:
 
 
 class Client:
-    """One connection. What it asks next depends on the answer before."""
+    """One connection. The next request depends on the last response."""
 
     def __init__(self, port: int, next_: Next) -> None:
         self.link = socket.create_connection(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""The stand: Postgres as the product sets it up, one web process as the Procfile starts it, nothing else."""
+"""Starts what the bench measures: Postgres as the fleet sets it up, and one web process as the Procfile starts it."""
 
 import hashlib
 import os
@@ -25,12 +25,12 @@ from app.ports import Fleet
 from app.store.migrate import migrate
 from tests import backlog
 
-CLIENTS, AGENTS_EACH = 8, 25  # an agent holds few tasks in life: many agents share the load
+CLIENTS, AGENTS_EACH = 8, 25  # an agent holds few tasks: many agents share the load
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where everything is measured. `conn` commits by itself."""
+    """The running parts. `conn` is in autocommit mode."""
 
     port: int
     fleet: Fleet
@@ -39,7 +39,7 @@ class Stand:
     home: Path
 
     def agents(self, client: int) -> list[tuple[str, str]]:
-        """The agents, with their tokens, whose turns one client takes."""
+        """The agents, with their tokens, that one client acts for."""
         return [(f"load-{client}-{number}", f"token-{client}-{number}") for number in range(AGENTS_EACH)]
 
     def fill(self, waiting: int, sets: int = 5, texts: int | None = None) -> None:
@@ -55,7 +55,7 @@ class Stand:
         self.conn.execute("CHECKPOINT")
 
     def web_megabytes(self) -> float:
-        """The proportional memory of the web process and its master."""
+        """Proportional set size of the web process and its master."""
         assert self.web.process is not None
         master = psutil.Process(self.web.process.pid)
         return sum(_proportional(one.pid) for one in [master, *master.children(recursive=True)])
