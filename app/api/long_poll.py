@@ -30,24 +30,24 @@ class LongPolls:
         self._is_closed = True
         self._listener.wake()
 
-    def until(self, look: Callable[[bool], T | None], seconds: float) -> T | None:
-        """Call `look` now and after each notification, until it returns something or `seconds` have passed.
+    def until(self, poll: Callable[[bool], T | None], seconds: float) -> T | None:
+        """Call `poll` now and after each notification, until it returns something or `seconds` have passed.
 
         Its argument is True in the last call. Returns None if there is nothing now and every seat is taken.
         """
         end = time.monotonic() + seconds
-        found = look(seconds <= 0)
+        found = poll(seconds <= 0)
         if found is not None or seconds <= 0 or not self._seats.acquire(blocking=False):
             return found
         try:
-            return self._wait(look, end)
+            return self._wait(poll, end)
         finally:
             self._seats.release()
 
-    def _wait(self, look: Callable[[bool], T | None], end: float) -> T | None:
+    def _wait(self, poll: Callable[[bool], T | None], end: float) -> T | None:
         while True:
             count, left = self._listener.count, 0 if self._is_closed else end - time.monotonic()
-            found = look(left <= 0)
+            found = poll(left <= 0)
             if found is not None or left <= 0:
                 return found
             self._listener.wait(count, min(left, POLL_SECS))
