@@ -98,11 +98,11 @@ class LocalHost:
     def wait_for(self, path: Path) -> None:
         wait_until(path.exists, f"{path} exists")
 
-    def rescue(self, secs: float) -> None:
-        """So much time passes while the control plane works."""
+    def pass_time(self, secs: float) -> None:
+        """Let so many seconds pass while the control plane works."""
         for _ in range(max(1, int(secs // 10))):
             self.poll(min(secs, 10))
-            expiry.rescue(self.fleet)
+            expiry.expire_and_wake(self.fleet)
 
     def end_all(self) -> None:
         """Close the worker and end every process."""

@@ -60,7 +60,7 @@ def probe() -> None:
 @app.task(name="fleet.expire")
 def expire() -> None:
     """Expire runs whose lease is over; wake tasks whose pause is over."""
-    if expiry.rescue(worker().fleet):
+    if expiry.expire_and_wake(worker().fleet):
         work()
 
 

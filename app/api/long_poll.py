@@ -17,7 +17,7 @@ class LongPolls:
     """At most `seats` requests wait at once; a notification of the database wakes them."""
 
     def __init__(self, fleet: Fleet, seats: int) -> None:
-        self._listener = WorkListener(fleet.engine, lambda: expiry.pulse(fleet), expiry.PULSE_SECS)
+        self._listener = WorkListener(fleet.engine, lambda: expiry.record_web_alive(fleet), expiry.WEB_ALIVE_SECS)
         self._seats = threading.BoundedSemaphore(seats)
         self._is_closed = False
 

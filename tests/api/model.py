@@ -135,7 +135,7 @@ class Model:
     # --- the clock
 
     def check_time(self, at: datetime) -> None:
-        """The rescue round; hosts get back the time for which nobody checked."""
+        """Expire silent runs and wake tasks; hosts get back the time for which nobody checked."""
         gap = at - self.checked if self.checked else timedelta()
         for work in self.open.values():
             if work.on_host and gap > AWAY:

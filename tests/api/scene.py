@@ -24,4 +24,4 @@ def tick(fleet: Fleet, clock: FakeClock, seconds: float) -> None:
     """Time passes while the control plane looks."""
     for _ in range(int(seconds // 10)):
         clock.pass_(10)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)

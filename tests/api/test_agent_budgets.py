@@ -74,7 +74,7 @@ class TestBudgets:
         told = agent.say(task, "status", status="running").get_json()
         assert (told["stop"], told["status"], told["reason"]) == (True, "parked", "budget")
         clock.pass_(86400)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert not agent.say(agent.take(), "status", status="running").get_json()["stop"], "tomorrow it goes on"
 
     @pytest.mark.parametrize("told", ["many", {"input_tokens": "1"}, {"input_tokens": -5000}, {"input_tokens": 1e300}])

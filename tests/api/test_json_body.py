@@ -220,7 +220,7 @@ class TestWhatIsStoredCanBeReadAgain:
         task = agent.take()
         answer = agent.say(task, "complete", status="failed", failure="limit", resets_at=at)
         assert_error(answer, 400, "invalid", "resets_at")
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert client.get(f"{BASE}/tasks").get_json()[0]["status"] == "running"
 
     @pytest.mark.parametrize(

@@ -86,11 +86,11 @@ class TestLeases:
     ) -> None:
         task_id, agent = waiting(fleet), an_agent(client)
         agent.take()
-        expiry.pulse(fleet)
+        expiry.record_web_alive(fleet)
         tick(fleet, clock, 600)
         assert state_of(fleet, task_id) is State.RUNNING
-        expiry.pulse(fleet)
-        expiry.rescue(fleet)
+        expiry.record_web_alive(fleet)
+        expiry.expire_and_wake(fleet)
         assert state_of(fleet, task_id) is State.RUNNING
         assert agent.beat((task_id, 1))[0]["stop"] is False
 

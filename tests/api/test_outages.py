@@ -18,15 +18,15 @@ class TestAnAbsence:
     def test_of_everything_costs_an_agent_nothing(self, client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
         task_id, agent = waiting(fleet), an_agent(client)
         agent.take()
-        expiry.pulse(fleet)
-        expiry.rescue(fleet)
+        expiry.record_web_alive(fleet)
+        expiry.expire_and_wake(fleet)
         clock.pass_(7200)
-        expiry.rescue(fleet)  # whichever comes back first
-        expiry.pulse(fleet)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)  # whichever comes back first
+        expiry.record_web_alive(fleet)
+        expiry.expire_and_wake(fleet)
         clock.pass_(100)
-        expiry.pulse(fleet)
-        expiry.rescue(fleet)
+        expiry.record_web_alive(fleet)
+        expiry.expire_and_wake(fleet)
         assert [one["stop"] for one in agent.beat((task_id, 1))] == [False]
 
     def test_of_everything_costs_a_host_nothing(self, fleet: Fleet, clock: FakeClock) -> None:
@@ -42,9 +42,9 @@ class TestAnAbsence:
             run = runs.get(conn, tasks.find(conn, task_id).id, 1)
         assert run is not None
         report.started(fleet, run)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         clock.pass_(7200)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         tick(fleet, clock, 100)
         with fleet.engine.begin() as conn:
             assert tasks.find(conn, task_id).state == "running"
@@ -52,10 +52,10 @@ class TestAnAbsence:
     def test_is_not_granted_twice_for_one_gap(self, client: FlaskClient, fleet: Fleet, clock: FakeClock) -> None:
         waiting(fleet)
         an_agent(client).take()
-        expiry.pulse(fleet)
+        expiry.record_web_alive(fleet)
         clock.pass_(100)
         for _ in range(3):
-            expiry.pulse(fleet)
+            expiry.record_web_alive(fleet)
         with fleet.engine.begin() as conn:
             run = leases.held(conn, 1, 1).run
         assert run.deadline and (run.deadline - clock()).total_seconds() == 180

@@ -218,7 +218,7 @@ class TestTheOtherEnds:
             answer = agent.say(task, "complete", status="failed", error="The tests are red.")
             assert answer.get_json()["retry_count"] == min(attempt, 2)
             clock.pass_(25)
-            expiry.rescue(shop.fleet)
+            expiry.expire_and_wake(shop.fleet)
             task = agent.take() if attempt < 3 else None
         assert shop.task(number).state is State.FAILED
         shop.converge()

@@ -236,7 +236,7 @@ class Machine(ServerBesideModel):
 
     @rule()
     def is_checked_by_the_clock(self) -> None:
-        expiry.rescue(self.fleet)
+        expiry.expire_and_wake(self.fleet)
         self.model.check_time(self.clock())
 
     # --- what must be so
@@ -265,7 +265,7 @@ class Machine(ServerBesideModel):
         last = Agent(self.client, "last", answer.get_json()["registry_token"])
         for _ in range(20):
             self.clock.pass_(700)
-            expiry.rescue(self.fleet)
+            expiry.expire_and_wake(self.fleet)
             placement.place_waiting(self.fleet)
             self._hosts_finish()
             for task in (last.dequeue(max_tasks=50).get_json(silent=True) or {"tasks": []})["tasks"]:

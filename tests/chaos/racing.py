@@ -227,10 +227,10 @@ class Hosts(Player):
 
 
 class Clock(Player):
-    """The rescue round."""
+    """Expires silent runs and wakes tasks, again and again."""
 
     def turn(self) -> None:
-        expiry.rescue(self.race.fleet)
+        expiry.expire_and_wake(self.race.fleet)
         self.race.over.wait(0.3)
 
 

@@ -101,7 +101,7 @@ def test_a_running_task_ends(workshop: Workshop) -> None:
 
 def test_tasks_that_wait_are_placed_when_their_time_comes(workshop: Workshop, clock: FakeClock) -> None:
     clock.pass_(61)
-    expiry.rescue(workshop.fleet)
+    expiry.expire_and_wake(workshop.fleet)
     workshop.converge()
     assert {workshop.task(number).state for number in (1, 2, 6, 9)} == {State.ASSIGNED}
     assert differences(workshop.fleet) == (ISSUES, [])

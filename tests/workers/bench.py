@@ -40,7 +40,7 @@ class Bench:
             for host in hosts.all_hosts(conn):
                 host_polls.hurry(conn, host.host_id, fleet.clock())
         poll.poll_due(self.worker)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
 
     def issue(self, label: str) -> int:
         """An issue for the CLI of that name, taken in."""

@@ -82,7 +82,7 @@ def _keep_to_budget(worker: Worker, run: Run) -> None:
         return
     with fleet.engine.begin() as conn:
         machine = hosts.machine(conn, run.host_id or "")
-    budgets.shall_end(fleet, run, spent)
+    budgets.record_stop_reason(fleet, run, spent)
     if machine is not None:
         answer = worker.hosts.request(machine, "cancel", {"run": run.name, "grace_secs": BUDGET_GRACE_SECS})
         _reader(worker, run).next_budget_check = time.monotonic() + 2 * BUDGET_GRACE_SECS

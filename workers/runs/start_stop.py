@@ -73,7 +73,7 @@ def _start(worker: Worker, entry: OutboxEntry) -> None:
 def _request_start(worker: Worker, order: Order) -> None:
     """Request the start. A host that knows the run says so: its process is adopted."""
     fleet = worker.fleet
-    spent = credentials.held_back(fleet, order.run)
+    spent = credentials.why_not_start(fleet, order.run)
     if spent:
         return report.parked(fleet, order.run, spent)
     answer = worker.hosts.request(order.host, "start", start_request(order, fleet.config.log_limit_mb))

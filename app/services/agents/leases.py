@@ -220,11 +220,11 @@ def _task_as_json(conn: Connection, row: Json, task: Task, deadline: datetime | 
 def _end_over_budget(fleet: Fleet, agent_id: str) -> set[HeldLease]:
     """End the agent's runs whose budget is used up; returns their leases."""
     with reading(fleet.engine) as conn:
-        going = runs.open_of_agent(conn, agent_id) if budgets.there_are(conn) else []
+        going = runs.open_of_agent(conn, agent_id) if budgets.any_declared(conn) else []
         ours = [Held(tasks.load(conn, run.task_pk), run) for run in going if run.started_at]
     spent = [(held, why) for held in ours if (why := budgets.over_budget(fleet, held.run))]
     for held, why in spent:
-        report.out_of_budget(fleet, held.run, why)
+        report.end_over_budget(fleet, held.run, why)
     return {HeldLease(held.task.task_id, held.run.number) for held, _ in spent}
 
 

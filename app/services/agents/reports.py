@@ -29,7 +29,7 @@ def running(fleet: Fleet, agent_id: str, told: StatusReport) -> Held:
     with reading(fleet.engine) as conn:
         held = leases.owned(conn, agent_id, told.task_id, told.lease)
     if held.run.ended_at is None:
-        report.told(fleet, held.run, told.message, told.progress)
+        report.record_progress(fleet, held.run, told.message, told.progress)
     return held
 
 

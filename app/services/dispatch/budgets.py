@@ -26,7 +26,7 @@ def over_budget(fleet: Fleet, run: Run) -> Spent | None:
         return spent_out(rule.budget, usage.used(conn, task, run.id, at), extra, at)
 
 
-def unpriced(fleet: Fleet, run: Run) -> Spent | None:
+def why_unpriced(fleet: Fleet, run: Run) -> Spent | None:
     """Why a budget in dollars cannot be kept on a run: its CLI has no price. None if it can."""
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run.task_pk)
@@ -44,11 +44,11 @@ def cli_declaration(conn: Connection, run: Run) -> tuple[dict[str, Any] | None, 
     return fleet_config.cli_declaration(conn, run.agent_type or "", rule, hosts.machine(conn, run.host_id or ""))
 
 
-def there_are(conn: Connection) -> bool:
+def any_declared(conn: Connection) -> bool:
     return usage.any_budget(conn)
 
 
-def shall_end(fleet: Fleet, run: Run, spent: Spent) -> None:
+def record_stop_reason(fleet: Fleet, run: Run, spent: Spent) -> None:
     """Store why we are about to stop a run, for the process that records its end."""
     why = {"reason": "budget", "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:

@@ -28,8 +28,8 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
     if not task.live or not task.ready:
         return answer | _where_it_is(conn, task)
     hosts = host_rows.all_hosts(conn)
-    hosts = able(credentials.doors(conn, at).on(hosts) if at else hosts, task, large_of(conn))
-    off = credentials.off(conn, task)
+    hosts = able(credentials.closed_credentials(conn, at).close_slots(hosts) if at else hosts, task, large_of(conn))
+    off = credentials.why_switched_off(conn, task)
     by_hosts = [] if task.mode is Mode.HTTP_PULL else matching.waits(needs, hosts, cli)
     by_agents = {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs)
     waits = _sentence(needs, by_hosts + [f"agent {name} {why[3:]}" for name, why in by_agents.items()])

@@ -56,11 +56,11 @@ def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> di
     """
     fetch = {"fetch_from": f"refs/pull/{task.pr_number}/head"} if task.pr_number else {}
     title = forge_messages.pull_title(brief["title"], True)
-    options = [f"topic={branch}", f"title={_as_it_is(title)}", f"description={forge_messages.pushed(task)}"]
+    options = [f"topic={branch}", f"title={_without_encoding(title)}", f"description={forge_messages.pushed(task)}"]
     return {"push_to": f"refs/for/{base}", "push_options": options, **fetch}
 
 
-def _as_it_is(title: str) -> str:
+def _without_encoding(title: str) -> str:
     """The title without a prefix that the forge would decode."""
     return title.lstrip("{") if title.startswith("{base64}") else title
 

@@ -24,26 +24,26 @@ def place_waiting(fleet: Fleet) -> int:
         if not waiting:
             return 0
         dequeue.hold_the_slots(conn)
-        doors = credentials.doors(conn, fleet.clock())
-        hosts = doors.on(host_rows.all_hosts(conn))
-        placeable = [set_ for set_, (needs, cli) in waiting.items() if _choose(doors, needs, hosts, None, cli)]
+        closed = credentials.closed_credentials(conn, fleet.clock())
+        hosts = closed.close_slots(host_rows.all_hosts(conn))
+        placeable = [set_ for set_, (needs, cli) in waiting.items() if _choose(closed, needs, hosts, None, cli)]
         free = sum(slots.free for host in hosts for slots in host.slots)
         placed = 0
         large = large_of(conn) if placeable else set()
         off = credentials.switched_off(conn) + nowhere(large, hosts) if placeable else []
         for task in dequeue.for_hosts(conn, placeable, free, off) if placeable else ():
             needs, cli = waiting[task.requirement_set_id]
-            choice = _choose(doors, needs, able(hosts, task, large), task.host_id, cli, goes_on=bool(task.session))
+            choice = _choose(closed, needs, able(hosts, task, large), task.host_id, cli, goes_on=bool(task.session))
             if choice:
                 _assign(conn, fleet, task, choice)
-                doors = doors.placed(choice.slots.agent_type, choice.host.host_id)
-                hosts = doors.on([_with_one_more(host, choice) for host in hosts])
+                closed = closed.after_placing(choice.slots.agent_type, choice.host.host_id)
+                hosts = closed.close_slots([_with_one_more(host, choice) for host in hosts])
                 placed += 1
         return placed
 
 
 def _choose(
-    doors: credentials.Doors,
+    closed: credentials.ClosedCredentials,
     needs: frozenset[str],
     hosts: list[Host],
     before: str | None,
@@ -51,7 +51,7 @@ def _choose(
     goes_on: bool = False,
 ) -> matching.Choice | None:
     """The best slot for the wanted CLI; while its credential is closed, for the first CLI that replaces it."""
-    wanted = (matching.choose(needs, hosts, before, one, goes_on) for one in (cli, *doors.instead_of(cli)))
+    wanted = (matching.choose(needs, hosts, before, one, goes_on) for one in (cli, *closed.replacements_of(cli)))
     return next((choice for choice in wanted if choice), None)
 
 
@@ -61,7 +61,7 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
         dequeue.hold_the_slots(conn)
         task = _switched_on(conn, task_id)
         names, cli = views.needs(conn, task.requirement_set_id)
-        hosts = credentials.doors(conn, fleet.clock()).on(host_rows.all_hosts(conn))
+        hosts = credentials.closed_credentials(conn, fleet.clock()).close_slots(host_rows.all_hosts(conn))
         host = host_health.find(hosts, host_id)
         (host,) = able([host], task, large_of(conn))
         choice = matching.choose(frozenset(names), [host], cli=cli)
@@ -102,7 +102,7 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
 def _switched_on(conn: Connection, task_id: str) -> Task:
     """The task. Raises Refused if its repository is switched off."""
     task = tasks.find(conn, task_id)
-    if why := credentials.off(conn, task):
+    if why := credentials.why_switched_off(conn, task):
         raise Refused(Kind.INVALID, f"{task_id}: {why}")
     return task
 

@@ -13,18 +13,12 @@ from app.store import views
 from app.store.tables import Row
 
 GO_ON = "Go on where you stopped. This is what was asked:\n\n"
-
-
 ROUNDS = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
-
-
-TOLD_TO_IT = (*ROUNDS, FactKind.FINISHED, FactKind.FAILED)  # facts that the next prompt is made from
-
-
+PROMPT_FACTS = (*ROUNDS, FactKind.FINISHED, FactKind.FAILED)  # facts that the next prompt is made from
 MOST_ROUNDS = 5  # earlier review rounds in a prompt
 
 
-def what_to_say(
+def compose_prompts(
     conn: Connection, task: Task, run: Run, brief: Row, of_task: Sequence[Run]
 ) -> tuple[str | None, str, str]:
     """The session to resume, the prompt for it, and the prompt for a fresh session.
@@ -66,30 +60,30 @@ def prompt_of(
     text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
     if task.run <= 1:
         return None, text
-    told = views.events_of(conn, task.id, TOLD_TO_IT)
-    since = _since_the_review(conn, task, told)
+    events = views.events_of(conn, task.id, PROMPT_FACTS)
+    since = _since_the_review(conn, task, events)
     why = next((event["detail"].get("why") for event in since if event["fact"] == FactKind.FAILED), "") or ""
-    asked = _asked(since)
+    asked = _newest_request(since)
     if asked is None:
         return None, prompt.read_again(text, why)
-    review = _round_text(goal, asked, told)
+    review = _round_text(goal, asked, events)
     return session, prompt.read_again(review if session else f"{text}\n{review}", why)
 
 
-def _round_text(goal: str, asked: dict[str, Any], told: list[dict[str, Any]]) -> str:
+def _round_text(goal: str, asked: dict[str, Any], events: list[dict[str, Any]]) -> str:
     """The prompt of one round: the review with its comments and earlier rounds, or the conflict to resolve."""
     if "base" in asked:
         return str(asked["text"])
     comments = [(path, line, text) for path, line, text in asked["comments"]]
     return prompt.read_review(
-        goal, asked["text"], comments, asked.get("hunks") or (), _earlier(told, asked.get("review"))
+        goal, asked["text"], comments, asked.get("hunks") or (), _earlier_rounds(events, asked.get("review"))
     )
 
 
-def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
+def _earlier_rounds(events: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
     """The rounds before this review: the request, and the final text of the run that answered it."""
     rounds: list[dict[str, Any]] = []
-    for event in told:
+    for event in events:
         if event["fact"] == FactKind.CHANGES_REQUESTED:
             rounds.append({**event["detail"], "answer": ""})
         elif event["fact"] == FactKind.FINISHED and rounds:
@@ -99,14 +93,14 @@ def _earlier(told: list[dict[str, Any]], review: int | None) -> list[dict[str, A
 
 def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
     """The review that requested changes and is not answered yet: by, text, comments."""
-    return _asked(_since_the_review(conn, task, views.events_of(conn, task.id, ROUNDS)))
+    return _newest_request(_since_the_review(conn, task, views.events_of(conn, task.id, ROUNDS)))
 
 
-def _since_the_review(conn: Connection, task: Task, told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _since_the_review(conn: Connection, task: Task, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The events after the task was last ready for review, newest first."""
     ready = views.last_in_state(conn, task.id, State.REVIEW_PENDING)
-    return [event for event in reversed(told) if event["seq"] > ready]
+    return [event for event in reversed(events) if event["seq"] > ready]
 
 
-def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _newest_request(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)

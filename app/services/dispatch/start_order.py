@@ -12,9 +12,9 @@ from app.domain.repository import Rule
 from app.domain.run import Run, slug
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
-from app.services.dispatch.credentials import off
+from app.services.dispatch.credentials import why_switched_off
 from app.services.dispatch.git_flow import credentials, last_pushed, repository_of
-from app.services.dispatch.prompts import what_to_say
+from app.services.dispatch.prompts import compose_prompts
 from app.store import fleet_config, hosts, repositories, runs, tasks, views
 from app.store.tables import Row
 
@@ -55,7 +55,7 @@ def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
         run = runs.get(conn, task.id, entry.run)
         if run is None or run.ended_at or task.run != entry.run or task.state not in WORKING:
             return None
-        if why := off(conn, task):
+        if why := why_switched_off(conn, task):
             raise Unavailable(why)
         host = hosts.machine(conn, run.host_id or "")
         if host is None:
@@ -65,7 +65,7 @@ def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
         rule = fleet_config.rule_for(conn, task.forge or "", repository.full_name) if repository else None
         template, overrides = fleet_config.cli_declaration(conn, cli, rule, host)
         of_task = runs.of_task(conn, task.id)
-        session, text, fresh = what_to_say(conn, task, run, brief, of_task)
+        session, text, fresh = compose_prompts(conn, task, run, brief, of_task)
         runs.keep_session(conn, run.id, session)
     return Order(
         run=run,

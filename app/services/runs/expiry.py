@@ -18,43 +18,44 @@ from app.store import host_polls, periodic_jobs, runs, tasks
 AWAY = {"reason": "its host does not answer; what it was to deliver is on the forge"}
 log = structlog.get_logger()
 AWAY_AFTER = timedelta(seconds=30)
-WEB, PULSE_SECS = "web", 5.0  # noted by web processes: without one, no agent can report
+WEB, WEB_ALIVE_SECS = "web", 5.0  # recorded by web processes: without one, no agent can report
+EXPIRY = "rescue"  # the name under which the database keeps when runs were last expired
 
 
-def rescue(fleet: Fleet) -> int:
+def expire_and_wake(fleet: Fleet) -> int:
     """Expire runs and wake tasks; returns how many.
 
     If no scan ran for a while, the control plane was away: the leases of runs on hosts are extended by that time first.
     """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        gap = periodic_jobs.ran(conn, "rescue", at)
+        gap = periodic_jobs.ran(conn, EXPIRY, at)
         if gap and gap > max(AWAY_AFTER, timedelta(seconds=3 * fleet.config.scan_secs)):
             runs.extend_leases(conn, gap, on_hosts=True)
     return _expire(fleet, at) + _wake(fleet, at)
 
 
-def pulse(fleet: Fleet) -> None:
-    """Note that a web process is up. If none was for a while, the leases of agents are extended by that time."""
+def record_web_alive(fleet: Fleet) -> None:
+    """Record that a web process is up. If none was for a while, the leases of agents are extended by that time."""
     with fleet.engine.begin() as conn:
         gap = periodic_jobs.ran(conn, WEB, fleet.clock())
         if gap and gap > AWAY_AFTER / 2:
             runs.extend_leases(conn, gap, on_hosts=False)
 
 
-def _door_is_shut(conn: Connection, at: datetime) -> bool:
+def _is_web_down(conn: Connection, at: datetime) -> bool:
     """True if there were web processes and there are none now: then an agent's silence says nothing."""
-    heard = periodic_jobs.last(conn, WEB)
-    return heard is not None and at - heard > AWAY_AFTER / 2
+    alive_at = periodic_jobs.last(conn, WEB)
+    return alive_at is not None and at - alive_at > AWAY_AFTER / 2
 
 
 def _expire(fleet: Fleet, at: datetime) -> int:
     with fleet.engine.begin() as conn:
-        silent = runs.silent(conn, at, on_hosts_only=_door_is_shut(conn, at))
-    return sum(_give_up(fleet, run, at) for run in silent)
+        silent = runs.silent(conn, at, on_hosts_only=_is_web_down(conn, at))
+    return sum(_expire_run(fleet, run, at) for run in silent)
 
 
-def _give_up(fleet: Fleet, run: Run, at: datetime) -> bool:
+def _expire_run(fleet: Fleet, run: Run, at: datetime) -> bool:
     """End a run whose lease is over. One whose commits are on the forge has finished.
 
     False if the forge does not answer.
@@ -68,16 +69,16 @@ def _give_up(fleet: Fleet, run: Run, at: datetime) -> bool:
         return report.ended(fleet, run, saved, Outcome(Verdict.UNKNOWN))
     with fleet.engine.begin() as conn:
         if runs.expired(conn, run.id, at):
-            why = {"why": _last_word(conn, run)}
-            _notice(conn, run.task_pk, Fact(FactKind.EXPIRED, why, run=run.number), at, newest=run.number)
+            why = {"why": _describe_silence(conn, run)}
+            _record(conn, run.task_pk, Fact(FactKind.EXPIRED, why, run=run.number), at, newest=run.number)
     return True
 
 
-def _last_word(conn: Connection, run: Run) -> str:
+def _describe_silence(conn: Connection, run: Run) -> str:
     """Why a run was silent, as far as we know."""
-    look = run.host_id and host_polls.of(conn, run.host_id)
-    if look and look["failing_since"]:
-        return f"{run.host_id} has not answered since {look['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {look['why']}"
+    poll = run.host_id and host_polls.of(conn, run.host_id)
+    if poll and poll["failing_since"]:
+        return f"{run.host_id} has not answered since {poll['failing_since']:%Y-%m-%d %H:%M:%S} UTC: {poll['why']}"
     return f"{run.host_id or run.agent_id} showed no sign of life of it"
 
 
@@ -85,11 +86,11 @@ def _wake(fleet: Fleet, at: datetime) -> int:
     with fleet.engine.begin() as conn:
         due = tasks.due(conn, at)
         for task in due:
-            _notice(conn, task.id, Fact(FactKind.DUE), at)
+            _record(conn, task.id, Fact(FactKind.DUE), at)
     return len(due)
 
 
-def _notice(conn: Connection, task_pk: int, fact: Fact, at: datetime, newest: int | None = None) -> None:
+def _record(conn: Connection, task_pk: int, fact: Fact, at: datetime, newest: int | None = None) -> None:
     """Record a fact. For an older run, or a task that moved meanwhile, it changes nothing."""
     try:
         if newest is None or tasks.load(conn, task_pk).run == newest:

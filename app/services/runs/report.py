@@ -26,7 +26,7 @@ def started(fleet: Fleet, run: Run) -> None:
         runs.started(conn, run.id, at, at + _lease(fleet, run))
         if run.host_id:  # the worker that sent the start may have died before the answer
             outbox.done_for_run(conn, run.task_pk, run.number, OutboxKind.START, at)
-    _tell(fleet, run, Fact(FactKind.STARTED, run=run.number))
+    _record_now(fleet, run, Fact(FactKind.STARTED, run=run.number))
 
 
 def beat(fleet: Fleet, run: Run) -> None:
@@ -93,15 +93,15 @@ def ended(fleet: Fleet, run: Run, result: Mapping[str, Any], outcome: Outcome, b
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         now, task = (run, believed) if believed else runs.with_task(conn, run.task_pk, run.number)
-        outcome = _stopped(now, result, outcome)
+        outcome = _with_stop_reason(now, result, outcome)
         session = {"session": outcome.session_id} if outcome.session_id else {}
-        masked |= _version(conn, run)
+        masked |= _cli_version(conn, run)
         kept = fleet.mask.json(outcome.kept())
         if not runs.ended(conn, run.id, at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
         if result.get("lfs") and run.host_id:
             repositories.mark_lfs(conn, task.forge, task.repository_id)
-        fact = credentials.met(conn, run, outcome, judge(run.number, masked, outcome), at)
+        fact = credentials.apply_outcome(conn, run, outcome, judge(run.number, masked, outcome), at)
         _record(conn, fleet, run, fact, task)
     fleet.nudge.soon()
     return True
@@ -125,15 +125,15 @@ def parked(fleet: Fleet, run: Run, spent: Spent) -> None:
     fleet.nudge.soon()
 
 
-def told(fleet: Fleet, run: Run, message: str | None, progress: object) -> None:
+def record_progress(fleet: Fleet, run: Run, message: str | None, progress: object) -> None:
     """Record an agent's progress and renew the lease, or end the run if its budget is used up."""
     words = fleet.mask.text(message or "")[:2000] or None
     with fleet.engine.begin() as conn:
         runs.noted(conn, run.id, words, fleet.mask.json(_progress(run.progress, progress)), fleet.clock())
-        are_budgets = budgets.there_are(conn)
-    spent = budgets.over_budget(fleet, run) if are_budgets else None
+        has_budgets = budgets.any_declared(conn)
+    spent = budgets.over_budget(fleet, run) if has_budgets else None
     if spent:
-        return out_of_budget(fleet, run, spent)
+        return end_over_budget(fleet, run, spent)
     return (beat if run.started_at else started)(fleet, run)
 
 
@@ -145,7 +145,7 @@ def _progress(before: object, now: object) -> object:
     return {"usage": used, **(now or {})}
 
 
-def out_of_budget(fleet: Fleet, run: Run, spent: Spent) -> None:
+def end_over_budget(fleet: Fleet, run: Run, spent: Spent) -> None:
     """End an agent's run whose budget is used up. The agent is asked to stop; the usage that it reported stays."""
     if run.started_at is None:
         return parked(fleet, run, spent)
@@ -158,14 +158,14 @@ def out_of_budget(fleet: Fleet, run: Run, spent: Spent) -> None:
     return None
 
 
-def _version(conn: Any, run: Run) -> dict[str, Any]:
+def _cli_version(conn: Any, run: Run) -> dict[str, Any]:
     """The version of the CLI that the last probe of its host found. An agent reports its own."""
     host = hosts.machine(conn, run.host_id) if run.host_id else None
     found = host.probe.clis.get(run.agent_type or "") if host and host.probe else None
     return {"cli_version": found} if found else {}
 
 
-def _stopped(now: Run | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
+def _with_stop_reason(now: Run | None, result: Mapping[str, Any], outcome: Outcome) -> Outcome:
     """The outcome with our reason if we stopped the run. A run that finished first keeps its own."""
     why = now and now.stop_reason
     if not why or result.get("end") == "finished":
@@ -174,7 +174,7 @@ def _stopped(now: Run | None, result: Mapping[str, Any], outcome: Outcome) -> Ou
     return replace(outcome, verdict=Verdict.KILLED, failure="budget", error=why["why"], resets_at=resets)
 
 
-def _tell(fleet: Fleet, run: Run, fact: Fact) -> None:
+def _record_now(fleet: Fleet, run: Run, fact: Fact) -> None:
     with fleet.engine.begin() as conn:
         _record(conn, fleet, run, fact)
 

@@ -76,7 +76,7 @@ class TestAUsageLimit:
         assert parked.due_at == clock() + RESET + timedelta(seconds=60)
         for _ in range(60):
             clock.pass_(100)
-            expiry.rescue(fleet)
+            expiry.expire_and_wake(fleet)
             assert placement.place_waiting(fleet) == 0
         assert states(fleet).count(State.CREATED) == 159
         with fleet.engine.begin() as conn:
@@ -102,7 +102,7 @@ class TestAUsageLimit:
         _, run = newest(fleet, first)
         ends(fleet, first, LIMITED, a_limit(fleet))
         with fleet.engine.begin() as conn:
-            closed = credentials.doors(conn, clock()).closed
+            closed = credentials.closed_credentials(conn, clock()).closed
         assert set(closed) == ({"three"} if run.agent_type == "three" else {"one", "two"})
 
     def test_is_tried_again_by_one_run_and_then_open_to_all(self, fleet: Fleet, clock: FakeClock) -> None:
@@ -112,7 +112,7 @@ class TestAUsageLimit:
         with fleet.engine.begin() as conn:
             apply(conn, hosts=[a_host("a", slots=3)])
         clock.pass_(RESET.total_seconds() + 61)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 1 and placement.place_waiting(fleet) == 0
         with fleet.engine.begin() as conn:
             going = [task for task in (first, second, third) if tasks.load(conn, task.id).state is State.ASSIGNED]
@@ -137,7 +137,7 @@ class TestAUsageLimit:
             assert parked.due_at and parked.retry_count == 0
             pauses.append((parked.due_at - clock()).total_seconds())
             clock.pass_(pauses[-1] + 1)
-            expiry.rescue(fleet)
+            expiry.expire_and_wake(fleet)
         assert pauses == [60, 120, 240, 480]
 
     def test_goes_on_in_its_session_on_its_host(self, fleet: Fleet, clock: FakeClock) -> None:
@@ -146,7 +146,7 @@ class TestAUsageLimit:
         before = newest(fleet, task)[1].host_id
         ends(fleet, task, LIMITED, a_limit(fleet))
         clock.pass_(RESET.total_seconds() + 61)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         placement.place_waiting(fleet)
         now, run = newest(fleet, task)
         order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=now.run))
@@ -167,7 +167,7 @@ class TestAUsageLimit:
         parked = ends(fleet, task, LIMITED, a_limit(fleet, reset=None))
         assert parked.state is State.PARKED and parked.due_at == clock() + timedelta(minutes=1)
         with fleet.engine.begin() as conn:
-            assert credentials.doors(conn, clock()).closed == {}
+            assert credentials.closed_credentials(conn, clock()).closed == {}
 
     def test_that_is_near_is_shown(self, fleet: Fleet) -> None:
         (task,) = begin(fleet)
@@ -197,14 +197,14 @@ class TestARefusedLogin:
             assert told["refused"] and told["why"] == "auth: 401 Unauthorized"
         assert placement.place_waiting(fleet) == 0
         clock.pass_(301)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 1 and placement.place_waiting(fleet) == 0
         with fleet.engine.begin() as conn:
             (trial,) = [task for task in tasks.everything(conn) if task.state is State.ASSIGNED]
         again = ends(fleet, trial, LIMITED, self.refused())
         assert again.due_at == clock() + timedelta(minutes=10) and placement.place_waiting(fleet) == 0
         clock.pass_(601)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         placement.place_waiting(fleet)
         with fleet.engine.begin() as conn:
             (trial,) = [task for task in tasks.everything(conn) if task.state is State.ASSIGNED]
@@ -234,7 +234,7 @@ class TestARefusedLogin:
             apply(conn, hosts=[a_host("a", slots=2), a_host("b", slots=1), a_host("c", slots=1)])
         again = ends(fleet, second, LIMITED, self.refused("not_logged_in"))
         assert again.due_at == fleet.clock(), "another host has its own login"
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 1
         assert credentials.reopen(fleet, "coder@a")
         assert placement.place_waiting(fleet) == 2 and newest(fleet, third)[0].state is State.ASSIGNED
@@ -261,7 +261,7 @@ class TestAFailover:
             kinds.append(newest(fleet, task)[1].agent_type)
             parked = ends(fleet, task, LIMITED, a_limit(fleet))
             clock.pass_(1)
-            expiry.rescue(fleet)
+            expiry.expire_and_wake(fleet)
         assert kinds == ["one", "two"]
         assert parked.due_at and parked.due_at > clock() + timedelta(hours=1)
         assert placement.place_waiting(fleet) == 0
@@ -288,7 +288,7 @@ class TestAFailover:
             task = a_stored_task(conn, requirement_set_id=tasks.requirement_set(conn, ("python",), "one"))
 
         def order() -> start_order.Order:
-            expiry.rescue(fleet)
+            expiry.expire_and_wake(fleet)
             placement.place_waiting(fleet)
             found = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=newest(fleet, task)[0].run))
             assert found
@@ -354,7 +354,7 @@ class TestASwitchedOffRepository:
         with pytest.raises(Unavailable, match="enabled = false"):
             start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=1))
         clock.pass_(fleet.config.confirm_secs + 1)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 0
         now, _ = newest(fleet, task)
         assert (now.state, now.retry_count) == (State.CREATED, 0)
@@ -427,7 +427,7 @@ class TestABudget:
         self.use(fleet, run, cost_usd=1.5)
         spent = budgets.over_budget(fleet, run)
         assert spent
-        budgets.shall_end(fleet, run, spent)
+        budgets.record_stop_reason(fleet, run, spent)
         killed = Outcome(Verdict.KILLED, session_id="s-1", failure="killed", usage=Usage(cost_usd=1.5))
         report.ended(fleet, run, {"end": "cancelled", "step": "agent", "exit_code": 143}, killed)
         parked, _ = newest(fleet, task)
@@ -459,18 +459,18 @@ class TestABudget:
         self.use(fleet, run, input_tokens=2000)
         spent = budgets.over_budget(fleet, run)
         assert spent and spent.until
-        budgets.shall_end(fleet, run, spent)
+        budgets.record_stop_reason(fleet, run, spent)
         report.ended(fleet, run, {"end": "cancelled", "step": "agent"}, Outcome(Verdict.KILLED, usage=Usage(2000)))
         assert newest(fleet, task)[0].due_at == spent.until
         clock.pass_(86400)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         placement.place_waiting(fleet)
         assert budgets.over_budget(fleet, newest(fleet, task)[1]) is None
 
     def test_that_ran_out_at_the_very_end_takes_nothing_back(self, fleet: Fleet, going: Any) -> None:
         task, run = going(run={"tokens": 10})
         self.use(fleet, run, input_tokens=20)
-        budgets.shall_end(fleet, run, budgets.over_budget(fleet, run) or pytest.fail("not spent"))
+        budgets.record_stop_reason(fleet, run, budgets.over_budget(fleet, run) or pytest.fail("not spent"))
         report.ended(fleet, run, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
         assert newest(fleet, task)[0].state is State.RUNNING
 
@@ -520,7 +520,7 @@ class TestADay:
         assert (self.use(fleet, run, 1899), self.used(fleet, run)) == (None, (999, 1899))
         spent = self.use(fleet, run, 1900)
         assert spent and spent.until == clock.now.replace(day=26, hour=0, minute=0)
-        budgets.shall_end(fleet, run, spent)
+        budgets.record_stop_reason(fleet, run, spent)
         assert self.end(fleet, run, 1910).due_at == spent.until
         assert self.used(fleet, run) == (1010, 1910)
         clock.pass_(86400)
@@ -532,25 +532,25 @@ class TestADay:
         clock.pass_(598)
         spent = self.use(fleet, run, 1000)
         assert spent
-        budgets.shall_end(fleet, run, spent)
+        budgets.record_stop_reason(fleet, run, spent)
         clock.pass_(5)
         parked = self.end(fleet, run, 1010)
         assert (parked.state, parked.due_at) == (State.PARKED, clock.now.replace(second=0))
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 1
         again = newest(fleet, parked)[1]
-        assert (credentials.held_back(fleet, again), self.used(fleet, run)) == (None, (10, 1010))
+        assert (credentials.why_not_start(fleet, again), self.used(fleet, run)) == (None, (10, 1010))
 
     def test_lets_a_task_that_waits_for_the_next_one_go_on_at_its_first_moment(
         self, fleet: Fleet, clock: FakeClock, run: Run
     ) -> None:
-        budgets.shall_end(fleet, run, self.use(fleet, run, 1000) or pytest.fail("not spent"))
+        budgets.record_stop_reason(fleet, run, self.use(fleet, run, 1000) or pytest.fail("not spent"))
         self.end(fleet, run, 1000)
         clock.pass_(599)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert states(fleet) == ["parked"]
         clock.pass_(1)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 1
 
     def test_counts_what_is_told_at_the_end_alone_when_it_is_told(
@@ -583,7 +583,7 @@ class TestACapInDollars:
         (task,) = begin(fleet, 1, **with_budget(day={"dollars": 5}) | declared)
         placement.place_waiting(fleet)
         _, run = newest(fleet, task)
-        held = credentials.held_back(fleet, run)
+        held = credentials.why_not_start(fleet, run)
         if held:
             report.parked(fleet, run, held)
         return newest(fleet, task)[0], held
@@ -624,7 +624,7 @@ class TestASession:
 
     def next_order(self, fleet: Fleet, task: Task, clock: FakeClock) -> start_order.Order:
         clock.pass_(3600)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
         placement.place_waiting(fleet)
         now, _ = newest(fleet, task)
         order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=now.run))
@@ -665,9 +665,9 @@ class TestBeforeARunIsStarted:
         first, second = begin(fleet, 2, hosts=[a_host(slots=2)])
         assert placement.place_waiting(fleet) == 2
         run = newest(fleet, second)[1]
-        assert credentials.held_back(fleet, run) is None
+        assert credentials.why_not_start(fleet, run) is None
         ends(fleet, first, LIMITED, a_limit(fleet))
-        held = credentials.held_back(fleet, run)
+        held = credentials.why_not_start(fleet, run)
         assert held and held.reason == "limit"
         report.parked(fleet, run, held)
         now, _ = newest(fleet, second)

@@ -92,7 +92,7 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
     lacks = {"end": "failed", "step": "prepare", "failure": "lfs_missing", "lfs": True, "reason": "no git-lfs"}
     report.ended(fleet, run, lacks, Outcome(Verdict.UNKNOWN))
     clock.pass_(60)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     with fleet.engine.begin() as conn:
         second = a_stored_task(conn, "acme/widgets#2")
         a_stored_task(conn, "acme/gears#3", repository_id=43)

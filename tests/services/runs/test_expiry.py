@@ -43,7 +43,7 @@ def tick(fleet: Fleet, clock: Any, seconds: float) -> None:
     for _ in range(int(seconds // 10) or 1):
         clock.pass_(min(10, seconds))
         look_in_vain(fleet)
-        expiry.rescue(fleet)
+        expiry.expire_and_wake(fleet)
 
 
 def look_in_vain(fleet: Fleet) -> None:
@@ -58,7 +58,7 @@ def look_in_vain(fleet: Fleet) -> None:
 
 def test_a_task_nobody_confirms_goes_back_and_the_attempt_does_not_count(fleet: Fleet, clock: Any) -> None:
     task = placed(fleet)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     tick(fleet, clock, 40)
     after = now(fleet, task)
     assert (after.state, after.ready, after.retry_count, after.unconfirmed) == (State.CREATED, True, 0, 1)
@@ -66,7 +66,7 @@ def test_a_task_nobody_confirms_goes_back_and_the_attempt_does_not_count(fleet: 
 
 def test_a_silent_run_is_lost_and_tried_again(fleet: Fleet, clock: Any) -> None:
     task = running(fleet)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     tick(fleet, clock, 290)
     assert now(fleet, task).state is State.RUNNING
     tick(fleet, clock, 30)
@@ -77,9 +77,9 @@ def test_a_silent_run_is_lost_and_tried_again(fleet: Fleet, clock: Any) -> None:
 
 def test_after_an_absence_of_the_control_plane_leases_get_that_time_back(fleet: Fleet, clock: Any) -> None:
     task = running(fleet)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     clock.pass_(3600)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     assert now(fleet, task).state is State.RUNNING
 
 
@@ -96,7 +96,7 @@ def test_a_result_told_twice_is_one_end(fleet: Fleet) -> None:
 def test_a_back_off_ends_by_the_clock(fleet: Fleet, clock: Any) -> None:
     task = running(fleet)
     report.failed(fleet, run_of(fleet, task), "host_unreachable", "no route", transient=True)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     assert not now(fleet, task).ready
     tick(fleet, clock, 10)
     assert now(fleet, task).ready

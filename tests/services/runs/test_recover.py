@@ -53,7 +53,7 @@ def test_what_an_earlier_run_pushed_saves_no_later_one(workshop: Workshop) -> No
         workshop.fleet, workshop.run(number), a_result(pushed=True, head=head, validation=failed), an_outcome()
     )
     workshop.fleet.clock.pass_(30)  # type: ignore[attr-defined]
-    expiry.rescue(workshop.fleet)
+    expiry.expire_and_wake(workshop.fleet)
     workshop.converge()
     workshop.start(number)
     assert workshop.run(number).number == 2
@@ -90,7 +90,7 @@ def grace_passes(workshop: Workshop) -> None:
             for failing in (False, True):
                 for host_id in host_polls.take(conn, "us", at, 9, failing):
                     host_polls.failed(conn, "us", host_id, at, (1, 5), "no route to host")
-        expiry.rescue(workshop.fleet)
+        expiry.expire_and_wake(workshop.fleet)
 
 
 def test_the_work_of_a_host_that_does_not_come_back_is_taken_from_the_forge(workshop: Workshop) -> None:
@@ -125,5 +125,5 @@ def test_a_run_that_has_ended_is_not_started(workshop: Workshop) -> None:
     number = workshop.placed()
     run = workshop.run(number)
     workshop.fleet.clock.pass_(31)  # type: ignore[attr-defined]
-    expiry.rescue(workshop.fleet)
+    expiry.expire_and_wake(workshop.fleet)
     assert not report.may_start(workshop.fleet, run)

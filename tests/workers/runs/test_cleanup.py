@@ -73,7 +73,7 @@ def test_a_run_whose_end_was_never_seen_is_cancelled_before_its_release(host: Ca
     here = host("sleep 600")
     task = here.task()
     pid = here.file(task, "state.json")["pid"]
-    here.rescue(10)
+    here.pass_time(10)
     operator.request(here.fleet, "acme/widgets#12", FactKind.CANCEL)
     expire(here, task)
     here.clock.pass_(2 * DAY)

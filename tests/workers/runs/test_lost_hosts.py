@@ -85,9 +85,9 @@ def test_the_run_of_a_host_that_is_away_expires_after_a_grace_and_its_log_is_col
     path = install(str(here.place / "h0"))
     path.rename(path.with_suffix(".away"))
     here.worker.hosts.local.close()
-    here.rescue(290)
+    here.pass_time(290)
     assert here.state(task).state is State.RUNNING
-    here.rescue(40)
+    here.pass_time(40)
     assert here.run(task).end == "expired"
     assert failing_since(here, "h0")
     path.with_suffix(".away").rename(path)
@@ -106,7 +106,7 @@ def test_runs_of_a_quarantined_host_are_kept_until_an_operator_resumes_it_or_the
     task = here.task()
     here.poll()
     host_health.untrusted(here.fleet, "h0", "host key changed")
-    here.rescue(60)
+    here.pass_time(60)
     assert here.state(task).state is State.RUNNING
     host_health.set_fitness(here.fleet, "h0", Fitness.UNKNOWN, None)
     (tmp_path / "go").touch()
@@ -115,5 +115,5 @@ def test_runs_of_a_quarantined_host_are_kept_until_an_operator_resumes_it_or_the
     given_up = here.task(13)
     here.poll()
     host_health.untrusted(here.fleet, "h0", "host key changed")
-    here.rescue(200)
+    here.pass_time(200)
     assert here.run(given_up).end == "expired"

@@ -188,7 +188,7 @@ def test_only_the_usage_of_the_run_counts_in_a_resumed_session(
     print_(fleet, run, sample("codex-say.jsonl"), 0)
     report.ended(fleet, run, {"end": "failed", "step": "agent"}, output.outcome(worker, run, ENDED))
     clock.pass_(3600)
-    expiry.rescue(fleet)
+    expiry.expire_and_wake(fleet)
     placement.place_waiting(fleet)
     with fleet.engine.begin() as conn:
         again = runs.get(conn, run.task_pk, 2)

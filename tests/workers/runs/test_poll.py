@@ -114,7 +114,7 @@ def test_a_run_without_a_supervisor_is_lost_and_its_task_is_retried(host: Callab
     run = here.ended(task)
     assert (run.end, (run.result or {})["reason"]) == ("lost", "the supervisor died")
     assert (here.state(task).state, here.state(task).reason) == (State.AGENT_LOST, "lost")
-    expiry.rescue(here.fleet)
+    expiry.expire_and_wake(here.fleet)
     assert (here.state(task).state, here.state(task).retry_count) == (State.CREATED, 1)
     here.assert_history_holds()
 
@@ -124,7 +124,7 @@ def test_a_control_plane_that_was_away_adopts_runs_that_finished_meanwhile(host:
     task = here.task()
     here.file(task, "result.json")
     here.clock.pass_(3600)
-    expiry.rescue(here.fleet)  # without a poll, silence says nothing
+    expiry.expire_and_wake(here.fleet)  # without a poll, silence says nothing
     assert here.state(task).state is State.RUNNING
     here.ended(task)
     assert here.state(task).state is State.COMPLETED
