@@ -10,7 +10,7 @@ from app.ports import Fleet
 from app.services.dispatch import git_flow, placement, prompts, start_order
 from app.store import tasks, views
 from tests.builders import AT, a_fact, a_run, a_stored_task, an_outbox_entry
-from tests.services.dispatch.test_credentials import begin, ends, newest
+from tests.services.dispatch.limited_runs import begin, ends, newest
 
 PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
 REVIEW: dict[str, Any] = {"text": "Use sum().", "comments": [["core.py", 7, "Here."]], "until": AT.isoformat()}
