@@ -106,15 +106,21 @@ def read(environ: Mapping[str, str]) -> Config:
         review_quiet_secs=variables.number("FLEET_REVIEW_QUIET_SECS", 10.0, float, 0, 3600),
         keep_deliveries_days=variables.number("FLEET_KEEP_DELIVERIES_DAYS", 30, int, 1, 3650),
     )
-    if not database and len(str(home / "run" / ".s.PGSQL.5432")) >= SOCKET_PATH_LIMIT:
-        variables.faults.append(
-            f"FLEET_HOME {home} is too long for a unix socket: choose a path of at most 80 characters."
+    if faults := variables.faults + _contradictions(config):
+        raise ConfigError(faults)
+    return config
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Settings that are valid alone and wrong together."""
+    faults = []
+    if config.embedded_database and len(str(config.home / "run" / ".s.PGSQL.5432")) >= SOCKET_PATH_LIMIT:
+        faults.append(
+            f"FLEET_HOME {config.home} is too long for a unix socket: choose a path of at most 80 characters."
         )
     if config.offline_after_secs <= config.heartbeat_secs:
-        variables.faults.append("FLEET_OFFLINE_AFTER_SECS must be longer than FLEET_HEARTBEAT_SECS.")
-    if variables.faults:
-        raise ConfigError(variables.faults)
-    return config
+        faults.append("FLEET_OFFLINE_AFTER_SECS must be longer than FLEET_HEARTBEAT_SECS.")
+    return faults
 
 
 def default_home(environ: Mapping[str, str], is_root: bool) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from app.domain.errors import Kind, Refused
 from app.domain.task import LIVE, WORKING, Mode, Priority, State, Task
@@ -96,7 +96,37 @@ REQUESTED_FIELDS = (
 )  # fmt: skip
 
 Guard = Callable[[Task, Fact], bool]
-Change = Callable[[Task, Fact, datetime], dict[str, Any]]
+
+
+class TaskChanges(TypedDict, total=False):
+    """The fields of a task that a transition replaces."""
+
+    version: int
+    state: State
+    mode: Mode
+    priority: Priority
+    requirement_set_id: int
+    ready: bool
+    moved_at: datetime
+    retry_count: int
+    review_count: int
+    unconfirmed: int
+    run: int
+    host_id: str | None
+    agent_id: str | None
+    due_at: datetime | None
+    reason: str | None
+    session: str | None
+    pr_number: int | None
+    pr_title: str | None
+    pr_url: str | None
+    head: str | None
+    assigned_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+Change = Callable[[Task, Fact, datetime], TaskChanges]
 
 
 @dataclass(frozen=True)
@@ -169,7 +199,7 @@ def in_words(function: Callable[..., Any]) -> str:
 
 def _apply(row: Transition, task: Task, fact: Fact, at: datetime) -> Task:
     state = row.target or task.state
-    changes: dict[str, Any] = {
+    changes: TaskChanges = {
         "version": task.version + 1, "state": state, "moved_at": at, "ready": False, "due_at": None,
         "completed_at": (task.completed_at or at) if state in FINAL_STATES else None,
     }  # fmt: skip
@@ -271,61 +301,61 @@ def was_ended_on_the_forge(task: Task, _: Fact) -> bool:
 # --- changes: the fields of the task that a row sets ------------------------------------------------------
 
 
-def next_run(task: Task, _: Fact, at: datetime) -> dict[str, Any]:
+def next_run(task: Task, _: Fact, at: datetime) -> TaskChanges:
     return {"run": task.run + 1, "assigned_at": at, "started_at": None, "reason": None}
 
 
-def set_host(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+def set_host(_: Task, fact: Fact, __: datetime) -> TaskChanges:
     return {"host_id": fact.detail["host_id"], "agent_id": None, "mode": Mode.SSH_CLI}
 
 
-def set_agent(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+def set_agent(_: Task, fact: Fact, __: datetime) -> TaskChanges:
     return {"agent_id": fact.detail["agent_id"], "host_id": None, "mode": Mode.HTTP_PULL}
 
 
-def set_started(_: Task, __: Fact, at: datetime) -> dict[str, Any]:
+def set_started(_: Task, __: Fact, at: datetime) -> TaskChanges:
     return {"started_at": at, "unconfirmed": 0}
 
 
-def count_unconfirmed(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
+def count_unconfirmed(task: Task, _: Fact, __: datetime) -> TaskChanges:
     return {"unconfirmed": task.unconfirmed + 1, "reason": None}
 
 
-def make_ready(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
+def make_ready(_: Task, __: Fact, ___: datetime) -> TaskChanges:
     return {"ready": True}
 
 
-def reset_counters(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
+def reset_counters(_: Task, __: Fact, ___: datetime) -> TaskChanges:
     """A person asked for another try: earlier attempts no longer count."""
     return {"retry_count": 0, "review_count": 0, "unconfirmed": 0, "reason": None}
 
 
-def count_retry(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+def count_retry(task: Task, fact: Fact, _: datetime) -> TaskChanges:
     return {"retry_count": task.retry_count + 1, "reason": fact.detail.get("reason", task.reason)}
 
 
-def set_back_off(task: Task, _: Fact, at: datetime) -> dict[str, Any]:
+def set_back_off(task: Task, _: Fact, at: datetime) -> TaskChanges:
     return {"due_at": at + min(FIRST_BACK_OFF * 2**task.retry_count, LONGEST_BACK_OFF)}
 
 
-def set_due_now(_: Task, __: Fact, at: datetime) -> dict[str, Any]:
+def set_due_now(_: Task, __: Fact, at: datetime) -> TaskChanges:
     return {"due_at": at}
 
 
-def set_due_at_reset(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+def set_due_at_reset(_: Task, fact: Fact, __: datetime) -> TaskChanges:
     until = fact.detail.get("until")
     return {"due_at": datetime.fromisoformat(until) if until else None}
 
 
-def keep_session(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+def keep_session(task: Task, fact: Fact, _: datetime) -> TaskChanges:
     return {"session": fact.detail.get("session") or task.session}
 
 
-def set_pull_and_head(task: Task, fact: Fact, at: datetime) -> dict[str, Any]:
+def set_pull_and_head(task: Task, fact: Fact, at: datetime) -> TaskChanges:
     return {**set_pull(task, fact, at), **set_head(task, fact, at)}
 
 
-def set_pull(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+def set_pull(task: Task, fact: Fact, _: datetime) -> TaskChanges:
     pull = fact.detail
     return {
         "pr_number": pull.get("number", task.pr_number),
@@ -334,35 +364,35 @@ def set_pull(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
     }
 
 
-def set_head(task: Task, fact: Fact, _: datetime) -> dict[str, Any]:
+def set_head(task: Task, fact: Fact, _: datetime) -> TaskChanges:
     return {"head": fact.detail.get("head", task.head)}
 
 
-def count_review(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
+def count_review(task: Task, _: Fact, __: datetime) -> TaskChanges:
     return {"review_count": task.review_count + 1}
 
 
 def set_reason(reason: str) -> Change:
     """Sets this reason, or the more exact one in the fact's detail."""
 
-    def reason_of(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+    def reason_of(_: Task, fact: Fact, __: datetime) -> TaskChanges:
         return {"reason": fact.detail.get("reason", reason)}
 
     reason_of.__name__ = f"set_reason_{reason}"
     return reason_of
 
 
-def keep_waiting_as_before(task: Task, _: Fact, __: datetime) -> dict[str, Any]:
+def keep_waiting_as_before(task: Task, _: Fact, __: datetime) -> TaskChanges:
     """The task stays ready, or keeps waiting for the same moment."""
     return {"ready": task.ready, "due_at": task.due_at}
 
 
-def set_requirements_and_priority(_: Task, fact: Fact, __: datetime) -> dict[str, Any]:
+def set_requirements_and_priority(_: Task, fact: Fact, __: datetime) -> TaskChanges:
     detail = fact.detail
     return {"requirement_set_id": _requirement_set_id(detail), "priority": Priority(detail["priority"])}
 
 
-def clear_reason(_: Task, __: Fact, ___: datetime) -> dict[str, Any]:
+def clear_reason(_: Task, __: Fact, ___: datetime) -> TaskChanges:
     return {"reason": None}
 
 

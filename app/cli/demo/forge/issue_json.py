@@ -78,8 +78,7 @@ def head_of(repo: Repository, one: Issue, pull: Pull) -> tuple[str, str]:
 def pull_request(store: Store, repo: Repository, one: Issue, viewer: User | None) -> Json:
     pull = one.pull
     assert pull is not None
-    web, whole = html(store, repo, one), repository(store, repo, viewer)
-    head_ref, head_sha = head_of(repo, one, pull)
+    web = html(store, repo, one)
     base_sha = git_commands.branch(repo.path, pull.base) or ""
     additions, deletions, files = changed(repo.path, pull.merge_base, pull.head_sha)
     return {
@@ -106,20 +105,37 @@ def pull_request(store: Store, repo: Repository, one: Issue, viewer: User | None
         "diff_url": f"{web}.diff",
         "patch_url": f"{web}.patch",
         "mergeable": pull.merged or mergeable(repo.path, base_sha, pull.head_sha),
+        **_merge(store, pull),
+        "allow_maintainer_edit": False,
+        **_branches(store, repo, one, pull, viewer),
+        "due_date": None,
+        **_times(one),
+        "pin_order": 0,
+        "flow": pull.flow,
+    }
+
+
+def _merge(store: Store, pull: Pull) -> Json:
+    return {
         "merged": pull.merged,
         "merged_at": when(pull.merged_at),
         "merge_commit_sha": pull.merge_commit,
         "merged_by": user(store, pull.merged_by) if pull.merged_by else None,
-        "allow_maintainer_edit": False,
+    }
+
+
+def _times(one: Issue) -> Json:
+    return {"created_at": when(one.created), "updated_at": when(one.updated), "closed_at": when(one.closed)}
+
+
+def _branches(store: Store, repo: Repository, one: Issue, pull: Pull, viewer: User | None) -> Json:
+    whole = repository(store, repo, viewer)
+    head_ref, head_sha = head_of(repo, one, pull)
+    base_sha = git_commands.branch(repo.path, pull.base) or ""
+    return {
         "base": {"label": pull.base, "ref": pull.base, "sha": base_sha, "repo_id": repo.id, "repo": whole},
         "head": {"label": pull.head, "ref": head_ref, "sha": head_sha, "repo_id": repo.id, "repo": whole},
         "merge_base": pull.merge_base,
-        "due_date": None,
-        "created_at": when(one.created),
-        "updated_at": when(one.updated),
-        "closed_at": when(one.closed),
-        "pin_order": 0,
-        "flow": pull.flow,
     }
 
 

@@ -88,9 +88,28 @@ def user(store: Store, one: User) -> Json:
 
 def repository(store: Store, repo: Repository, viewer: User | None) -> Json:
     """`permissions` are the viewer's; in deliveries that is not always the one who acted."""
-    web, api = html(store, repo), f"{store.url}/api/v1/repos/{repo.full_name}"
     ssh = f"ssh://git@{store.host}/{repo.full_name}"
-    still_open = [issue for issue in repo.issues.values() if issue.state == "open"]
+    return {
+        **_names_and_addresses(store, repo, ssh),
+        **_counters(repo),
+        "default_branch": repo.default_branch,
+        "archived": repo.archived,
+        "created_at": when(repo.created),
+        "updated_at": when(repo.updated),
+        "archived_at": "1970-01-01T00:00:00Z",
+        "permissions": {
+            name: store.may(viewer, needed, repo)
+            for name, needed in (("admin", "admin"), ("push", "write"), ("pull", "read"))
+        },
+        **FIXED_REPOSITORY,
+        "wiki_ssh_url": f"{ssh}.wiki.git",
+        "wiki_clone_url": f"{html(store, repo)}.wiki.git",
+        **FIXED_REPOSITORY_END,
+    }
+
+
+def _names_and_addresses(store: Store, repo: Repository, ssh: str) -> Json:
+    web, api = html(store, repo), f"{store.url}/api/v1/repos/{repo.full_name}"
     return {
         "id": repo.id,
         "owner": user(store, repo.owner),
@@ -113,25 +132,18 @@ def repository(store: Store, repo: Repository, viewer: User | None) -> Json:
         "clone_url": f"{web}.git",
         "original_url": "",
         "website": "",
+    }
+
+
+def _counters(repo: Repository) -> Json:
+    still_open = [issue for issue in repo.issues.values() if issue.state == "open"]
+    return {
         "stars_count": 0,
         "forks_count": 0,
         "watchers_count": 2,
         "open_issues_count": sum(not issue.pull for issue in still_open),
         "open_pr_counter": sum(bool(issue.pull) for issue in still_open),
         "release_counter": 0,
-        "default_branch": repo.default_branch,
-        "archived": repo.archived,
-        "created_at": when(repo.created),
-        "updated_at": when(repo.updated),
-        "archived_at": "1970-01-01T00:00:00Z",
-        "permissions": {
-            name: store.may(viewer, needed, repo)
-            for name, needed in (("admin", "admin"), ("push", "write"), ("pull", "read"))
-        },
-        **FIXED_REPOSITORY,
-        "wiki_ssh_url": f"{ssh}.wiki.git",
-        "wiki_clone_url": f"{web}.wiki.git",
-        **FIXED_REPOSITORY_END,
     }
 
 
