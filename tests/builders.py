@@ -8,10 +8,12 @@ from sqlalchemy import Connection
 
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.outbox import OutboxEntry
+from app.domain.prompt import Prompt
 from app.domain.run import Run
 from app.domain.task import Mode, Priority, State, Task
+from app.domain.task_details import AcceptedText, TaskDetails
 from app.ports import Repository
-from app.store import fleet_config, hosts, runs, tasks, views
+from app.store import fleet_config, hosts, runs, task_details, tasks
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
@@ -42,15 +44,19 @@ def a_request(
     }  # fmt: skip
 
 
+def a_prompt(goal: str = "Fix the total", text: str = "# Fix the total\n") -> Prompt:
+    return Prompt(goal, (), (), text)
+
+
 def a_stored_task(conn: Connection, task_id: str = "acme/widgets#12", at: datetime = AT, **given: Any) -> Task:
     """A task in the database, with its texts."""
     task = tasks.request(conn, a_request(conn, task_id, **given), at)
-    views.write_brief(conn, task.id, {
-        "source": f"forgejo:{task_id}", "task_type": "python", "title": "Fix the total", "requirements": "It is off by one.",
-        "labels": ["agent:python"], "prompt": {"goal": "Fix the total", "constraints": [], "validation": [], "text": "# Fix the total\n"},
-        "prompt_sha256": "0" * 64, "repository": {"full_name": "acme/widgets"}, "issue": {"number": task.issue_number},
-        "validation": [], "timeout_secs": 60, "requested_by": "alice",
-    })  # fmt: skip
+    text = AcceptedText("Fix the total", "It is off by one.", a_prompt(), issue={"number": task.issue_number})
+    details = TaskDetails(
+        text, source=f"forgejo:{task_id}", task_type="python", labels=("agent:python",), timeout_secs=60,
+        repository={"full_name": "acme/widgets"}, requested_by="alice",
+    )  # fmt: skip
+    task_details.add(conn, task.id, details)
     return task
 
 
@@ -117,8 +123,6 @@ def a_plain_task(conn: Connection, at: datetime, **given: Any) -> Task:
     if "requirement_set_id" not in given:
         plain["requirement_set_id"] = tasks.requirement_set(conn, ())
     task = tasks.request(conn, plain | given, at)
-    views.write_brief(conn, task.id, {
-        "source": "api", "task_type": "task", "title": "Fix it", "requirements": "", "labels": [], "prompt_sha256": "0" * 64,
-        "prompt": {"goal": "Fix it", "constraints": [], "validation": [], "text": "Fix it"}, "validation": [], "timeout_secs": 60,
-    })  # fmt: skip
+    text = AcceptedText("Fix it", "", a_prompt("Fix it", "Fix it"))
+    task_details.add(conn, task.id, TaskDetails(text, source="api", task_type="task", timeout_secs=60))
     return task

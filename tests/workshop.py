@@ -161,6 +161,12 @@ class Workshop:
                 return
         raise AssertionError("there is always something more to do")
 
+    def converge_for_hours(self, pass_time: Callable[[float], None]) -> None:
+        """Converge again and again until every back-off is over."""
+        for _ in range(16):
+            self.converge()
+            pass_time(301)
+
     def work(self) -> int:
         """One round of a worker, hosts apart."""
         return apply_deliveries(self.fleet) + placement.place_waiting(self.fleet) + deliver.deliver_due(self.fleet)

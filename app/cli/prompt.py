@@ -5,7 +5,7 @@ import click
 from app.cli.connect import open_fleet
 from app.cli.output import json_option, print_json
 from app.services.dispatch import prompts
-from app.store import tasks, views
+from app.store import task_details, tasks
 
 
 @click.command()
@@ -18,11 +18,11 @@ def prompt(task_id: str, json_: bool) -> None:
     """
     with open_fleet().engine.begin() as conn:
         task = tasks.find(conn, task_id)
-        brief = views.brief(conn, task.id)
-        session, text = prompts.prompt_of(conn, task, brief)
+        details = task_details.get(conn, task.id)
+        session, text = prompts.prompt_of(conn, task, details)
     if json_:
         return print_json({
-            "task_id": task.task_id, "session": session, "text": text, "prompt_sha256": brief["prompt_sha256"],
-            "hidden": brief["prompt"].get("hidden", []),
+            "task_id": task.task_id, "session": session, "text": text, "prompt_sha256": details.prompt.hash,
+            "hidden": list(details.prompt.hidden),
         })  # fmt: skip
     click.echo(text)

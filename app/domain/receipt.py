@@ -6,12 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.domain.task import Task
+from app.domain.task_details import TaskDetails
 
 Json = Mapping[str, Any]
 
 
 def write(
-    task: Task, details: Json, runs: Sequence[Json], merged: Json | None, events: Sequence[Json] = (), fleet: str = ""
+    task: Task,
+    details: TaskDetails,
+    runs: Sequence[Json],
+    merged: Json | None,
+    events: Sequence[Json] = (),
+    fleet: str = "",
 ) -> dict[str, Any]:
     """The receipt of a completed task as JSON.
 
@@ -23,10 +29,10 @@ def write(
         "version": 2,
         "fleet": fleet,
         "task_id": task.task_id,
-        "title": details["title"],
-        "prompt_sha256": details["prompt_sha256"],
-        "repository": details["repository"],
-        "issue": details["issue"],
+        "title": details.title,
+        "prompt_sha256": details.prompt.hash,
+        "repository": details.repository,
+        "issue": details.text.issue,
         "branch": task.branch,
         "pull_request": dict(merged) if merged else None,
         "runs": [_run(run) for run in runs],

@@ -66,17 +66,17 @@ def parse_row(row: Row) -> TaskDetails:
         hidden=tuple(found.get("hidden") or ()),
     )
     return TaskDetails(
-        text=AcceptedText(row["title"], row["requirements"], prompt, row["issue_sha256"], row["issue"]),
+        text=AcceptedText(row["title"], row["requirements"], prompt, row.get("issue_sha256"), row["issue"]),
         source=row["source"],
         task_type=row["task_type"],
         labels=tuple(row["labels"]),
         repository=row["repository"],
         validation=tuple(row["validation"]),
         timeout_secs=row["timeout_secs"],
-        requested_by=row["requested_by"],
-        accepted_entry=row["accepted_entry"],
+        requested_by=row.get("requested_by"),
+        accepted_entry=row.get("accepted_entry"),
         settings=TaskSettings.from_json(row["settings"]),
-        active_at=row["active_at"],
+        active_at=row.get("active_at"),
     )
 
 

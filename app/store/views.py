@@ -6,7 +6,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import FactKind
@@ -77,20 +76,10 @@ def _key_of(conn: Connection, task_id: str) -> int:
     return int(found)
 
 
-def brief(conn: Connection, task_pk: int) -> Row:
-    """The texts of a task: title, prompt, repository, issue."""
-    return conn.execute(sa.select(task_details).where(task_details.c.task_pk == task_pk)).mappings().one()
-
-
 def needs(conn: Connection, requirement_set_id: int) -> tuple[list[str], str | None]:
     """The capabilities that an interned set holds, and the kind of CLI that hosts shall use."""
     row = conn.execute(sa.select(requirement_sets).where(requirement_sets.c.id == requirement_set_id)).one()
     return list(row.names), row.cli or None
-
-
-def write_brief(conn: Connection, task_pk: int, values: Mapping[str, Any]) -> None:
-    """The texts of a new task; where two made it at once, those of the first stand."""
-    conn.execute(insert(task_details).values(task_pk=task_pk, **values).on_conflict_do_nothing())
 
 
 def event_list(conn: Connection, task_pk: int) -> list[Json]:

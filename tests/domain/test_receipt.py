@@ -7,15 +7,11 @@ import pytest
 
 from app.domain import receipt
 from app.domain.task import State
-from tests.builders import AT, a_task
+from app.domain.task_details import AcceptedText, TaskDetails
+from tests.builders import AT, a_prompt, a_task
 
-BRIEF = {
-    "title": "Fix the total",
-    "prompt_sha256": "0" * 64,
-    "repository": {"full_name": "acme/widgets"},
-    "issue": {"number": 12},
-    "requested_by": "alice",
-}
+TEXT = AcceptedText("Fix the total", "It is off by one.", a_prompt(), issue={"number": 12})
+DETAILS = TaskDetails(TEXT, "api", "task", repository={"full_name": "acme/widgets"}, requested_by="alice")
 
 
 def a_run(number: int = 1, **given: Any) -> dict[str, Any]:
@@ -30,7 +26,7 @@ def a_run(number: int = 1, **given: Any) -> dict[str, Any]:
 
 def written(*runs: dict[str, Any], merged: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
     task = a_task(state=State.COMPLETED, completed_at=AT, **given)
-    return receipt.write(task, BRIEF, runs, merged)
+    return receipt.write(task, DETAILS, runs, merged)
 
 
 def test_says_what_was_wanted_and_what_was_merged() -> None:

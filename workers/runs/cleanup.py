@@ -16,7 +16,7 @@ from app.domain.run import Run
 from app.domain.task import State
 from app.ports import Fleet
 from app.services.dispatch import git_flow, start_order
-from app.store import hosts, periodic_jobs, repositories, runs, tasks, views
+from app.store import hosts, periodic_jobs, repositories, runs, task_details, tasks
 from app.store.runs import KeptRun
 from workers.errors import Unable, Unreachable
 from workers.protocol import Json
@@ -108,11 +108,11 @@ def _release_request(fleet: Fleet, run: Run, worktree: bool) -> Json:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run.task_pk)
         repository = repositories.repository(conn, task.forge, task.repository_id)
-        brief = views.brief(conn, task.id)
+        details = task_details.get(conn, task.id)
     return {
         "run": run.name,
         "task": start_order.task_name(task),
         "worktree": worktree,
-        "repository": git_flow.repository_of(task, repository, brief) if repository else None,
+        "repository": git_flow.repository_of(task, repository, details) if repository else None,
         "credentials": git_flow.credentials(fleet, task) if repository else None,
     }

@@ -12,7 +12,7 @@ from app.domain.repository import RepositoryRecord
 from app.domain.task import Task
 from app.ports import Fleet, Forge, Pull
 from app.services.forge import forbidden_paths
-from app.store import repositories, views
+from app.store import repositories, task_details
 
 COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
 PULL = re.compile(r"/pulls/([0-9]{1,18})/?\Z")
@@ -78,8 +78,8 @@ class ClaimChecks:
 
     def _pull_of_topic(self, forge: Forge) -> Pull | None:
         with self._fleet.engine.begin() as conn:
-            settings = views.brief(conn, self.task.id)["settings"] or {}
-        if settings.get("flow") != "agit":
+            settings = task_details.get(conn, self.task.id).settings
+        if settings.flow != "agit":
             return None
         heads = {*self.commits, *([self.pull.head] if self.pull else [])}
         return self.pull or forge.find_open_pull(self._name, self.task.branch or "", self._base, heads)

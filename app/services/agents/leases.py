@@ -15,7 +15,7 @@ from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
 from app.services.dispatch import budgets, credentials, git_flow, prompts, start_order
 from app.services.runs import report
-from app.store import agents, dequeue, runs, tasks, views
+from app.store import agents, dequeue, runs, task_details, tasks, views
 from app.store.engine import reading
 
 Json = dict[str, Any]
@@ -199,7 +199,8 @@ def _task_as_json(conn: Connection, row: Json, task: Task, deadline: datetime | 
 
     The repository has its present name. A review that was not answered yet is in the prompt.
     """
-    _, text = prompts.prompt_of(conn, task, row, resume=False)
+    details = task_details.parse_row(row)
+    _, text = prompts.prompt_of(conn, task, details, resume=False)
     author = {"author_name": start_order.AUTHOR, "author_email": start_order.AUTHOR_EMAIL}
     name = run_name(task.id, task.task_id, task.run)
     return views.shown(row | tasks.row_of(task) | {"seen_at": None, "active_at": None}) | {
@@ -207,10 +208,10 @@ def _task_as_json(conn: Connection, row: Json, task: Task, deadline: datetime | 
         "lease": task.run,
         "lease_expires_at": views.moment(deadline),
         "confirm_by": views.moment(deadline),
-        "timeout_secs": row["timeout_secs"],
-        "checks": list(row["validation"]),
-        "push": git_flow.push_of(task, row),
-        "commit": {"message": forge_messages.commit_message(row["title"], task.issue_number, name), **author},
+        "timeout_secs": details.timeout_secs,
+        "checks": list(details.validation),
+        "push": git_flow.push_of(task, details),
+        "commit": {"message": forge_messages.commit_message(details.title, task.issue_number, name), **author},
     }
 
 
@@ -257,7 +258,7 @@ def feedback(conn: Connection, held: Held) -> Json | None:
     asked = prompts.review_to_answer(conn, task)
     if asked is None:
         return None
-    details = views.brief(conn, task.id)
+    details = task_details.get(conn, task.id)
     _, text = prompts.prompt_of(conn, task, details)
     comments = [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]]
     told = {"kind": FactKind.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}

@@ -15,9 +15,9 @@ from app.services import facts
 from app.services.agents import leases
 from app.services.agents.claim_checks import CheckedArtifact, ClaimChecks
 from app.services.agents.leases import Held
-from app.services.outbox.pull_requests import checked
+from app.services.outbox.open_pull_request import mark_checked
 from app.services.runs import report
-from app.store import runs, views
+from app.store import runs, task_details
 from app.store.engine import reading
 
 
@@ -76,7 +76,7 @@ def notice(fleet: Fleet, held: Held) -> str | None:
     if held.run.end != "finished" or not held.task.wants_pull or (held.run.result or {}).get("checks"):
         return None
     with fleet.engine.begin() as conn:
-        wanted = views.brief(conn, held.task.id)["validation"]
+        wanted = task_details.get(conn, held.task.id).validation
     if not wanted:
         return None
     return (
@@ -108,7 +108,7 @@ def _add_checks(fleet: Fleet, held: Held, receipt: AgentReceipt) -> Held:
     checks = list(receipt.checks)
     with fleet.engine.begin() as conn:
         runs.checked(conn, held.run.id, checks)
-    checked(fleet, held.task)
+    mark_checked(fleet, held.task)
     return Held(held.task, replace(held.run, result={**(held.run.result or {}), "checks": checks}))
 
 

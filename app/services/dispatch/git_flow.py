@@ -8,9 +8,9 @@ from app.domain import forge_messages
 from app.domain.repository import RepositoryRecord
 from app.domain.run import Run
 from app.domain.task import Task
+from app.domain.task_details import TaskDetails
 from app.ports import Fleet
 from app.store import fleet_config
-from app.store.tables import Row
 
 GIT_USER = "fleet"
 
@@ -18,24 +18,24 @@ GIT_USER = "fleet"
 FULL_NAME = re.compile(r"[0-9a-f]{40,64}\Z")  # of a commit
 
 
-def push_of(task: Task, row: Row | dict[str, Any]) -> dict[str, Any] | None:
+def push_of(task: Task, details: TaskDetails) -> dict[str, Any] | None:
     """How an agent pushes: `ref`, push `options`, and `fetch`: the ref of earlier pushes, if not its branch.
 
     None without a repository.
     """
-    repository = row["repository"]
+    repository = details.repository
     if not repository or not task.branch:
         return None
-    if (row["settings"] or {}).get("flow") != "agit":
+    if details.settings.flow != "agit":
         return {"ref": f"refs/heads/{task.branch}", "options": [], "fetch": None}
-    how = _agit(task, row, repository["default_branch"], task.branch)
+    how = _agit(task, details, repository["default_branch"], task.branch)
     return {"ref": how["push_to"], "options": how["push_options"], "fetch": how.get("fetch_from")}
 
 
-def repository_of(task: Task, repository: RepositoryRecord, brief: Row) -> dict[str, Any]:
+def repository_of(task: Task, repository: RepositoryRecord, details: TaskDetails) -> dict[str, Any]:
     base, branch = repository.default_branch, task.branch or ""
     where = {"url": repository.clone_url, "base": base, "branch": branch}
-    return where | _agit(task, brief, base, branch) if (brief["settings"] or {}).get("flow") == "agit" else where
+    return where | _agit(task, details, base, branch) if details.settings.flow == "agit" else where
 
 
 def last_pushed(of_task: Sequence[Run]) -> dict[str, str]:
@@ -49,13 +49,13 @@ def last_pushed(of_task: Sequence[Run]) -> dict[str, str]:
     return {"pushed": head} if head else {}
 
 
-def _agit(task: Task, brief: Row | dict[str, Any], base: str, branch: str) -> dict[str, Any]:
+def _agit(task: Task, details: TaskDetails, base: str, branch: str) -> dict[str, Any]:
     """An AGit push: it opens a pull request or updates it, and needs only read access.
 
     A push option is one line. Forgejo 11 and 12 cannot encode more, so the whole description is written later.
     """
     fetch = {"fetch_from": f"refs/pull/{task.pr_number}/head"} if task.pr_number else {}
-    title = forge_messages.pull_title(brief["title"], True)
+    title = forge_messages.pull_title(details.title, True)
     options = [f"topic={branch}", f"title={_without_encoding(title)}", f"description={forge_messages.pushed(task)}"]
     return {"push_to": f"refs/for/{base}", "push_options": options, **fetch}
 

@@ -9,8 +9,8 @@ from app.domain import previous_runs, prompt
 from app.domain.lifecycle import FactKind
 from app.domain.run import Run
 from app.domain.task import State, Task
+from app.domain.task_details import TaskDetails
 from app.store import views
-from app.store.tables import Row
 
 GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 ROUNDS = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
@@ -19,7 +19,7 @@ MOST_ROUNDS = 5  # earlier review rounds in a prompt
 
 
 def compose_prompts(
-    conn: Connection, task: Task, run: Run, brief: Row, of_task: Sequence[Run]
+    conn: Connection, task: Task, run: Run, details: TaskDetails, of_task: Sequence[Run]
 ) -> tuple[str | None, str, str]:
     """The session to resume, the prompt for it, and the prompt for a fresh session.
 
@@ -27,12 +27,12 @@ def compose_prompts(
     """
     session = session_for(of_task, run)
     before = [one for one in views.run_list(conn, task.id) if one["number"] < run.number]
-    _, fresh = prompt_of(conn, task, brief, resume=False)
+    _, fresh = prompt_of(conn, task, details, resume=False)
     fresh += previous_runs.write(before)
     if session is None:
         return None, fresh, fresh
     its_last = max((one["number"] for one in before if one["session"] == session), default=0)
-    _, text = prompt_of(conn, task, brief, session=session)
+    _, text = prompt_of(conn, task, details, session=session)
     text += previous_runs.write([one for one in before if one["number"] > its_last])
     return session, text if review_to_answer(conn, task) else f"{GO_ON}{text}", fresh
 
@@ -50,14 +50,14 @@ def session_for(of_task: Sequence[Run], run: Run) -> str | None:
 
 
 def prompt_of(
-    conn: Connection, task: Task, brief: Row | dict[str, Any], resume: bool = True, session: str | None = None
+    conn: Connection, task: Task, details: TaskDetails, resume: bool = True, session: str | None = None
 ) -> tuple[str | None, str]:
     """The session to resume and its prompt: the issue, or the open review, and why the last attempt failed.
 
     Without `resume` the prompt repeats the whole issue.
     """
     session = (session or task.session) if resume else None
-    text, goal = brief["prompt"]["text"], brief["prompt"]["goal"]
+    text, goal = details.prompt.text, details.prompt.goal
     if task.run <= 1:
         return None, text
     events = views.events_of(conn, task.id, PROMPT_FACTS)

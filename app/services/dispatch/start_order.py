@@ -11,12 +11,12 @@ from app.domain.outbox import OutboxEntry
 from app.domain.repository import Rule
 from app.domain.run import Run, slug
 from app.domain.task import WORKING, Task
+from app.domain.task_details import TaskDetails
 from app.ports import Fleet
 from app.services.dispatch.credentials import why_switched_off
 from app.services.dispatch.git_flow import credentials, last_pushed, repository_of
 from app.services.dispatch.prompts import compose_prompts
-from app.store import fleet_config, hosts, repositories, runs, tasks, views
-from app.store.tables import Row
+from app.store import fleet_config, hosts, repositories, runs, task_details, tasks
 
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
 
@@ -60,12 +60,12 @@ def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
         host = hosts.machine(conn, run.host_id or "")
         if host is None:
             raise Refused(Kind.UNKNOWN, f"The host {run.host_id!r} is not declared any more.")
-        brief, cli = views.brief(conn, task.id), run.agent_type or ""
+        details, cli = task_details.get(conn, task.id), run.agent_type or ""
         repository = repositories.repository(conn, task.forge, task.repository_id)
         rule = fleet_config.rule_for(conn, task.forge or "", repository.full_name) if repository else None
         template, overrides = fleet_config.cli_declaration(conn, cli, rule, host)
         of_task = runs.of_task(conn, task.id)
-        session, text, fresh = compose_prompts(conn, task, run, brief, of_task)
+        session, text, fresh = compose_prompts(conn, task, run, details, of_task)
         runs.keep_session(conn, run.id, session)
     return Order(
         run=run,
@@ -75,13 +75,13 @@ def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
         template=template,
         prompt=text,
         session=session,
-        repository=repository_of(task, repository, brief) | last_pushed(of_task) if repository else None,
+        repository=repository_of(task, repository, details) | last_pushed(of_task) if repository else None,
         credentials=credentials(fleet, task) if repository else None,
-        validation=list(brief["validation"]),
-        timeout_secs=brief["timeout_secs"],
-        delivery=_delivery(task, run, brief, rule) if repository else None,
+        validation=list(details.validation),
+        timeout_secs=details.timeout_secs,
+        delivery=_delivery(task, run, details, rule) if repository else None,
         fresh_prompt=fresh,
-        hooks=_hooks(rule, brief),
+        hooks=_hooks(rule, details),
         overrides=tuple(overrides),
     )
 
@@ -91,19 +91,19 @@ def task_name(task: Task) -> str:
     return f"{slug(task.task_id)}-t{task.id}"
 
 
-def _hooks(rule: Rule | None, brief: Row) -> dict[str, list[str]]:
+def _hooks(rule: Rule | None, details: TaskDetails) -> dict[str, list[str]]:
     """The commands around each step: the rule's first, then those of `.fleet.toml` on the default branch."""
-    own = (brief.get("settings") or {}).get("hooks") or {}
+    own = details.settings.hooks
     ours = (rule.hooks if rule else None) or {}
     return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
 
 
-def _delivery(task: Task, run: Run, brief: Row, rule: Rule | None) -> dict[str, str]:
+def _delivery(task: Task, run: Run, details: TaskDetails, rule: Rule | None) -> dict[str, str]:
     """Author and message of the commit of what the CLI left uncommitted, with the trailers of rule and repository."""
     wanted = (rule.commit if rule else None) or {}
-    trailers = (*(wanted.get("trailers") or ()), *((brief["settings"] or {}).get("trailers") or ()))
+    trailers = (*(wanted.get("trailers") or ()), *details.settings.trailers)
     return {
-        "message": forge_messages.commit_message(brief["title"], task.issue_number, run.name, trailers),
+        "message": forge_messages.commit_message(details.title, task.issue_number, run.name, trailers),
         "author_name": wanted.get("author_name") or AUTHOR,
         "author_email": wanted.get("author_email") or AUTHOR_EMAIL,
     }

@@ -8,7 +8,7 @@ from app.domain.outbox import OutboxEntry
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
 from app.services.attempts import Failure, attempt
-from app.services.outbox import comments, pull_requests
+from app.services.outbox import comments, labels, open_pull_request, receipt, review_request
 from app.store import outbox, tasks
 
 Handler = Callable[[Fleet, Task, OutboxEntry], None]
@@ -38,15 +38,15 @@ def deliver_one(fleet: Fleet, entry: OutboxEntry, handler: Handler) -> None:
 
 
 HANDLERS: Mapping[OutboxKind, Handler] = {
-    OutboxKind.OPEN_PULL: pull_requests.open_pull,
-    OutboxKind.ASK_REVIEW: pull_requests.ask_review,
-    OutboxKind.STATUS: pull_requests.set_status,
-    OutboxKind.COMMENT: comments.comment,
-    OutboxKind.NOTE: comments.note,
-    OutboxKind.ANSWER: comments.answer,
-    OutboxKind.LABEL: comments.label,
-    OutboxKind.ASSIGN: comments.assign,
-    OutboxKind.RECEIPT: comments.write_receipt,
+    OutboxKind.OPEN_PULL: open_pull_request.open_pull,
+    OutboxKind.ASK_REVIEW: review_request.request_reviews,
+    OutboxKind.STATUS: review_request.set_commit_status,
+    OutboxKind.COMMENT: comments.write_status,
+    OutboxKind.NOTE: comments.write_edit_note,
+    OutboxKind.ANSWER: comments.answer_reviewer,
+    OutboxKind.LABEL: labels.set_status_label,
+    OutboxKind.ASSIGN: labels.assign_bot,
+    OutboxKind.RECEIPT: receipt.write_receipt,
 }
 
 

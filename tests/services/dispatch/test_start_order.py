@@ -8,7 +8,7 @@ from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Outcome, Verdict
 from app.ports import Fleet
 from app.services.dispatch import git_flow, placement, prompts, start_order
-from app.store import tasks, views
+from app.store import task_details, tasks
 from tests.builders import AT, a_fact, a_run, a_stored_task, an_outbox_entry
 from tests.services.dispatch.limited_runs import begin, ends, newest
 
@@ -20,7 +20,7 @@ def told(conn: Connection, *facts: Fact) -> Any:
     task = a_stored_task(conn)
     for fact in facts:
         task = tasks.record(conn, task.id, fact, AT)
-    return prompts.prompt_of(conn, task, views.brief(conn, task.id))
+    return prompts.prompt_of(conn, task, task_details.get(conn, task.id))
 
 
 REVIEWED = (

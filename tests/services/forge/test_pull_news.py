@@ -3,7 +3,7 @@
 from app.domain.task import State
 from app.services.dispatch import prompts
 from app.services.forge import review_rounds
-from app.store import views
+from app.store import task_details
 from tests.conftest import FakeClock
 from tests.workshop import WIDGETS, Workshop
 
@@ -51,7 +51,7 @@ def test_a_conflict_with_the_base_gets_a_round_that_resolves_it(workshop: Worksh
     task = workshop.task(number)
     assert (task.state, task.run, task.review_count) == (State.RUNNING, 2, 0)
     with workshop.fleet.engine.begin() as conn:
-        session, text = prompts.prompt_of(conn, task, views.brief(conn, task.id))
+        session, text = prompts.prompt_of(conn, task, task_details.get(conn, task.id))
     assert session == "session-1" and "Merge `origin/main` into this branch" in text
 
 

@@ -14,7 +14,7 @@ from app.forgejo.signature import sign
 from app.ports import Fleet
 from app.services.forge import deliveries, reconcile
 from app.services.outbox import deliver
-from app.store import tasks, views
+from app.store import task_details, tasks
 from app.store.tables import outbox
 from tests import builders
 from tests.conftest import FakeClock
@@ -157,7 +157,7 @@ def test_two_forges_with_the_same_names_numbers_and_secret_are_told_apart(twins:
         "main": f"{WIDGETS}#1", "other": f"other:{WIDGETS}#1",
     }  # fmt: skip
     with shop.fleet.engine.begin() as conn:
-        titles = {name: views.brief(conn, task.id)["title"] for name, task in found.items()}
+        titles = {name: task_details.get(conn, task.id).title for name, task in found.items()}
         assert tasks.find(conn, f"other:{WIDGETS}#1").id == found["other"].id
     assert titles == {"main": "Ours", "other": "Theirs"}
     twins.alice.post(f"/repos/{WIDGETS}/issues/1/comments", json={"body": "/cancel"}).raise_for_status()

@@ -3,7 +3,7 @@
 import pytest
 
 from app.domain.task import State
-from app.store import views
+from app.store import task_details
 from tests.workshop import WIDGETS, Workshop
 
 MANIFEST = """
@@ -31,8 +31,8 @@ def test_settings_are_read_from_the_repository(workshop: Workshop) -> None:
     assert "`make lint` passes" in text and "`secrets/`" in text and "Use tabs." in text
     assert workshop.task(number).max_retries == 1
     with workshop.fleet.engine.begin() as conn:
-        settings = views.brief(conn, workshop.task(number).id)["settings"]
-    assert settings["hooks"] == {"after_prepare": ["make deps"]}
+        settings = task_details.get(conn, workshop.task(number).id).settings
+    assert settings.hooks == {"after_prepare": ["make deps"]}
     asked = workshop.people["alice"].get(f"/repos/{WIDGETS}/pulls/{pull}").json()["requested_reviewers"]
     assert [one["login"] for one in asked] == ["reviewer"]
 

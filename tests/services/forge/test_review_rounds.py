@@ -7,7 +7,7 @@ from app.domain.task import State
 from app.services import operator
 from app.services.dispatch import prompts
 from app.services.forge.deliveries import apply_deliveries
-from app.store import views
+from app.store import task_details, views
 from tests.conftest import FakeClock
 from tests.workshop import WIDGETS, Workshop
 
@@ -153,7 +153,7 @@ def test_a_round_has_the_code_and_the_earlier_rounds(workshop: Workshop) -> None
     workshop.converge()
     with workshop.fleet.engine.begin() as conn:
         task = workshop.task(number)
-        session, text = prompts.prompt_of(conn, task, views.brief(conn, task.id))
+        session, text = prompts.prompt_of(conn, task, task_details.get(conn, task.id))
     assert session == "session-1"
     assert "- total.py:1: Still wrong.\n    | @@ -1 +1 @@" in text
     assert "Asked:\nCover the empty list.\nAnswered:\nThe total is right now." in text
