@@ -54,8 +54,8 @@ def write_comment(fleet: Fleet, task: Task, kind: str, body: str, number: int | 
     to = target_of(fleet, task)
     with fleet.engine.begin() as conn:
         known = forge_comments.comment_id(conn, task.id, kind)
-    place, marker = number or task.issue_number or 0, forge_messages.marker(task, kind)
-    written = to.forge.write_comment(to.name, place, marker, fleet.mask.text(body), known)
+    target, marker = number or task.issue_number or 0, forge_messages.marker(task, kind)
+    written = to.forge.write_comment(to.name, target, marker, fleet.mask.text(body), known)
     if written != known:
         with fleet.engine.begin() as conn:
             forge_comments.save_comment_id(conn, task.id, kind, written)

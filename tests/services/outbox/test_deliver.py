@@ -16,7 +16,7 @@ from tests.workshop import Workshop
 def test_a_start_held_by_a_dead_worker_is_done_once_the_run_is_seen(workshop: Workshop, clock: FakeClock) -> None:
     number = workshop.placed()
     with workshop.fleet.engine.begin() as conn:
-        (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # and whoever took it was killed
+        (taken,) = outbox.take(conn, [OutboxKind.START], clock())  # its process was killed
     assert [one["kind"] for one in workshop.shown(number)["outbox"]] == ["start"]
     workshop.start(number)
     workshop.converge()
