@@ -5,6 +5,7 @@ refs/heads/wip/<task> on the forge, or saves it in an archive in its work folder
 """
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import timedelta
 from itertools import groupby
 
@@ -20,6 +21,7 @@ from app.store import hosts, periodic_jobs, repositories, runs, task_details, ta
 from app.store.runs import KeptRun
 from workers.errors import Unable, Unreachable
 from workers.protocol import Json
+from workers.runs.start_request import repository_as_json
 from workers.worker import Worker
 
 EVERY_SECS = 60.0
@@ -109,10 +111,11 @@ def _release_request(fleet: Fleet, run: Run, worktree: bool) -> Json:
         task = tasks.load(conn, run.task_pk)
         repository = repositories.repository(conn, task.forge, task.repository_id)
         details = task_details.get(conn, task.id)
+    login = git_flow.login_of(fleet, task) if repository else None
     return {
         "run": run.name,
         "task": start_order.task_name(task),
         "worktree": worktree,
-        "repository": git_flow.repository_of(task, repository, details) if repository else None,
-        "credentials": git_flow.credentials(fleet, task) if repository else None,
+        "repository": repository_as_json(git_flow.repository_of(task, repository, details)) if repository else None,
+        "credentials": login and asdict(login),
     }

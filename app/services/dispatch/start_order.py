@@ -14,11 +14,20 @@ from app.domain.task import WORKING, Task
 from app.domain.task_details import TaskDetails
 from app.ports import Fleet
 from app.services.dispatch.credentials import why_switched_off
-from app.services.dispatch.git_flow import credentials, last_pushed, repository_of
+from app.services.dispatch.git_flow import GitLogin, RunRepository, last_pushed, login_of, repository_of
 from app.services.dispatch.prompts import compose_prompts
 from app.store import fleet_config, hosts, repositories, runs, task_details, tasks
 
 AUTHOR, AUTHOR_EMAIL = "agent-fleet", "agent-fleet@localhost"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Message and author of the commit of the changes that the CLI left uncommitted."""
+
+    message: str
+    author_name: str
+    author_email: str
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,11 @@ class Order:
     template: dict[str, Any] | None
     prompt: str
     session: str | None
-    repository: dict[str, Any] | None
-    credentials: dict[str, str] | None
+    repository: RunRepository | None
+    credentials: GitLogin | None
     validation: list[str]
     timeout_secs: int
-    delivery: dict[str, str] | None
+    delivery: Commit | None
     fresh_prompt: str = ""  # for a CLI that cannot resume a session
     hooks: Mapping[str, list[str]] = field(default_factory=dict)
     overrides: tuple[Mapping[str, Any], ...] = ()  # what the repository's rule and the host change about the template
@@ -75,8 +84,8 @@ def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
         template=template,
         prompt=text,
         session=session,
-        repository=repository_of(task, repository, details) | last_pushed(of_task) if repository else None,
-        credentials=credentials(fleet, task) if repository else None,
+        repository=repository_of(task, repository, details, last_pushed(of_task)) if repository else None,
+        credentials=login_of(fleet, task) if repository else None,
         validation=list(details.validation),
         timeout_secs=details.timeout_secs,
         delivery=_delivery(task, run, details, rule) if repository else None,
@@ -98,12 +107,12 @@ def _hooks(rule: Rule | None, details: TaskDetails) -> dict[str, list[str]]:
     return {moment: [*ours.get(moment, ()), *own.get(moment, ())] for moment in sorted({*ours, *own})}
 
 
-def _delivery(task: Task, run: Run, details: TaskDetails, rule: Rule | None) -> dict[str, str]:
+def _delivery(task: Task, run: Run, details: TaskDetails, rule: Rule | None) -> Commit:
     """Author and message of the commit of what the CLI left uncommitted, with the trailers of rule and repository."""
     wanted = (rule.commit if rule else None) or {}
     trailers = (*(wanted.get("trailers") or ()), *details.settings.trailers)
-    return {
-        "message": forge_messages.commit_message(details.title, task.issue_number, run.name, trailers),
-        "author_name": wanted.get("author_name") or AUTHOR,
-        "author_email": wanted.get("author_email") or AUTHOR_EMAIL,
-    }
+    return Commit(
+        message=forge_messages.commit_message(details.title, task.issue_number, run.name, trailers),
+        author_name=wanted.get("author_name") or AUTHOR,
+        author_email=wanted.get("author_email") or AUTHOR_EMAIL,
+    )

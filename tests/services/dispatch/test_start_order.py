@@ -52,14 +52,14 @@ def test_a_review_round_that_is_tried_again_still_knows_the_review_and_what_went
 class TestWhatAnEarlierRunPushed:
     A, B, THEIRS = "a" * 40, "b" * 40, "c" * 40
 
-    def heads(self, *results: dict[str, Any] | None) -> dict[str, str]:
+    def heads(self, *results: dict[str, Any] | None) -> str | None:
         return git_flow.last_pushed([a_run(result=result) for result in results])
 
     def test_is_told_to_the_host(self, fleet: Fleet) -> None:
         (task,) = begin(fleet)
         placement.place_waiting(fleet)
         order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=newest(fleet, task)[0].run))
-        assert order and order.repository and "pushed" not in order.repository
+        assert order and order.repository and order.repository.pushed is None
         pushed = {"end": "finished", "pushed": True, "changed": True, "head": self.A, "commits": [self.A]}
         ends(fleet, task, pushed, Outcome(Verdict.SUCCEEDED))
         with fleet.engine.begin() as conn:
@@ -67,17 +67,17 @@ class TestWhatAnEarlierRunPushed:
             tasks.record(conn, task.id, a_fact(FactKind.CHANGES_REQUESTED, key="review 1", **REVIEW), fleet.clock())
         placement.place_waiting(fleet)
         order = start_order.order(fleet, an_outbox_entry(task_pk=task.id, run=2))
-        assert order and order.repository and order.repository["pushed"] == self.A
+        assert order and order.repository and order.repository.pushed == self.A
 
     def test_is_the_newest_that_is_no_commit_of_others(self) -> None:
         first = {"pushed": True, "changed": True, "head": self.A}
-        assert self.heads(first, {"pushed": True, "changed": True, "head": self.B}, None) == {"pushed": self.B}
+        assert self.heads(first, {"pushed": True, "changed": True, "head": self.B}, None) == self.B
         nothing_new = {"pushed": True, "changed": False, "head": self.THEIRS}
-        assert self.heads(first, nothing_new, {"pushed": False, "changed": True, "head": self.B}) == {"pushed": self.A}
+        assert self.heads(first, nothing_new, {"pushed": False, "changed": True, "head": self.B}) == self.A
 
     def test_counts_where_it_was_found_on_the_forge_or_told_by_an_agent(self) -> None:
         adopted = {"pushed": True, "changed": False, "head": self.A, "adopted": True}
-        assert self.heads(adopted) == self.heads({"pushed": True, "head": self.A}) == {"pushed": self.A}
+        assert self.heads(adopted) == self.heads({"pushed": True, "head": self.A}) == self.A
 
     def test_is_no_option_in_disguise(self) -> None:
-        assert self.heads({"pushed": True, "head": "--all"}, {"pushed": True, "head": None}) == {}
+        assert self.heads({"pushed": True, "head": "--all"}, {"pushed": True, "head": None}) is None

@@ -81,7 +81,7 @@ def test_as_an_issue_each_reaches_only_the_prompt(workshop: Workshop) -> None:
         [entry] = [one for one in outbox.of_task(conn, workshop.task(number).id) if one.kind == "start"]
     order = start_order.order(workshop.fleet, entry)
     assert order is not None and order.validation == [] and order.delivery is not None
-    assert re.fullmatch(rf"task/{number}[a-z0-9-]*", order.repository["branch"] if order.repository else "")
+    assert re.fullmatch(rf"task/{number}[a-z0-9-]*", order.repository.branch if order.repository else "")
     secrets = [workshop.fleet.config.secret(name) or "" for name in SECRETS]
     assert "evil.example" in order.prompt and all(secret and secret not in order.prompt for secret in secrets)
-    assert order.delivery["message"].count("\n\n") >= 1 and "\x00" not in order.delivery["message"]
+    assert order.delivery.message.count("\n\n") >= 1 and "\x00" not in order.delivery.message

@@ -10,12 +10,14 @@ from app.config.cli_schemas import CliSchema
 from app.domain.errors import Kind, Refused
 from app.domain.host import Address, Machine
 from app.domain.run import Outcome, Usage, Verdict
-from app.services.dispatch.start_order import Order
+from app.services.dispatch.git_flow import AgitPush, GitLogin, RunRepository
+from app.services.dispatch.start_order import Commit, Order
 from tests.builders import a_run
 from workers.runs.start_request import start_request
 from workers.supervisor.versions import flags_for
 
 HOSTILE = 'it\'s "done" $(id) `id` ; {session_id} {workdir}\n\x00'
+WIDGETS = RunRepository("https://forge/acme/widgets.git", base="main", branch="task/12")
 MYTOOL: dict[str, Any] = {
     "argv": ["mytool", "run", "{workdir}", "-"],
     "prompt": "file",
@@ -29,9 +31,9 @@ MYTOOL: dict[str, Any] = {
 def an_order(**given: Any) -> Order:
     plain = Order(
         run=a_run(name="acme-widgets-12-t1.2"), host=Machine("localhost", Address("localhost")), task_name="acme-widgets-12-t1", cli="codex", template=None,
-        prompt="# Fix the total\n", session=None, repository={"url": "https://forge/acme/widgets.git", "base": "main", "branch": "task/12"},
-        credentials={"username": "fleet", "password": "hunter2"}, validation=["make test"], timeout_secs=1800,
-        delivery={"message": "Fix", "author_name": "agent-fleet", "author_email": "agent-fleet@localhost"},
+        prompt="# Fix the total\n", session=None, repository=WIDGETS,
+        credentials=GitLogin("fleet", "hunter2"), validation=["make test"], timeout_secs=1800,
+        delivery=Commit("Fix", "agent-fleet", "agent-fleet@localhost"),
     )  # fmt: skip
     return replace(plain, **given)
 
@@ -42,13 +44,31 @@ def a_spec(**given: Any) -> dict[str, Any]:
 
 class TestTheRequest:
     def test_carries_the_order(self) -> None:
-        spec, order = a_spec(), an_order()
+        spec = a_spec()
         assert (spec["run"], spec["task"]) == ("acme-widgets-12-t1.2", "acme-widgets-12-t1")
-        assert (spec["repository"], spec["validation"], spec["delivery"]) == (
-            order.repository,
-            ["make test"],
-            order.delivery,
-        )
+        assert spec["repository"] == {"url": "https://forge/acme/widgets.git", "base": "main", "branch": "task/12"}
+        author = {"author_name": "agent-fleet", "author_email": "agent-fleet@localhost"}
+        assert (spec["validation"], spec["delivery"]) == (["make test"], {"message": "Fix", **author})
+
+    def test_says_how_to_push_with_agit_and_which_commit_was_pushed_last(self) -> None:
+        first = replace(WIDGETS, agit=AgitPush("refs/for/main", ("topic=task/12", "title=Fix")))
+        later = replace(WIDGETS, agit=AgitPush("refs/for/main", (), "refs/pull/7/head"), pushed="a" * 40)
+        where = {
+            "url": "https://forge/acme/widgets.git",
+            "base": "main",
+            "branch": "task/12",
+            "push_to": "refs/for/main",
+        }
+        assert a_spec(repository=first)["repository"] == where | {"push_options": ["topic=task/12", "title=Fix"]}
+        assert a_spec(repository=later)["repository"] == where | {
+            "push_options": [],
+            "fetch_from": "refs/pull/7/head",
+            "pushed": "a" * 40,
+        }
+
+    def test_of_a_task_without_a_repository_has_nothing_to_push(self) -> None:
+        spec = a_spec(repository=None, credentials=None, delivery=None)
+        assert (spec["repository"], spec["credentials"], spec["delivery"]) == (None, None, None)
 
     def test_keeps_the_forges_password_away_from_the_agent(self) -> None:
         spec = a_spec()
