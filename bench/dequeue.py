@@ -154,7 +154,7 @@ def _search(set_: Stand, sets: int, case: str) -> tuple[int, float]:
     for _ in range(SAMPLES):
         with set_.fleet.engine.connect() as conn:
             began = time.monotonic()
-            if not dequeue.ask(conn, asking).heads:
+            if not dequeue.search(conn, asking).heads:
                 dequeue.further(conn, can, 1, [])
             times.append((time.monotonic() - began) * 1000)
             conn.rollback()

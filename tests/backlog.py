@@ -62,9 +62,9 @@ def enlist(
     )
 
 
-def asking(agent_id: str = ALL, most: int = 1) -> dequeue.Asking:
+def asking(agent_id: str = ALL, most: int = 1) -> dequeue.Search:
     """The question of an agent for work."""
-    return dequeue.Asking(agent_id, _hash(agent_id), None, most, None, datetime.now(UTC))
+    return dequeue.Search(agent_id, _hash(agent_id), None, most, None, datetime.now(UTC))
 
 
 def statements(conn: psycopg.Connection[Any], case: str, sets: int, most: int = 1) -> list[tuple[str, dict[str, Any]]]:

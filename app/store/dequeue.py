@@ -1,7 +1,7 @@
-"""Who gets a waiting task: the head of the queue, each row locked so that one task goes to one place.
+"""Finds waiting tasks for agents and hosts, by priority and age; each row is locked, so a task is taken once.
 
-Distinct sets of requirements are interned, so whoever comes looks at the sets it can meet and never at a task it cannot
-do. docs/dequeue.md has the statements, their plans and what they cost.
+Each distinct set of requirements is one row, so the search reads the sets that a caller meets, and no task that it does
+not. docs/dequeue.md has the statements, their plans and their cost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,21 +16,21 @@ from app.store.engine import Json, together
 from app.store.tables import requirement_sets, tasks
 from app.store.tasks import task_of
 
-PLACING = 0x666C6565  # the advisory lock of whoever hands out host slots
-NEAR = 64  # how far into the whole queue to look before each set's own queue is asked
-FAR = 16  # and for each task that is asked for: others hold as many as they ask for
-DEEP = 4, 64, 1_000_000  # how far into each set's queue: further only while others hold what is in front
+PLACING = 0x666C6565  # the advisory lock of a transaction that assigns host slots
+NEAR = 64  # tasks of the whole queue to read before the queue of each set
+FAR = 16  # and more of them for each task requested: other transactions hold as many as they request
+DEEP = 4, 64, 1_000_000  # tasks of each set to read; more only if other transactions hold the first ones
 
-Wants = tuple[frozenset[str], str | None]  # what a task needs: capabilities, and a kind of CLI or any
+Needs = tuple[frozenset[str], str | None]  # capabilities, and the CLI; None: any
 
 
-def hold_the_slots(conn: Connection) -> None:
-    """One transaction at a time counts free host slots and hands them out."""
+def lock_host_slots(conn: Connection) -> None:
+    """Lock the host slots: one transaction at a time counts and assigns them."""
     conn.execute(sa.select(sa.func.pg_advisory_xact_lock(PLACING)))
 
 
-def wishes_for_hosts(conn: Connection) -> dict[int, Wants]:
-    """The sets of requirements that a task which hosts may take waits with, by number."""
+def needs_for_hosts(conn: Connection) -> dict[int, Needs]:
+    """The requirement sets of the tasks that wait for hosts, by number."""
     waits = sa.exists().where(
         tasks.c.requirement_set_id == requirement_sets.c.id, tasks.c.ready, sa.text("mode <> 'http_pull'")
     )
@@ -41,8 +41,10 @@ def wishes_for_hosts(conn: Connection) -> dict[int, Wants]:
 
 
 def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[str] = ()) -> list[Task]:
-    """Ready tasks of these sets that may go to a host: highest priority first, then oldest. Locked; those that another
-    transaction holds are passed over, and so are those of repositories that are switched `off` (`forge id`)."""
+    """Ready tasks of these sets for hosts, locked: the highest priority first, then the oldest.
+
+    Tasks that other transactions hold are skipped, and tasks of repositories that are switched `off` (`forge id`).
+    """
     given = {"sets": list(sets), "deep": most, "most": most, "held": [], "off": list(off)}
     return [task_of(row) for row in together(conn, (_OF_SETS["http_pull", True], given))[0]]
 
@@ -50,49 +52,49 @@ def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[st
 # --- agents ----------------------------------------------------------------------------------------------
 
 
-class Asking(NamedTuple):
-    """An agent that asks for up to `most` tasks at `at`, by its token, with `words` of what it can do (None: all). An
-    answer may have been given under `key` before."""
+class Search(NamedTuple):
+    """The search of an agent for work."""
 
     agent_id: str
     token_hash: bytes
-    words: list[str] | None
-    most: int
-    key: str | None
+    words: list[str] | None  # the capabilities to use; None: all that it registered with
+    most: int  # tasks
+    key: str | None  # an answer may be kept under it
     at: datetime
 
 
 class Found(NamedTuple):
-    """What an agent's question came upon. `agent` is None for one who may not ask, and then there is nothing else.
-    `answer` is what it was told under that key, `open` how many tasks it holds, `unheard` the runs that an operator
-    gave it, `heads` the tasks at the head of its queue, locked, with their texts. `some_are_off`: some rule switches
-    its repositories off, so that it may have to be asked again without their tasks."""
+    """The result of a search. Without `agent`, its token was not accepted, and the rest is empty."""
 
     agent: Json | None
     answer: list[Json] | None
-    open: int
-    unheard: list[int]
+    open: int  # tasks that it holds
+    assigned: list[int]  # runs that an operator assigned to it and that it has not received
     heads: list[Json]
-    some_are_off: bool
+    some_are_off: bool  # a rule switches repositories off: search again without their tasks
 
 
-def ask(conn: Connection, asking: Asking, off: Sequence[str] = ()) -> Found:
-    """Let an agent in, hold it, note that it was seen, and look for work at the near end of the whole queue, where most
-    find what they can do: all in one trip. Each statement sees what was committed before it, so that whoever holds the
-    agent is alone with its slots. Tasks of repositories that are switched `off` (`forge id`) are passed over."""
-    given = asking._asdict() | {"off": list(off)}
-    seen, looked = together(conn, (_SEEN, given), (_NEAR[asking.most > 1, bool(off)], given))
+def search(conn: Connection, wanted: Search, off: Sequence[str] = ()) -> Found:
+    """Authenticate and lock the agent, and search the head of the whole queue, all in one trip.
+
+    Each statement sees what was committed before it, so the caller alone counts the agent's slots. Skips tasks of
+    repositories that are switched `off` (`forge id`).
+    """
+    given = wanted._asdict() | {"off": list(off)}
+    seen, found = together(conn, (_SEEN, given), (_NEAR[wanted.most > 1, bool(off)], given))
     if not seen:
         return Found(None, None, 0, [], [], False)
-    told, heads = looked[0], [row for row in looked if row["id"] is not None]
-    return Found(seen[0], told["answer"], told["open"], told["unheard"] or [], heads, told["some_are_off"])
+    told, heads = found[0], [row for row in found if row["id"] is not None]
+    return Found(seen[0], told["answer"], told["open"], told["assigned"] or [], heads, told["some_are_off"])
 
 
 def further(
     conn: Connection, capabilities: list[str], most: int, held: list[int], off: Sequence[str] = ()
 ) -> list[Json]:
-    """Up to `most` more tasks from the queues of all sets that these capabilities meet: the cost is the same however
-    many tasks wait that nobody here can do. Locked, none of those `held`, and none of repositories that are `off`."""
+    """Up to `most` more tasks, locked, from the queues of all sets that these capabilities meet.
+
+    Skips the tasks `held`, and those of repositories that are `off`. Tasks that do not match add nothing to the cost.
+    """
     sets = _sets_met_by(conn, capabilities)
     for deep in DEEP if sets else ():
         given = {"sets": sets, "deep": max(deep, most), "most": most, "held": held, "off": list(off)}
@@ -103,12 +105,12 @@ def further(
 
 
 def with_texts(conn: Connection, run_ids: list[int]) -> list[Json]:
-    """The tasks of these runs, as `ask` gives them, in the runs' order."""
+    """The tasks of these runs, in the form and order of `search`."""
     return together(conn, (_OF_RUNS, {"runs": run_ids}))[0]
 
 
 def _sets_met_by(conn: Connection, capabilities: Iterable[str]) -> list[int]:
-    """The sets of requirements that these capabilities meet. What CLI a set names is said to hosts alone."""
+    """The requirement sets that these capabilities meet. Only hosts must match the CLI of a set."""
     met = requirement_sets.c.names.contained_by(list(capabilities))
     return list(conn.execute(sa.select(requirement_sets.c.id).where(met)).scalars())
 
@@ -125,18 +127,18 @@ SELECT p.*, b.source, b.task_type, b.title, b.requirements, b.labels, b.prompt, 
 FROM {picked} JOIN task_details b ON b.task_pk = p.id
 LEFT JOIN repositories r ON r.forge = p.forge AND r.id = p.repository_id
 """
-# The inner query walks an index in the queue's order, `OFFSET 0` keeps each set a question about one head, and so the
-# outer query locks row by row and stops when it has enough. The order is asked for again outside, where it costs
-# nothing as long as the plan keeps it. No agent, no tasks.
+# The inner query reads an index in the queue's order. `OFFSET 0` keeps the check of a set a subquery per task, so the
+# outer query locks row by row and stops when it has enough. It orders again, which costs nothing as long as the plan
+# keeps the order. Without an agent, there are no tasks.
 _HEADS = """
 WITH asker AS MATERIALIZED (
-    SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.unheard,
+    SELECT coalesce(CAST(%(words)s AS text[]), a.capabilities) AS can, a.max_concurrency, mine.open, mine.assigned,
         (SELECT body FROM dequeue_answers d WHERE d.agent_id = a.agent_id AND key = %(key)s) AS answer,
         EXISTS (SELECT FROM rules WHERE NOT enabled) AS some_are_off
     FROM agents a CROSS JOIN LATERAL (
         SELECT count(*) AS open, array_agg(id ORDER BY id) FILTER (WHERE NOT acknowledged AND EXISTS (
             SELECT FROM tasks WHERE tasks.id = runs.task_pk AND tasks.run = runs.number AND state = 'assigned'
-        )) AS unheard
+        )) AS assigned
         FROM runs WHERE runs.agent_id = a.agent_id AND ended_at IS NULL
     ) mine
     WHERE a.agent_id = %(agent_id)s AND a.gone_at IS NULL AND a.revoked_at IS NULL
@@ -152,11 +154,12 @@ WITH asker AS MATERIALIZED (
     JOIN tasks t ON t.ctid = head.place
     WHERE t.ready ORDER BY head.priority DESC, head.id
     LIMIT coalesce((
-        SELECT greatest(0, least(%(most)s, max_concurrency - open)) FROM asker WHERE answer IS NULL AND unheard IS NULL
+        SELECT greatest(0, least(%(most)s, max_concurrency - open)) FROM asker WHERE answer IS NULL AND assigned IS NULL
     ), 0)
     FOR UPDATE OF t SKIP LOCKED
 )
-SELECT asker.open, asker.unheard, asker.answer, asker.some_are_off, found.* FROM asker LEFT JOIN ({texts}) found ON true
+SELECT asker.open, asker.assigned, asker.answer, asker.some_are_off, found.*
+FROM asker LEFT JOIN ({texts}) found ON true
 ORDER BY found.priority DESC, found.id
 """
 _PICKED = _TEXTS.format(picked="picked p")
@@ -167,8 +170,8 @@ _NEAR = {
     for several in (False, True)
     for off, more in _MORE.items()
 }
-# `BETWEEN` a set and itself: where `=` is asked for, the order within one set is any index's order, and the planner may
-# walk the whole queue, or all tasks, for the one that waits at its end. Only the sets' own index has this order.
+# `BETWEEN` a set and itself: with `=`, every index has the right order within one set, and the planner may read the
+# whole queue, or all tasks, for one at its end. Only the sets' own index has this order.
 _FROM_SETS = """
 WITH picked AS MATERIALIZED (
     SELECT t.*, c.names AS required FROM requirement_sets c CROSS JOIN LATERAL (

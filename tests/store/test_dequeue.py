@@ -84,7 +84,7 @@ def test_the_order_holds_whatever_plan_is_chosen(
     conn.execute("UPDATE tasks SET priority = (id * 7919) % 4")
     wanted = [row[0] for row in conn.execute("SELECT id FROM tasks ORDER BY priority DESC, id")]
     for settings in ("", "enable_nestloop", "enable_hashjoin", "enable_indexscan", "enable_tidscan"):
-        for query in (dequeue.ask, None):
+        for query in (dequeue.search, None):
             with engine.connect() as link:
                 if settings:
                     link.exec_driver_sql(f"SET LOCAL {settings} = off")
@@ -100,7 +100,7 @@ def test_whoever_may_not_ask_gets_and_locks_nothing(conn: psycopg.Connection[Any
     backlog.fill(conn, 100)
     for stranger in (backlog.asking("nobody"), backlog.asking()._replace(token_hash=b"1" * 32)):
         with engine.connect() as link:
-            found = dequeue.ask(link, stranger)
+            found = dequeue.search(link, stranger)
             assert (found.agent, found.heads) == (None, [])
             assert len(conn.execute("SELECT FROM tasks FOR UPDATE SKIP LOCKED").fetchall()) == 100
 
@@ -110,9 +110,9 @@ def test_work_behind_what_others_hold_is_found(conn: psycopg.Connection[Any], en
     backlog.fill(conn, 400)
     backlog.enlist(conn, "other", capabilities=backlog.can(backlog.ALL, 5))
     with engine.connect() as first, engine.connect() as second:
-        held = dequeue.ask(first, backlog.asking(most=50)).heads
+        held = dequeue.search(first, backlog.asking(most=50)).heads
         held += dequeue.further(first, backlog.can(backlog.ALL, 5), 100, [row["id"] for row in held])
-        assert dequeue.ask(second, backlog.asking("other")).heads == []
+        assert dequeue.search(second, backlog.asking("other")).heads == []
         assert dequeue.further(second, backlog.can(backlog.ALL, 5), 1, []) != []
 
 
@@ -125,7 +125,7 @@ def test_many_who_ask_at_once_get_each_row_once(conn: psycopg.Connection[Any], e
         mine: list[int] = []
         for _ in range(3):
             with engine.begin() as link:
-                got = [row["id"] for row in dequeue.ask(link, backlog.asking(f"a{number}", 10)).heads]
+                got = [row["id"] for row in dequeue.search(link, backlog.asking(f"a{number}", 10)).heads]
                 link.exec_driver_sql("UPDATE tasks SET ready = false, state = 'assigned' WHERE id = ANY(%s)", (got,))
                 mine += got
         return mine

@@ -40,9 +40,9 @@ class ClaimRequest:
     most: int = 1  # tasks
     key: str | None = None  # the same key gets the same answer again
 
-    def at(self, at: datetime) -> dequeue.Asking:
+    def at(self, at: datetime) -> dequeue.Search:
         words = None if self.capabilities is None else sorted({matching.capability(one) for one in self.capabilities})
-        return dequeue.Asking(self.agent_id, self.token_hash, words, self.most, self.key, at)
+        return dequeue.Search(self.agent_id, self.token_hash, words, self.most, self.key, at)
 
 
 class HeldLease(NamedTuple):
@@ -84,16 +84,16 @@ def claim(fleet: Fleet, request: ClaimRequest, last: bool = True) -> list[Json] 
     """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        asking = request.at(at)
-        found = dequeue.ask(conn, asking)
+        search = request.at(at)
+        found = dequeue.search(conn, search)
         if found.agent is None:
             raise UnknownAgent(request.agent_id)
         if found.answer is not None:
             return found.answer
         off = credentials.switched_off(conn) if found.some_are_off else []
         if off:
-            found = dequeue.ask(conn, asking, off)
-        answer = _assigned(conn, found, request) or _take(conn, fleet, found, asking, off)
+            found = dequeue.search(conn, search, off)
+        answer = _assigned(conn, found, request) or _take(conn, fleet, found, search, off)
         if request.key and answer:
             agents.keep_answer(conn, request.agent_id, request.key, answer, at)
     return answer or (None if not last else [])
@@ -162,7 +162,7 @@ def lease_end(fleet: Fleet, at: datetime) -> datetime:
 
 def _assigned(conn: Connection, found: dequeue.Found, request: ClaimRequest) -> list[Json]:
     """Tasks that an operator assigned to the agent and that it has not received yet."""
-    mine = found.unheard[: request.most]
+    mine = found.assigned[: request.most]
     for run in mine:
         runs.acknowledge(conn, run)
     rows = dequeue.with_texts(conn, mine) if mine else []
@@ -170,12 +170,12 @@ def _assigned(conn: Connection, found: dequeue.Found, request: ClaimRequest) -> 
 
 
 def _take(
-    conn: Connection, fleet: Fleet, found: dequeue.Found, asking: dequeue.Asking, off: Sequence[str]
+    conn: Connection, fleet: Fleet, found: dequeue.Found, search: dequeue.Search, off: Sequence[str]
 ) -> list[Json]:
     """Take the first tasks of the agent's queue."""
     agent = found.agent or {}
-    can = _capabilities(agent["capabilities"], asking.words)
-    room = min(asking.most, agent["max_concurrency"] - found.open)
+    can = _capabilities(agent["capabilities"], search.words)
+    room = min(search.most, agent["max_concurrency"] - found.open)
     rows = list(found.heads)
     if len(rows) < room:
         rows += dequeue.further(conn, can, room - len(rows), [row["id"] for row in rows], off)

@@ -20,10 +20,10 @@ from app.store import hosts as host_rows
 def place_waiting(fleet: Fleet) -> int:
     """Place every ready task that a host can take on the host that suits it best; returns how many."""
     with fleet.engine.begin() as conn:
-        waiting = dequeue.wishes_for_hosts(conn)
+        waiting = dequeue.needs_for_hosts(conn)
         if not waiting:
             return 0
-        dequeue.hold_the_slots(conn)
+        dequeue.lock_host_slots(conn)
         closed = credentials.closed_credentials(conn, fleet.clock())
         hosts = closed.close_slots(host_rows.all_hosts(conn))
         placeable = [set_ for set_, (needs, cli) in waiting.items() if _choose(closed, needs, hosts, None, cli)]
@@ -58,7 +58,7 @@ def _choose(
 def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
     """Place a waiting task on a host that an operator named. Raises Refused with the reason why the host cannot."""
     with fleet.engine.begin() as conn:
-        dequeue.hold_the_slots(conn)
+        dequeue.lock_host_slots(conn)
         task = _switched_on(conn, task_id)
         names, cli = views.needs(conn, task.requirement_set_id)
         hosts = credentials.closed_credentials(conn, fleet.clock()).close_slots(host_rows.all_hosts(conn))
