@@ -125,9 +125,9 @@ def cancel_task(task_id: str) -> Response:
 def assign_task(given: dict[str, Any], task_id: str) -> Response:
     """Assign a waiting task to an agent or a host."""
     if given["agent_id"]:
-        placement.to_agent(fleet(), task_id, given["agent_id"])
+        placement.give_to_agent(fleet(), task_id, given["agent_id"])
     else:
-        placement.to_host(fleet(), task_id, given["host"])
+        placement.place_on_host(fleet(), task_id, given["host"])
     return _show(task_id)
 
 

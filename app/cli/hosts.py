@@ -218,12 +218,12 @@ def _run_test(fleet: Fleet, host_id: str, json_: bool) -> None:
 def _save(fleet: Fleet, host: Host, last: "Step") -> None:
     """Save what the last step of a diagnosis says of the host's fitness."""
     if last.probe:
-        host_health.probed(fleet, host.host_id, last.probe)
+        host_health.record_probe(fleet, host.host_id, last.probe)
         fleet.nudge.soon()
     elif last.key and host.address.host_keys:
-        host_health.untrusted(fleet, host.host_id, f"host key changed: {last.sentence}")
+        host_health.quarantine(fleet, host.host_id, f"host key changed: {last.sentence}")
     else:
-        host_health.unreachable(fleet, host.host_id, last.sentence)
+        host_health.record_unreachable(fleet, host.host_id, last.sentence)
 
 
 def _step_json(step: "Step") -> Json:

@@ -32,7 +32,7 @@ def write_all(fleet: Fleet) -> Iterator[WriteAll]:
     with ThreadPoolExecutor(8) as threads:
 
         def write(answers: list[Answered]) -> None:
-            report.polled(fleet, "us", answers, 5.0)
+            report.record_poll(fleet, "us", answers, 5.0)
 
         def submit(host_id: str) -> "Future[None]":
             return threads.submit(batch.write, Answered(host_id, True, None, []), write, False)

@@ -55,7 +55,7 @@ def version_commands(clis: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def record_failure(fleet: Fleet, machine: Machine, why: Unreachable) -> None:
     """Make a host that did not answer unfit, or quarantine it if it is untrusted."""
-    record = host_health.untrusted if isinstance(why, Untrusted) else host_health.unreachable
+    record = host_health.quarantine if isinstance(why, Untrusted) else host_health.record_unreachable
     record(fleet, machine.host_id, str(why))
 
 
@@ -114,7 +114,7 @@ class Prober:
         try:
             with fleet.engine.begin() as conn:
                 clis = hosts.clis_on(conn, machine.host_id)
-            is_fit_now = host_health.probed(fleet, machine.host_id, probe(self._client, machine, clis))
+            is_fit_now = host_health.record_probe(fleet, machine.host_id, probe(self._client, machine, clis))
             if is_fit_now:
                 fleet.nudge.soon()
             return is_fit_now

@@ -23,7 +23,7 @@ def finish(worker: Worker, run: Run, result: Mapping[str, Any]) -> bool:
     """
     fleet = worker.fleet
     if result.get("end") == "lost":
-        result = recover.saved(fleet, run, result) or result
+        result = recover.find_delivered(fleet, run, result) or result
     outcome = output.outcome(worker, run, result)
     kept = {name: value for name, value in result.items() if name != "noted"}
     ended = report.ended(fleet, run, kept, outcome)

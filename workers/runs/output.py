@@ -37,7 +37,7 @@ def follow(
         if is_new or (notes and notes != _reader(worker, run).session_notes):
             read(worker, run, new, notes)
         if budgeted and time.monotonic() > _reader(worker, run).next_budget_check:
-            _keep_to_budget(worker, run)
+            _cancel_if_over_budget(worker, run)
     except Exception:
         log.exception("the output of a run could not be read", run=run.name)
 
@@ -46,11 +46,11 @@ def read(worker: Worker, run: Run, new: Piece | None = None, notes: str | None =
     """Read the run's log up to its end, and store session and progress."""
     reader = _reader(worker, run)
     with reader.lock:
-        _catch_up(worker.fleet, run, reader, new)
+        _feed_new_output(worker.fleet, run, reader, new)
         if notes and notes != reader.session_notes:
             reader.parser.feed_session_line(notes)
             reader.session_notes = notes
-        progress = _priced(reader)
+        progress = _progress_with_cost(reader)
         _save(worker.fleet, run, reader, progress)
         return progress
 
@@ -65,7 +65,7 @@ def outcome(worker: Worker, run: Run, result: Mapping[str, Any]) -> Outcome:
             run = runs.get(conn, run.task_pk, run.number) or run
         reader = _reader(worker, run)
         with reader.lock:
-            _catch_up(worker.fleet, run, reader)
+            _feed_new_output(worker.fleet, run, reader)
             return _finish(worker.fleet, run, reader, result)
     except (TypeError, LookupError, ValueError, AttributeError):
         log.exception("the parser cannot read the output of a run", run=run.name)
@@ -74,7 +74,7 @@ def outcome(worker: Worker, run: Run, result: Mapping[str, Any]) -> Outcome:
         worker.readers.drop(run.id)
 
 
-def _keep_to_budget(worker: Worker, run: Run) -> None:
+def _cancel_if_over_budget(worker: Worker, run: Run) -> None:
     """Cancel a run whose budget is used up: with a poll a second, it has ended within 5 s."""
     fleet = worker.fleet
     spent = budgets.over_budget(fleet, run)
@@ -105,7 +105,7 @@ def _new_reader(fleet: Fleet, run: Run) -> OutputReader:
     return OutputReader(catalog.make_parser(template.parser, setting), replace(template, prices=prices))
 
 
-def _catch_up(fleet: Fleet, run: Run, reader: OutputReader, new: Piece | None = None) -> None:
+def _feed_new_output(fleet: Fleet, run: Run, reader: OutputReader, new: Piece | None = None) -> None:
     """Feed the parser what follows `reader.offset`: `new` if it does, else the stored log.
 
     A gap in the log, where a host dropped the middle of a long output, ends the line that it is in.
@@ -122,7 +122,7 @@ def _catch_up(fleet: Fleet, run: Run, reader: OutputReader, new: Piece | None = 
             reader.offset = offset + len(data)
 
 
-def _priced(reader: OutputReader) -> Progress:
+def _progress_with_cost(reader: OutputReader) -> Progress:
     seen = reader.parser.progress()
     used = outcomes.sanitize_usage(seen.usage)
     return replace(seen, usage=pricing.add_cost(used, reader.template, seen.by_model)[0])

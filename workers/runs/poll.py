@@ -101,7 +101,7 @@ def _record_failure(worker: Worker, host_id: str, why: Exception) -> None:
 def _record_answer(worker: Worker, answered: Answered, slowest: float) -> None:
     """One transaction for all threads that have an answer now."""
     holder, is_busy = worker.poll_threads.holder, worker.poll_threads.is_busy
-    worker.answered.write(answered, lambda batch: report.polled(worker.fleet, holder, batch, slowest), is_busy)
+    worker.answered.write(answered, lambda batch: report.record_poll(worker.fleet, holder, batch, slowest), is_busy)
 
 
 def _fetch(worker: Worker, visit: Visit) -> News:

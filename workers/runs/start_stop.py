@@ -94,7 +94,7 @@ def _postpone(worker: Worker, entry: OutboxEntry, why: str, secs: float | None =
 def _retry_start(worker: Worker, entry: OutboxEntry, run: Run | None, why: Unreachable) -> None:
     """Retry a start that got no answer."""
     if run is not None and (isinstance(why, Unable) or why.not_sent):
-        report.did_not_start(worker.fleet, run)
+        report.restore_deadline(worker.fleet, run)
     _postpone(worker, entry, str(why))
 
 

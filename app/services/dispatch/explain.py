@@ -10,7 +10,7 @@ from app.domain.agent import ListedAgent
 from app.domain.lifecycle import FactKind
 from app.domain.task import Mode, Task
 from app.services.dispatch import credentials
-from app.services.dispatch.lfs import able, large_of
+from app.services.dispatch.lfs import close_without_lfs, lfs_repositories
 from app.store import agents, views
 from app.store import hosts as host_rows
 
@@ -28,7 +28,9 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
     if not task.live or not task.ready:
         return answer | _where_it_is(conn, task)
     hosts = host_rows.all_hosts(conn)
-    hosts = able(credentials.closed_credentials(conn, at).close_slots(hosts) if at else hosts, task, large_of(conn))
+    if at:
+        hosts = credentials.closed_credentials(conn, at).close_slots(hosts)
+    hosts = close_without_lfs(hosts, task, lfs_repositories(conn))
     off = credentials.why_switched_off(conn, task)
     by_hosts = [] if task.mode is Mode.HTTP_PULL else matching.waits(needs, hosts, cli)
     by_agents = {} if task.mode is Mode.SSH_CLI else _agents_refusals(conn, needs)

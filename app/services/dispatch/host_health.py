@@ -23,18 +23,18 @@ def take_due(fleet: Fleet) -> list[Machine]:
         return host_rows.take_due_for_probe(conn, at, every, min(SOON, every), at + LONGEST)
 
 
-def probed(fleet: Fleet, host_id: str, probe: Probe) -> bool:
+def record_probe(fleet: Fleet, host_id: str, probe: Probe) -> bool:
     """Save a probe that the host answered. True if the host is fit now and was not before."""
     fitness, why = judge(probe, fleet.config.least_disk_mb << 20, fleet.config.most_load)
     return _save(fleet, host_id, fitness, why, probe) and fitness is Fitness.FIT
 
 
-def unreachable(fleet: Fleet, host_id: str, why: str) -> None:
+def record_unreachable(fleet: Fleet, host_id: str, why: str) -> None:
     """A host did not answer: it is unfit until a probe is answered."""
     _save(fleet, host_id, Fitness.UNFIT, fleet.mask.text(why)[:1000], None)
 
 
-def untrusted(fleet: Fleet, host_id: str, why: str) -> None:
+def quarantine(fleet: Fleet, host_id: str, why: str) -> None:
     """A host showed another host key or refused our key: quarantine it until an operator resumes it.
 
     Its runs keep their leases for FLEET_QUARANTINE_GRACE_SECS: they go on there, and are adopted after a resume.

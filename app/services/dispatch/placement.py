@@ -12,7 +12,7 @@ from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Task
 from app.ports import Fleet
 from app.services.dispatch import credentials, host_health
-from app.services.dispatch.lfs import able, large_of, nowhere
+from app.services.dispatch.lfs import close_without_lfs, lfs_repositories, unplaceable
 from app.store import agents, dequeue, runs, tasks, views
 from app.store import hosts as host_rows
 
@@ -29,11 +29,13 @@ def place_waiting(fleet: Fleet) -> int:
         placeable = [set_ for set_, (needs, cli) in waiting.items() if _choose(closed, needs, hosts, None, cli)]
         free = sum(slots.free for host in hosts for slots in host.slots)
         placed = 0
-        large = large_of(conn) if placeable else set()
-        off = credentials.switched_off(conn) + nowhere(large, hosts) if placeable else []
+        large = lfs_repositories(conn) if placeable else set()
+        off = credentials.switched_off(conn) + unplaceable(large, hosts) if placeable else []
         for task in dequeue.for_hosts(conn, placeable, free, off) if placeable else ():
             needs, cli = waiting[task.requirement_set_id]
-            choice = _choose(closed, needs, able(hosts, task, large), task.host_id, cli, goes_on=bool(task.session))
+            choice = _choose(
+                closed, needs, close_without_lfs(hosts, task, large), task.host_id, cli, goes_on=bool(task.session)
+            )
             if choice:
                 _assign(conn, fleet, task, choice)
                 closed = closed.after_placing(choice.slots.agent_type, choice.host.host_id)
@@ -55,15 +57,15 @@ def _choose(
     return next((choice for choice in wanted if choice), None)
 
 
-def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
+def place_on_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
     """Place a waiting task on a host that an operator named. Raises Refused with the reason why the host cannot."""
     with fleet.engine.begin() as conn:
         dequeue.lock_host_slots(conn)
-        task = _switched_on(conn, task_id)
+        task = _find_enabled(conn, task_id)
         names, cli = views.needs(conn, task.requirement_set_id)
         hosts = credentials.closed_credentials(conn, fleet.clock()).close_slots(host_rows.all_hosts(conn))
         host = host_health.find(hosts, host_id)
-        (host,) = able([host], task, large_of(conn))
+        (host,) = close_without_lfs([host], task, lfs_repositories(conn))
         choice = matching.choose(frozenset(names), [host], cli=cli)
         if choice is None:
             raise Refused(Kind.INVALID, f"{host_id}: {matching.refusal(frozenset(names), host, cli)}")
@@ -73,7 +75,7 @@ def to_host(fleet: Fleet, task_id: str, host_id: str) -> Task:
     return task
 
 
-def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
+def give_to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
     """Give a waiting task to an agent that an operator named. Raises Refused.
 
     The agent receives it with its next heartbeat or dequeue.
@@ -83,7 +85,7 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
         agent = agents.lock(conn, agent_id)
         if agent is None or not agent.is_present:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}; `fleet agents list` shows those there are.")
-        task = _switched_on(conn, task_id)
+        task = _find_enabled(conn, task_id)
         lacks = set(views.needs(conn, task.requirement_set_id)[0]) - set(agent.capabilities)
         if lacks:
             raise Refused(Kind.INVALID, f"{agent_id} lacks {', '.join(sorted(lacks))}.")
@@ -99,7 +101,7 @@ def to_agent(fleet: Fleet, task_id: str, agent_id: str) -> Task:
         return tasks.record(conn, task.id, Fact(FactKind.CLAIMED, detail), at)
 
 
-def _switched_on(conn: Connection, task_id: str) -> Task:
+def _find_enabled(conn: Connection, task_id: str) -> Task:
     """The task. Raises Refused if its repository is switched off."""
     task = tasks.find(conn, task_id)
     if why := credentials.why_switched_off(conn, task):
@@ -123,8 +125,10 @@ def _with_one_more(host: Host, chosen: matching.Choice) -> Host:
     if host.host_id != chosen.host.host_id:
         return host
     taken = chosen.slots.agent_type
-    return replace(host, slots=tuple(_taken(slots) if slots.agent_type == taken else slots for slots in host.slots))
+    return replace(
+        host, slots=tuple(_with_one_taken(slots) if slots.agent_type == taken else slots for slots in host.slots)
+    )
 
 
-def _taken(slots: Slots) -> Slots:
+def _with_one_taken(slots: Slots) -> Slots:
     return replace(slots, taken=slots.taken + 1)

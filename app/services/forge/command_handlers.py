@@ -94,7 +94,7 @@ def _assign(fleet: Fleet, _: Forge, command: QueuedCommand, task: Task | None) -
         is_host = hosts.machine(conn, name) is not None
     if not name:
         raise Refused(Kind.INVALID, "Name the host or agent: `/assign HOST` or `/assign AGENT`.")
-    (placement.to_host if is_host else placement.to_agent)(fleet, known.task_id, name)
+    (placement.place_on_host if is_host else placement.give_to_agent)(fleet, known.task_id, name)
     return TAKEN, None
 
 

@@ -61,7 +61,7 @@ def _expire_run(fleet: Fleet, run: Run, at: datetime) -> bool:
     False if the forge does not answer.
     """
     try:
-        saved = recover.saved(fleet, run, AWAY) if run.host_id else None
+        saved = recover.find_delivered(fleet, run, AWAY) if run.host_id else None
     except Unavailable as later:
         log.warning("a silent run is kept until the forge answers", run=run.name, why=str(later))
         return False

@@ -10,7 +10,7 @@ from app.ports import Fleet
 from app.store import repositories, runs, tasks
 
 
-def saved(fleet: Fleet, run: Run, result: Mapping[str, Any]) -> dict[str, Any] | None:
+def find_delivered(fleet: Fleet, run: Run, result: Mapping[str, Any]) -> dict[str, Any] | None:
     """The result of a lost run whose commit is on the forge: it has finished. None if the forge has no commit of it.
 
     Raises Unavailable if the forge does not answer.

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, FactKind, OutboxKind
 from app.domain.quota import Spent
@@ -29,14 +31,14 @@ def started(fleet: Fleet, run: Run) -> None:
     _record_now(fleet, run, Fact(FactKind.STARTED, run=run.number))
 
 
-def beat(fleet: Fleet, run: Run) -> None:
+def renew_lease(fleet: Fleet, run: Run) -> None:
     """The run is alive: renew its lease."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
         runs.beat(conn, run.id, at, at + _lease(fleet, run))
 
 
-def polled(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
+def record_poll(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
     """Save that hosts held by `holder` answered a poll: when the next one is due, and which runs are alive.
 
     `slowest` is the longest time between two polls, in seconds. Runs seen a small part of their lease ago are not
@@ -59,7 +61,7 @@ def may_start(fleet: Fleet, run: Run) -> bool:
         return runs.wait_until(conn, run.id, run.assigned_at + _lease(fleet, run))
 
 
-def did_not_start(fleet: Fleet, run: Run) -> None:
+def restore_deadline(fleet: Fleet, run: Run) -> None:
     """The start surely did not arrive: the deadline that `run` had before counts again.
 
     That is the short one for confirming, unless an earlier request may have arrived.
@@ -134,7 +136,7 @@ def record_progress(fleet: Fleet, run: Run, message: str | None, progress: objec
     spent = budgets.over_budget(fleet, run) if has_budgets else None
     if spent:
         return end_over_budget(fleet, run, spent)
-    return (beat if run.started_at else started)(fleet, run)
+    return (renew_lease if run.started_at else started)(fleet, run)
 
 
 def _progress(before: object, now: object) -> object:
@@ -158,7 +160,7 @@ def end_over_budget(fleet: Fleet, run: Run, spent: Spent) -> None:
     return None
 
 
-def _cli_version(conn: Any, run: Run) -> dict[str, Any]:
+def _cli_version(conn: Connection, run: Run) -> dict[str, Any]:
     """The version of the CLI that the last probe of its host found. An agent reports its own."""
     host = hosts.machine(conn, run.host_id) if run.host_id else None
     found = host.probe.clis.get(run.agent_type or "") if host and host.probe else None
@@ -179,7 +181,7 @@ def _record_now(fleet: Fleet, run: Run, fact: Fact) -> None:
         _record(conn, fleet, run, fact)
 
 
-def _record(conn: Any, fleet: Fleet, run: Run, fact: Fact, believed: Task | None = None) -> None:
+def _record(conn: Connection, fleet: Fleet, run: Run, fact: Fact, believed: Task | None = None) -> None:
     """Record a fact of a run. A task that moved on without the run (cancelled, merged, a newer run) stays as it is."""
     try:
         tasks.record(conn, run.task_pk, fact, fleet.clock(), believed)

@@ -48,7 +48,7 @@ class TestASwitchedOffRepository:
         assert [one["task_id"] for one in found] == [other.task_id]
         assert leases.claim(fleet, request) == []
         with pytest.raises(Refused, match="enabled = false"):
-            placement.to_agent(fleet, off.task_id, "a1")
+            placement.give_to_agent(fleet, off.task_id, "a1")
 
     def test_starts_nothing_that_was_placed_before_and_it_waits_again(self, fleet: Fleet, clock: FakeClock) -> None:
         task, *_ = begin(fleet, 1, repositories=[self.RULE | {"enabled": True}], hosts=[a_host(slots=1)])

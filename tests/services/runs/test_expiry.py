@@ -130,7 +130,7 @@ def test_the_log_has_no_gap_and_no_repeat_and_no_secret(fleet: Fleet) -> None:
 def test_a_lease_that_is_renewed_while_the_clock_is_looked_at_is_not_ended(fleet: Fleet, clock: Any) -> None:
     run = run_of(fleet, running(fleet))
     before = clock() + timedelta(seconds=310)
-    report.beat(fleet, run)
+    report.renew_lease(fleet, run)
     with fleet.engine.begin() as conn:
         assert not runs.expired(conn, run.id, clock() + timedelta(seconds=299))
         assert runs.expired(conn, run.id, before)

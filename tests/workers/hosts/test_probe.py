@@ -147,7 +147,7 @@ class TestFitness:
         worker.hosts.pool.close()
         worker.prober.open_connections()
         wait_until(lambda: all(map(worker.hosts.pool.is_open, ("host-1", "host-2"))), "a connection to each host")
-        host_health.untrusted(fleet, "host-1", "host key changed")
+        host_health.quarantine(fleet, "host-1", "host key changed")
         worker.prober.open_connections()
         assert [worker.hosts.pool.is_open(name) for name in ("host-1", "host-2")] == [False, True]
 
@@ -155,7 +155,7 @@ class TestFitness:
         with wire(sshd.addresses[0], sshd.port, silent=True) as silent:
             declare(fleet, sshd.declared(0, ssh_port=silent.port))
             task = waiting(fleet)
-            host_health.untrusted(fleet, "host-1", "host key changed")  # so it is not contacted
+            host_health.quarantine(fleet, "host-1", "host key changed")  # so it is not contacted
             probe(worker)
             assert silent.connections == 0
         assert placement.place_waiting(fleet) == 0

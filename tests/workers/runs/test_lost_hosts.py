@@ -105,7 +105,7 @@ def test_runs_of_a_quarantined_host_are_kept_until_an_operator_resumes_it_or_the
     here = host(wait, fleet=make_fleet(FLEET_HOST_GRACE_SECS="30", FLEET_QUARANTINE_GRACE_SECS="100"))
     task = here.task()
     here.poll()
-    host_health.untrusted(here.fleet, "h0", "host key changed")
+    host_health.quarantine(here.fleet, "h0", "host key changed")
     here.pass_time(60)
     assert here.state(task).state is State.RUNNING
     host_health.set_fitness(here.fleet, "h0", Fitness.UNKNOWN, None)
@@ -114,6 +114,6 @@ def test_runs_of_a_quarantined_host_are_kept_until_an_operator_resumes_it_or_the
     (tmp_path / "go").unlink()
     given_up = here.task(13)
     here.poll()
-    host_health.untrusted(here.fleet, "h0", "host key changed")
+    host_health.quarantine(here.fleet, "h0", "host key changed")
     here.pass_time(200)
     assert here.run(given_up).end == "expired"
