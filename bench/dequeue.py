@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.store import dequeue
+from bench.dequeuing.baselines import Procrastinate, floor, pgbench
 from bench.dequeuing.load import Client, dequeues, dequeues_and_completes, drive, post
-from bench.dequeuing.peers import Procrastinate, floor, pgbench
-from bench.dequeuing.stand import CLIENTS, Stand, stand
+from bench.dequeuing.servers import CLIENTS, Stand, stand
 from bench.figures import figure, quantile
 from tests import backlog
 from tests.builders import a_plain_task

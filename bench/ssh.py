@@ -36,9 +36,9 @@ from bench.ssh_parts.connection import (
     until,
 )
 from tests import sshd as servers_of_ssh
-from tests.silence import Wire, wire
+from tests.find_sshd import find
+from tests.silent_proxy import Wire, wire
 from tests.sshd import Sshd
-from tests.sshd_program import find
 
 WARM_UP = 5
 SETTINGS = (

@@ -16,12 +16,12 @@ from app.cli.demo.forge import FakeForge
 from app.domain.masking import Mask
 from app.ports import Fleet
 from app.store.engine import connect
-from tests import patience, servers, sharing, summary
+from tests import distribution, patience, servers, summary
+from tests import find_sshd as programs
 from tests import sshd as sshd_server
-from tests import sshd_program as programs
 from tests.fakes.checked_forge import checked_forge
-from tests.serving import client_of
-from tests.sshd_program import Program
+from tests.find_sshd import Program
+from tests.web_process import client_of
 from tests.workshop import Workshop
 
 _shared: list[servers.Servers] = []
@@ -36,14 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
         shared.start()
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.ByFile:
-    return sharing.ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> distribution.ByFile:
+    return distribution.ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     patience.scale_timeouts(config, items)
-    sharing.longest_first(items)
+    distribution.longest_first(items)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.cli.local.process_manager import ChildProcess
 from app.domain.host import Address, Machine
+from tests.find_sshd import Program, environment
 from tests.patience import patient, wait_until
-from tests.sshd_program import Program, environment
 
 TOP = Path(__file__).parents[1]
 MOST_ADDRESSES = 16  # of one sshd

@@ -21,7 +21,7 @@ from app.services.outbox import deliver
 from app.services.runs import report
 from app.store import deliveries, runs, tasks, views
 from tests import builders
-from tests.serving import client_of
+from tests.web_process import client_of
 
 WIDGETS = "acme/widgets"
 REPO = f"/repos/{WIDGETS}"

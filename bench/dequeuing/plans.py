@@ -2,7 +2,7 @@
 
 import sys
 
-from bench.dequeuing.stand import Stand, stand
+from bench.dequeuing.servers import Stand, stand
 from tests import backlog
 
 SETS = 50

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from app.cli.demo.forge import FakeForge
+from tests.agent_client import Agent, an_agent
 from tests.builders import a_host
-from tests.pulling import Agent, an_agent
 from tests.workshop import Workshop
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.pulling import Agent
+from tests.agent_client import Agent
 from tests.workshop import WIDGETS, Workshop
 
 

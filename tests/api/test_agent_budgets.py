@@ -9,10 +9,10 @@ from app.ports import Fleet
 from app.services.runs import expiry
 from app.store import repositories, tasks
 from app.store.usage import used
-from tests.api.scene import waiting
+from tests.agent_client import BASE, Agent, an_agent
+from tests.api.agent_api_setup import waiting
 from tests.builders import a_repository, apply, declared
 from tests.conftest import FakeClock
-from tests.pulling import BASE, Agent, an_agent
 
 
 class TestBudgets:

@@ -12,10 +12,10 @@ from app.ports import Fleet
 from app.services.agents import registry
 from app.store import tasks
 from app.store.tables import agents
-from tests.api.scene import state_of, waiting
+from tests.agent_client import BASE, ENROLL, Agent, an_agent, register
+from tests.api.agent_api_setup import state_of, waiting
 from tests.api.test_tasks import assert_error
 from tests.conftest import FakeClock
-from tests.pulling import BASE, ENROLL, Agent, an_agent, register
 
 
 class TestRegistry:

@@ -6,9 +6,9 @@ import pytest
 
 from app.cli.demo.forge import agit as forge_agit
 from app.domain.task import State
+from tests.agent_client import Agent, an_agent
 from tests.api.receipt_scene import pull_url, taken
 from tests.builders import a_host, apply, declared
-from tests.pulling import Agent, an_agent
 from tests.workshop import WIDGETS, Workshop
 
 

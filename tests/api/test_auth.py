@@ -7,9 +7,9 @@ from flask.testing import FlaskClient
 
 from app.domain.task import State
 from app.ports import Fleet
-from tests.api.scene import state_of, waiting
+from tests.agent_client import Agent, an_agent
+from tests.api.agent_api_setup import state_of, waiting
 from tests.api.test_tasks import assert_error
-from tests.pulling import Agent, an_agent
 
 HEARTBEAT = {"tasks": [{"task_id": "x", "lease": 1}]}
 CALLS_OF_AGENTS = [

@@ -8,10 +8,10 @@ from flask.testing import FlaskClient
 
 from app.ports import Fleet
 from tests import servers
-from tests.api.scene import waiting
+from tests.agent_client import BASE, Agent, an_agent, register
+from tests.api.agent_api_setup import waiting
 from tests.api.test_tasks import assert_error
-from tests.pulling import BASE, Agent, an_agent, register
-from tests.serving import Web, client_of, web_process
+from tests.web_process import Web, client_of, web_process
 
 TASK = {
     "task_id", "source", "task_type", "priority", "status", "execution_mode", "assigned_agent_id", "assigned_host", "retry_count",

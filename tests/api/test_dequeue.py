@@ -12,10 +12,10 @@ from app.services.dispatch import placement
 from app.services.replay import differences
 from app.store import tasks
 from app.store.tables import runs
-from tests.api.scene import waiting
+from tests.agent_client import an_agent
+from tests.api.agent_api_setup import waiting
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host, apply
-from tests.pulling import an_agent
 
 
 class TestDequeue:

@@ -10,10 +10,10 @@ from flask.testing import FlaskClient
 from app.ports import Fleet
 from app.services.runs import expiry
 from tests import servers
-from tests.api.scene import waiting
+from tests.agent_client import BASE, ENROLL, Agent, an_agent
+from tests.api.agent_api_setup import waiting
 from tests.api.test_tasks import assert_error
-from tests.pulling import BASE, ENROLL, Agent, an_agent
-from tests.serving import OPERATOR, Web, web_process
+from tests.web_process import OPERATOR, Web, web_process
 
 MIB = 1 << 20
 WRITES = [

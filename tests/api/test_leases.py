@@ -8,10 +8,10 @@ from app.domain.task import State
 from app.ports import Fleet
 from app.services.runs import expiry
 from app.store import tasks
-from tests.api.scene import state_of, tick, waiting
+from tests.agent_client import BASE, an_agent
+from tests.api.agent_api_setup import state_of, tick, waiting
 from tests.api.test_tasks import assert_error
 from tests.conftest import FakeClock
-from tests.pulling import BASE, an_agent
 
 
 class TestLeases:

@@ -15,10 +15,10 @@ import pytest
 from app import wiring
 from app.ports import Fleet
 from tests import servers
+from tests.agent_client import BASE
 from tests.builders import a_plain_task
 from tests.patience import patient, wait_until
-from tests.pulling import BASE
-from tests.serving import Web, web_process
+from tests.web_process import Web, web_process
 
 WAITERS, THREADS, SEATS = 40, 56, 42
 

@@ -19,9 +19,9 @@ from schemathesis.checks import (
 
 from app.ports import Fleet
 from tests import servers
+from tests.agent_client import Agent, an_agent
 from tests.builders import a_stored_task, apply
-from tests.pulling import Agent, an_agent
-from tests.serving import application_of
+from tests.web_process import application_of
 
 DOCUMENT = "/api/v1/openapi.json"
 TOKEN = {"Authorization": "Bearer operator-token-of-the-test"}

@@ -6,10 +6,10 @@ from app.ports import Fleet
 from app.services.agents import leases
 from app.services.runs import expiry
 from app.store import tasks
-from tests.api.scene import tick, waiting
+from tests.agent_client import an_agent
+from tests.api.agent_api_setup import tick, waiting
 from tests.builders import apply
 from tests.conftest import FakeClock
-from tests.pulling import an_agent
 
 
 class TestAnAbsence:

@@ -2,10 +2,10 @@
 
 import pytest
 
+from tests.agent_client import Agent
 from tests.api.receipt_scene import taken
 from tests.api.test_tasks import assert_error
 from tests.builders import a_host, apply, declared
-from tests.pulling import Agent
 from tests.workshop import WIDGETS, Workshop
 
 

@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 from app.domain.task import State
 from app.services.runs import expiry
 from app.store import runs, views
+from tests.agent_client import Agent, register
 from tests.api.receipt_scene import pull_url, taken
 from tests.api.test_tasks import assert_error
 from tests.conftest import FakeClock
 from tests.patience import wait_until
-from tests.pulling import Agent, register
 from tests.workshop import WIDGETS, Workshop
 
 

@@ -9,10 +9,10 @@ from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import Mode, State
 from app.ports import Fleet
 from app.store import tasks
-from tests.api.scene import state_of, tick, waiting
+from tests.agent_client import an_agent
+from tests.api.agent_api_setup import state_of, tick, waiting
 from tests.api.test_tasks import assert_error
 from tests.conftest import FakeClock
-from tests.pulling import an_agent
 
 
 class TestReports:

@@ -25,11 +25,22 @@ from app.services.runs import expiry, report
 from app.store import runs
 from app.store import tasks as rows
 from tests import builders
-from tests.api.machine import CAN, HOST, HOST_CAN, HOST_SLOTS, NEEDS, RECEIPTS, SLOTS, WHICH, WHO, ServerBesideModel
+from tests.agent_client import BASE, ENROLL, Agent, register
 from tests.api.model import CONFIRM, RESET, SILENCE, Task, Work
+from tests.api.state_machine_setup import (
+    CAN,
+    HOST,
+    HOST_CAN,
+    HOST_SLOTS,
+    NEEDS,
+    RECEIPTS,
+    SLOTS,
+    WHICH,
+    WHO,
+    ServerBesideModel,
+)
 from tests.builders import a_host, a_plain_task, apply
 from tests.conftest import FakeClock
-from tests.pulling import BASE, ENROLL, Agent, register
 
 BOUNDED = settings(
     max_examples=int(os.environ.get("FLEET_MACHINE_EXAMPLES", "10")), stateful_step_count=30, deadline=None, phases=[Phase.explicit, Phase.generate],

@@ -9,7 +9,7 @@ from app.domain.lifecycle import Fact, FactKind
 from app.ports import Fleet
 from app.store import tasks
 from tests.builders import AT, a_fact, a_stored_task
-from tests.serving import client_of
+from tests.web_process import client_of
 
 TASKS = "/api/v1/tasks"
 ENDPOINTS = [

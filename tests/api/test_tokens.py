@@ -6,10 +6,10 @@ from flask.testing import FlaskClient
 from app.ports import Fleet
 from app.services.agents import registry
 from app.store import tasks
-from tests.api.scene import tick, waiting
+from tests.agent_client import BASE, ENROLL, Agent, an_agent, register
+from tests.api.agent_api_setup import tick, waiting
 from tests.api.test_tasks import assert_error
 from tests.conftest import FakeClock
-from tests.pulling import BASE, ENROLL, Agent, an_agent, register
 
 
 class TestTokens:

@@ -1,10 +1,10 @@
-"""The whole system on a host, started once for all journeys that kill a part of it (tests/sharing.py)."""
+"""The whole system on a host, started once for all journeys that kill a part of it (tests/distribution.py)."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.traveller import Journey, journey
+from tests.journeys.issue_journey import Journey, journey
 
 
 @pytest.fixture(scope="package")

@@ -6,7 +6,7 @@ import pytest
 
 from app.cli.demo.forge import Faults
 from tests.chaos.test_processes_die import assert_the_usual_end
-from tests.journeys.traveller import Journey
+from tests.journeys.issue_journey import Journey
 
 pytestmark = pytest.mark.journey
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.history import Place, faults
+from tests.chaos.check_history import Place, faults
 
 SETS = {1: frozenset({"python"}), 2: frozenset({"gpu"})}
 PLACES = {

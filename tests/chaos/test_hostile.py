@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.visible_text import clean
-from tests.journeys.traveller import Journey
+from tests.journeys.issue_journey import Journey
 
 pytestmark = pytest.mark.journey
 

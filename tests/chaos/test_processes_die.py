@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from app.cli.local.process_manager import ChildProcess
-from tests.journeys.traveller import Journey
+from tests.journeys.issue_journey import Journey
 
 pytestmark = pytest.mark.journey
 

@@ -20,12 +20,12 @@ from app.store import tasks as rows
 from app.store.tables import tasks
 from tests import servers
 from tests.builders import a_host, a_plain_task, apply
-from tests.chaos import history
-from tests.chaos.history import Place
-from tests.chaos.racing import Clock, Hosts, Issuer, Killer, Player, Puller, Race
+from tests.chaos import check_history
+from tests.chaos.check_history import Place
+from tests.chaos.race_players import Clock, Hosts, Issuer, Killer, Player, Puller, Race
 from tests.conftest import CountingNudge
 from tests.patience import patient, wait_until
-from tests.serving import Web, web_process
+from tests.web_process import Web, web_process
 
 TASKS = int(os.environ.get("FLEET_RACE_TASKS", "300"))
 AGENTS = 40
@@ -118,12 +118,12 @@ def test_each_task_is_done_once_by_one_that_can_and_has_room(track: tuple[Web, F
     run_to_the_end(race, players)
     print(dict(race.met))
 
-    events, sets = history.read(servers.url(fleet.engine.url.database or "").replace("+psycopg", ""))
-    assert history.faults(events, sets, crowd | HOSTS) == []
+    events, sets = check_history.read(servers.url(fleet.engine.url.database or "").replace("+psycopg", ""))
+    assert check_history.faults(events, sets, crowd | HOSTS) == []
     assert race.complaints == []
     assert len({event["task_pk"] for event in events}) == TASKS
     assert max(race.done.values()) == 1
-    sides = {event["kind"] for event in events if event["kind"] in history.TAKINGS}
-    assert sides == set(history.TAKINGS)
+    sides = {event["kind"] for event in events if event["kind"] in check_history.TAKINGS}
+    assert sides == set(check_history.TAKINGS)
     assert {"an agent died", "an answer to dequeue lost", "an answer to complete lost", "cut off"} <= set(race.met)
     assert differences(fleet) == (TASKS, [])

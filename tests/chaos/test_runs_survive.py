@@ -24,10 +24,10 @@ from app.domain.run import Run
 from app.domain.task import Task
 from app.services import create_task
 from app.store import logs, runs, tasks, views
-from tests.journeys.traveller import Journey, journey
+from tests.find_sshd import Program
+from tests.journeys.issue_journey import Journey, journey
 from tests.patience import wait_until
 from tests.sshd import Sshd, running
-from tests.sshd_program import Program
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 

@@ -6,14 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.run import Usage, Verdict
-from tests.clis.reading import (
-    GOOD,
-    a_result,
-    lines,
-    parser_of,
-    read,
-    sample,
-)
+from tests.clis.parse_captured import GOOD, a_result, lines, parser_of, read, sample
 
 
 class TestClaude:

@@ -6,14 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.run import Usage, Verdict
-from tests.clis.reading import (
-    GOOD,
-    lines,
-    parser_of,
-    read,
-    sample,
-    stderr_of,
-)
+from tests.clis.parse_captured import GOOD, lines, parser_of, read, sample, stderr_of
 
 
 class TestCodex:

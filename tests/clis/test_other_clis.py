@@ -8,12 +8,7 @@ import pytest
 from app.clis import catalog
 from app.clis.parser import Setting
 from app.domain.run import Outcome, Usage, Verdict
-from tests.clis.reading import (
-    GOOD,
-    NOW,
-    a_result,
-    lines,
-)
+from tests.clis.parse_captured import GOOD, NOW, a_result, lines
 
 # Final outputs of CLIs that were not captured, in the shapes their documentation gives.
 OTHERS: dict[str, tuple[list[Any], dict[str, Any]]] = {

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from app.domain.failures import TABLE
 from app.domain.run import Verdict
-from tests.clis.captured import RUNS, Told
-from tests.clis.reading import (
+from tests.clis.expected_outcomes import RUNS, Told
+from tests.clis.parse_captured import (
     EXITS,
     FAILURES,
     GOOD,

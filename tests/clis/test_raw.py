@@ -3,7 +3,7 @@
 import pytest
 
 from app.domain.run import Verdict
-from tests.clis.reading import GOOD, parser_of, read
+from tests.clis.parse_captured import GOOD, parser_of, read
 
 
 class TestRaw:

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 
 from app.clis import catalog
 from app.clis.parser import Setting
-from tests.clis.reading import (
-    EXITS,
-    GOOD,
-    lines,
-    parser_of,
-    read,
-    sample,
-)
+from tests.clis.parse_captured import EXITS, GOOD, lines, parser_of, read, sample
 
 
 class TestRubbish:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.traveller import Journey, journey
+from tests.journeys.issue_journey import Journey, journey
 from tests.patience import patient
 
 QUICK = {"FLEET_HEARTBEAT_SECS": "1", "FLEET_CONFIRM_SECS": "20", "FLEET_LOOK_SECS": "5"}  # no host to look at

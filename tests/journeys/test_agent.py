@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from app.cli.demo.stage import REPOSITORY
 from app.store.tables import rules
-from tests.journeys.puller import Puller, Wire, pulling
-from tests.journeys.traveller import Journey
+from tests.journeys.agent_process import Puller, Wire, pulling
+from tests.journeys.issue_journey import Journey
 from tests.patience import patient
 
 pytestmark = pytest.mark.journey

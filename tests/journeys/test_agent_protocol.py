@@ -12,9 +12,9 @@ import pytest
 
 from app.api.errors import STATUS
 from app.store import views
-from tests.journeys.puller import Puller
+from tests.journeys.agent_process import Puller
+from tests.journeys.issue_journey import Journey
 from tests.journeys.test_agent import log_of, pulls
-from tests.journeys.traveller import Journey
 from tests.patience import patient
 
 PAGE = (Path(__file__).parents[2] / "docs" / "agent-protocol.md").read_text()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.puller import Puller
-from tests.journeys.traveller import Journey
+from tests.journeys.agent_process import Puller
+from tests.journeys.issue_journey import Journey
 
 pytestmark = pytest.mark.journey
 

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from app.store.tables import periodic_jobs, runs
-from tests.journeys.puller import pulling
+from tests.journeys.agent_process import pulling
+from tests.journeys.issue_journey import Journey
 from tests.journeys.test_agent import facts, operator, wired
-from tests.journeys.traveller import Journey
 from tests.patience import wait_until
 
 pytestmark = pytest.mark.journey

@@ -14,9 +14,9 @@ from app.services.dispatch import host_health
 from app.store import hosts as host_rows
 from tests import sshd as servers_of_ssh
 from tests.chaos.test_processes_die import until_at_work
-from tests.journeys.traveller import Journey, journey
+from tests.find_sshd import Program
+from tests.journeys.issue_journey import Journey, journey
 from tests.patience import patient
-from tests.sshd_program import Program
 
 TOP = Path(__file__).parents[2]
 

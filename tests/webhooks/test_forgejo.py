@@ -15,7 +15,7 @@ from app.forgejo import hooks
 from app.services import replay
 from app.services.forge import issues
 from app.web import create_app
-from tests.serving import client_of
+from tests.web_process import client_of
 from tests.workshop import NOWHERE, SECRET, Workshop, signed
 
 PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"

@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app.forgejo.signature import sign
-from tests.serving import client_of
+from tests.web_process import client_of
 from tests.workshop import SECRET, Workshop, signed
 
 PAYLOADS = Path(__file__).parents[1] / "fixtures" / "forgejo" / "payloads"

@@ -21,15 +21,15 @@ from app.domain.quota import Amount
 from app.domain.task import State
 from app.services.dispatch import budgets, credentials
 from app.store import hosts
-from tests import realclis
+from tests import real_clis
 from tests import sshd as servers_of_ssh
 from tests.builders import apply
 from tests.conftest import FakeClock
+from tests.find_sshd import Program
 from tests.patience import patient
-from tests.sshd_program import Program
-from tests.workers.bench import Bench
 from tests.workers.scenarios import SCENARIOS
 from tests.workers.supervisor.account import KEY, User, delivering, isolating, user
+from tests.workers.workshop_with_real_host import Bench
 from tests.workshop import Workshop
 
 __all__ = ["delivering", "isolating", "user"]  # fixtures
@@ -50,16 +50,16 @@ def nothing_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with realclis.models(SCENARIOS) as found:
+    with real_clis.models(SCENARIOS) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory, sshd_program: Program) -> Iterator[servers_of_ssh.Sshd]:
     """A host whose user has both CLIs on the PATH of a login."""
-    programs = realclis.bin_folder()
+    programs = real_clis.bin_folder()
     with servers_of_ssh.running(tmp_path_factory.mktemp("ground"), sshd_program, first=60) as sshd:
-        realclis.furnish(sshd.home, programs)
+        real_clis.furnish(sshd.home, programs)
         yield sshd
 
 
@@ -81,7 +81,7 @@ def bench(
 
         def clis(*ones: Wanted) -> dict[str, Any]:
             return {
-                name: realclis.PRESETS[preset](
+                name: real_clis.PRESETS[preset](
                     ground.home, given.get("address", address), scenario, timeout_secs=given.get("timeout_secs", 600)
                 )
                 for name, preset, scenario, given in ones
@@ -150,7 +150,7 @@ def test_an_issue_becomes_a_pull_request_and_the_same_session_answers_its_review
 def _assert_no_foreign_secret_seen(at: Bench, cli: str, number: int) -> None:
     """In its environment, in `ps` while the other CLI worked, and in the configuration of git."""
     seen = "".join(at.text(number, name) for name in ("env.txt", "ps.txt", "git.txt", "config.txt"))
-    others = [key for name, key in realclis.KEYS.items() if name != cli]
+    others = [key for name, key in real_clis.KEYS.items() if name != cli]
     assert "FLEET_RUN=" in seen and "FLEET_GIT" not in seen and "ASKPASS" not in seen
     assert [one for one in (*_secrets(at), *others) if one in seen] == [], cli
 
@@ -160,7 +160,7 @@ def _assert_no_secret_on_disk(at: Bench, host: Path) -> None:
     files = [path for path in host.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if any(one.encode() in path.read_bytes() for one in _secrets(at))] == []
     ours = [path for path in files if at.work in path.parents and path.name != "env.txt"]  # where it noted its own
-    keys = [key.encode() for key in realclis.KEYS.values()]
+    keys = [key.encode() for key in real_clis.KEYS.values()]
     assert ours and [path for path in ours if any(key in path.read_bytes() for key in keys)] == []
 
 
@@ -246,12 +246,12 @@ def test_each_cli_delivers_while_the_kernel_isolates_it_and_codex_keeps_its_sand
     delivering: User, address: str
 ) -> None:
     """As an ordinary user: the kernel does not isolate root, who may run the tests."""
-    home, programs = delivering.home, realclis.for_everybody(realclis.bin_folder(), delivering.home)
-    realclis.furnish(home, programs)
+    home, programs = delivering.home, real_clis.for_everybody(real_clis.bin_folder(), delivering.home)
+    real_clis.furnish(home, programs)
     delivering.own_home()
     delivering.start("other", f"touch works; until [ -e {home}/done ]; do sleep 0.05; done", env={"OTHER_KEY": KEY})
     for cli in BOTH:
-        template = catalog.template_of(cli, realclis.PRESETS[cli](home, address, "apart"))
+        template = catalog.template_of(cli, real_clis.PRESETS[cli](home, address, "apart"))
         delivering.start(cli, "", **command_line.fill_template(template, None), prompt="Do it.")
     for cli in BOTH:
         result, work = delivering.result(cli, 30), delivering.workspace(cli)

@@ -13,10 +13,10 @@ from app.logs import set_up_logs
 from workers.agent.api_client import ApiClient, RegistrationRefused, RequestRefused, ServerUnavailable
 from workers.agent.dequeue import Dequeuer
 from workers.agent.heartbeat import Heartbeat
-from workers.agent.leases import BUSY, HeldTasks, Step
+from workers.agent.held_tasks import BUSY, HeldTasks, Step
 from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Json
-from workers.agent.outbox import Outbox
+from workers.agent.receipt_outbox import Outbox
 from workers.agent.run_watcher import AGENT_STOPS, RunWatcher
 from workers.agent.settings import Settings
 from workers.agent.state_dir import StateDir

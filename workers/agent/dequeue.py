@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from workers.agent.api_client import ApiClient, RegistrationRefused, RequestRefused, ServerUnavailable
-from workers.agent.leases import BUSY, HeldTask, HeldTasks, Step
+from workers.agent.held_tasks import BUSY, HeldTask, HeldTasks, Step
 from workers.agent.messages import Work
 from workers.agent.state_dir import DequeueRequest, StateDir
 

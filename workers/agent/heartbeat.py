@@ -8,7 +8,7 @@ import structlog
 
 from workers.agent import boot_clock
 from workers.agent.api_client import ApiClient, RegistrationRefused, RequestRefused, ServerUnavailable
-from workers.agent.leases import HeldTask, HeldTasks, Step, no_bytes
+from workers.agent.held_tasks import HeldTask, HeldTasks, Step, no_bytes
 from workers.agent.messages import Feedback, TaskUpdate
 
 IDLE = frozenset({Step.WAITING, Step.PAUSED})  # no thread works on these: an update starts one

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.clis.template import CliTemplate
 from app.domain import prompt
-from workers.agent.leases import HeldTask
+from workers.agent.held_tasks import HeldTask
 from workers.agent.messages import Json, Push
 from workers.errors import Unable, Unreachable
 from workers.hosts.local import LocalSupervisors

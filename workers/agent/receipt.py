@@ -6,7 +6,7 @@ from typing import Any
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Outcome, judge
 from workers.agent import boot_clock
-from workers.agent.leases import HeldTask
+from workers.agent.held_tasks import HeldTask
 from workers.agent.messages import Json
 
 MOST_COMMITS, MOST_CHECKS = 50, 100

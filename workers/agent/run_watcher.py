@@ -6,7 +6,7 @@ import structlog
 
 from workers.agent import boot_clock
 from workers.agent.api_client import ApiClient
-from workers.agent.leases import HeldTask, HeldTasks, Step
+from workers.agent.held_tasks import HeldTask, HeldTasks, Step
 from workers.agent.local_runs import LocalRuns
 from workers.errors import Unreachable
 from workers.protocol import RunStatus

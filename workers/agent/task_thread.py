@@ -13,11 +13,11 @@ from app.domain.run import Outcome
 from workers.agent import boot_clock
 from workers.agent.api_client import ApiClient, RegistrationRefused, RequestRefused
 from workers.agent.heartbeat import Heartbeat
-from workers.agent.leases import HeldTask, HeldTasks, Step
+from workers.agent.held_tasks import HeldTask, HeldTasks, Step
 from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Json
-from workers.agent.outbox import Outbox
 from workers.agent.receipt import Receipt, lost_receipt, make_receipt, replace_refused
+from workers.agent.receipt_outbox import Outbox
 from workers.agent.run_watcher import AGENT_STOPS, LEASE_ENDS, RunWatcher
 from workers.agent.uploads import Uploads
 from workers.agent.usage import UsageMeter

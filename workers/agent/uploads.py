@@ -9,7 +9,7 @@ from app.domain.masking import Mask
 from app.domain.run import Usage
 from workers.agent import boot_clock
 from workers.agent.api_client import ApiClient, RequestRefused, ServerUnavailable
-from workers.agent.leases import HeldTask, HeldTasks
+from workers.agent.held_tasks import HeldTask, HeldTasks
 from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Json, TaskState
 from workers.protocol import STREAMS, LogPiece, RunStatus

@@ -6,7 +6,7 @@ from app.clis import catalog, outcomes, pricing
 from app.clis.parser import Parser, Setting
 from app.clis.template import CliTemplate
 from app.domain.run import Usage
-from workers.agent.leases import HeldTask
+from workers.agent.held_tasks import HeldTask
 from workers.agent.local_runs import LocalRuns
 from workers.errors import Unreachable
 from workers.protocol import LogPiece

@@ -8,7 +8,7 @@ from app.domain.outbox import OutboxEntry
 from app.domain.task import WORKING, Task
 from app.ports import Fleet
 from app.services.attempts import Failure, attempt
-from app.services.outbox import comments, labels, open_pull_request, receipt, review_request
+from app.services.outbox import comments, labels, open_pull_request, post_receipt, review_request
 from app.store import outbox, tasks
 
 Handler = Callable[[Fleet, Task, OutboxEntry], None]
@@ -46,7 +46,7 @@ HANDLERS: Mapping[OutboxKind, Handler] = {
     OutboxKind.ANSWER: comments.answer_reviewer,
     OutboxKind.LABEL: labels.set_status_label,
     OutboxKind.ASSIGN: labels.assign_bot,
-    OutboxKind.RECEIPT: receipt.write_receipt,
+    OutboxKind.RECEIPT: post_receipt.write_receipt,
 }
 
 

@@ -11,9 +11,9 @@ from app.ports import Fleet
 from app.services.agents import leases
 from app.store import agents
 from app.store.tables import dequeue_answers
+from tests.agent_client import Agent, an_agent
 from tests.builders import a_plain_task
 from tests.conftest import FakeClock
-from tests.pulling import Agent, an_agent
 
 
 @pytest.fixture

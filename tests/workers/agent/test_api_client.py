@@ -22,7 +22,7 @@ from workers.agent.api_client import (
     RequestRefused,
     ServerUnavailable,
 )
-from workers.agent.leases import HeldTask, HeldTasks, Step
+from workers.agent.held_tasks import HeldTask, HeldTasks, Step
 from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Work
 from workers.agent.state_dir import StateDir

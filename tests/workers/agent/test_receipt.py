@@ -9,7 +9,7 @@ import pytest
 from app.api import requests
 from app.clis.template import CliTemplate
 from app.domain.run import Outcome, Usage, Verdict
-from workers.agent.leases import HeldTask
+from workers.agent.held_tasks import HeldTask
 from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Work
 from workers.agent.receipt import Receipt, make_receipt, replace_refused

@@ -9,7 +9,7 @@ import pytest
 
 from app.clis import catalog
 from app.clis.template import CliTemplate
-from workers.agent.leases import HeldTask
+from workers.agent.held_tasks import HeldTask
 from workers.agent.local_runs import LocalRuns
 from workers.agent.messages import Work
 from workers.agent.usage import UsageMeter

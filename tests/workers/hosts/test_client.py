@@ -13,7 +13,7 @@ import pytest
 from app.domain.host import Address, Machine
 from tests.patience import wait_until
 from tests.remote_runs import a_start, wait_for_end
-from tests.silence import wire
+from tests.silent_proxy import wire
 from tests.sshd import Sshd
 from tests.workers.ssh.quick import QUICK
 from workers.errors import Unreachable

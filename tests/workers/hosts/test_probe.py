@@ -17,7 +17,7 @@ from app.store.tables import hosts
 from tests.builders import a_stored_task, apply
 from tests.conftest import FakeClock
 from tests.patience import wait_until
-from tests.silence import wire
+from tests.silent_proxy import wire
 from tests.sshd import Sshd
 from workers.ssh.connection import Timeouts
 from workers.worker import Worker

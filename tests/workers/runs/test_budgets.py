@@ -14,7 +14,7 @@ from app.services.dispatch import budgets
 from tests.builders import a_host
 from tests.conftest import FakeClock
 from tests.patience import patient
-from tests.workers.bench import Bench
+from tests.workers.workshop_with_real_host import Bench
 from tests.workshop import Workshop
 
 # Prints answers like Claude Code's, 400 tokens each, hears no TERM, and is done at once when it goes on with its session.

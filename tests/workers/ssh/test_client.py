@@ -13,7 +13,7 @@ import pytest
 
 from app.domain.host import Address
 from tests.patience import patient, wait_until
-from tests.silence import nobody_accepts, wire
+from tests.silent_proxy import nobody_accepts, wire
 from tests.sshd import Sshd
 from tests.workers.ssh.quick import QUICK
 from workers.errors import NotSent, Unreachable, Untrusted

@@ -14,7 +14,7 @@ from app.domain.host import Fitness
 from tests.builders import AT
 from tests.patience import patient, wait_until
 from tests.remote_runs import a_start, wait_for_end
-from tests.silence import wire
+from tests.silent_proxy import wire
 from tests.sshd import Sshd
 from tests.workers.ssh.quick import QUICK
 from workers.errors import NotContacted, Unreachable, Untrusted

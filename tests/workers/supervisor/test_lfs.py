@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from app.cli.demo.forge import FakeForge
-from tests import gitlfs
+from tests import find_git_lfs
 from tests.workers.supervisor.host import (
     ENVIRONMENT,
     Host,
@@ -37,7 +37,7 @@ class TestLargeFiles:
         return forge
 
     def path(self) -> str:
-        return f"{gitlfs.folder()}:{os.environ['PATH']}"
+        return f"{find_git_lfs.folder()}:{os.environ['PATH']}"
 
     def result(self, host: Host, forge: FakeForge, script: str, path: str, fence: int = 1, name: str = "art") -> Json:
         delivery = {"message": "Draw", "author_name": "Fleet", "author_email": "fleet@example.org"}

@@ -1,6 +1,6 @@
 """Keeps receipts until the server has answered them, across outages and restarts of the agent."""
 
-from workers.agent.leases import HeldTask
+from workers.agent.held_tasks import HeldTask
 from workers.agent.receipt import Receipt
 from workers.agent.state_dir import StateDir
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from app.cli.demo.stage import REPOSITORY, end_local_runs
-from tests.journeys.traveller import Journey
+from tests.journeys.issue_journey import Journey
 from tests.patience import patient
 
 TOP = Path(__file__).parents[2]

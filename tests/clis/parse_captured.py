@@ -8,7 +8,7 @@ from typing import Any
 from app.clis import catalog
 from app.clis.parser import Parser, Setting
 from app.domain.run import Outcome, Verdict
-from tests.clis.captured import RUNS
+from tests.clis.expected_outcomes import RUNS
 
 SAMPLES = Path(__file__).parents[1] / "fixtures" / "clis"
 NOW = datetime(2026, 11, 23, 20, 10, tzinfo=UTC)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests import realclis
+from tests import real_clis
 from tests.summary import had, lacks
 
 NAME = "Git LFS"
@@ -20,7 +20,7 @@ def folder() -> str:
 
 
 def _unpacked() -> str:
-    cache = realclis.cache() / "git-lfs"
+    cache = real_clis.cache() / "git-lfs"
     cache.mkdir(parents=True, exist_ok=True)
     program = cache / "usr" / "bin" / "git-lfs"
     with (cache / "lock").open("w") as lock:

@@ -12,10 +12,10 @@ from hypothesis.stateful import (
 from app.ports import Fleet
 from app.store.tables import tasks
 from tests import servers
+from tests.agent_client import Agent
 from tests.api.model import Model
 from tests.builders import a_host, apply
 from tests.conftest import FakeClock
-from tests.pulling import Agent
 
 CAN = {"a1": frozenset({"python"}), "a2": frozenset({"python", "gpu"}), "a3": frozenset({"gpu", "rust"})}
 SLOTS = {"a1": 1, "a2": 2, "a3": 3}

@@ -15,10 +15,10 @@ from app.ports import Fleet
 from app.services.dispatch import placement
 from app.services.runs import expiry, report
 from tests import builders
-from tests.chaos.history import Place
+from tests.agent_client import ENROLL
+from tests.chaos.check_history import Place
 from tests.patience import patient
-from tests.pulling import ENROLL
-from tests.serving import Web, ask
+from tests.web_process import Web, ask
 
 CUT = (OSError, http.client.HTTPException)
 BEAT_SECS = 0.8

@@ -20,8 +20,8 @@ from app.cli.local.process_manager import ChildProcess
 from app.ports import Fleet
 from app.web import attach_fleet, create_app
 from tests import servers
+from tests.agent_client import BASE, ENROLL
 from tests.patience import patient, wait_until
-from tests.pulling import BASE, ENROLL
 
 OPERATOR = "operator-token-of-the-test"
 _built: list[Flask] = []

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.dequeuing.stand import CLIENTS, Stand
+from bench.dequeuing.servers import CLIENTS, Stand
 
 FLOOR_TABLES = """
 DROP TABLE IF EXISTS floor_tasks, floor_events;
