@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from app.api import agent_responses, requests
+from app.api import agent_responses, loaded, requests
 from app.api.auth import Role, allow, allow_enrolment, authenticate, bearer_token, check_is_caller, fleet
 from app.api.long_poll import LongPolls
 from app.api.openapi import answers, arguments, response
@@ -22,10 +22,17 @@ LONGEST_KEY = 200
 @answers(201, agent_responses.Welcome, more={200: response(agent_responses.Welcome, "Registered before")})
 @allow_enrolment
 @arguments(requests.Registration)
-def register(given: dict[str, Any]) -> tuple[Response, int]:
+def register(given: loaded.Registration) -> tuple[Response, int]:
     """Register an agent, or rotate its token. The response shows the token once; the previous one works for 60 more
     seconds."""
-    registration = Registration(**given | {"capabilities": tuple(given["capabilities"])})
+    registration = Registration(
+        agent_id=given["agent_id"],
+        agent_type=given["agent_type"],
+        hostname=given["hostname"],
+        capabilities=tuple(given["capabilities"]),
+        max_concurrency=given["max_concurrency"],
+        metadata=given["metadata"],
+    )
     token, is_new = registry.register(fleet(), registration, bearer_token())
     config = fleet().config
     return jsonify(
@@ -40,7 +47,7 @@ def register(given: dict[str, Any]) -> tuple[Response, int]:
 @answers(200, agent_responses.Pulse, "unknown")
 @allow(Role.AGENT)
 @arguments(requests.Heartbeat)
-def heartbeat(given: dict[str, Any]) -> Response:
+def heartbeat(given: loaded.Heartbeat) -> Response:
     """Send a heartbeat, and receive an update for each task of the agent."""
     agent_id, named = check_is_caller(given["agent_id"]), given["tasks"]
     held = None if named is None else {leases.HeldLease(one["task_id"], one["lease"]) for one in named}
@@ -52,7 +59,7 @@ def heartbeat(given: dict[str, Any]) -> Response:
 @answers(200, agent_responses.Farewell, "unknown")
 @allow(Role.AGENT)
 @arguments(requests.AgentOnly)
-def deregister(given: dict[str, Any]) -> Response:
+def deregister(given: loaded.AgentOnly) -> Response:
     """Deregister the agent. The tasks that it holds go back to the queue."""
     return jsonify(requeued=registry.deregister(fleet(), check_is_caller(given["agent_id"])))
 
@@ -61,14 +68,14 @@ def deregister(given: dict[str, Any]) -> Response:
 @answers(200, agent_responses.Agent(many=True))
 @allow(Role.VIEWER, Role.OPERATOR)
 @arguments(requests.AgentFilter, location="query")
-def list_agents(filters: dict[str, Any]) -> Response:
+def list_agents(filters: loaded.AgentFilter) -> Response:
     """List agents with their capabilities and tasks."""
     wanted = matching.capability(filters["capability"]) if "capability" in filters else None
     found = [one for one in registry.list_agents(fleet()) if wanted in (None, *one["capabilities"])]
     return jsonify([one for one in found if filters.get("status") in (None, one["status"])])
 
 
-def dequeue(given: dict[str, Any]) -> Response:
+def dequeue(given: loaded.Dequeue) -> Response:
     """Take tasks: the highest priority first, then the oldest. Waits up to `wait_secs` for one."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 0 < len(key) <= LONGEST_KEY:

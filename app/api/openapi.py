@@ -1,10 +1,10 @@
 """Describes endpoints beside their views, checks requests against it, and makes the OpenAPI document of it."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from inspect import getdoc
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -18,8 +18,48 @@ from app.api.errors import STATUS
 
 COMMON_ERRORS = ("invalid", "unauthorized", "forbidden", "too_large", "broken", "unavailable")
 Shape = Schema | type[Schema] | Mapping[str, Any]  # a marshmallow schema, or JSON Schema
-Json = dict[str, Any]
 V = TypeVar("V", bound=Callable[..., Any])
+
+
+class Content(TypedDict):
+    """A body of one content type."""
+
+    schema: Shape
+
+
+class Body(TypedDict):
+    """The body of a request."""
+
+    required: NotRequired[bool]
+    content: Mapping[str, Content]
+
+
+class Link(TypedDict):
+    """An endpoint that takes what this response returns. The values are runtime expressions of OpenAPI."""
+
+    operationId: str
+    parameters: dict[str, str]
+    requestBody: NotRequired[dict[str, str]]
+
+
+class Answer(TypedDict):
+    """A response. `links` are by their names."""
+
+    description: NotRequired[str]
+    content: NotRequired[Mapping[str, Content]]
+    links: NotRequired[Mapping[str, Link]]
+
+
+class Operation(TypedDict, total=False):
+    """An endpoint with its method, as OpenAPI describes it. `responses` are by status."""
+
+    tags: Sequence[str]
+    summary: str | None
+    operationId: str
+    security: Sequence[Mapping[str, Sequence[str]]]
+    parameters: Sequence[Mapping[str, object]]
+    requestBody: Body
+    responses: Mapping[int, Answer]
 
 
 class _Parser(FlaskParser):
@@ -36,8 +76,9 @@ _parser = _Parser()
 def arguments(schema: type[Schema], location: str = "json") -> Callable[[V], V]:
     """Pass the checked body (or query) to the view as its first argument. Aborts with 400 if it does not fit."""
     made = schema()
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": made}}}}
-    described = body if location == "json" else {"parameters": [{"in": location, "schema": made}]}
+    body: Operation = {"requestBody": {"required": True, "content": {"application/json": {"schema": made}}}}
+    query: Operation = {"parameters": [{"in": location, "schema": made}]}
+    described = body if location == "json" else query
 
     def decorate(view: V) -> V:
         parsing: V = _parser.use_args(made, location=location)(view)  # type: ignore[assignment]
@@ -47,7 +88,7 @@ def arguments(schema: type[Schema], location: str = "json") -> Callable[[V], V]:
 
 
 def answers(
-    status: int, shape: Shape, *errors: str, description: str = "", more: Mapping[int, Json] | None = None
+    status: int, shape: Shape, *errors: str, description: str = "", more: Mapping[int, Answer] | None = None
 ) -> Callable[[V], V]:
     """Document what a view returns on success, `more` responses by status, and its errors beside the common ones."""
     documented = {status: response(shape, description or HTTPStatus(status).phrase)} | dict(more or {})
@@ -55,22 +96,24 @@ def answers(
     return lambda view: _describe(view, {"responses": documented | _links(view.__name__, status)})
 
 
-def open_answers(documented: Mapping[int, Json]) -> Callable[[V], V]:
+def open_answers(documented: Mapping[int, Answer]) -> Callable[[V], V]:
     """Document every response, by status, of a view that takes no token."""
     return lambda view: _describe(view, {"security": [], "responses": documented})
 
 
-def response(shape: Shape | None, description: str = "OK", content_type: str = "application/json") -> Json:
+def response(shape: Shape | None, description: str = "OK", content_type: str = "application/json") -> Answer:
     """A response as the document has it; None: it has no body."""
-    return {"description": description} | ({"content": {content_type: {"schema": shape}}} if shape else {})
+    if shape is None:
+        return {"description": description}
+    return {"description": description, "content": {content_type: {"schema": shape}}}
 
 
-def _describe(view: V, more: Json) -> V:
+def _describe(view: V, more: Operation) -> V:
     view.operation = getattr(view, "operation", {}) | more  # type: ignore[attr-defined]
     return view
 
 
-def document(app: Flask, base: str, blueprints: Mapping[Blueprint, str]) -> Json:
+def document(app: Flask, base: str, blueprints: Mapping[Blueprint, str]) -> dict[str, Any]:
     """The OpenAPI document of these blueprints, each with its description, and of the webhooks."""
     spec = APISpec("agent-fleet", "v1", "3.1.0", plugins=[MarshmallowPlugin()], security=[{"token": []}])
     spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
@@ -83,8 +126,7 @@ def document(app: Flask, base: str, blueprints: Mapping[Blueprint, str]) -> Json
         spec.components.schema(shape.__name__, schema=shape)
     spec.path(f"{base}/webhooks/forgejo", operations={"post": WEBHOOK})
     spec.tag({"name": "webhooks", "description": "Deliveries of the forge, authenticated by signature"})
-    found: Json = spec.to_dict()
-    return found
+    return dict(spec.to_dict())
 
 
 def _add_path(spec: APISpec, rule: Rule, view: Any, tag: str) -> None:
@@ -100,8 +142,8 @@ _BY_LEASE = ("report_status", "write_log", "complete_task")
 _FROM = {"create_task": _BY_ID, "get_task": _BY_ID, "dequeue": (*_BY_ID, *_BY_LEASE), "report_status": _BY_LEASE}
 
 
-def _links(name: str, status: int) -> dict[int, Json]:
-    found: Json = {}
+def _links(name: str, status: int) -> dict[int, Answer]:
+    found: dict[str, Link] = {}
     for to in _FROM.get(name, ()):
         found[to] = {"operationId": to, "parameters": {"task_id": "$response.body#/task_id"}}
         if to in _BY_LEASE:
@@ -109,7 +151,7 @@ def _links(name: str, status: int) -> dict[int, Json]:
     return {status: {"links": found}} if found else {}
 
 
-WEBHOOK: Json = {
+WEBHOOK: Operation = {
     "tags": ["webhooks"],
     "summary": "Store a delivery of the forge.",
     "operationId": "receive_delivery",

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Connection
 
-from app.api import agents, requests, responses
+from app.api import agents, loaded, requests, responses
 from app.api.auth import Role, allow, allow_checked_by_view, caller, check_is_caller, fleet
 from app.api.errors import answer
 from app.api.openapi import answers, arguments, response
@@ -19,6 +19,7 @@ from app.domain.run import Run
 from app.domain.task import LIVE
 from app.services import operator
 from app.services.agents import leases, reports
+from app.services.create_task import TaskRequest
 from app.services.create_task import request as request_task
 from app.services.dispatch import placement
 from app.store import logs, runs, tasks, views
@@ -35,17 +36,18 @@ ONE_OR_MORE = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("
 @answers(200, responses.Task(many=True))
 @allow(*ANYONE)
 @arguments(requests.TaskFilter, location="query")
-def list_tasks(filters: dict[str, Any]) -> Response:
+def list_tasks(filters: loaded.TaskFilter) -> Response:
     """List tasks, newest first. The header `Link` has the next page, `X-Total-Count` the number of all. An agent sees
     its own."""
-    limit, after = filters.pop("limit"), filters.pop("after", None)
+    limit, after = filters["limit"], filters.get("after")
+    wanted = {name: str(value) for name, value in filters.items() if name not in ("limit", "after")}
     with reading(fleet().engine) as conn:
         own = {"agent_id": caller().agent_id} if caller().role is Role.AGENT else {}
-        found, total = views.task_list(conn, filters | own, limit, after)
+        found, total = views.task_list(conn, wanted | own, limit, after)
     page = jsonify(found)
     page.headers["X-Total-Count"] = str(total)
     if len(found) == limit:
-        rest = "".join(f"&{name}={quote(str(value))}" for name, value in filters.items())
+        rest = "".join(f"&{name}={quote(value)}" for name, value in wanted.items())
         here = f"{request.base_url}?limit={limit}&after={quote(found[-1]['task_id'], safe='')}{rest}"
         page.headers["Link"] = f'<{here}>; rel="next"'
     return page
@@ -55,7 +57,7 @@ def list_tasks(filters: dict[str, Any]) -> Response:
 @answers(201, responses.WholeTask)
 @allow(Role.OPERATOR)
 @arguments(requests.NewTask)
-def create_task(given: dict[str, Any]) -> tuple[Response, int]:
+def create_task(given: TaskRequest) -> tuple[Response, int]:
     """Create a task without an issue."""
     return _show(request_task(fleet(), given).task_id), 201
 
@@ -67,7 +69,7 @@ def create_task(given: dict[str, Any]) -> tuple[Response, int]:
 )  # fmt: skip
 @allow_checked_by_view(Role.AGENT)
 @arguments(requests.Dequeue)
-def dequeue(given: dict[str, Any]) -> Response:
+def dequeue(given: loaded.Dequeue) -> Response:
     """Take tasks: the highest priority first, then the oldest. Waits up to `wait_secs` for one."""
     return agents.dequeue(given)
 
@@ -76,7 +78,7 @@ def dequeue(given: dict[str, Any]) -> Response:
 @answers(200, responses.LogRead, "unknown")
 @allow(*ANYONE)
 @arguments(requests.LogQuery, location="query")
-def read_log(wanted: dict[str, Any], task_id: str) -> Response:
+def read_log(wanted: loaded.LogQuery, task_id: str) -> Response:
     """Read a piece of a run's log, in base64; continue at `next_offset`. If `offset` is greater than requested, the
     bytes between were dropped from a log that was too long."""
     with reading(fleet().engine) as conn:
@@ -94,7 +96,7 @@ def read_log(wanted: dict[str, Any], task_id: str) -> Response:
 @answers(200, responses.WholeTask, "unknown")
 @allow(*ANYONE)
 @arguments(requests.TaskQuery, location="query")
-def get_task(query: dict[str, Any], task_id: str) -> Response:
+def get_task(query: loaded.TaskQuery, task_id: str) -> Response:
     """Show one task with its events and runs."""
     _check_may_see(task_id)
     return _show(task_id, with_events=query["events"])
@@ -122,11 +124,11 @@ def cancel_task(task_id: str) -> Response:
 @answers(200, responses.WholeTask, "unknown")
 @allow(Role.OPERATOR)
 @arguments(requests.Assignment)
-def assign_task(given: dict[str, Any], task_id: str) -> Response:
+def assign_task(given: loaded.Assignment, task_id: str) -> Response:
     """Assign a waiting task to an agent or a host."""
     if given["agent_id"]:
         placement.give_to_agent(fleet(), task_id, given["agent_id"])
-    else:
+    elif given["host"]:
         placement.place_on_host(fleet(), task_id, given["host"])
     return _show(task_id)
 
@@ -135,7 +137,7 @@ def assign_task(given: dict[str, Any], task_id: str) -> Response:
 @answers(200, responses.Reported, "unknown", "stale")
 @allow(Role.AGENT)
 @arguments(requests.Report)
-def report_status(given: dict[str, Any], task_id: str) -> Response:
+def report_status(given: loaded.Report, task_id: str) -> Response:
     """Confirm a task, report its progress, or give it up. If `stop` is true, the agent must stop working on it."""
     apply = reports.running if given["status"] == "running" else reports.failed
     told = StatusReport(task_id, given["lease"], given["message"], given["progress"])
@@ -146,7 +148,7 @@ def report_status(given: dict[str, Any], task_id: str) -> Response:
 @answers(200, responses.LogKept, "unknown", "stale")
 @allow(Role.AGENT)
 @arguments(requests.LogPiece)
-def write_log(given: dict[str, Any], task_id: str) -> Response:
+def write_log(given: loaded.LogPiece, task_id: str) -> Response:
     """Append a piece to a run's log. Bytes that are stored already are skipped; a gap is refused."""
     piece = LogUpload(task_id, given["lease"], given["stream"], given["offset"], _decode(given["data"]))
     wanted, is_gap = reports.log(fleet(), caller().agent_id or "", piece)
@@ -159,7 +161,7 @@ def write_log(given: dict[str, Any], task_id: str) -> Response:
 @answers(200, responses.Reported, "unknown", "stale")
 @allow(Role.AGENT)
 @arguments(requests.Receipt)
-def complete_task(given: dict[str, Any], task_id: str) -> Response:
+def complete_task(given: loaded.Receipt, task_id: str) -> Response:
     """Complete a task with a receipt. Its claims are checked on the forge; the same receipt may be sent again."""
     if given.get("task_id", task_id) != task_id:
         raise Refused(Kind.INVALID, f"task_id: the receipt is for {given['task_id']!r}, the address for {task_id!r}.")
@@ -170,7 +172,7 @@ def complete_task(given: dict[str, Any], task_id: str) -> Response:
 @answers(200, responses.Reported, "unknown", "stale")
 @allow(Role.AGENT)
 @arguments(requests.Receipt)
-def post_receipt(given: dict[str, Any]) -> Response:
+def post_receipt(given: loaded.Receipt) -> Response:
     """Complete a task, with the task's id in the body."""
     if "task_id" not in given:
         raise Refused(Kind.INVALID, "task_id: Missing data for required field.")
@@ -200,11 +202,10 @@ def _check_may_read(task_id: str, run: Run | None) -> None:
 
 def _complete(receipt: AgentReceipt, agent_id: str) -> Response:
     held = reports.complete(fleet(), check_is_caller(agent_id), receipt)
-    notice = reports.notice(fleet(), held)
-    return _respond(held, {"notice": notice} if notice else {})
+    return _respond(held, reports.notice(fleet(), held))
 
 
-def _respond(held: leases.Held, more: dict[str, Any] | None = None) -> Response:
+def _respond(held: leases.Held, notice: str | None = None) -> Response:
     """The task after a report, and whether its agent must stop: the run or the task has ended."""
     number = held.run.number
     with reading(fleet().engine) as conn:
@@ -213,8 +214,8 @@ def _respond(held: leases.Held, more: dict[str, Any] | None = None) -> Response:
         stop = has_ended or found["status"] not in LIVE
         asked = not stop and found["pr_number"] is not None
         feedback = leases.feedback(conn, leases.held(conn, held.task.id, number)) if asked else None
-    news = {"feedback": feedback} if feedback else {}
-    return jsonify(found | {"lease": number, "stop": stop} | news | (more or {}))
+    news = {"feedback": feedback, "notice": notice}
+    return jsonify(found | {"lease": number, "stop": stop} | {name: value for name, value in news.items() if value})
 
 
 def _show(task_id: str, with_events: bool = True) -> Response:

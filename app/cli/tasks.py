@@ -94,8 +94,9 @@ def create(json_: bool, no_pull_request: bool, **given: Any) -> None:
     faults = schema.validate(given)
     if faults:
         raise Refused(Kind.INVALID, "; ".join(f"{name}: {' '.join(map(str, what))}" for name, what in faults.items()))
+    wanted: create_task.TaskRequest = schema.load(given)
     fleet = open_fleet()
-    _print_status(fleet, create_task.request(fleet, dict(schema.load(given))).task_id, json_)
+    _print_status(fleet, create_task.request(fleet, wanted).task_id, json_)
 
 
 @task.command()

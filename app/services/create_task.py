@@ -1,6 +1,6 @@
 """Creates a task from an API request."""
 
-from typing import Any
+from typing import TypedDict
 
 from app.domain import matching, prompt
 from app.domain.errors import Kind, Refused
@@ -15,9 +15,21 @@ from app.store import fleet_config, repositories, task_details, tasks
 DEFAULT_TIMEOUT_SECS = 3600
 
 
-def request(fleet: Fleet, asked: dict[str, Any]) -> Task:
-    """Create a task. `asked` is the checked body of POST /tasks: title, requirements, repository?, priority,
-    required_capabilities, execution_mode, max_retries, wants_pull_request. Raises Refused."""
+class TaskRequest(TypedDict):
+    """The checked body of POST /tasks. `repository` is a full name on a forge, None: the task has none."""
+
+    title: str
+    requirements: str
+    repository: str | None
+    required_capabilities: list[str]
+    priority: str
+    execution_mode: str
+    max_retries: int
+    wants_pull_request: bool
+
+
+def request(fleet: Fleet, asked: TaskRequest) -> Task:
+    """Create a task. Raises Refused."""
     forge_name, repository, settings = _load_repository(fleet, asked["repository"])
     details = _details(asked, repository, settings)
     needs = tuple(sorted({matching.capability(word) for word in asked["required_capabilities"]} - {""}))
@@ -52,7 +64,7 @@ def _load_repository(fleet: Fleet, full_name: str | None) -> tuple[str | None, R
     )
 
 
-def _details(asked: dict[str, Any], repository: Repository | None, settings: Settings | None) -> TaskDetails:
+def _details(asked: TaskRequest, repository: Repository | None, settings: Settings | None) -> TaskDetails:
     return TaskDetails(
         text=_text(asked, settings),
         source="api",
@@ -65,7 +77,7 @@ def _details(asked: dict[str, Any], repository: Repository | None, settings: Set
     )
 
 
-def _text(asked: dict[str, Any], settings: Settings | None) -> AcceptedText:
+def _text(asked: TaskRequest, settings: Settings | None) -> AcceptedText:
     title, requirements = asked["title"], asked["requirements"]
     text = prompt.read_issue(title, requirements)
     if settings:

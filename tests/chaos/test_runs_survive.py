@@ -132,7 +132,7 @@ def test_whatever_is_killed_no_run_is_lost_and_none_is_done_twice(tmp_path: Path
 
 
 def ask_for_one(travel: Journey, number: int) -> str:
-    asked: dict[str, Any] = {
+    asked: create_task.TaskRequest = {
         "title": f"Talk {number}", "requirements": "Talk.", "repository": None, "required_capabilities": [],
         "priority": "normal", "execution_mode": "ssh_cli", "max_retries": 20, "wants_pull_request": False,
     }  # fmt: skip

@@ -8,7 +8,7 @@ from app.services import create_task
 from app.store import tasks
 from tests.workshop import WIDGETS, Workshop
 
-REQUEST = {
+REQUEST: create_task.TaskRequest = {
     "title": "Count", "requirements": "Count them.", "repository": None, "required_capabilities": ["agent:Python", "python", "rust"],
     "priority": "high", "execution_mode": "undecided", "max_retries": 1, "wants_pull_request": True,
 }  # fmt: skip
