@@ -230,7 +230,7 @@ def test_a_run_that_a_signal_ended_continues_in_its_session(bench: Any) -> None:
 
     at.until(lambda: all(map(wrote, numbers.values())), "a file was written by each")
     for number in numbers.values():
-        os.killpg(at.pid(at.shop.run(number)["name"]), signal.SIGTERM)
+        os.killpg(at.pid(at.shop.run(number).name), signal.SIGTERM)
     first = at.until_all(numbers, State.CREATED)
     at.declare("reviewed")
     at.skip(30)

@@ -92,7 +92,7 @@ def test_nothing_is_written_for_a_deleted_repository(workshop: Workshop) -> None
     assert comments(workshop, WIDGETS, number) == []
     with workshop.fleet.engine.begin() as conn:
         said = conn.execute(sa.select(outbox.c.error).where(outbox.c.given_up_at.is_not(None))).scalars().all()
-    assert said and all("is not on the forge any more" in str(why) for why in said)
+    assert said and all("is gone from the forge" in str(why) for why in said)
 
 
 def test_a_deleted_issue_ends_its_task_and_a_hidden_repository_does_not(workshop: Workshop) -> None:
