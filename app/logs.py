@@ -1,4 +1,4 @@
-"""Configure structured logs: one JSON object a line, secrets masked."""
+"""Configures structured logs: one JSON object a line, secrets masked."""
 
 import sys
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Build the parts of a process from its settings: engine, forge clients, nudge, clock, mask."""
+"""Builds the parts of a process from its settings: engine, forge clients, nudge, clock, mask."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Play an agent against the web application: HTTP calls with the names of the contract."""
+"""Plays an agent against the web application: HTTP calls with the names of the contract."""
 
 from typing import Any
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""A backlog of waiting tasks, made in bulk, and what it costs to find one's own among them."""
+"""Fills the database with waiting tasks, and measures what a search among them costs."""
 
 import hashlib
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Distribute tests over processes: a file to one process, files that share a stage to the same one, the longest first."""
+"""Distributes tests over processes: a file to one process, files that share a stage to the same one, the longest first."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Find the real git-lfs: installed, or unpacked from the distribution's package into a cache."""
+"""Finds the real git-lfs: installed, or unpacked from the distribution's package into a cache."""
 
 import fcntl
 import shutil

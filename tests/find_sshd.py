@@ -1,4 +1,4 @@
-"""Find an sshd to run: installed, unpacked from the distribution's package, or asyncssh's server.
+"""Finds an sshd to run: installed, unpacked from the distribution's package, or asyncssh's server.
 
 Where sshd is not installed it is unpacked into the tests' own folder. CI installs it. Where neither is possible,
 asyncssh's server replaces it, and the summary of the tests says so.

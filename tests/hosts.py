@@ -1,4 +1,4 @@
-"""Play the worker for a host on this machine, whose runs are real processes."""
+"""Plays the worker for a host on this machine, whose runs are real processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Wait until a state is reached; one factor scales how long every test waits."""
+"""Waits until a state is reached; one factor scales how long every test waits."""
 
 import os
 import time
@@ -9,6 +9,7 @@ import pytest
 
 PATIENCE = "FLEET_TEST_PATIENCE"
 MOST = 10.0
+LONGEST_TIMEOUT = 300.0  # seconds for one test, unless its own timeout is longer: a hang shows soon on a busy machine
 Found = TypeVar("Found")
 
 
@@ -50,12 +51,13 @@ def factor() -> float:
 
 
 def scale_timeouts(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Multiply the timeout of each test, its own or that of pyproject.toml, by the factor."""
+    """Multiply the timeout of each test, its own or that of pyproject.toml, by the factor, up to LONGEST_TIMEOUT."""
     plain = float(config.getoption("timeout") or config.getini("timeout"))
     for item in items:
         own = item.get_closest_marker("timeout")
         seconds = float(own.args[0] if own else plain)
-        item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
+        scaled = max(seconds, min(patient(seconds), LONGEST_TIMEOUT))
+        item.add_marker(pytest.mark.timeout(scaled), append=False)
 
 
 def _describe(what: str, seconds: float, details: Callable[[], object] | None) -> str:

@@ -1,4 +1,4 @@
-"""Start the servers that tests share: one embedded Postgres and one Valkey for each session."""
+"""Starts the servers that tests share: one embedded Postgres and one Valkey for each session."""
 
 import os
 import shutil

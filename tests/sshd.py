@@ -1,4 +1,7 @@
-"""Run a real sshd on loopback addresses: hosts for tests and benches, with its own keys. It changes nothing on the machine."""
+"""Runs a real sshd on loopback addresses: hosts for tests and benches, with keys of its own.
+
+It changes nothing on the machine.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Collect the last lines of the suite: the real programs that tests used, and the missing ones with the reason."""
+"""Collects the last lines of the suite: the real programs that tests used, and the missing ones with the reason."""
 
 import os
 from pathlib import Path

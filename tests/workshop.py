@@ -1,4 +1,4 @@
-"""Build a scene: acme/widgets on a fake forge, and a fleet that works for it. The test plays people and hosts."""
+"""Builds a scene: acme/widgets on a fake forge, and a fleet that works for it. The test plays people and hosts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

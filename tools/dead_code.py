@@ -1,4 +1,4 @@
-"""Report code that nothing uses, as vulture finds it, without the names by which frameworks call ours."""
+"""Reports code that nothing uses, as vulture finds it, without the names by which frameworks call ours."""
 
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Print the figures of the code and compare them with the limits of CONTRIBUTING.md. Standard library only.
+"""Prints the figures of the code and compares them with the limits of CONTRIBUTING.md. Standard library only.
 
 `make metrics` runs it. The exit code is 1 when a limit is broken; `--where` lists each place that is over a limit.
 """
@@ -157,7 +157,8 @@ def python(*folders: str) -> list[str]:
 @cache
 def tracked() -> list[str]:
     """Every text file of the project that people write, by its path from the top."""
-    listed = subprocess.run(["git", "ls-files", "*.py", "*.md"], cwd=TOP, capture_output=True, text=True, check=True)
+    command = ["git", "ls-files", "*.py", "*.md", "*.toml"]
+    listed = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True)
     return [path for path in listed.stdout.split() if (TOP / path).is_file()]
 
 

@@ -1,4 +1,4 @@
-"""Find words that the project no longer uses: in names of modules and code, and in prose."""
+"""Finds words that the project no longer uses: in names of modules and code, and in prose."""
 
 import io
 import re

@@ -1,1 +1,1 @@
-"""The hands: the only code that touches other machines. Orders come from rows; `services.report` hears the rest."""
+"""Background workers: only this package reaches other machines."""

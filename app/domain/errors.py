@@ -1,4 +1,4 @@
-"""Define the errors of the domain: each has a kind and a sentence that says what to do."""
+"""Defines the errors of the domain: each has a kind and a sentence that says what to do."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""List the reasons why a run fails: whether another attempt can help, who must act, and what to do."""
+"""Lists the reasons why a run fails: whether another attempt can help, who must act, and what to do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Mask secrets by their values in everything that is stored or shown."""
+"""Masks secrets by their values in everything that is stored or shown."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Choose the host for a task, and explain in a sentence why each other host was refused."""
+"""Chooses the host for a task, and gives the reason why each other host was refused."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

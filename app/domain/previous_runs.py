@@ -1,4 +1,4 @@
-"""Describe the previous runs of a task for the prompt of a fresh session."""
+"""Describes the previous runs of a task for the prompt of a fresh session."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

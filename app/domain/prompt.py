@@ -1,4 +1,4 @@
-"""Compose prompts: an issue as goal, constraints and validation. Its text is untrusted."""
+"""Composes prompts: an issue as goal, constraints and validation. Its text is untrusted."""
 
 import hashlib
 import re

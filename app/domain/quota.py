@@ -1,4 +1,4 @@
-"""Compute when a closed credential opens again, and which budget is used up."""
+"""Computes when a closed credential opens again, and which budget is used up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Write a receipt, the proof of finished work: who, where, which commits, cost, checks."""
+"""Writes a receipt, the proof of finished work: who, where, which commits, cost, checks."""
 
 import hashlib
 import json

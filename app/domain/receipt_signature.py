@@ -1,4 +1,4 @@
-"""Sign and verify receipts: an Ed25519 signature over the canonical JSON. One changed byte invalidates it."""
+"""Signs and verifies receipts: an Ed25519 signature over the canonical JSON. One changed byte invalidates it."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Define a task and its state. Only `lifecycle.decide` changes them."""
+"""Defines a task and its state. Only `lifecycle.decide` changes them."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What the state machine of the agent API stands on: its agents and hosts, and the server beside the model."""
+"""Sets up the state machine of the agent API: agents, hosts, and the server beside its model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Who may call what: agents, operators and viewers, each with the right token."""
+"""Checks the permissions of agents, operators and viewers for each API call."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Bodies and ids as nobody should send them, to a real web process: each is answered in the contract's error shape."""
+"""Sends invalid bodies and ids to a real web process: each answer has the error shape of the contract."""
 
 import json
 from collections.abc import Iterator

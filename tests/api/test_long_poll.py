@@ -1,4 +1,4 @@
-"""The long poll: who waits holds no connection, is woken by new work, and does not stand in the way of others."""
+"""Checks long polls: they hold no database connection, new work wakes them, and other requests are served meanwhile."""
 
 import http.client
 import json

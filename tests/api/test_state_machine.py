@@ -1,5 +1,7 @@
-"""Every call of agents, hosts, operators and the clock, in any order: the server does what a small model says, no state is
-illegal, no task is lost, and the history amounts to the rows."""
+"""Calls the API as agents, hosts, operators and the clock in any order, and compares the server with a small model.
+
+No state is illegal, no task is lost, and the events add up to the rows.
+"""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""The operators' API: who may come in, what may be asked, and one shape for every error."""
+"""Checks the operators' API for tasks: tokens, filters, invalid input, and one shape for every error."""
 
 from typing import Any
 

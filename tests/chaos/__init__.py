@@ -1,1 +1,1 @@
-"""Whatever dies, is cut off or comes twice: the work goes on and the state comes right by itself."""
+"""Kills processes, cuts connections and repeats deliveries: the work continues, and the state is right without help."""

@@ -1,4 +1,4 @@
-"""Check the history of a race from the rows of `events`, the capabilities of hosts and agents, and arithmetic alone."""
+"""Checks the history of a race from the rows of `events`, the capabilities of hosts and agents, and arithmetic alone."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

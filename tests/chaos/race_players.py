@@ -184,7 +184,7 @@ class Puller(Player):
         return ask(self._link, "POST", path, token or self.token, **{"agent_id": self.name, **body})
 
     def ask_and_hang_up(self, path: str, **body: Any) -> None:
-        """The request goes out; whether it was heard and what was answered, nobody knows."""
+        """Send the request and lose the answer: the agent does not know whether the server received it."""
         self.hang_up()
         link = http.client.HTTPConnection("127.0.0.1", self.race.web.port, timeout=patient(20))
         answer = link.getresponse

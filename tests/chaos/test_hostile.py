@@ -1,4 +1,4 @@
-"""Hostile issues: they travel to prompt, branch, commit, comment and log unharmed, and execute nowhere."""
+"""Checks that hostile issue texts reach prompt, branch, commit, comment and log unchanged, and are never executed."""
 
 import subprocess
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Whatever is killed, and whenever: no run is lost, none is done twice, and each log is the host's own, byte for byte.
+"""Kills parts of the system at random moments: no run is lost or done twice, and each log equals the host's.
 
-FLEET_CHAOS_RUNS and FLEET_CHAOS_SEED repeat it longer, or as it was.
+FLEET_CHAOS_RUNS sets how many runs there are, FLEET_CHAOS_SEED repeats the moments of an earlier test.
 """
 
 import json

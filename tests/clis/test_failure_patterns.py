@@ -1,4 +1,4 @@
-"""What is said in English: when a limit ends, and what a failure is."""
+"""Finds reset times and kinds of failure in the English messages of CLIs."""
 
 from datetime import UTC, datetime
 

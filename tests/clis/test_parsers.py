@@ -72,7 +72,7 @@ class TestCapturedOutputs:
 
 class TestCutOutputs:
     def test_cut_at_any_byte_are_no_success(self) -> None:
-        """With the kindest exit code there is. One parser hears a byte after the other and is asked before each."""
+        """With exit code 0. One parser gets one byte at a time; its outcome is read before each."""
         for name in JSONL:
             whole, parser = sample(name).rstrip(), parser_of(name)
             for cut in range(len(whole)):

@@ -1,5 +1,7 @@
-"""Whole prompts, as files: what a CLI reads for issues as people write them. `python -m tests.domain.test_golden_prompts`
-writes them anew after a change that was meant; read the difference."""
+"""Compares whole prompts for typical issues with golden files.
+
+`python -m tests.domain.test_golden_prompts` writes the files again after an intended change; review the difference.
+"""
 
 import json
 from pathlib import Path

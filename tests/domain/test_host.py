@@ -1,4 +1,4 @@
-"""What a look at a host shows, and whether it may get work for it."""
+"""Checks how a probe of a host is judged: fit for work, or unfit with the reason."""
 
 from typing import Any
 

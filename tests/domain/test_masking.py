@@ -1,4 +1,4 @@
-"""Secrets do not show, in whatever they are wrapped."""
+"""Checks that secrets are masked in text, bytes and nested JSON."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

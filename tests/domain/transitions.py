@@ -1,4 +1,4 @@
-"""Build tasks in each state, and decide what a fact does to them."""
+"""Builds tasks in each state, and decides what a fact does to them."""
 
 from datetime import timedelta
 from typing import Any

@@ -66,7 +66,7 @@ class Journey:
     def until_status(self, task_id: str, status: str, opened: int = 0) -> dict[str, Any]:
         def is_so() -> bool:
             task = self.task(task_id)
-            # A worker may hear of our own pull request from the forge before another has told that it opened it.
+            # The forge may report our own pull request to one worker before another has recorded that it opened it.
             offers = [
                 event for event in task["events"] if event["fact"] == "pull_opened" and event["to"] == "review_pending"
             ]

@@ -1,4 +1,4 @@
-"""The reference agent and its lease: what happens when one side hears nothing of the other for too long."""
+"""The reference agent and its lease: what happens when one side gets no message from the other for too long."""
 
 from datetime import timedelta
 from pathlib import Path

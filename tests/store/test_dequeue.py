@@ -1,4 +1,4 @@
-"""The head of the queue: in order whatever the plan, flat whatever the backlog, and each row to one asker."""
+"""Checks the query of the dequeue: its order, its cost at any backlog, and that each row is given out once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The connection to Postgres: what breaks on the way is told as what it is."""
+"""Checks connections to Postgres: what happens when one breaks, and that a read opens no transaction."""
 
 import pytest
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Looks are handed out: a host to one at a time, failing ones apart, quiet ones more rarely."""
+"""Checks which hosts are due for a poll: each goes to one worker; quiet and failing hosts are polled less often."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Logs as rows: no gap that nobody vouches for, no repeat, and the middle left out of what is too long."""
+"""Checks logs as rows: gaps, repeats, and the limit of what is kept of a long log."""
 
 import random
 

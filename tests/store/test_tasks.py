@@ -1,4 +1,4 @@
-"""The one door: compare-and-swap, event and outbox entries in one breath."""
+"""Checks `tasks.record`: the change, its event and its outbox entries are written together or not at all."""
 
 from concurrent.futures import ThreadPoolExecutor
 

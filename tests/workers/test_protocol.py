@@ -1,4 +1,4 @@
-"""Answers are parsed in any pieces: output of others first, then a JSON line, then the bytes of logs."""
+"""Checks the parser of the host's answers: foreign output first, then a JSON line, then the bytes of logs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Sends heartbeats that name the held tasks, and applies the updates about them that come back."""
+"""Sends heartbeats, which renew the leases of held tasks, and applies the answers."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Uploads what the fleet is told of one task: its log by offset, its progress, its confirmation and its receipt."""
+"""Uploads logs, progress and the receipt of one held task to the server."""
 
 import base64
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Reads the output of runs while they work: feeds it to the CLI's parser, stores progress, keeps to budgets."""
+"""Feeds the output of runs to the CLI's parser, and stores progress."""
 
 import time
 from collections.abc import Mapping

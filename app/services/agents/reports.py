@@ -1,4 +1,4 @@
-"""Applies what agents report: progress, logs, and receipts, whose claim_checks are checked on the forge first."""
+"""Applies what agents report: progress, logs, and receipts, after checking their claims on the forge."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""Expires runs whose lease is over, and wakes tasks whose pause is over. Every scan (FLEET_SCAN_SECS).
+"""Expires runs whose lease has passed its deadline, and wakes tasks whose pause is over; runs every FLEET_SCAN_SECS.
 
-Two workers at once: the second finds nothing to do.
+If two workers run it at once, the second finds nothing to do.
 """
 
 from datetime import datetime, timedelta

@@ -1,4 +1,7 @@
-"""Records what runners report: started, alive, ended. For hosts and agents; reports of older runs change no task."""
+"""Records what hosts and agents report about a run: its start, its progress and its end.
+
+Reports of older runs change no task.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the next run is told: the issue, the review that was not answered yet, what went wrong before."""
+"""Checks the prompt and the pushed commit in the order of the next run."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A run's end becomes a receipt that the server takes, and that says no more than what is so."""
+"""Checks the receipt that the pull agent makes at the end of a run."""
 
 import json
 from pathlib import Path

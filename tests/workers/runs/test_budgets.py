@@ -17,7 +17,7 @@ from tests.patience import patient
 from tests.workers.workshop_with_real_host import Bench
 from tests.workshop import Workshop
 
-# Prints answers like Claude Code's, 400 tokens each, hears no TERM, and is done at once when it goes on with its session.
+# Prints answers like Claude Code's, 400 tokens each, ignores TERM, and ends at once when its session is resumed.
 TALKER = """
 import json, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -217,7 +217,7 @@ def test_a_budget_is_crossed_by_the_session_file_of_a_cli_that_prints_no_usage(
     assert (now(fleet, run).progress or {})["usage"]["input_tokens"] == 950_000
     assert budgets.over_budget(fleet, run)
     output.follow(worker, run, is_new=False, notes=codex_noted(900))
-    assert budgets.over_budget(fleet, run), "a note that is older than what was heard takes nothing away"
+    assert budgets.over_budget(fleet, run), "a note that is older than the recorded usage takes nothing away"
     assert output.outcome(worker, run, ENDED | {"signal": 15}).usage.input_tokens == 950_000
 
 

@@ -1,4 +1,4 @@
-"""Each Python that a host may have runs the bundle: one life of a run, from its start to its release."""
+"""Runs the bundle with each supported Python: a run is started, cancelled and released."""
 
 import json
 import os

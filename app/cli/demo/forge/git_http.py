@@ -1,4 +1,4 @@
-"""Serves git over HTTP: clone, fetch and push, by the programs of git itself."""
+"""Serves git over HTTP with git's own programs: clone, fetch and push."""
 
 from __future__ import annotations
 

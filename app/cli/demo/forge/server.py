@@ -1,4 +1,4 @@
-"""Starts and stops the fake forge; adds users and repositories; lists what was sent."""
+"""Starts and stops the fake forge, fills it with users and repositories, and lists its webhook deliveries."""
 
 from __future__ import annotations
 
