@@ -1,4 +1,4 @@
-"""Proxy a TCP connection that can go silent: it drops all bytes, and neither refuses nor closes anything."""
+"""Proxies a TCP connection that can go silent: it drops all bytes, and neither refuses nor closes anything."""
 
 import socket
 import struct

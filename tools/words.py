@@ -45,6 +45,9 @@ PROSE = {
     r"bells?": "notification",
     r"briefs": "details of a task",
     r"capsets?": "requirement set",
+    r"hears?|heard|hearing": "what is done with it: get, record, apply",
+    r"doors?": "entry point, route, access check",
+    r"vouch(es|ed)?": "confirm, prove",
     r"whoever|somebody|has it written down|it is told": "who does it, in active voice",
 }
 HISTORY = (

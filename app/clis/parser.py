@@ -1,4 +1,7 @@
-"""Base of the parsers: takes the output in pieces, returns the progress, and an Outcome at the end. Never raises."""
+"""Defines the base of the parsers: it takes the output in pieces, and returns progress and, at the end, an Outcome.
+
+It never raises.
+"""
 
 import re
 from collections.abc import Iterable, Mapping

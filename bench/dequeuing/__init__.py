@@ -1,1 +1,1 @@
-"""What bench/dequeue.py needs: the stand it runs on, the load it makes, the peers it is held against."""
+"""Parts of bench/dequeue.py: the servers it runs on, the load it makes, the baselines it is compared with."""

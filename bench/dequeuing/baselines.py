@@ -1,4 +1,4 @@
-"""What the dequeue is held against: the bare statement under pgbench, and procrastinate on the same server."""
+"""Runs the baselines of the dequeue: the bare statement under pgbench, and procrastinate on the same server."""
 
 import re
 import shutil

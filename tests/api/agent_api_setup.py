@@ -1,4 +1,4 @@
-"""What the tests of the agent API build on: waiting tasks, and time that passes."""
+"""Makes waiting tasks and moves the clock for the tests of the agent API."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A workshop whose work is for agents, and an agent of it."""
+"""Builds a workshop whose work is for agents, and registers an agent."""
 
 from typing import Any
 

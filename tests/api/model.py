@@ -1,4 +1,4 @@
-"""What should become of tasks, told in few words: the model that the server is held against."""
+"""Models what the server should do with tasks; the state machine compares the server with this model."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

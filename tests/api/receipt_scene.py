@@ -1,4 +1,4 @@
-"""What the tests of receipts build on: a task that an agent works on."""
+"""Gives a task to an agent for the tests of receipts."""
 
 from typing import Any
 

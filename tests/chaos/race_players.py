@@ -1,4 +1,4 @@
-"""The players of a race: agents over HTTP that die and lose answers, hosts, and the clock of the control plane."""
+"""Plays the parts of a race: agents over HTTP that die and lose answers, hosts, and the clock of the control plane."""
 
 import http.client
 import random

@@ -1,4 +1,4 @@
-"""The checker of races can fail: each kind of wrong history is told from a right one."""
+"""The checker of races finds each kind of wrong history, and accepts a right one."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

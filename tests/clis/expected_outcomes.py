@@ -1,4 +1,4 @@
-"""Every captured output, the exit code it came with, and what it amounts to."""
+"""Lists every captured output with its exit code and the expected outcome."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What Claude Code prints."""
+"""The output of Claude Code is parsed into an outcome."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What Codex prints, and what its session file adds."""
+"""The output of Codex is parsed into an outcome, with what its session file adds."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whose actions count: people and invited bots, never the bot itself."""
+"""The actions of people and invited bots count, those of the bot itself never."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The names a failed run can bear: one table, from which the page is made."""
+"""The page about failures is made from the table of failures."""
 
 from pathlib import Path
 

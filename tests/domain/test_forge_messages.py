@@ -1,4 +1,4 @@
-"""The texts on the forge, and that the words of others stay in their fence."""
+"""Texts for the forge keep the words of others inside a fence."""
 
 import json
 import re

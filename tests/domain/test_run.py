@@ -71,7 +71,7 @@ class TestABadEnd:
 
     @pytest.mark.parametrize("end", ["timed_out", "silent"])
     def test_a_run_over_its_time_can_be_tried_again(self, end: str) -> None:
-        fact = judged(a_result(end, reason="nothing heard for 600 s"))
+        fact = judged(a_result(end, reason="no output for 600 s"))
         assert (fact.kind, fact.detail["reason"], fact.detail["transient"]) == (FactKind.FAILED, end, True)
 
     @pytest.mark.parametrize("failure", sorted(FAILURES.keys() - {"lost"}))

@@ -1,4 +1,4 @@
-"""What stands in for sshd where none can be had: asyncssh's server, with the same keys. `sshd.py ADDRESSES PORT FOLDER`."""
+"""Replaces sshd on machines without it: asyncssh's server, with the same keys. `sshd.py ADDRESSES PORT FOLDER`."""
 
 import asyncio
 import os

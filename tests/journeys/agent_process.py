@@ -1,4 +1,4 @@
-"""The reference agent as a process beside a stage without hosts: started, killed, told to stop; and a wire to cut."""
+"""Runs the reference agent as a process without hosts, and can cut its connection to the server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Carry issues through the whole system, and query the outside for how they ended."""
+"""Takes issues through the whole system, and checks from outside how they ended."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the clock notices: silence, back-offs, and an absence of the control plane itself."""
+"""The scan notices silent runs, pauses that are over, and an outage of the control plane."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run that cannot tell how it ended is looked for on the forge before another is begun in its place."""
+"""If a host cannot report how a run ended, the forge is asked before another run starts."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""REST: reviews, the notes in them, and who was asked for one."""
+"""REST: reviews, their line comments, and review requests."""
 
 from __future__ import annotations
 

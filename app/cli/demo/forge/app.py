@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.wrappers import Request
 
 from . import api, api_code, api_hooks, api_issues, api_labels, api_pulls, api_repos, api_reviews, git_http
-from . import lfs as _lfs  # noqa: F401 - its doors are among git's
+from . import lfs as _lfs  # noqa: F401 - its routes are among git's
 from .contract import Contract
 from .faults import Fault, Faults
 from .http_server import Cut

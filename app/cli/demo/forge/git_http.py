@@ -22,7 +22,7 @@ def advertise() -> Response:
     service = request.args.get("service", "")
     if service not in SERVICES:
         return Response("only the smart protocol is spoken here\n", 403)
-    if refused := door(service):
+    if refused := access_error(service):
         return refused
     head = f"# service={service}\n"
     answer = f"{len(head) + 4:04x}{head}0000".encode() + call(service, b"", "--advertise-refs")
@@ -31,14 +31,14 @@ def advertise() -> Response:
 
 @routes.post("/git-upload-pack")
 def fetch() -> Response:
-    if refused := door("git-upload-pack"):
+    if refused := access_error("git-upload-pack"):
         return refused
     return pack(call("git-upload-pack", body()), "git-upload-pack", "result")
 
 
 @routes.post("/git-receive-pack")
 def push() -> Response:
-    if refused := door("git-receive-pack"):
+    if refused := access_error("git-receive-pack"):
         return refused
     repo, user, sent = asked_repository(), viewer(), body()
     assert user is not None
@@ -54,8 +54,8 @@ def push() -> Response:
     return pack(answer, "git-receive-pack", "result")
 
 
-def door(service: str) -> Response | None:
-    """Ask for a name and token where one is needed; a token without the right gets 403."""
+def access_error(service: str) -> Response | None:
+    """The response that refuses access: 401 without a needed token, 403 or 404 without the right. None if allowed."""
     repo: Repository | None = asked_repository()
     user, needed = viewer(), SERVICES[service]
     if repo is not None and store().may(user, needed, repo) and (user or needed == "read"):

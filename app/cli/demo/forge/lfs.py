@@ -8,7 +8,7 @@ import re
 from flask import Response, request
 
 from .api import answer, repository
-from .git_http import door, routes
+from .git_http import access_error, routes
 from .models import Json
 
 OID = re.compile(r"[0-9a-f]{64}\Z")
@@ -17,7 +17,7 @@ OID = re.compile(r"[0-9a-f]{64}\Z")
 @routes.post("/info/lfs/objects/batch")
 def batch() -> Response:
     asked: Json = request.get_json(force=True)
-    if refused := door("git-receive-pack" if asked["operation"] == "upload" else "git-upload-pack"):
+    if refused := access_error("git-receive-pack" if asked["operation"] == "upload" else "git-upload-pack"):
         return refused
     told = answer({"transfer": "basic", "objects": [one(asked["operation"], each) for each in asked["objects"]]})
     told.content_type = "application/vnd.git-lfs+json"
@@ -40,19 +40,19 @@ def one(operation: str, asked: Json) -> Json:
 
 @routes.put("/info/lfs/objects/<oid>")
 def bring_object(oid: str) -> Response:
-    if refused := door("git-receive-pack"):
+    if refused := access_error("git-receive-pack"):
         return refused
     if not OID.match(oid) or hashlib.sha256(request.get_data()).hexdigest() != oid:
         return Response("the content is another one\n", 422)
-    place = repository().path / "lfs"
-    place.mkdir(exist_ok=True)
-    (place / oid).write_bytes(request.get_data())
+    path = repository().path / "lfs"
+    path.mkdir(exist_ok=True)
+    (path / oid).write_bytes(request.get_data())
     return Response(status=200)
 
 
 @routes.get("/info/lfs/objects/<oid>")
 def fetch_object(oid: str) -> Response:
-    if refused := door("git-upload-pack"):
+    if refused := access_error("git-upload-pack"):
         return refused
-    place = repository().path / "lfs" / oid
-    return Response(place.read_bytes()) if OID.match(oid) and place.exists() else Response(status=404)
+    path = repository().path / "lfs" / oid
+    return Response(path.read_bytes()) if OID.match(oid) and path.exists() else Response(status=404)

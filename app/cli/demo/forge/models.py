@@ -1,4 +1,4 @@
-"""The records of a forge: users, repositories, issues, pulls, reviews, comments, labels, hooks."""
+"""Defines the records of a forge: users, repositories, issues, pulls, reviews, comments, labels, hooks."""
 
 from __future__ import annotations
 

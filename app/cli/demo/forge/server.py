@@ -51,10 +51,10 @@ class FakeForge:
     def start(self) -> Self:
         """Listen; after stop() again on the same port, with everything it knew."""
         handler = type("Handler", (KeepAlive,), {"open_sockets": self.open_sockets})
-        with listen(self.port) as door:
-            self.port = door.getsockname()[1]
+        with listen(self.port) as listener:
+            self.port = listener.getsockname()[1]
             self.server = make_server(
-                "127.0.0.1", self.port, self.frontend, True, request_handler=handler, fd=door.fileno()
+                "127.0.0.1", self.port, self.frontend, True, request_handler=handler, fd=listener.fileno()
             )
         self.store.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True, name="forge").start()
