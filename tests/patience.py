@@ -55,9 +55,13 @@ def scale_timeouts(config: pytest.Config, items: list[pytest.Item]) -> None:
     plain = float(config.getoption("timeout") or config.getini("timeout"))
     for item in items:
         own = item.get_closest_marker("timeout")
-        seconds = float(own.args[0] if own else plain)
-        scaled = max(seconds, min(patient(seconds), LONGEST_TIMEOUT))
-        item.add_marker(pytest.mark.timeout(scaled), append=False)
+        seconds = scaled_timeout(float(own.args[0] if own else plain))
+        item.add_marker(pytest.mark.timeout(seconds), append=False)
+
+
+def scaled_timeout(seconds: float) -> float:
+    """The timeout times the factor, at most LONGEST_TIMEOUT; a timeout that is longer by itself stays."""
+    return max(seconds, min(patient(seconds), LONGEST_TIMEOUT))
 
 
 def _describe(what: str, seconds: float, details: Callable[[], object] | None) -> str:

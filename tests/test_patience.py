@@ -29,6 +29,14 @@ def test_every_wait_is_multiplied_by_the_factor(monkeypatch: pytest.MonkeyPatch)
     assert patience.patient(10) == 25
 
 
-def test_the_timeout_of_each_test_is_multiplied_by_the_factor(request: pytest.FixtureRequest) -> None:
+def test_the_timeout_of_each_test_is_multiplied_by_the_factor_up_to_a_maximum(request: pytest.FixtureRequest) -> None:
     own = request.node.get_closest_marker("timeout")
-    assert own.args == (patience.patient(120),)
+    assert own.args == (min(patience.patient(120), patience.LONGEST_TIMEOUT),)
+
+
+@pytest.mark.parametrize(("seconds", "scaled"), [(10, 100), (120, 300), (900, 900)])
+def test_a_hang_ends_soon_also_on_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, scaled: float
+) -> None:
+    monkeypatch.setenv(patience.PATIENCE, "10")
+    assert patience.scaled_timeout(seconds) == scaled
