@@ -71,7 +71,7 @@ class Player(threading.Thread):
         self.race.over.wait(0.3)
 
 
-class Puller(Player):
+class AgentPlayer(Player):
     """An agent. It forgets, dies, leaves, gives up and loses answers, each now and then."""
 
     def __init__(self, race: Race, name: str, place: Place, seed: int) -> None:

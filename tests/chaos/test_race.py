@@ -22,7 +22,7 @@ from tests import servers
 from tests.builders import a_host, a_plain_task, apply
 from tests.chaos import check_history
 from tests.chaos.check_history import Place
-from tests.chaos.race_players import Clock, Hosts, Issuer, Killer, Player, Puller, Race
+from tests.chaos.race_players import AgentPlayer, Clock, Hosts, Issuer, Killer, Player, Race
 from tests.conftest import CountingNudge
 from tests.patience import patient, wait_until
 from tests.web_process import Web, web_process
@@ -112,7 +112,7 @@ def test_each_task_is_done_once_by_one_that_can_and_has_room(track: tuple[Web, F
         apply(conn, hosts=[a_host(name, place.slots, tuple(place.capabilities)) for name, place in HOSTS.items()])
     ask_for(fleet, TASKS // 2)
     race, crowd = Race(web, fleet), agents()
-    players: list[Player] = [Puller(race, name, place, seed) for seed, (name, place) in enumerate(crowd.items())]
+    players: list[Player] = [AgentPlayer(race, name, place, seed) for seed, (name, place) in enumerate(crowd.items())]
     rest = [lambda: ask_for(fleet, TASKS // 20)] * 10
     players += [Hosts(race, "hosts", 1), Clock(race, "clock", 2), Killer(race, after=(2, 4)), Issuer(race, rest)]
     run_to_the_end(race, players)

@@ -27,7 +27,7 @@ QUICK = {
 }  # fmt: skip
 
 
-class Puller:
+class AgentProcess:
     """The agent, with a state folder of its own; `program` is what is called."""
 
     program: tuple[str, ...] = ("workers.agent",)
@@ -112,9 +112,9 @@ class Puller:
 
 
 @contextmanager
-def pulling(travel: Journey, folder: Path, **given: Any) -> Iterator[Puller]:
+def pulling(travel: Journey, folder: Path, **given: Any) -> Iterator[AgentProcess]:
     """An agent, not started yet, that can do what no other agent of this stage can."""
-    puller = Puller(travel, folder, **given)
+    puller = AgentProcess(travel, folder, **given)
     try:
         yield puller
     except AssertionError as error:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from app.cli.demo.stage import REPOSITORY
 from app.store.tables import rules
-from tests.journeys.agent_process import Puller, Wire, pulling
+from tests.journeys.agent_process import AgentProcess, Wire, pulling
 from tests.journeys.issue_journey import Journey
 from tests.patience import patient
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.journey
 
 
 @contextmanager
-def wired(travel: Journey, puller: Puller) -> Iterator[Wire]:
+def wired(travel: Journey, puller: AgentProcess) -> Iterator[Wire]:
     """The agent reaches the server by a wire that can be cut."""
     wire = Wire(travel.stage.config.port)
     puller.words[1] = wire.url

@@ -12,7 +12,7 @@ import pytest
 
 from app.api.errors import STATUS
 from app.store import views
-from tests.journeys.agent_process import Puller
+from tests.journeys.agent_process import AgentProcess
 from tests.journeys.issue_journey import Journey
 from tests.journeys.test_agent import log_of, pulls
 from tests.patience import patient
@@ -36,7 +36,7 @@ def test_the_example_takes_a_task_from_the_queue_to_its_receipt(
     missing = [program for program in NEEDS[language] if shutil.which(program) is None]
     if missing:
         pytest.skip(f"this machine has no {', '.join(missing)}")
-    names = Puller(stage_of_agents, tmp_path)
+    names = AgentProcess(stage_of_agents, tmp_path)
     script, said = tmp_path / "agent", tmp_path / "said"
     script.write_text(example(language))
     script.chmod(0o755)

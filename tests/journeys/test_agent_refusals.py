@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.agent_process import Puller
+from tests.journeys.agent_process import AgentProcess
 from tests.journeys.issue_journey import Journey
 
 pytestmark = pytest.mark.journey
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.journey
 
 class TestSentences:
     @staticmethod
-    def said(puller: Puller, *words: str, **environ: str) -> tuple[int, str]:
+    def said(puller: AgentProcess, *words: str, **environ: str) -> tuple[int, str]:
         puller.words, puller.environ = [*puller.words, *words], puller.environ | environ
         puller.start()
         code = puller.code()
@@ -24,7 +24,7 @@ class TestSentences:
     def test_all_that_is_wrong_with_what_it_is_called_by_is_said_at_once(
         self, stage_of_agents: Journey, tmp_path: Path
     ) -> None:
-        puller, wrong = Puller(stage_of_agents, tmp_path), ("--server", "fleet.example.org", "--cli", "codex")
+        puller, wrong = AgentProcess(stage_of_agents, tmp_path), ("--server", "fleet.example.org", "--cli", "codex")
         nowhere = {"PATH": "/nowhere", "FLEET_ENROLL_TOKEN_FILE": "/nowhere/token", "FLEET_LOOK_SECS": "never"}
         code, said = self.said(puller, *wrong, **nowhere)
         assert code == 1
@@ -44,12 +44,12 @@ class TestSentences:
     def test_one_for_each_fault(
         self, stage_of_agents: Journey, tmp_path: Path, words: list[str], environ: dict[str, str], sentence: str
     ) -> None:
-        code, said = self.said(Puller(stage_of_agents, tmp_path), *words, **environ)
+        code, said = self.said(AgentProcess(stage_of_agents, tmp_path), *words, **environ)
         assert code == 1
         assert sentence in said
 
     def test_one_state_folder_is_one_agents(self, stage_of_agents: Journey, tmp_path: Path) -> None:
-        first, second = Puller(stage_of_agents, tmp_path), Puller(stage_of_agents, tmp_path)
+        first, second = AgentProcess(stage_of_agents, tmp_path), AgentProcess(stage_of_agents, tmp_path)
         first.start()
         try:
             stage_of_agents.until((first.state / "token").exists, "registered")

@@ -29,7 +29,7 @@ from tests.find_sshd import Program
 from tests.patience import patient
 from tests.workers.scenarios import SCENARIOS
 from tests.workers.supervisor.account import KEY, User, delivering, isolating, user
-from tests.workers.workshop_with_real_host import Bench
+from tests.workers.workshop_with_real_host import WorkshopWithRealHost
 from tests.workshop import Workshop
 
 __all__ = ["delivering", "isolating", "user"]  # fixtures
@@ -72,10 +72,10 @@ def bench(
     make_worker: Any,
     tmp_path: Path,
     clock: FakeClock,
-) -> Callable[..., Bench]:
+) -> Callable[..., WorkshopWithRealHost]:
     """Makes a bench whose host has these CLIs: name, preset, scenario, and what else is said of it."""
 
-    def make(*wanted: Wanted, slots: int = 1, **rule: Any) -> Bench:
+    def make(*wanted: Wanted, slots: int = 1, **rule: Any) -> WorkshopWithRealHost:
         clock.now = datetime.now(UTC)
         work = ground.work() / tmp_path.name
 
@@ -101,7 +101,7 @@ def bench(
             with shop.fleet.engine.begin() as conn:
                 apply(conn, forge_url=forge.url, clis=again, **declared)
 
-        at = Bench(shop, work, clock, declare, make_worker(shop.fleet))
+        at = WorkshopWithRealHost(shop, work, clock, declare, make_worker(shop.fleet))
         at.until(lambda: at.worker.prober.probe_due() or _is_fit(shop), "a fit host")
         return at
 
@@ -147,7 +147,7 @@ def test_an_issue_becomes_a_pull_request_and_the_same_session_answers_its_review
     assert len(at.shop.pulls()) == 2
 
 
-def _assert_no_foreign_secret_seen(at: Bench, cli: str, number: int) -> None:
+def _assert_no_foreign_secret_seen(at: WorkshopWithRealHost, cli: str, number: int) -> None:
     """In its environment, in `ps` while the other CLI worked, and in the configuration of git."""
     seen = "".join(at.text(number, name) for name in ("env.txt", "ps.txt", "git.txt", "config.txt"))
     others = [key for name, key in real_clis.KEYS.items() if name != cli]
@@ -155,7 +155,7 @@ def _assert_no_foreign_secret_seen(at: Bench, cli: str, number: int) -> None:
     assert [one for one in (*_secrets(at), *others) if one in seen] == [], cli
 
 
-def _assert_no_secret_on_disk(at: Bench, host: Path) -> None:
+def _assert_no_secret_on_disk(at: WorkshopWithRealHost, host: Path) -> None:
     """No secret of ours in any file of the host, and no key of a CLI in what we keep there."""
     files = [path for path in host.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if any(one.encode() in path.read_bytes() for one in _secrets(at))] == []
@@ -164,7 +164,7 @@ def _assert_no_secret_on_disk(at: Bench, host: Path) -> None:
     assert ours and [path for path in ours if any(key in path.read_bytes() for key in keys)] == []
 
 
-def _secrets(at: Bench) -> list[str]:
+def _secrets(at: WorkshopWithRealHost) -> list[str]:
     config = at.shop.fleet.config
     names = ("FLEET_FORGE_TOKEN", "FLEET_WEBHOOK_SECRET", "FLEET_OPERATOR_TOKEN", "FLEET_ENROLL_TOKEN")
     found = [config.secret(name) for name in names]

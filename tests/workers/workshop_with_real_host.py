@@ -18,7 +18,7 @@ from workers.runs import poll, start_stop
 from workers.worker import Worker
 
 
-class Bench:
+class WorkshopWithRealHost:
     """The host's folder for us is `work`."""
 
     def __init__(

@@ -14,7 +14,7 @@ from app.services.dispatch import budgets
 from tests.builders import a_host
 from tests.conftest import FakeClock
 from tests.patience import patient
-from tests.workers.workshop_with_real_host import Bench
+from tests.workers.workshop_with_real_host import WorkshopWithRealHost
 from tests.workshop import Workshop
 
 # Prints answers like Claude Code's, 400 tokens each, ignores TERM, and ends at once when its session is resumed.
@@ -48,7 +48,7 @@ def test_that_is_crossed_ends_even_one_that_hears_no_term(
     }  # fmt: skip
     place, prices = a_host(work_dir=str(tmp_path / "work")), {"m": {"input": 10.0, "output": 10.0}}
     shop = Workshop(forge, make_fleet, hosts=[place], clis={"coder": cli}, repositories=[rule], prices=prices)
-    at = Bench(shop, tmp_path, clock, lambda *_: None, make_worker(shop.fleet))
+    at = WorkshopWithRealHost(shop, tmp_path, clock, lambda *_: None, make_worker(shop.fleet))
     number = at.issue("python")
     first = at.until_state(number, State.PARKED)
     task = shop.task(number)
