@@ -17,7 +17,7 @@ def wait_for_end(hosts: HostClient, host: Machine, run: str = "t-1.1", **given: 
     """What the host says of the run once it has ended."""
 
     def find() -> dict[str, Any]:
-        seen: dict[str, Any] = hosts.request(host, "poll", {"runs": [{"run": run}], **given})["runs"][run]
-        return seen if seen.get("result") else {}
+        seen = hosts.request(host, "poll", {"runs": [{"run": run}], **given})["runs"][run]
+        return dict(seen) if seen.get("result") else {}
 
     return wait_until(find, f"the end of {run}", 60)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workers.errors import Unreachable
+from workers.supervisor_messages import PIECES, RunAnswer, SupervisorAnswer
 
-Json = dict[str, Any]
 ANSWER_BEGINS = b'{"bytes": '  # output before it comes from others: a shell's profile, say
-STREAMS = ("stdout", "stderr")
+STREAMS: tuple[str, ...] = PIECES
 MOST_BYTES = 64 << 20  # of one answer: a poll brings a piece of each log
 
 
@@ -23,7 +23,8 @@ class Answer:
 
     def __init__(self, most: int) -> None:
         self._most, self._size = most, 0
-        self._head, self._json = bytearray(), None  # type: bytearray, Json | None
+        self._head = bytearray()
+        self._json: SupervisorAnswer | None = None
         self._raw: list[bytes] = []  # joined once: there may be megabytes
         self._missing = 0
 
@@ -47,11 +48,12 @@ class Answer:
         self._raw.append(data)
         self._missing -= len(data)
 
-    def as_json(self) -> Json:
+    def as_json(self) -> SupervisorAnswer:
         """The whole answer. Each log piece has its bytes as `data`."""
-        answer, raw = self._json or {}, b"".join(self._raw)
+        answer: SupervisorAnswer = self._json or {}
+        raw = b"".join(self._raw)
         for run in (answer.get("runs") or {}).values():
-            for piece in (run[name] for name in STREAMS if name in run):
+            for piece in (run[name] for name in PIECES if name in run):
                 piece["data"] = raw[piece["at"] : piece["at"] + piece["length"]]
         return answer
 
@@ -70,7 +72,7 @@ class Answer:
         return bytes(self._head[end + 1 :])
 
 
-def parse(output: bytes, most: int = MOST_BYTES) -> Json | None:
+def parse(output: bytes, most: int = MOST_BYTES) -> SupervisorAnswer | None:
     """The answer in the whole output of a command; None if it is not whole. Raises Unreachable."""
     answer = Answer(most)
     answer.feed(output)
@@ -101,7 +103,7 @@ class RunStatus:
 
     is_known: bool
     step: str | None = None  # prepare, agent, validate, deliver
-    result: Json | None = None  # once it has ended
+    result: Mapping[str, Any] | None = None  # once it has ended
     heartbeat_age: float = 0.0  # seconds
     session_notes: str | None = None  # what the CLI wrote to its session file
     logs: Mapping[str, LogPiece] = field(default_factory=dict)  # by stream
@@ -117,8 +119,8 @@ class RunStatus:
         return bool(self.result) and piece.end >= piece.size
 
     @classmethod
-    def from_json(cls, answer: Json) -> "RunStatus":
-        pieces = {name: answer[name] for name in STREAMS if name in answer}
+    def from_json(cls, answer: RunAnswer) -> "RunStatus":
+        pieces = {name: answer[name] for name in PIECES if name in answer}
         return cls(
             is_known=bool(answer.get("known")),
             step=answer.get("step"),
@@ -137,6 +139,6 @@ class PollAnswer:
     disk_free: int | None = None  # bytes
 
     @classmethod
-    def from_json(cls, answer: Json) -> "PollAnswer":
+    def from_json(cls, answer: SupervisorAnswer) -> "PollAnswer":
         runs = {name: RunStatus.from_json(run) for name, run in answer["runs"].items()}
         return cls(runs, answer.get("disk_free"))

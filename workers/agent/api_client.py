@@ -56,7 +56,7 @@ class Registration:
 class ApiClient:
     """The API of one fleet. Several threads may use it. `about` is the body of the registration."""
 
-    def __init__(self, address: str, state: StateDir, about: Json, enrol_token: str | None) -> None:
+    def __init__(self, address: str, state: StateDir, about: Mapping[str, object], enrol_token: str | None) -> None:
         self.registration: Registration | None = None
         self._state, self._about, self._enrol_token = state, about, enrol_token
         self._token = state.token()
@@ -73,7 +73,9 @@ class ApiClient:
         with self._lock:
             return self._register()
 
-    def call(self, path: str, body: Json, key: str | None = None, wait: float = 0, seconds: float = SECONDS) -> Json:
+    def call(
+        self, path: str, body: Mapping[str, object], key: str | None = None, wait: float = 0, seconds: float = SECONDS
+    ) -> Json:
         """POST `body`; an empty response is {}.
 
         `key` is the Idempotency-Key; the server may take `wait` more seconds to answer.
@@ -90,7 +92,7 @@ class ApiClient:
                 self._renew(token)
         raise AssertionError("a loop of two has ended")
 
-    def call_task(self, task_id: str, verb: str, body: Json) -> Json:
+    def call_task(self, task_id: str, verb: str, body: Mapping[str, object]) -> Json:
         """POST /tasks/{id}/<verb>. Raises as `call`."""
         return self.call(f"/tasks/{quote(task_id, safe='')}/{verb}", body)
 
@@ -126,13 +128,15 @@ class ApiClient:
                 why = str(refusal)
                 continue
             self._token = str(body["registry_token"])
-            self._state.save_token(self._about["agent_id"], self._token)
+            self._state.save_token(str(self._about["agent_id"]), self._token)
             self.registration = Registration(float(body["heartbeat_interval_secs"]), float(body["offline_after_secs"]))
             log.info("registered", agent=self._about["agent_id"], heartbeat_secs=self.registration.heartbeat_secs)
             return self.registration
         raise RegistrationRefused(f"The fleet does not let this agent in: {why}")
 
-    def _post(self, path: str, body: Json, token: str | None, key: str | None = None, seconds: float = SECONDS) -> Json:
+    def _post(
+        self, path: str, body: Mapping[str, object], token: str | None, key: str | None = None, seconds: float = SECONDS
+    ) -> Json:
         headers = {"Authorization": f"Bearer {token}"} | ({"Idempotency-Key": key} if key else {})
         named = {"agent_id": self._about["agent_id"], **body}
         try:

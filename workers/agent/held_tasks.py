@@ -12,7 +12,7 @@ import structlog
 
 from app.domain.run import Usage, slug
 from workers.agent import boot_clock
-from workers.agent.messages import Json, Work
+from workers.agent.messages import Work
 from workers.agent.state_dir import StateDir
 
 log = structlog.get_logger()
@@ -73,8 +73,8 @@ class HeldTask:
         given |= {"step": Step(saved["step"]), "work": Work.from_json(saved["work"])}
         return cls(**given | {"usage_before": Usage(**saved.get("used") or {})})
 
-    def as_json(self) -> Json:
-        values: Json = {saved: getattr(self, name) for saved, name in _FIELDS.items()}
+    def as_json(self) -> dict[str, object]:
+        values: dict[str, object] = {saved: getattr(self, name) for saved, name in _FIELDS.items()}
         return values | {"work": self.work.as_json(), "used": vars(self.usage_before)}
 
     @property
@@ -100,7 +100,7 @@ _SAVED_NAMES = {
 _FIELDS = {_SAVED_NAMES.get(one.name, one.name): one.name for one in fields(HeldTask) if one.init}
 
 
-def _load(saved: Json) -> HeldTask | None:
+def _load(saved: Mapping[str, Any]) -> HeldTask | None:
     try:
         return HeldTask.from_json(saved)
     except (KeyError, TypeError, ValueError) as why:

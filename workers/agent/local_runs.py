@@ -1,17 +1,24 @@
 """Starts, polls, cancels and releases runs on this machine, by the same supervisor that hosts have."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from app.clis.template import CliTemplate
 from app.domain import prompt
 from workers.agent.held_tasks import HeldTask
-from workers.agent.messages import Json, Push
+from workers.agent.messages import Work
 from workers.errors import Unable, Unreachable
 from workers.hosts.local import LocalSupervisors
 from workers.protocol import LogPiece, PollAnswer, RunStatus
 from workers.runs.cli_call import describe_call
 from workers.ssh.deadlines import Deadlines
+from workers.supervisor_messages import (
+    Body,
+    RepositoryRequest,
+    StartRequest,
+    SupervisorAnswer,
+    WorktreeRequest,
+)
 
 POLL_BYTES, READ_BYTES = 1 << 18, 1 << 20  # of each log in one answer
 PAST_THE_END = 1 << 62  # an offset that no log reaches
@@ -31,7 +38,7 @@ class LocalRuns:
 
     def __init__(self, home: Path, instance: str, template: CliTemplate, forge_token: str | None) -> None:
         self._supervisors = LocalSupervisors(Deadlines())
-        self._names: Json = {"home": str(home), "instance": instance}
+        self._names = {"home": str(home), "instance": instance}
         self._template = template
         self._credentials = {"username": GIT_USER, "password": forge_token} if forge_token else None
 
@@ -39,7 +46,7 @@ class LocalRuns:
         """Start the run; a run that exists is left as it is. Raises Unreachable."""
         self._request("start", self.start_request(held))
 
-    def start_request(self, held: HeldTask) -> Json:
+    def start_request(self, held: HeldTask) -> StartRequest:
         """A CLI that cannot resume the session gets the whole prompt, not the review alone."""
         work, whole = held.work, held.work.prompt or held.prompt
         is_enough = bool(held.session and self._template.resume) or held.prompt == whole
@@ -48,14 +55,11 @@ class LocalRuns:
         call = describe_call(self._template, text, held.session, work.timeout_secs or TIMEOUT_SECS, LOG_MB)
         commit = {"message": work.task_id, **AUTHOR, **work.commit}
         delivery = {name: commit[name] for name in ("message", *AUTHOR)} if work.repository else None
-        return self.describe_run(held) | call | {"validation": list(work.checks), "delivery": delivery}
+        return {**self.describe_run(held), **call, "validation": list(work.checks), "delivery": delivery}
 
-    def describe_run(self, held: HeldTask) -> Json:
+    def describe_run(self, held: HeldTask) -> WorktreeRequest:
         """The names of the run and its worktree, and the repository."""
-        repository: Json | None = None
-        if known := held.work.repository:
-            repository = {"url": known.clone_url, "base": known.default_branch, "branch": held.work.branch_name}
-            repository |= _describe_push(held.work.push)
+        repository = _describe_repository(held.work)
         credentials = self._credentials if repository else None
         return {"run": held.run_name, "task": held.worktree, "repository": repository, "credentials": credentials}
 
@@ -89,7 +93,7 @@ class LocalRuns:
 
         Raises Unreachable.
         """
-        saved = self._request("release", self.describe_run(held) | {"worktree": with_worktree}).get("saved")
+        saved = self._request("release", {**self.describe_run(held), "worktree": with_worktree}).get("saved")
         return str(saved) if saved else None
 
     def _read_piece(self, held: HeldTask, offset: int) -> LogPiece | None:
@@ -98,12 +102,12 @@ class LocalRuns:
         piece = self._poll([asked], READ_BYTES)[held.run_name].logs.get("stdout")
         return piece if piece and piece.data else None
 
-    def _poll(self, asked: list[Json], limit: int) -> dict[str, RunStatus]:
+    def _poll(self, asked: Sequence[Body], limit: int) -> dict[str, RunStatus]:
         return dict(PollAnswer.from_json(self._request("poll", {"runs": asked, "limit": limit})).runs)
 
-    def _request(self, verb: str, body: Json) -> Json:
+    def _request(self, verb: str, body: Body) -> SupervisorAnswer:
         try:
-            answer = self._supervisors.request(verb, self._names | body)
+            answer = self._supervisors.request(verb, {**self._names, **body})
         except Unreachable as why:
             raise type(why)(f"the supervisor of this machine did not answer `{verb}`: {why}") from why
         if "error" in answer:
@@ -111,9 +115,14 @@ class LocalRuns:
         return answer
 
 
-def _describe_push(push: Push | None) -> Json:
-    """How to push, unless it is to the task's branch."""
-    if push is None or not push.ref.startswith(FOR):
-        return {}
-    fetch = {"fetch_from": push.fetch} if push.fetch else {}
-    return {"push_to": push.ref, "push_options": list(push.options), **fetch}
+def _describe_repository(work: Work) -> RepositoryRequest | None:
+    """The repository, with how to push unless that is to the task's branch."""
+    known, push = work.repository, work.push
+    if known is None:
+        return None
+    body: RepositoryRequest = {"url": known.clone_url, "base": known.default_branch, "branch": work.branch_name}
+    if push and push.ref.startswith(FOR):
+        body |= {"push_to": push.ref, "push_options": list(push.options)}
+        if push.fetch:
+            body["fetch_from"] = push.fetch
+    return body

@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
-Json = dict[str, Any]
+Json = dict[str, Any]  # a message, or a file of the agent's state, before it is parsed
+
+
+class PushBody(TypedDict):
+    """A push as the API names it."""
+
+    ref: str
+    options: list[str]
+    fetch: str | None
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class Push:
             return None
         return cls(str(body["ref"]), tuple(body.get("options") or ()), body.get("fetch"))
 
-    def as_json(self) -> Json:
+    def as_json(self) -> PushBody:
         return {"ref": self.ref, "options": list(self.options), "fetch": self.fetch}
 
 
@@ -64,7 +72,7 @@ class Work:
             commit=body.get("commit") or {},
         )
 
-    def as_json(self) -> Json:
+    def as_json(self) -> dict[str, object]:
         """As `from_json` reads it."""
         return vars(self) | {
             "prompt": {"text": self.prompt},

@@ -1,17 +1,43 @@
 """Makes the receipt of a run from the supervisor's result and the CLI's outcome."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Outcome, judge
 from workers.agent import boot_clock
 from workers.agent.held_tasks import HeldTask
-from workers.agent.messages import Json
 
 MOST_COMMITS, MOST_CHECKS = 50, 100
 LONGEST = 20_000  # characters of a summary or an error
 LONGEST_COMMAND = 2000
+
+
+class Artifact(TypedDict):
+    """A claimed result: a commit by its `sha`, or a branch by its `ref`."""
+
+    type: str
+    sha: NotRequired[str]
+    ref: NotRequired[str | None]
+
+
+class Check(TypedDict):
+    """A validation command that was run, with the last lines of its output."""
+
+    command: str
+    exit_code: int
+    seconds: NotRequired[float | None]
+    tail: NotRequired[str | None]
+
+
+class Spent(TypedDict):
+    """What the run used: tokens and dollars."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
 
 
 @dataclass(frozen=True)
@@ -26,29 +52,29 @@ class Receipt:
     failure: str | None = None  # a name of docs/failures.md
     resets_at: str | None = None  # RFC 3339
     session: str | None = None
-    usage: Json | None = None
-    artifacts: tuple[Json, ...] = ()
-    checks: tuple[Json, ...] = ()
+    usage: Spent | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    checks: tuple[Check, ...] = ()
     again: bool = False
 
     @classmethod
-    def from_json(cls, saved: Json) -> "Receipt":
+    def from_json(cls, saved: Mapping[str, Any]) -> "Receipt":
         given: dict[str, Any] = {one.name: saved[one.name] for one in fields(cls) if one.name in saved}
         given |= {name: tuple(given.get(name) or ()) for name in ("artifacts", "checks")}
         return cls(**given)
 
-    def as_json(self) -> Json:
+    def as_json(self) -> dict[str, object]:
         """All that is known of it, to be saved."""
         return {
             name: value for name, value in vars(self).items() if not (value is None or value is False or value == ())
         }
 
-    def body(self) -> Json:
+    def body(self) -> dict[str, object]:
         """What is sent."""
         return {name: value for name, value in self.as_json().items() if name != "again"}
 
 
-def make_receipt(held: HeldTask, result: Json, outcome: Outcome) -> Receipt:
+def make_receipt(held: HeldTask, result: Mapping[str, Any], outcome: Outcome) -> Receipt:
     """The receipt of a run that has ended; `result` is the supervisor's. It claims only what was pushed."""
     fact = judge(held.lease, result, outcome)
     is_unreadable = fact.kind is FactKind.FINISHED and _is_unreadable(held, fact)
@@ -65,7 +91,7 @@ def make_receipt(held: HeldTask, result: Json, outcome: Outcome) -> Receipt:
         session=outcome.session_id,
         usage=outcome.as_json()["usage"],
         artifacts=tuple(_artifacts(held, result)),
-        checks=tuple(_check(one) for one in (result.get("validation") or [])[:MOST_CHECKS]),
+        checks=tuple(_shorten_check(one) for one in (result.get("validation") or [])[:MOST_CHECKS]),
     )
 
 
@@ -87,13 +113,13 @@ def _is_unreadable(held: HeldTask, fact: Fact) -> bool:
     return bool(fact.detail.get("unreadable")) and not held.work.wants_pull_request
 
 
-def _artifacts(held: HeldTask, result: Json) -> list[Json]:
+def _artifacts(held: HeldTask, result: Mapping[str, Any]) -> list[Artifact]:
     if not result.get("pushed"):
         return []
-    commits = [{"type": "commit", "sha": sha} for sha in result.get("commits") or []][-MOST_COMMITS:]
-    ref = held.work.push.ref if held.work.push else "refs/heads/"
-    return ([{"type": "branch", "ref": held.work.branch_name}] if ref.startswith("refs/heads/") else []) + commits
+    commits = [Artifact(type="commit", sha=sha) for sha in result.get("commits") or []][-MOST_COMMITS:]
+    ref, branch = held.work.push.ref if held.work.push else "refs/heads/", held.work.branch_name
+    return ([Artifact(type="branch", ref=branch)] if ref.startswith("refs/heads/") else []) + commits
 
 
-def _check(one: Json) -> Json:
+def _shorten_check(one: Check) -> Check:
     return {**one, "command": str(one["command"])[:LONGEST_COMMAND]}

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class StateDir:
         found = [self._read(path) for path in sorted((self.path / "holds").glob("*.json"))]
         return [saved for saved in found if saved]
 
-    def save_task(self, worktree: str, lease: int, held: Json) -> None:
+    def save_task(self, worktree: str, lease: int, held: Mapping[str, object]) -> None:
         self._write(self.path / "holds" / f"{worktree}.{lease}.json", held)
 
     def delete_task(self, worktree: str, lease: int) -> None:
@@ -96,7 +97,7 @@ class StateDir:
     def receipt(self, name: str) -> Json | None:
         return self._read(self.path / "outbox" / f"{name}.json")
 
-    def save_receipt(self, name: str, receipt: Json | None) -> None:
+    def save_receipt(self, name: str, receipt: Mapping[str, object] | None) -> None:
         path = self.path / "outbox" / f"{name}.json"
         if receipt is None:
             path.unlink(missing_ok=True)
@@ -114,7 +115,7 @@ class StateDir:
         return found if isinstance(found, dict) else None
 
     @staticmethod
-    def _write(path: Path, content: Json) -> None:
+    def _write(path: Path, content: Mapping[str, object]) -> None:
         _replace(path, json.dumps(content).encode())
 
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 
@@ -15,7 +15,6 @@ from workers.agent.api_client import ApiClient, RegistrationRefused, RequestRefu
 from workers.agent.heartbeat import Heartbeat
 from workers.agent.held_tasks import HeldTask, HeldTasks, Step
 from workers.agent.local_runs import LocalRuns
-from workers.agent.messages import Json
 from workers.agent.receipt import Receipt, lost_receipt, make_receipt, replace_refused
 from workers.agent.receipt_outbox import Outbox
 from workers.agent.run_watcher import AGENT_STOPS, LEASE_ENDS, RunWatcher
@@ -178,7 +177,7 @@ class TaskThread:
             if status.result:
                 return self._end(status.result)
 
-    def _end(self, result: Json) -> None:
+    def _end(self, result: Mapping[str, Any]) -> None:
         """A run that the agent ended is paused or over; a run that ended by itself gets a receipt."""
         stop_reason, outcome = self._held.stop_reason, self._read_outcome(result)
         session = outcome.session_id or self._held.session
@@ -196,7 +195,7 @@ class TaskThread:
         self._context.outbox.put(self._held, receipt)
         self._tasks.change(self._held, step=Step.ENDED, stop_reason=None)
 
-    def _read_outcome(self, result: Json) -> Outcome:
+    def _read_outcome(self, result: Mapping[str, Any]) -> Outcome:
         output = self._retry(lambda: self._context.runs.output(self._held))
         code = 0 if result.get("hung") else result.get("exit_code")
         return read_outcome(

@@ -1,7 +1,7 @@
 """Uploads logs, progress and the receipt of one held task to the server."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -11,7 +11,7 @@ from workers.agent import boot_clock
 from workers.agent.api_client import ApiClient, RequestRefused, ServerUnavailable
 from workers.agent.held_tasks import HeldTask, HeldTasks
 from workers.agent.local_runs import LocalRuns
-from workers.agent.messages import Json, TaskState
+from workers.agent.messages import TaskState
 from workers.protocol import STREAMS, LogPiece, RunStatus
 
 USAGE_SECS = 2.0  # between two reports that bring nothing but usage
@@ -30,7 +30,7 @@ class Uploads:
         self._report_again_at = 0.0
         self._backoff = api.backoff()
 
-    def insist(self, verb: str, body: Json) -> TaskState | None:
+    def insist(self, verb: str, body: Mapping[str, object]) -> TaskState | None:
         """Send a report until it is answered; None if the task must stop meanwhile.
 
         Raises RequestRefused, RegistrationRefused.

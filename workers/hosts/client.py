@@ -4,16 +4,16 @@ When a host does not answer: `request` raises Unreachable and calls `on_failure`
 the host unfit, or quarantines it if it is untrusted. The connection then backs off (workers/ssh/circuit_breaker.py).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.domain.host import Fitness, Machine
 from workers.errors import NotContacted, Unable, Unreachable
 from workers.hosts.local import ANSWER_SECS, LocalSupervisors
-from workers.protocol import Json
 from workers.ssh.deadlines import Deadlines
+from workers.supervisor_messages import Body, SupervisorAnswer
 
 if TYPE_CHECKING:
     from workers.ssh.pool import ConnectionPool, SshLimits
@@ -49,7 +49,7 @@ class HostClient:
         self.local = LocalSupervisors(self.deadlines, self._limits.local_secs)
         self._pool: ConnectionPool | None = None
 
-    def request(self, machine: Machine, verb: str, body: Mapping[str, Any]) -> Json:
+    def request(self, machine: Machine, verb: str, body: Body) -> SupervisorAnswer:
         """Send one request to the supervisor of a host; returns its answer. Adds `home` and `instance` to `body`.
 
         Raises Unreachable, and Unable if the host answers that it could not carry it out.
@@ -95,7 +95,7 @@ class HostClient:
         self.local.close()
         self.deadlines.close()
 
-    def _send(self, machine: Machine, verb: str, body: Json) -> Json:
+    def _send(self, machine: Machine, verb: str, body: Body) -> SupervisorAnswer:
         if machine.is_local:
             return self.local.request(verb, body)
         return self.pool.get(machine).request(verb, body)

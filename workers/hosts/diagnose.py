@@ -12,12 +12,13 @@ from workers import protocol
 from workers.errors import Unreachable
 from workers.hosts.client import HostClient
 from workers.hosts.probe import read_answer, version_commands
-from workers.protocol import MOST_BYTES, Json
+from workers.protocol import MOST_BYTES
 from workers.ssh import bootstrap
 from workers.ssh.client import SshClient
 from workers.ssh.connection import Timeouts, read_host_key
 from workers.ssh.deadlines import Deadlines
 from workers.ssh.host_keys import fingerprint
+from workers.supervisor_messages import Body, SupervisorAnswer
 
 CONNECT, HOST_KEY, PROBE = "connect", "host key", "probe"  # names of steps
 APART = (
@@ -59,7 +60,7 @@ class Wanted:
     least_disk: int
 
 
-Request = Callable[[str, Json], Json]
+Request = Callable[[str, Body], SupervisorAnswer]
 
 
 def diagnose(client: HostClient, machine: Machine, wanted: Wanted) -> Iterator[Step]:
@@ -97,7 +98,7 @@ def _connect(client: HostClient, machine: Machine, wanted: Wanted) -> Iterator[S
         supervisor = bootstrap.upload_supervisor(ssh, environment, client.home(machine))
         yield Step("supervisor", True, f"it is in {supervisor.rpartition('/')[0]}, whole")
 
-        def request(verb: str, body: Json) -> Json:
+        def request(verb: str, body: Body) -> SupervisorAnswer:
             whole = {"home": client.home(machine), "path": environment.path, **body}
             stdin = json.dumps(whole).encode()
             stdout, _ = ssh.run(bootstrap.supervisor_command(environment, supervisor, verb), stdin, MOST_BYTES)

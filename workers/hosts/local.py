@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 
 from workers.errors import Unreachable
-from workers.protocol import MOST_BYTES, Answer, Json, frame
+from workers.protocol import MOST_BYTES, Answer, frame
 from workers.ssh.deadlines import Deadlines
 from workers.supervisor import bundle
+from workers.supervisor_messages import Body, SupervisorAnswer
 
 ANSWER_SECS = 60.0
 IDLE_PROCESSES, IDLE_SECS = 2, 60.0  # kept for the next request: one for polls, one for starts
@@ -32,13 +33,13 @@ class LocalSupervisors:
         self._deadlines, self._secs, self._lock = deadlines, secs, threading.Lock()
         self._idle: list[tuple[Key, SupervisorProcess]] = []
 
-    def request(self, verb: str, body: Json) -> Json:
+    def request(self, verb: str, body: Body) -> SupervisorAnswer:
         """Send one request to a supervisor; `body["home"]` is our folder. Returns its answer.
 
         A request that may have arrived is sent again only if that does no harm. Raises Unreachable.
         """
         request = frame(verb, json.dumps(body).encode())
-        key = str(install(body["home"])), _environment()
+        key = str(install(str(body["home"]))), _environment()
         while process := self._take_idle(key):
             try:
                 return self._finish(key, process, process.request(request, is_repeatable=verb != "start"))
@@ -70,7 +71,7 @@ class LocalSupervisors:
                 self._idle.remove(one)
         return taken
 
-    def _finish(self, key: Key, process: "SupervisorProcess", answer: Answer) -> Json:
+    def _finish(self, key: Key, process: "SupervisorProcess", answer: Answer) -> SupervisorAnswer:
         """Keep the supervisor if its answer is whole; otherwise end it and raise Unreachable with its last words."""
         if not answer.is_whole:
             raise Unreachable(bundle.annotate(process.end()) or "it ended without a word, or did not answer in time")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -10,7 +11,7 @@ from app.ports import Fleet
 from app.services.runs import report
 from app.store import runs
 from app.store.logs import Piece
-from workers.protocol import Json, PollAnswer, RunStatus
+from workers.protocol import PollAnswer, RunStatus
 from workers.runs import output
 from workers.runs.cli_call import HEARTBEAT_SECS
 from workers.runs.finish import finish
@@ -91,7 +92,7 @@ def _store_logs(fleet: Fleet, run: Run, status: RunStatus, offsets: dict[str, in
     return new
 
 
-def _try_finish(worker: Worker, run: Run, result: Json) -> int:
+def _try_finish(worker: Worker, run: Run, result: Mapping[str, Any]) -> int:
     """1 if the run has ended now. If its end cannot be recorded (say, the forge does not answer), poll it again."""
     try:
         return int(finish(worker, run, result))

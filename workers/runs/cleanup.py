@@ -20,8 +20,8 @@ from app.services.dispatch import git_flow, start_order
 from app.store import hosts, periodic_jobs, repositories, runs, task_details, tasks
 from app.store.runs import KeptRun
 from workers.errors import Unable, Unreachable
-from workers.protocol import Json
 from workers.runs.start_request import repository_as_json
+from workers.supervisor_messages import ReleaseRequest
 from workers.worker import Worker
 
 EVERY_SECS = 60.0
@@ -106,7 +106,7 @@ def _is_log_awaited(fleet: Fleet, run: Run) -> bool:
     return run.end == "expired" and run.ended_at is not None and run.ended_at >= fleet.clock() - runs.UNHEARD
 
 
-def _release_request(fleet: Fleet, run: Run, worktree: bool) -> Json:
+def _release_request(fleet: Fleet, run: Run, worktree: bool) -> ReleaseRequest:
     with fleet.engine.begin() as conn:
         task = tasks.load(conn, run.task_pk)
         repository = repositories.repository(conn, task.forge, task.repository_id)
@@ -117,5 +117,5 @@ def _release_request(fleet: Fleet, run: Run, worktree: bool) -> Json:
         "task": start_order.task_name(task),
         "worktree": worktree,
         "repository": repository_as_json(git_flow.repository_of(task, repository, details)) if repository else None,
-        "credentials": login and asdict(login),
+        "credentials": asdict(login) if login else None,
     }

@@ -9,7 +9,7 @@ from app.clis.parser import Setting
 from app.clis.pricing import add_cost
 from app.clis.template import CliTemplate
 from app.domain.run import Outcome, Usage
-from workers.protocol import Json
+from workers.supervisor_messages import CliCall
 
 HEARTBEAT_SECS = 5  # between two heartbeats of a supervisor
 GRACE_SECS = 10  # between TERM and KILL
@@ -17,13 +17,13 @@ GRACE_SECS = 10  # between TERM and KILL
 
 def describe_call(
     template: CliTemplate, prompt: str, session: str | None, timeout_secs: int, log_limit_mb: int
-) -> Json:
+) -> CliCall:
     """How to call the CLI, on a session or a fresh one, and its limits.
 
     `log_limit_mb` is the most that is kept of each log; the middle is dropped.
     """
     return {
-        "agent": fill_template(template, session) | {"prompt": prompt},
+        "agent": {**fill_template(template, session), "prompt": prompt},
         "limits": {
             "wall_secs": min(timeout_secs, template.timeout_secs or timeout_secs),
             "silence_secs": template.silence_secs,

@@ -134,9 +134,9 @@ def _polls(worker: Worker, machine: Machine, open_runs: list[Run], offsets: Offs
     """Answers, each from where the one before ends, as long as logs have more and it is our turn."""
     until = time.monotonic() + worker.limits.poll_turn_secs
     while open_runs and time.monotonic() < until:
-        body = {"runs": [{"run": run.name, **offsets[run.name]} for run in open_runs]}
-        limit = {"limit": worker.limits.poll_bytes}
-        answer = PollAnswer.from_json(worker.hosts.request(machine, "poll", body | limit))
+        asked = [{"run": run.name, **offsets[run.name]} for run in open_runs]
+        body = {"runs": asked, "limit": worker.limits.poll_bytes}
+        answer = PollAnswer.from_json(worker.hosts.request(machine, "poll", body))
         behind = [run for run in open_runs if answer.runs[run.name].has_more]
         offsets = {run.name: _ends(worker, answer.runs[run.name]) for run in behind}
         yield Poll(open_runs, answer, offsets)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from app.domain.host import Address, Fitness, Machine
 from workers.errors import NotContacted, NotSent, Unreachable, Untrusted
-from workers.protocol import MOST_BYTES, Answer, Json, frame
+from workers.protocol import MOST_BYTES, Answer, frame
 from workers.ssh import bootstrap
 from workers.ssh.bootstrap import Environment
 from workers.ssh.circuit_breaker import CircuitBreaker
@@ -17,6 +17,7 @@ from workers.ssh.client import SshClient
 from workers.ssh.connection import Timeouts
 from workers.ssh.deadlines import Deadlines
 from workers.supervisor import bundle
+from workers.supervisor_messages import Body, SupervisorAnswer
 
 VERB_SECS = {"start": 40.0, "poll": 20.0, "cancel": 30.0, "release": 180.0, "probe": 20.0}
 IDLE_SECS = 90.0  # an idle supervisor on a host is ended after this
@@ -50,7 +51,7 @@ class HostConnection:
         self._current: Bootstrapped | None = None
         self.is_untrusted = False
 
-    def request(self, verb: str, body: Json) -> Json:
+    def request(self, verb: str, body: Body) -> SupervisorAnswer:
         """Send one request to the host's supervisor; returns its answer.
 
         A request that may have arrived is sent again only if that does no harm. Raises Unreachable, Untrusted, and
@@ -82,7 +83,7 @@ class HostConnection:
         if current is not None:
             current.client.close_idle_sessions(secs)
 
-    def _request(self, verb: str, body: Json) -> Json:
+    def _request(self, verb: str, body: Body) -> SupervisorAnswer:
         wait = self.breaker.seconds_to_wait()
         if wait:
             raise self._not_contacted(wait)

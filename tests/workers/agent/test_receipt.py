@@ -44,9 +44,10 @@ def test_where_there_is_no_branch_none_is_claimed() -> None:
     held, runs = a_held_task(push=push, repository=known), LocalRuns(Path("/nowhere"), "a1", CliTemplate(), None)
     assert receipt_of(DONE, held).artifacts == ({"type": "commit", "sha": SHA},)
     asked = runs.describe_run(held)["repository"]
+    assert asked
     assert (asked["push_to"], asked["push_options"], asked["fetch_from"]) == tuple(push.values())
     plain = a_held_task(repository=known, push={"ref": "refs/heads/t"})
-    assert "push_to" not in runs.describe_run(plain)["repository"]
+    assert "push_to" not in (runs.describe_run(plain)["repository"] or {})
 
 
 def test_a_run_that_was_pushed_is_completed_with_its_branch_and_commits() -> None:

@@ -40,7 +40,7 @@ def an_order(**given: Any) -> Order:
     return replace(plain, **given)
 
 
-def a_spec(**given: Any) -> dict[str, Any]:
+def a_spec(**given: Any) -> Any:
     return start_request(an_order(**given), log_limit_mb=64)
 
 

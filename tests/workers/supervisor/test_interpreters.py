@@ -54,7 +54,7 @@ class Session:
             answer.feed(data)
         parsed = answer.as_json()
         assert "error" not in parsed, parsed
-        return parsed
+        return dict(parsed)
 
     def ended(self, run: str) -> Json:
         """Return the poll of a run once it has a result."""
