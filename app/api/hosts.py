@@ -1,17 +1,44 @@
 """Endpoints of hosts for operators: list, show, drain, resume."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 from flask import Blueprint, Response, jsonify
 
 from app.api import host_responses
 from app.api.auth import Role, allow, fleet
 from app.api.openapi import answers
-from app.domain.host import Fitness, Host
+from app.domain.host import Fitness, Host, Origin
 from app.services.dispatch import host_health
 from app.store import hosts, views
 
 blueprint = Blueprint("hosts", __name__)
+
+
+class ShownSlots(TypedDict):
+    """The slots of one kind of CLI on a host."""
+
+    agent_type: str
+    capabilities: list[str]
+    max_concurrency: int
+    taken: int
+    missing: bool
+
+
+class ShownHost(TypedDict):
+    """A host as the API shows it; moments are RFC 3339. `probe` is Probe.as_json()."""
+
+    host_id: str
+    hostname: str
+    fitness: Fitness
+    why: str | None
+    since: str | None
+    origin: Origin
+    labels: list[str]
+    work_dir: str | None
+    probed_at: str | None
+    probe: Mapping[str, Any] | None
+    slots: list[ShownSlots]
 
 
 @blueprint.get("")
@@ -48,7 +75,7 @@ def resume(host_id: str) -> Response:
     return jsonify(as_json(host_health.set_fitness(fleet(), host_id, Fitness.UNKNOWN, None)))
 
 
-def as_json(host: Host) -> dict[str, Any]:
+def as_json(host: Host) -> ShownHost:
     """The host as the API shows it."""
     return {
         "host_id": host.host_id,

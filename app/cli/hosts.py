@@ -1,6 +1,7 @@
 """`fleet hosts`: lists, adds, tests, drains and removes hosts, the machines that the fleet reaches by SSH."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,10 @@ import click
 from marshmallow import ValidationError
 
 from app import wiring
-from app.api.hosts import as_json
+from app.api.hosts import ShownHost, as_json
 from app.cli.connect import open_fleet
 from app.cli.output import age, json_option, print_json, print_table
-from app.config.fleet_toml import HostSchema, flat, jump_faults
+from app.config.fleet_toml import DeclaredHost, DeclaredSlots, HostSchema, flat, jump_faults
 from app.domain.errors import Kind, Refused
 from app.domain.host import Address, Fitness, Host, Origin
 from app.ports import Fleet
@@ -22,7 +23,6 @@ from app.store import runs
 if TYPE_CHECKING:
     from workers.hosts.diagnose import Step
 
-Json = dict[str, Any]
 yes_option = click.option("--yes", is_flag=True, help="Pin the host's key without asking.")
 
 
@@ -137,17 +137,18 @@ def resume(host_id: str, json_: bool) -> None:
     _print_fitness(host_health.set_fitness(open_fleet(), host_id, Fitness.UNKNOWN, None), json_)
 
 
-def _parse_host(given: Json, slots: tuple[str, ...]) -> Json:
+def _parse_host(given: Mapping[str, Any], slots: tuple[str, ...]) -> DeclaredHost:
     wanted = {name: value for name, value in given.items() if value is not None}
     wanted |= {"hostname": wanted.pop("address"), "agents": [_parse_slots(text) for text in slots]}
     try:
-        return dict(HostSchema().load(wanted | {"labels": list(given["labels"])}))
+        found: DeclaredHost = HostSchema().load(wanted | {"labels": list(given["labels"])})
     except ValidationError as error:
         faults = "; ".join(f"{where}: {what}" for where, what in flat(error.messages))
         raise Refused(Kind.INVALID, f"The host cannot be added: {faults}") from error
+    return found
 
 
-def _parse_slots(text: str) -> Json:
+def _parse_slots(text: str) -> DeclaredSlots:
     """`codex=2:rust,python` as fleet.toml would say it."""
     room, _, can = text.partition(":")
     kind, _, count = room.partition("=")
@@ -156,7 +157,7 @@ def _parse_slots(text: str) -> Json:
     return {"agent_type": kind, "max_concurrency": int(count or 1), "capabilities": [c for c in can.split(",") if c]}
 
 
-def _check_addable(fleet: Fleet, one: Json) -> None:
+def _check_addable(fleet: Fleet, one: DeclaredHost) -> None:
     with fleet.engine.begin() as conn:
         known = host_rows.all_hosts(conn)
     if any(host.host_id == one["host_id"] and host.origin is Origin.DECLARED for host in known):
@@ -167,7 +168,7 @@ def _check_addable(fleet: Fleet, one: Json) -> None:
         raise Refused(Kind.INVALID, faults[0])
 
 
-def _confirm_key(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) -> str:
+def _confirm_key(fleet: Fleet, one: DeclaredHost, fingerprint: str | None, yes: bool) -> str:
     """The key that the host shows, once an operator has confirmed it."""
     from workers.errors import Unreachable
     from workers.hosts import diagnose
@@ -184,7 +185,7 @@ def _confirm_key(fleet: Fleet, one: Json, fingerprint: str | None, yes: bool) ->
     return shown.line
 
 
-def _address(fleet: Fleet, one: Json) -> Address:
+def _address(fleet: Fleet, one: DeclaredHost) -> Address:
     with fleet.engine.begin() as conn:
         jump = host_rows.machine(conn, one["proxy_jump"]) if one["proxy_jump"] else None
     return Address(
@@ -226,22 +227,23 @@ def _save(fleet: Fleet, host: Host, last: "Step") -> None:
         host_health.record_unreachable(fleet, host.host_id, last.sentence)
 
 
-def _step_json(step: "Step") -> Json:
-    key = {"fingerprint": step.key.fingerprint} if step.key else {}
-    key |= {"host_key": step.key.line} if step.key and not step.is_fine else {}
-    figures = {"figures": step.probe.as_json()} if step.probe else {}
-    return {"step": step.name, "fine": step.is_fine, "sentence": step.sentence} | key | figures
+def _step_json(step: "Step") -> dict[str, object]:
+    shown: dict[str, object] = {"step": step.name, "fine": step.is_fine, "sentence": step.sentence}
+    if step.key:
+        shown |= {"fingerprint": step.key.fingerprint} | ({} if step.is_fine else {"host_key": step.key.line})
+    return shown | ({"figures": step.probe.as_json()} if step.probe else {})
 
 
 def _print_fitness(host: Any, json_: bool) -> None:
     print_json(as_json(host)) if json_ else click.echo(f"{host.host_id} is {host.fitness}")
 
 
-def _host_row(one: Json) -> tuple[Any, ...]:
+def _host_row(one: ShownHost) -> tuple[Any, ...]:
     probe = one["probe"] or {}
     slots = ", ".join(f"{s['agent_type']} {s['taken']}/{s['max_concurrency']}" for s in one["slots"])
     disk = f"{probe['disk_free'] >> 30} GB" if probe.get("disk_free") else None
+    since = age(one["since"], wiring.now()) if one["since"] else None
     return (
-        one["host_id"], one["fitness"], age(one["since"], wiring.now()), slots, probe.get("load_per_cpu"), disk,
+        one["host_id"], one["fitness"], since, slots, probe.get("load_per_cpu"), disk,
         one["hostname"], one["why"],
     )  # fmt: skip

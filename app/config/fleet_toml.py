@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields, validate, validates_schema
@@ -63,6 +63,14 @@ class SlotsSchema(StrictSchema):
     capabilities = fields.List(fields.String(validate=validate.Length(1)), load_default=list)
 
 
+class DeclaredSlots(TypedDict):
+    """What SlotsSchema loads."""
+
+    agent_type: str
+    max_concurrency: int
+    capabilities: list[str]
+
+
 def _check_host_key(lines: str) -> None:
     """Each line is a line of known_hosts without the host: the type of the key and the key."""
     if not all(re.match(r"\s*(ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ +\S+", line) for line in lines.strip().splitlines()):
@@ -91,6 +99,23 @@ class HostSchema(StrictSchema):
     def _check_agents(self, given: dict[str, Any], **_: Any) -> None:
         if isinstance(given.get("agents", []), list) and not given.get("agents") and not given.get("jump_only"):
             raise ValidationError("Name at least one kind of CLI, or set jump_only = true.", "agents")
+
+
+class DeclaredHost(TypedDict):
+    """What HostSchema loads. `clis` are changes to the templates of CLIs on this host."""
+
+    host_id: str
+    hostname: str
+    ssh_user: str | None
+    ssh_port: int
+    ssh_key_path: str | None
+    host_key: str | None
+    proxy_jump: str | None
+    jump_only: bool
+    work_dir: str | None
+    labels: list[str]
+    agents: list[DeclaredSlots]
+    clis: Mapping[str, Mapping[str, object]]
 
 
 class FleetTomlSchema(StrictSchema):

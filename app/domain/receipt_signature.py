@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -12,6 +12,20 @@ from app.domain.errors import Kind, Refused
 
 ALGORITHM = "ed25519"
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
+
+
+class Signature(TypedDict):
+    """An Ed25519 signature and the public key that checks it, both in hex."""
+
+    algorithm: str
+    key: str
+    value: str
+
+
+class SignedReceipt(receipt.Receipt):
+    """A receipt with its signature."""
+
+    signature: Signature
 
 
 def new_key() -> str:
@@ -24,7 +38,7 @@ def public_key(private: str) -> str:
     return _load_private_key(private).public_key().public_bytes_raw().hex()
 
 
-def sign(body: Mapping[str, Any], private: str) -> dict[str, Any]:
+def sign(body: receipt.Receipt, private: str) -> SignedReceipt:
     """The receipt with its signature and the public key for the check."""
     value = _load_private_key(private).sign(_signed_bytes(body)).hex()
     return {**body, "signature": {"algorithm": ALGORITHM, "key": public_key(private), "value": value}}
@@ -61,7 +75,7 @@ def _parse_exact(content: bytes) -> dict[str, Any]:
     return dict(proof)
 
 
-def _signed_bytes(proof: Mapping[str, Any]) -> bytes:
+def _signed_bytes(proof: Mapping[str, object]) -> bytes:
     return receipt.canonical({name: value for name, value in proof.items() if name != "signature"}).encode()
 
 

@@ -27,7 +27,6 @@ _NO_STATUS: frozenset[int] = frozenset()
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _KINDS = {401: Kind.UNAUTHORIZED, 403: Kind.FORBIDDEN, 404: Kind.UNKNOWN}
 
-Json = Any
 log = structlog.get_logger()
 
 
@@ -35,7 +34,7 @@ certificates = cache(httpx.create_ssl_context)  # loading the machine's certific
 
 
 class HttpClient:
-    """Calls one forge's API.
+    """Calls one forge's API. Methods that return Any return parsed JSON, whose shape the caller knows.
 
     Raises Unavailable if the forge does not answer or asked for a pause, Refused if it rejects the call.
     """
@@ -59,22 +58,22 @@ class HttpClient:
         """The time of the forge's own clock at its last answer, minus `ago`; None before its first answer."""
         return (self._server_time - ago).strftime("%Y-%m-%dT%H:%M:%SZ") if self._server_time else None
 
-    def get(self, path: str, **query: Any) -> Json:
+    def get(self, path: str, **query: Any) -> Any:
         """The answer to a GET, as JSON."""
         return self.send("GET", path, query=query).json()
 
-    def get_list(self, path: str, **query: Any) -> list[Json]:
+    def get_list(self, path: str, **query: Any) -> list[Any]:
         """A list without pages. The forge sometimes writes an empty one as `null`."""
         return list(self.get(path, **query) or ())
 
-    def get_or_none(self, path: str, **query: Any) -> Json | None:
+    def get_or_none(self, path: str, **query: Any) -> Any:
         """The answer to a GET, as JSON; None for 404."""
         answer = self.send("GET", path, ok={404}, query=query)
         return None if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
 
     def get_pages(
         self, path: str, gaps: bool = False, within: str = "", ok: frozenset[int] = _NO_STATUS, **query: Any
-    ) -> list[Json]:
+    ) -> list[Any]:
         """All entries of a list with pages, at most MOST_ENTRIES.
 
         `within` names the field that holds the list, if the answer is an object. An error status in `ok` ends the list.
@@ -82,7 +81,7 @@ class HttpClient:
         lower the page size. The headers say whether more pages follow. A list with `gaps` lacks such headers; it is
         read until a page has fewer than FEW_ENTRIES.
         """
-        entries: list[Json] = []
+        entries: list[Any] = []
         for page in range(1, MOST_PAGES + 1):
             answer = self.send("GET", path, ok=ok, query={"page": page, "limit": PAGE_SIZE, **query})
             new = _entries_of(answer, within)
@@ -97,7 +96,7 @@ class HttpClient:
         self,
         method: str,
         path: str,
-        body: Json = None,
+        body: object = None,
         ok: frozenset[int] | set[int] = _NO_STATUS,
         query: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
@@ -117,7 +116,9 @@ class HttpClient:
             return answer
         raise self._error(method, path, answer)
 
-    def _follow_redirects(self, method: str, path: str, body: Json, query: Mapping[str, Any] | None) -> httpx.Response:
+    def _follow_redirects(
+        self, method: str, path: str, body: object, query: Mapping[str, Any] | None
+    ) -> httpx.Response:
         """A renamed repository redirects to its new address. Only redirects within the same forge are followed, since
         the request carries our token, and only those that keep the method."""
         answer = self._http.request(method, path, json=body, params=query)
@@ -151,7 +152,7 @@ class HttpClient:
         return Refused(_KINDS.get(answer.status_code, Kind.INVALID), sentence)
 
 
-def _entries_of(answer: httpx.Response, within: str) -> list[Json]:
+def _entries_of(answer: httpx.Response, within: str) -> list[Any]:
     found = answer.json() if answer.is_success else None
     return list(((found or {}).get(within) if within else found) or ())
 

@@ -1,17 +1,17 @@
 """Signs receipts with the fleet's own key, which is created with the first receipt."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from app.config.settings import secret_path
 from app.domain import receipt_signature
+from app.domain.receipt import Receipt
+from app.domain.receipt_signature import SignedReceipt
 from app.ports import Fleet
 
 NAME = "FLEET_RECEIPT_KEY"
 
 
-def sign(fleet: Fleet, body: Mapping[str, Any]) -> dict[str, Any]:
+def sign(fleet: Fleet, body: Receipt) -> SignedReceipt:
     """The receipt with our signature."""
     return receipt_signature.sign(body, private_key(fleet))
 

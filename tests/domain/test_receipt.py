@@ -24,9 +24,9 @@ def a_run(number: int = 1, **given: Any) -> dict[str, Any]:
     } | given
 
 
-def written(*runs: dict[str, Any], merged: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
+def written(*runs: dict[str, Any], merged: Any = None, **given: Any) -> Any:
     task = a_task(state=State.COMPLETED, completed_at=AT, **given)
-    return receipt.write(task, DETAILS, runs, merged)
+    return receipt.write(task, DETAILS, [receipt.prove_run(run) for run in runs], merged)
 
 
 def test_says_what_was_wanted_and_what_was_merged() -> None:

@@ -25,10 +25,10 @@ def write_receipt(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
     with fleet.engine.begin() as conn:
         details, history = task_details.get(conn, task.id), views.event_list(conn, task.id)
         runs = [
-            {**run, "cli_version": run["cli_version"] or _registered_version(conn, run)}
+            receipt.prove_run(run, run["cli_version"] or _registered_version(conn, run))
             for run in views.run_list(conn, task.id)
         ]
-    body = fleet.mask.json(receipt.write(task, details, runs, merged, history, fleet.instance()))
+    body: receipt.Receipt = fleet.mask.json(receipt.write(task, details, runs, merged, history, fleet.instance()))
     proof = receipt_key.sign(fleet, body)
     with fleet.engine.begin() as conn:
         forge_comments.save_receipt(conn, task.id, proof, fleet.clock())
@@ -36,7 +36,7 @@ def write_receipt(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
         write_comment(fleet, task, "receipt", forge_messages.receipt(proof, proof["signature"]["key"]))
 
 
-def _merged_pull(fleet: Fleet, task: Task) -> dict[str, Any] | None:
+def _merged_pull(fleet: Fleet, task: Task) -> receipt.MergedPull | None:
     """The merged pull request as the receipt shows it; None for a task without one."""
     if not task.wants_pull or task.pr_number is None:
         return None
