@@ -1,7 +1,5 @@
 """Endpoints of agents: register, heartbeat, dequeue, deregister; and the list of agents for operators."""
 
-from typing import Any
-
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.api import agent_responses, loaded, requests
@@ -91,7 +89,7 @@ def dequeue(given: loaded.Dequeue) -> Response:
     return jsonify({"tasks": found}) if given["max_tasks"] > 1 else jsonify(found[0])
 
 
-def _claim(claim: leases.ClaimRequest, seconds: float) -> list[dict[str, Any]] | None:
+def _claim(claim: leases.ClaimRequest, seconds: float) -> list[leases.ShownTask] | None:
     """The claim checks the token itself, in one trip to the database; if it refuses, find out why."""
     long_polls: LongPolls = current_app.extensions["long_polls"]
     try:

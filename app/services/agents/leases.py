@@ -1,9 +1,9 @@
 """Leases of agents: grants them with tasks, renews them at heartbeats, and says when an agent must stop."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import Connection
 
@@ -18,7 +18,7 @@ from app.services.runs import report
 from app.store import agents, dequeue, runs, task_details, tasks, views
 from app.store.engine import reading
 
-Json = dict[str, Any]
+ShownTask = dict[str, object]  # a task with its lease, as the API shows it
 LOST = ("expired", "given_back")  # ends of a run that was taken from its agent
 GONE = "The agent {!r} is not registered: register it first."
 
@@ -52,6 +52,25 @@ class HeldLease(NamedTuple):
     lease: int
 
 
+class ReviewComment(TypedDict):
+    """A comment of a review on a line of a file."""
+
+    path: str
+    line: int | None
+    text: str
+
+
+class Feedback(TypedDict):
+    """The review that a run must answer. `prompt` is complete; `push` says how to push, None without a repository."""
+
+    kind: FactKind
+    by: str
+    text: str
+    comments: list[ReviewComment]
+    prompt: str
+    push: Mapping[str, object] | None
+
+
 @dataclass(frozen=True)
 class TaskUpdate:
     """What an agent is told about a task that it holds or names."""
@@ -61,9 +80,9 @@ class TaskUpdate:
     status: State | None
     stop: bool
     lease_expires_at: datetime | None = None
-    feedback: Json | None = None
+    feedback: Feedback | None = None
 
-    def as_json(self) -> Json:
+    def as_json(self) -> dict[str, object]:
         shown = vars(self) | {"lease_expires_at": views.moment(self.lease_expires_at)}
         return {name: value for name, value in shown.items() if name != "feedback" or value is not None}
 
@@ -76,7 +95,7 @@ class Held:
     run: Run
 
 
-def claim(fleet: Fleet, request: ClaimRequest, last: bool = True) -> list[Json] | None:
+def claim(fleet: Fleet, request: ClaimRequest, last: bool = True) -> list[ShownTask] | None:
     """Up to `most` tasks for the agent, each with its lease; the same tasks again for a key that got some before.
 
     If nothing matches or its slots are full: an empty list on the `last` try, None before. Nothing is saved then, and
@@ -160,7 +179,7 @@ def lease_end(fleet: Fleet, at: datetime) -> datetime:
 # --- dequeue ----------------------------------------------------------------------------------------------
 
 
-def _assigned(conn: Connection, found: dequeue.Found, request: ClaimRequest) -> list[Json]:
+def _assigned(conn: Connection, found: dequeue.Found, request: ClaimRequest) -> list[ShownTask]:
     """Tasks that an operator assigned to the agent and that it has not received yet."""
     mine = found.assigned[: request.most]
     for run in mine:
@@ -171,7 +190,7 @@ def _assigned(conn: Connection, found: dequeue.Found, request: ClaimRequest) -> 
 
 def _take(
     conn: Connection, fleet: Fleet, found: dequeue.Found, search: dequeue.Search, off: Sequence[str]
-) -> list[Json]:
+) -> list[ShownTask]:
     """Take the first tasks of the agent's queue."""
     agent = found.agent or {}
     can = _capabilities(agent["capabilities"], search.words)
@@ -194,7 +213,7 @@ def _capabilities(known: list[str], asked: list[str] | None) -> list[str]:
     return known if asked is None else asked
 
 
-def _task_as_json(conn: Connection, row: Json, task: Task, deadline: datetime | None) -> Json:
+def _task_as_json(conn: Connection, row: dict[str, Any], task: Task, deadline: datetime | None) -> ShownTask:
     """A task as the API shows it, with its lease and all that is needed to work on it.
 
     The repository has its present name. A review that was not answered yet is in the prompt.
@@ -250,7 +269,7 @@ def _renew(conn: Connection, fleet: Fleet, held: Held, named: Set[HeldLease] | N
     )
 
 
-def feedback(conn: Connection, held: Held) -> Json | None:
+def feedback(conn: Connection, held: Held) -> Feedback | None:
     """The review that this run must answer, as the API shows it, with a complete prompt; None if there is none."""
     task = held.task
     if task.state is not State.RUNNING or task.pr_number is None or stops(held):
@@ -260,9 +279,14 @@ def feedback(conn: Connection, held: Held) -> Json | None:
         return None
     details = task_details.get(conn, task.id)
     _, text = prompts.prompt_of(conn, task, details)
-    comments = [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]]
-    told = {"kind": FactKind.CHANGES_REQUESTED, "by": asked["by"], "text": asked["text"]}
-    return told | {"comments": comments, "prompt": text, "push": git_flow.push_of(task, details)}
+    return {
+        "kind": FactKind.CHANGES_REQUESTED,
+        "by": asked["by"],
+        "text": asked["text"],
+        "comments": [{"path": path, "line": line, "text": words} for path, line, words in asked["comments"]],
+        "prompt": text,
+        "push": git_flow.push_of(task, details),
+    }
 
 
 def _update_of_lost(conn: Connection, agent_id: str, named: HeldLease) -> TaskUpdate:
