@@ -5,7 +5,7 @@ from typing import Any
 
 from app.domain.errors import Refused
 from app.ports import Fleet
-from app.store import tasks, views
+from app.store import events, tasks
 
 
 def differences(fleet: Fleet) -> tuple[int, list[str]]:
@@ -16,7 +16,7 @@ def differences(fleet: Fleet) -> tuple[int, list[str]]:
     count, lines = 0, []
     with fleet.engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
         rows = {task.id: task for task in tasks.everything(conn)}
-        for task_pk, told in groupby(views.all_events(conn), key=lambda event: event["task_pk"]):
+        for task_pk, told in groupby(events.all_events(conn), key=lambda event: event.task_pk):
             count += 1
             row = rows.pop(task_pk)
             try:

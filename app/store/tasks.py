@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.errors import Kind, Refused
+from app.domain.event import Event
 from app.domain.lifecycle import FIRST_OUTBOX, Decision, Fact, FactKind, OutboxKind, decide, new_task
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
@@ -173,14 +174,13 @@ def row_of(task: Task) -> dict[str, Any]:
 _values = attrgetter(*COLUMNS)
 
 
-def replayed(rows: Sequence[Row]) -> Task:
-    """The task that its events (in their order) amount to."""
-    first, *rest = rows
-    task = new_task(first["task_pk"], first["detail"], first["at"])
-    for row in rest:
-        fact = Fact(FactKind(row["kind"]), row["detail"], run=row["run"])
-        task = decide(task, fact, row["at"]).task
-    return replace(task, version=len(rows))
+def replayed(events_: Sequence[Event]) -> Task:
+    """The task that its events, oldest first, amount to."""
+    first, *rest = events_
+    task = new_task(first.task_pk, first.detail, first.at)
+    for event in rest:
+        task = decide(task, event.fact, event.at).task
+    return replace(task, version=len(events_))
 
 
 def _was_recorded(conn: Connection, id_: int, key: str) -> bool:

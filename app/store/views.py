@@ -1,6 +1,6 @@
 """The read side: tasks as the contract names them, with their events, runs and outbox."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.errors import Kind, Refused
-from app.domain.lifecycle import FactKind
+from app.domain.event import Event
 from app.domain.task import Priority, State
 from app.store.engine import together
-from app.store.tables import Row, events, receipts, requirement_sets, runs, task_details, tasks
+from app.store.events import event_of
+from app.store.tables import Row, receipts, requirement_sets, runs, task_details, tasks
 
 Json = dict[str, Any]
 
-_BEGIN_A_RUN = (FactKind.PLACED, FactKind.CLAIMED, FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
 _LATEST_SIGN = (
     sa.select(sa.func.max(runs.c.seen_at)).where(runs.c.task_pk == tasks.c.id).correlate(tasks).scalar_subquery()
 )
@@ -49,7 +49,7 @@ def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | Non
         "runs": [_run_shown(run) for run in runs_],
         "outbox": [_entry_shown(entry) for entry in entries],
     }
-    return found | {"events": [_event_shown(event) for event in told[0]]} if with_events else found
+    return found | {"events": [event_json(event_of(row)) for row in told[0]]} if with_events else found
 
 
 def task_list(
@@ -80,53 +80,6 @@ def needs(conn: Connection, requirement_set_id: int) -> tuple[list[str], str | N
     """The capabilities that an interned set holds, and the kind of CLI that hosts shall use."""
     row = conn.execute(sa.select(requirement_sets).where(requirement_sets.c.id == requirement_set_id)).one()
     return list(row.names), row.cli or None
-
-
-def event_list(conn: Connection, task_pk: int) -> list[Json]:
-    rows = conn.execute(sa.select(events).where(events.c.task_pk == task_pk).order_by(events.c.seq)).mappings()
-    return [_event_shown(row) for row in rows]
-
-
-def events_of(conn: Connection, task_pk: int, facts: Iterable[str]) -> list[Json]:
-    """The events of a task that are such facts, in their order."""
-    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.kind.in_(list(facts)))
-    return [_event_shown(row) for row in conn.execute(query.order_by(events.c.seq)).mappings()]
-
-
-def newest_event(conn: Connection, task_pk: int, facts: Iterable[str]) -> Json | None:
-    """The newest event of a task that is such a fact."""
-    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.kind.in_(list(facts)))
-    row = conn.execute(query.order_by(events.c.seq.desc()).limit(1)).mappings().first()
-    return _event_shown(row) if row else None
-
-
-def last_in_state(conn: Connection, task_pk: int, state: State) -> int:
-    """The number of the newest event that left the task in this state; 0 where none did."""
-    query = sa.select(events.c.seq).where(events.c.task_pk == task_pk, events.c.to_state == state)
-    return int(conn.execute(query.order_by(events.c.seq.desc()).limit(1)).scalar() or 0)
-
-
-def newest_why(conn: Connection, task_pk: int, name: str | None) -> str | None:
-    """What the newest event of the newest run that says anything by this name says; None for no name."""
-    if name is None:
-        return None
-    begun = sa.select(sa.func.max(events.c.seq)).where(events.c.task_pk == task_pk, events.c.kind.in_(_BEGIN_A_RUN))
-    said = events.c.detail[name].astext
-    those = (events.c.task_pk == task_pk, events.c.seq >= sa.func.coalesce(begun.scalar_subquery(), 0), said != "")
-    return conn.execute(sa.select(said).where(*those).order_by(events.c.seq.desc()).limit(1)).scalar()
-
-
-def event(conn: Connection, task_pk: int, seq: int) -> Json | None:
-    """One event of a task."""
-    query = sa.select(events).where(events.c.task_pk == task_pk, events.c.seq == seq)
-    row = conn.execute(query).mappings().first()
-    return _event_shown(row) if row else None
-
-
-def all_events(conn: Connection) -> Iterable[Row]:
-    """Every event of every task, in order, for replay. A server-side cursor: read them as they come."""
-    query = sa.select(events).order_by(events.c.task_pk, events.c.seq)
-    return conn.execution_options(yield_per=1000).execute(query).mappings()
 
 
 def run_list(conn: Connection, task_pk: int) -> list[Json]:
@@ -173,10 +126,11 @@ def shown(row: Row) -> Json:
     }
 
 
-def _event_shown(row: Row) -> Json:
+def event_json(event: Event) -> Json:
+    """An event as the API shows it, and as a receipt's chain of hashes takes it."""
     return {
-        "seq": row["seq"], "fact": row["kind"], "from": row["from_state"], "to": row["to_state"],
-        "run": row["run"], "detail": row["detail"], "at": moment(row["at"]),
+        "seq": event.seq, "fact": event.kind, "from": event.from_state, "to": event.to_state,
+        "run": event.run, "detail": event.detail, "at": moment(event.at),
     }  # fmt: skip
 
 

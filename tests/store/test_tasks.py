@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.errors import Kind, Refused
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State
-from app.store import outbox, tasks, views
-from app.store.tables import events, runs
+from app.store import events, outbox, tasks
+from app.store.tables import runs
 from tests.builders import AT, a_fact, a_stored_task
 
 PLACED = {"host_id": "localhost", "agent_type": "coder", "until": AT.isoformat()}
@@ -21,7 +21,7 @@ def test_a_move_writes_the_event_the_outbox_entries_and_the_run_together(conn: C
     task = a_stored_task(conn)
     moved = tasks.record(conn, task.id, Fact(FactKind.PLACED, PLACED), AT)
     assert (moved.state, moved.run, moved.version) == (State.ASSIGNED, 1, 2)
-    assert [event["fact"] for event in views.event_list(conn, task.id)] == ["requested", "placed"]
+    assert [event.kind for event in events.of_task(conn, task.id)] == ["requested", "placed"]
     assert [entry.kind for entry in outbox.of_task(conn, task.id) if entry.seq == 2] == [
         "start",
         "label",
@@ -86,7 +86,7 @@ def test_the_database_refuses_to_change_history(conn: Connection, statement: str
 def test_the_same_task_id_asked_for_twice_is_one_task(conn: Connection) -> None:
     first = a_stored_task(conn)
     assert a_stored_task(conn).id == first.id
-    assert len(views.event_list(conn, first.id)) == 1
+    assert len(events.of_task(conn, first.id)) == 1
 
 
 def test_events_amount_to_the_row(conn: Connection) -> None:
@@ -98,5 +98,4 @@ def test_events_amount_to_the_row(conn: Connection) -> None:
         a_fact(FactKind.DUE),
     ):
         task = tasks.record(conn, task.id, fact, AT)
-    told = list(conn.execute(sa.select(events).where(events.c.task_pk == task.id).order_by(events.c.seq)).mappings())
-    assert tasks.replayed(told) == task == tasks.load(conn, task.id)
+    assert tasks.replayed(events.of_task(conn, task.id)) == task == tasks.load(conn, task.id)

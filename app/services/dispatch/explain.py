@@ -1,5 +1,6 @@
 """Explains why a task waits: each host's and agent's refusal as a sentence."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from app.domain.lifecycle import FactKind
 from app.domain.task import Mode, Task
 from app.services.dispatch import credentials
 from app.services.dispatch.lfs import close_without_lfs, lfs_repositories
-from app.store import agents, views
+from app.store import agents, events, views
 from app.store import hosts as host_rows
 
 MOST_NAMED = 20  # hosts and agents in one sentence
@@ -50,11 +51,11 @@ def why(conn: Connection, task: Task, at: datetime | None = None) -> dict[str, o
 
 def _where_it_is(conn: Connection, task: Task) -> dict[str, object]:
     """For a task that does not wait for a host: where it is, why it was placed there, and why it does not continue."""
-    placed = views.newest_event(conn, task.id, (FactKind.PLACED,)) if task.host_id else None
-    chosen: dict[str, Any] = placed["detail"] if placed else {}
+    placed = events.newest(conn, task.id, FactKind.PLACED) if task.host_id else None
+    chosen: Mapping[str, Any] = placed.detail if placed else {}
     return {
         "reason": task.reason,
-        "why": views.newest_why(conn, task.id, forge_messages.why_name(task)),
+        "why": events.newest_detail(conn, task.id, forge_messages.why_name(task)),
         "host": task.host_id,
         "waits_until": views.moment(task.due_at),
         "sentence": chosen.get("because") and f"on {task.host_id}: {chosen['because']}",

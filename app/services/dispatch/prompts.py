@@ -1,16 +1,17 @@
 """Composes a run's prompt: the issue, a review round or a continued session."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 from app.domain import previous_runs, prompt
+from app.domain.event import Event
 from app.domain.lifecycle import FactKind
 from app.domain.run import Run
 from app.domain.task import State, Task
 from app.domain.task_details import TaskDetails
-from app.store import views
+from app.store import events, views
 
 GO_ON = "Go on where you stopped. This is what was asked:\n\n"
 ROUNDS = (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED)
@@ -60,47 +61,47 @@ def prompt_of(
     text, goal = details.prompt.text, details.prompt.goal
     if task.run <= 1:
         return None, text
-    events = views.events_of(conn, task.id, PROMPT_FACTS)
-    since = _since_the_review(conn, task, events)
-    why = next((event["detail"].get("why") for event in since if event["fact"] == FactKind.FAILED), "") or ""
+    history = events.of_kinds(conn, task.id, PROMPT_FACTS)
+    since = _since_the_review(conn, task, history)
+    why = next((event.detail.get("why") for event in since if event.kind == FactKind.FAILED), "") or ""
     asked = _newest_request(since)
     if asked is None:
         return None, prompt.read_again(text, why)
-    review = _round_text(goal, asked, events)
+    review = _round_text(goal, asked, history)
     return session, prompt.read_again(review if session else f"{text}\n{review}", why)
 
 
-def _round_text(goal: str, asked: dict[str, Any], events: list[dict[str, Any]]) -> str:
+def _round_text(goal: str, asked: Mapping[str, Any], history: list[Event]) -> str:
     """The prompt of one round: the review with its comments and earlier rounds, or the conflict to resolve."""
     if "base" in asked:
         return str(asked["text"])
     comments = [(path, line, text) for path, line, text in asked["comments"]]
     return prompt.read_review(
-        goal, asked["text"], comments, asked.get("hunks") or (), _earlier_rounds(events, asked.get("review"))
+        goal, asked["text"], comments, asked.get("hunks") or (), _earlier_rounds(history, asked.get("review"))
     )
 
 
-def _earlier_rounds(events: list[dict[str, Any]], review: int | None) -> list[dict[str, Any]]:
+def _earlier_rounds(history: list[Event], review: int | None) -> list[dict[str, Any]]:
     """The rounds before this review: the request, and the final text of the run that answered it."""
     rounds: list[dict[str, Any]] = []
-    for event in events:
-        if event["fact"] == FactKind.CHANGES_REQUESTED:
-            rounds.append({**event["detail"], "answer": ""})
-        elif event["fact"] == FactKind.FINISHED and rounds:
-            rounds[-1]["answer"] = event["detail"].get("summary") or ""
+    for event in history:
+        if event.kind == FactKind.CHANGES_REQUESTED:
+            rounds.append({**event.detail, "answer": ""})
+        elif event.kind == FactKind.FINISHED and rounds:
+            rounds[-1]["answer"] = event.detail.get("summary") or ""
     return [one for one in rounds if one.get("review") != review][-MOST_ROUNDS:]
 
 
-def review_to_answer(conn: Connection, task: Task) -> dict[str, Any] | None:
+def review_to_answer(conn: Connection, task: Task) -> Mapping[str, Any] | None:
     """The review that requested changes and is not answered yet: by, text, comments."""
-    return _newest_request(_since_the_review(conn, task, views.events_of(conn, task.id, ROUNDS)))
+    return _newest_request(_since_the_review(conn, task, events.of_kinds(conn, task.id, ROUNDS)))
 
 
-def _since_the_review(conn: Connection, task: Task, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _since_the_review(conn: Connection, task: Task, history: list[Event]) -> list[Event]:
     """The events after the task was last ready for review, newest first."""
-    ready = views.last_in_state(conn, task.id, State.REVIEW_PENDING)
-    return [event for event in reversed(events) if event["seq"] > ready]
+    ready = events.last_in_state(conn, task.id, State.REVIEW_PENDING)
+    return [event for event in reversed(history) if event.seq > ready]
 
 
-def _newest_request(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((event["detail"] for event in events if event["fact"] in ROUNDS), None)
+def _newest_request(history: list[Event]) -> Mapping[str, Any] | None:
+    return next((event.detail for event in history if event.kind in ROUNDS), None)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
 
 from app.domain import comment_command, forge_messages
 from app.domain.comment_command import QueuedCommand
 from app.domain.errors import Kind, Refused
+from app.domain.event import Event
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.task import State, Task
 from app.ports import Fleet, Forge
@@ -56,12 +56,12 @@ def _retry(fleet: Fleet, forge: Forge, command: QueuedCommand, task: Task | None
     raise refused
 
 
-def _saw(command: QueuedCommand, note: Mapping[str, Any]) -> bool:
+def _saw(command: QueuedCommand, note: Event) -> bool:
     """Whether the author of a command could know of an edit: it was noted before the delivery of the command came, or
     before the command was written, by the forge's clock."""
     if command.version is not None:
-        return bool(note["seq"] <= command.version)
-    noted, written = _parse_time(note["detail"].get("noted_at")), _parse_time(command.commented_at)
+        return note.seq <= command.version
+    noted, written = _parse_time(note.detail.get("noted_at")), _parse_time(command.commented_at)
     return noted is None or written is None or noted <= written
 
 

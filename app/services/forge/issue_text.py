@@ -1,11 +1,11 @@
 """Accepts the text of an issue that a task works on, and notes later edits until a writer accepts them."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sqlalchemy import Connection
 
 from app.domain import matching, prompt
+from app.domain.event import Event
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import Prompt
 from app.domain.task import State, Task
@@ -15,9 +15,7 @@ from app.ports import Fleet, Forge, Issue, Repository, Requester
 from app.services import facts
 from app.services.forge import permissions, repository_settings
 from app.services.forge.repository_settings import Settings
-from app.store import fleet_config, repositories, task_details, tasks, views
-
-Event = Mapping[str, Any]
+from app.store import events, fleet_config, repositories, task_details, tasks
 
 
 def make_text(issue: Issue, settings: Settings) -> AcceptedText:
@@ -58,7 +56,7 @@ def sync_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, issue: Iss
     sha = prompt.fingerprint(issue.title, issue.body)
     with fleet.engine.begin() as conn:
         accepted_entry = task_details.get(conn, task.id).accepted_entry or 0
-        noted = [note["detail"]["sha"] for note in _noted_edits(conn, task)]
+        noted = [note.detail["sha"] for note in _noted_edits(conn, task)]
     if sha not in noted:
         _note_edit(fleet, forge, full_name, task, sha)
         return f"{task.task_id} was edited; work goes on with the accepted text"
@@ -90,7 +88,7 @@ def accept_edit(
     """
     at, sha = fleet.clock(), prompt.fingerprint(issue.title, issue.body)
     with fleet.engine.begin() as conn:
-        notes = [note for note in _noted_edits(conn, task) if note["detail"]["sha"] == sha]
+        notes = [note for note in _noted_edits(conn, task) if note.detail["sha"] == sha]
     if not notes:
         _note_edit(fleet, forge, full_name, task, sha)
     settings = _settings(fleet, forge, full_name, task) if any(saw(note) for note in notes) else None
@@ -139,9 +137,9 @@ def _note_edit(fleet: Fleet, forge: Forge, full_name: str, task: Task, sha: str)
     facts.record_if_news(fleet, task, Fact(FactKind.ISSUE_EDITED, detail, key=f"edit {sha}"))
 
 
-def _noted_edits(conn: Connection, task: Task) -> list[dict[str, Any]]:
+def _noted_edits(conn: Connection, task: Task) -> list[Event]:
     """The events of edits that were noted and not accepted at once."""
-    return views.events_of(conn, task.id, (FactKind.ISSUE_EDITED,))
+    return events.of_kinds(conn, task.id, (FactKind.ISSUE_EDITED,))
 
 
 def _settings(fleet: Fleet, forge: Forge, full_name: str, task: Task) -> Settings | None:

@@ -1,13 +1,13 @@
 """Turns reviews and conflicts of a pull request into rounds of work."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, partial
-from typing import Any
 
 from app.domain import bots, comment_command
 from app.domain.errors import Unavailable
+from app.domain.event import Event
 from app.domain.forge_messages import PullNews
 from app.domain.lifecycle import Fact, FactKind
 from app.domain.prompt import read_conflict
@@ -16,13 +16,11 @@ from app.domain.visible_text import clean, hidden
 from app.ports import Account, Comment, Fleet, Forge, Pull, Review, ReviewComment
 from app.services.facts import record_if_news
 from app.services.forge import permissions
-from app.store import fleet_config, forge_cursors, task_details, views
+from app.store import events, fleet_config, forge_cursors, task_details
 
 LONGEST_REVIEW = 20_000  # characters of a text or a hunk
 MOST_COMMENTS = 100  # on lines, in one round
 MOST_CONFLICTS = 3  # rounds per task that only resolve conflicts
-
-Event = Mapping[str, Any]
 
 
 class TooEarly(Unavailable):
@@ -48,7 +46,7 @@ class _Pull:
 
     def handled(self, what: str) -> set[int]:
         """The ids of the `reviews`, or of the `remarks`, that a round has handled."""
-        return {id_ for event in self.rounds for id_ in event["detail"].get(what, ())}
+        return {id_ for event in self.rounds for id_ in event.detail.get(what, ())}
 
 
 def apply_reviews(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: Pull) -> Task:
@@ -58,13 +56,13 @@ def apply_reviews(fleet: Fleet, forge: Forge, task: Task, full_name: str, pull: 
     TooEarly during that time.
     """
     with fleet.engine.begin() as conn:
-        rounds = views.events_of(conn, task.id, (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED))
+        rounds = events.of_kinds(conn, task.id, (FactKind.CHANGES_REQUESTED, FactKind.CONFLICTED))
         record = fleet_config.forge(conn, forge.name)
     this = _Pull(fleet, forge, task, full_name, pull, list(rounds), record.bots if record else ())
     accepted = [review for review in forge.reviews(full_name, pull.number) if this.counts(review.author)]
     reviews = with_permissions(forge, full_name, accepted)
     has_conflict = _has_conflict(fleet, task, pull)
-    conflict_rounds = sum(event["fact"] == FactKind.CONFLICTED for event in rounds)
+    conflict_rounds = sum(event.kind == FactKind.CONFLICTED for event in rounds)
     task = _record_news(this, reviews, has_conflict and conflict_rounds >= MOST_CONFLICTS)
     asking = _unanswered(this, reviews)
     if asking:
@@ -110,11 +108,11 @@ def _approvals(reviews: Iterable[Review]) -> list[str]:
 def _last_news(this: _Pull) -> PullNews:
     """The news that was recorded last. A run that opened the pull request since then has changed its head."""
     with this.fleet.engine.begin() as conn:
-        news = views.newest_event(conn, this.task.id, (FactKind.PULL_NEWS,))
-        offer = views.newest_event(conn, this.task.id, (FactKind.PULL_OPENED, FactKind.PULL_REOPENED))
-    known = PullNews.from_json(news["detail"]) if news else PullNews([], "", this.task.head, False)
-    if offer and (news is None or offer["seq"] > news["seq"]):
-        known = replace(known, head=offer["detail"].get("head"))
+        news = events.newest(conn, this.task.id, FactKind.PULL_NEWS)
+        offer = events.newest(conn, this.task.id, FactKind.PULL_OPENED, FactKind.PULL_REOPENED)
+    known = PullNews.from_json(news.detail) if news else PullNews([], "", this.task.head, False)
+    if offer and (news is None or offer.seq > news.seq):
+        known = replace(known, head=offer.detail.get("head"))
     return known
 
 

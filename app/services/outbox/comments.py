@@ -11,7 +11,7 @@ from app.domain.task import State, Task
 from app.domain.task_details import TaskDetails
 from app.ports import Fleet
 from app.services.outbox.target import target_of
-from app.store import forge_comments, task_details, views
+from app.store import events, forge_comments, task_details
 
 
 def write_status(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
@@ -20,11 +20,11 @@ def write_status(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
         return
     with fleet.engine.begin() as conn:
         details = task_details.get(conn, task.id)
-        news = views.newest_event(conn, task.id, (FactKind.PULL_NEWS,))
-        why = views.newest_why(conn, task.id, forge_messages.why_name(task))
-        review = views.newest_event(conn, task.id, (FactKind.CHANGES_REQUESTED,)) if task.review_count else None
-    notes = _notes(details, review["detail"] if review else {})
-    shown = PullNews.from_json(news["detail"]) if news else None
+        news = events.newest(conn, task.id, FactKind.PULL_NEWS)
+        why = events.newest_detail(conn, task.id, forge_messages.why_name(task))
+        review = events.newest(conn, task.id, FactKind.CHANGES_REQUESTED) if task.review_count else None
+    notes = _notes(details, review.detail if review else {})
+    shown = PullNews.from_json(news.detail) if news else None
     write_comment(fleet, task, "status", forge_messages.status(task, shown, why, notes))
 
 
@@ -37,15 +37,15 @@ def write_edit_note(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
 def answer_reviewer(fleet: Fleet, task: Task, entry: OutboxEntry) -> None:
     """Tell a reviewer why the agent changed nothing, or that no further round will start."""
     with fleet.engine.begin() as conn:
-        event = views.event(conn, task.id, entry.seq)
+        event = events.get(conn, task.id, entry.seq)
     if task.pr_number is None or event is None:
         return None
-    if event["fact"] == FactKind.CHANGES_REQUESTED:
+    if event.kind is FactKind.CHANGES_REQUESTED:
         if task.reason != "review_loop_limit":  # the task was retried meanwhile
             return None
-        text = forge_messages.too_many_rounds(task, str(event["detail"].get("by") or "A reviewer"))
+        text = forge_messages.too_many_rounds(task, str(event.detail.get("by") or "A reviewer"))
         return write_comment(fleet, task, f"limit-{entry.run}", text, task.pr_number)
-    text = forge_messages.answer(entry.run, str(event["detail"].get("summary") or ""))
+    text = forge_messages.answer(entry.run, str(event.detail.get("summary") or ""))
     return write_comment(fleet, task, f"answer-{entry.run}", text, task.pr_number)
 
 

@@ -14,7 +14,7 @@ from app.ports import Fleet, Pull
 from app.services import facts
 from app.services.forge import forbidden_paths, permissions
 from app.services.outbox.target import Target, target_of
-from app.store import task_details, views
+from app.store import events, task_details, views
 
 MOST_TRIES = 12  # to find a pushed commit on the forge: about half an hour
 
@@ -39,8 +39,8 @@ def open_pull(fleet: Fleet, task: Task, entry: OutboxEntry) -> None:
     to = target_of(fleet, task)
     with fleet.engine.begin() as conn:
         details, runs = task_details.get(conn, task.id), views.run_list(conn, task.id)
-        finished = views.newest_event(conn, task.id, (FactKind.FINISHED,))
-    pushed = finished["detail"].get("head") if finished else None
+        finished = events.newest(conn, task.id, FactKind.FINISHED)
+    pushed = finished.detail.get("head") if finished else None
     work = _Work(fleet, task, entry, to, pushed, is_checked(details, runs))
     topic = _pull_of_topic(work) if details.settings.flow == "agit" else None
     pull, head = topic or _pull_of_branch(work)

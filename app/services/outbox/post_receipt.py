@@ -14,7 +14,7 @@ from app.services import receipt_key
 from app.services.forge import review_rounds
 from app.services.outbox.comments import write_comment
 from app.services.outbox.target import target_of
-from app.store import agents, forge_comments, task_details, views
+from app.store import agents, events, forge_comments, task_details, views
 
 
 def write_receipt(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
@@ -23,7 +23,8 @@ def write_receipt(fleet: Fleet, task: Task, _: OutboxEntry) -> None:
         return
     merged = _merged_pull(fleet, task)
     with fleet.engine.begin() as conn:
-        details, history = task_details.get(conn, task.id), views.event_list(conn, task.id)
+        details = task_details.get(conn, task.id)
+        history = [views.event_json(event) for event in events.of_task(conn, task.id)]
         runs = [
             receipt.prove_run(run, run["cli_version"] or _registered_version(conn, run))
             for run in views.run_list(conn, task.id)
