@@ -6,14 +6,14 @@ not. docs/dequeue.md has the statements, their plans and their cost.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.task import Task
-from app.store.engine import Json, together
-from app.store.tables import requirement_sets, tasks
+from app.store.engine import together
+from app.store.tables import Row, requirement_sets, tasks
 from app.store.tasks import task_of
 
 PLACING = 0x666C6565  # the advisory lock of a transaction that assigns host slots
@@ -66,11 +66,11 @@ class Search(NamedTuple):
 class Found(NamedTuple):
     """The result of a search. Without `agent`, its token was not accepted, and the rest is empty."""
 
-    agent: Json | None
-    answer: list[Json] | None
+    agent: Row | None
+    answer: list[dict[str, Any]] | None
     open: int  # tasks that it holds
     assigned: list[int]  # runs that an operator assigned to it and that it has not received
-    heads: list[Json]
+    heads: list[Row]
     some_are_off: bool  # a rule switches repositories off: search again without their tasks
 
 
@@ -90,7 +90,7 @@ def search(conn: Connection, wanted: Search, off: Sequence[str] = ()) -> Found:
 
 def further(
     conn: Connection, capabilities: list[str], most: int, held: list[int], off: Sequence[str] = ()
-) -> list[Json]:
+) -> list[Row]:
     """Up to `most` more tasks, locked, from the queues of all sets that these capabilities meet.
 
     Skips the tasks `held`, and those of repositories that are `off`. Tasks that do not match add nothing to the cost.
@@ -104,7 +104,7 @@ def further(
     return []
 
 
-def with_texts(conn: Connection, run_ids: list[int]) -> list[Json]:
+def with_texts(conn: Connection, run_ids: list[int]) -> list[Row]:
     """The tasks of these runs, in the form and order of `search`."""
     return together(conn, (_OF_RUNS, {"runs": run_ids}))[0]
 

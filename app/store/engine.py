@@ -3,7 +3,7 @@
 import json
 import re
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,9 +13,11 @@ from psycopg.rows import dict_row
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-Announce = Callable[[dict[str, Any]], None]
-Json = dict[str, Any]
-Statement = tuple[str, dict[str, Any]]  # SQL as psycopg takes it, and what goes in
+from app.store.tables import Row
+
+Announcement = Mapping[str, Any]  # an event by the names of its columns, with more about its task
+Announce = Callable[[Announcement], None]
+Statement = tuple[str, Mapping[str, Any]]  # SQL as psycopg takes it, and what goes in
 # Do not wait for this transaction to be on the disk: if the database dies within the next moment, all of it is as if it
 # had never been. What is committed after it makes sure of it too.
 UNHURRIED: Statement = ("SELECT set_config('synchronous_commit', 'off', true)", {})
@@ -59,32 +61,32 @@ def reading(engine: Engine) -> Connection:
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def together(conn: Connection, *statements: Statement) -> list[list[Json]]:
+def together(conn: Connection, *statements: Statement) -> list[list[Row]]:
     """What these statements give, one after the other, in one trip to the server instead of one for each: where many
     small questions are asked, the way costs more than the answers. Within the transaction of `conn`."""
     driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
     try:
         with driver.pipeline() if len(statements) > 1 else nullcontext():
             cursors = [_on(driver).execute(sql, given) for sql, given in statements]
-        return [cursor.fetchall() if _has_rows(cursor) else [] for cursor in cursors]
+        return [list(cursor.fetchall()) if _has_rows(cursor) else [] for cursor in cursors]
     except psycopg.Error as error:
         if driver.closed:
             conn.invalidate(error)
         raise _as_ours(error) from error
 
 
-def _has_rows(cursor: "psycopg.Cursor[Json]") -> bool:
+def _has_rows(cursor: "psycopg.Cursor[dict[str, Any]]") -> bool:
     """Without a description of each column, which takes longer to make than most answers."""
     return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
-def only(conn: Connection, sql: str, **given: Any) -> Json | None:
+def only(conn: Connection, sql: str, **given: Any) -> Row | None:
     """The first row that a statement gives, None where it gives none: for the questions that every request asks."""
     found = together(conn, (sql, given))[0]
     return found[0] if found else None
 
 
-def _on(driver: "psycopg.Connection[Any]") -> "psycopg.Cursor[Json]":
+def _on(driver: "psycopg.Connection[Any]") -> "psycopg.Cursor[dict[str, Any]]":
     return driver.cursor(row_factory=dict_row)
 
 
@@ -100,7 +102,7 @@ def as_jsonb(value: Any) -> str:
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
-def tell(conn: Connection, line: dict[str, Any]) -> None:
+def tell(conn: Connection, line: Announcement) -> None:
     """Have `line` announced if and when this transaction commits."""
     conn.info.setdefault(_PENDING, []).append(line)
 

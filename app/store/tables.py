@@ -1,5 +1,6 @@
 """The tables. Hot rows are narrow; texts stand beside them; events are append-only by trigger."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ metadata = sa.MetaData(
     }
 )
 
-Row = sa.RowMapping | dict[str, Any]  # by SQLAlchemy, or straight from the driver where the way matters
+Row = sa.RowMapping | Mapping[str, Any]  # a row by the names of its columns, from SQLAlchemy or from the driver
 MOMENT = TIMESTAMP(timezone=True)
 WORDS = ARRAY(sa.Text)
 

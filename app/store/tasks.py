@@ -16,7 +16,7 @@ from app.domain.lifecycle import FIRST_OUTBOX, Decision, Fact, FactKind, OutboxK
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
-from app.store.engine import Json, as_jsonb, together
+from app.store.engine import as_jsonb, together
 from app.store.tables import Row, events, outbox, requirement_sets, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
@@ -83,7 +83,7 @@ def find(conn: Connection, task_id: str) -> Task:
     return known(together(conn, (BY_ITS_ID, {"id": task_id}))[0], NONE_SUCH.format(task_id))
 
 
-def known(rows: Sequence[Json], or_else: str) -> Task:
+def known(rows: Sequence[Row], or_else: str) -> Task:
     """The task of the one row. Raises Refused(unknown) with the sentence where there is none."""
     if not rows:
         raise Refused(Kind.UNKNOWN, or_else)
@@ -159,7 +159,7 @@ def requirement_set(conn: Connection, names: tuple[str, ...], cli: str | None = 
     return int(found) if found is not None else int(conn.execute(known).scalar_one())
 
 
-def task_of(row: Row | Json) -> Task:
+def task_of(row: Row) -> Task:
     """A row of the table as a Task."""
     given = {name: row[name] for name in COLUMNS}
     return Task(

@@ -17,6 +17,7 @@ from app.services.dispatch import budgets, credentials, git_flow, prompts, start
 from app.services.runs import report
 from app.store import agents, dequeue, runs, task_details, tasks, views
 from app.store.engine import reading
+from app.store.tables import Row
 
 ShownTask = dict[str, object]  # a task with its lease, as the API shows it
 LOST = ("expired", "given_back")  # ends of a run that was taken from its agent
@@ -213,7 +214,7 @@ def _capabilities(known: list[str], asked: list[str] | None) -> list[str]:
     return known if asked is None else asked
 
 
-def _task_as_json(conn: Connection, row: dict[str, Any], task: Task, deadline: datetime | None) -> ShownTask:
+def _task_as_json(conn: Connection, row: Row, task: Task, deadline: datetime | None) -> ShownTask:
     """A task as the API shows it, with its lease and all that is needed to work on it.
 
     The repository has its present name. A review that was not answered yet is in the prompt.
@@ -222,7 +223,7 @@ def _task_as_json(conn: Connection, row: dict[str, Any], task: Task, deadline: d
     _, text = prompts.prompt_of(conn, task, details, resume=False)
     author = {"author_name": start_order.AUTHOR, "author_email": start_order.AUTHOR_EMAIL}
     name = run_name(task.id, task.task_id, task.run)
-    return views.shown(row | tasks.row_of(task) | {"seen_at": None, "active_at": None}) | {
+    return views.shown({**row, **tasks.row_of(task), "seen_at": None, "active_at": None}) | {
         "prompt": row["prompt"] | {"text": text},
         "lease": task.run,
         "lease_expires_at": views.moment(deadline),
