@@ -75,7 +75,7 @@ def _known_names(fleet: Fleet) -> set[str]:
 
 def _count_reconciled(fleet: Fleet, since: datetime) -> int:
     with fleet.engine.begin() as conn:
-        return sum(at >= since for at in periodic_jobs.last_of(conn, reconcile.JOB).values())
+        return sum(at >= since for at in periodic_jobs.last_runs(conn, reconcile.JOB).values())
 
 
 def _arguments() -> argparse.Namespace:

@@ -50,7 +50,7 @@ def a_prompt(goal: str = "Fix the total", text: str = "# Fix the total\n") -> Pr
 
 def a_stored_task(conn: Connection, task_id: str = "acme/widgets#12", at: datetime = AT, **given: Any) -> Task:
     """A task in the database, with its texts."""
-    task = tasks.request(conn, a_request(conn, task_id, **given), at)
+    task = tasks.create(conn, a_request(conn, task_id, **given), at)
     text = AcceptedText("Fix the total", "It is off by one.", a_prompt(), issue={"number": task.issue_number})
     details = TaskDetails(
         text, source=f"forgejo:{task_id}", task_type="python", labels=("agent:python",), timeout_secs=60,
@@ -122,7 +122,7 @@ def a_plain_task(conn: Connection, at: datetime, **given: Any) -> Task:
     }  # fmt: skip
     if "requirement_set_id" not in given:
         plain["requirement_set_id"] = tasks.requirement_set(conn, ())
-    task = tasks.request(conn, plain | given, at)
+    task = tasks.create(conn, plain | given, at)
     text = AcceptedText("Fix it", "", a_prompt("Fix it", "Fix it"))
     task_details.add(conn, task.id, TaskDetails(text, source="api", task_type="task", timeout_secs=60))
     return task

@@ -183,7 +183,7 @@ class Workshop:
 
     def tasks(self) -> list[Task]:
         with self.fleet.engine.begin() as conn:
-            return tasks.everything(conn)
+            return tasks.all_tasks(conn)
 
     def shown(self, number: int) -> dict[str, Any]:
         with self.fleet.engine.begin() as conn:

@@ -15,7 +15,7 @@ from app.ports import Fleet
 from app.services.agents import registry
 from app.services.agents.registry import hash_of
 from app.store import agents
-from app.store.engine import reading
+from app.store.engine import reading_connection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,7 +113,7 @@ def check_is_caller(agent_id: str) -> str:
     """Return the agent id of the request. Raises Refused unless it is the caller's own."""
     own = caller().agent_id
     if own != agent_id:
-        with reading(fleet().engine) as conn:
+        with reading_connection(fleet().engine) as conn:
             known = agents.get(conn, agent_id)
         if known is None:
             raise Refused(Kind.UNKNOWN, f"There is no agent {agent_id!r}: register it first.")
@@ -141,7 +141,7 @@ def _identify(token: str) -> Caller:
         expected = fleet().config.secret(name)
         if expected and hmac.compare_digest(hash_of(token), hash_of(expected)):
             return Caller(role)
-    with reading(fleet().engine) as conn:
+    with reading_connection(fleet().engine) as conn:
         agent_id = agents.id_of_token(conn, hash_of(token), fleet().clock()) if token else None
     if agent_id is None:
         raise Refused(Kind.UNAUTHORIZED, "Show a valid token: Authorization: Bearer <token>.")

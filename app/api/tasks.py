@@ -23,7 +23,7 @@ from app.services.create_task import TaskRequest
 from app.services.create_task import request as request_task
 from app.services.dispatch import placement
 from app.store import logs, runs, tasks, views
-from app.store.engine import reading
+from app.store.engine import reading_connection
 
 blueprint = Blueprint("tasks", __name__)
 receipts = Blueprint("receipts", __name__)
@@ -41,7 +41,7 @@ def list_tasks(filters: loaded.TaskFilter) -> Response:
     its own."""
     limit, after = filters["limit"], filters.get("after")
     wanted = {name: str(value) for name, value in filters.items() if name not in ("limit", "after")}
-    with reading(fleet().engine) as conn:
+    with reading_connection(fleet().engine) as conn:
         own = {"agent_id": caller().agent_id} if caller().role is Role.AGENT else {}
         found, total = views.task_list(conn, wanted | own, limit, after)
     page = jsonify(found)
@@ -81,7 +81,7 @@ def dequeue(given: loaded.Dequeue) -> Response:
 def read_log(wanted: loaded.LogQuery, task_id: str) -> Response:
     """Read a piece of a run's log, in base64; continue at `next_offset`. If `offset` is greater than requested, the
     bytes between were dropped from a log that was too long."""
-    with reading(fleet().engine) as conn:
+    with reading_connection(fleet().engine) as conn:
         task = tasks.find(conn, task_id)
         run = runs.get(conn, task.id, wanted["run"] or task.run)
         _check_may_read(task_id, run)
@@ -189,7 +189,7 @@ def _decode(text: str) -> bytes:
 def _check_may_see(task_id: str) -> None:
     """An agent sees its tasks, and those it had until another agent or host has them."""
     if caller().role is Role.AGENT:
-        with reading(fleet().engine) as conn:
+        with reading_connection(fleet().engine) as conn:
             if tasks.find(conn, task_id).agent_id != caller().agent_id:
                 raise Refused(Kind.FORBIDDEN, f"{task_id} is not a task of agent {caller().agent_id!r}.")
 
@@ -208,7 +208,7 @@ def _complete(receipt: AgentReceipt, agent_id: str) -> Response:
 def _respond(held: leases.Held, notice: str | None = None) -> Response:
     """The task after a report, and whether its agent must stop: the run or the task has ended."""
     number = held.run.number
-    with reading(fleet().engine) as conn:
+    with reading_connection(fleet().engine) as conn:
         found = _task(conn, held.task.task_id, with_events=False)
         has_ended = any(run["ended_at"] for run in found["runs"] if run["number"] == number)
         stop = has_ended or found["status"] not in LIVE
@@ -219,7 +219,7 @@ def _respond(held: leases.Held, notice: str | None = None) -> Response:
 
 
 def _show(task_id: str, with_events: bool = True) -> Response:
-    with reading(fleet().engine) as conn:
+    with reading_connection(fleet().engine) as conn:
         return jsonify(_task(conn, task_id, with_events))
 
 

@@ -35,7 +35,7 @@ def request(fleet: Fleet, asked: TaskRequest) -> Task:
     needs = tuple(sorted({matching.capability(word) for word in asked["required_capabilities"]} - {""}))
     with fleet.engine.begin() as conn:
         requirement_set = tasks.requirement_set(conn, needs, settings.cli if settings else None)
-        task = tasks.request(conn, {
+        task = tasks.create(conn, {
             "task_id": tasks.NUMBERED, "mode": asked["execution_mode"], "priority": int(Priority.of(asked["priority"])),
             "requirement_set_id": requirement_set, "forge": forge_name, "repository_id": repository and repository.id,
             "branch": prompt.branch_name("api-{n}", asked["title"]) if repository else None,

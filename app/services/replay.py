@@ -15,7 +15,7 @@ def differences(fleet: Fleet) -> tuple[int, list[str]]:
     """
     count, lines = 0, []
     with fleet.engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
-        rows = {task.id: task for task in tasks.everything(conn)}
+        rows = {task.id: task for task in tasks.all_tasks(conn)}
         for task_pk, told in groupby(events.all_events(conn), key=lambda event: event.task_pk):
             count += 1
             row = rows.pop(task_pk)

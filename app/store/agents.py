@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.agent import Agent, EnrolmentToken, ListedAgent, Registration
-from app.store.engine import only
+from app.store.engine import fetch_one
 from app.store.tables import Row, agents, dequeue_answers, enrolments, runs, tasks
 
 OVERLAP = timedelta(seconds=60)  # how long a token still works after it was rotated
@@ -34,7 +34,7 @@ def register(conn: Connection, given: Registration, token_hash: bytes, at: datet
 
 def id_of_token(conn: Connection, token_hash: bytes, at: datetime) -> str | None:
     """The id of the agent that this token authenticates."""
-    found = only(conn, _AUTHENTICATED, hash=token_hash, at=at)
+    found = fetch_one(conn, _AUTHENTICATED, hash=token_hash, at=at)
     return str(found["agent_id"]) if found else None
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.delivery import Delivery
-from app.store.engine import together
+from app.store.engine import run_together
 from app.store.tables import Row, deliveries
 from app.store.work_queue import WorkQueue
 
@@ -34,7 +34,7 @@ def without_subject(conn: Connection, most: int = 50) -> list[Delivery]:
 
 def set_subjects(conn: Connection, subjects: Mapping[int, str]) -> None:
     """Store the subjects of deliveries by their id. Deliveries with the same subject are taken together."""
-    together(conn, (_SET_SUBJECTS, {"ids": list(subjects), "subjects": list(subjects.values())}))
+    run_together(conn, (_SET_SUBJECTS, {"ids": list(subjects), "subjects": list(subjects.values())}))
 
 
 _SET_SUBJECTS = """
@@ -49,7 +49,7 @@ def take(conn: Connection, at: datetime, most: int = 50) -> list[Delivery]:
     The subject is the one whose oldest delivery is due for longest and that no other process holds.
     """
     given = {"at": at, "until": at + QUEUE.hold, "most": most}
-    return sorted(map(_delivery, together(conn, (_TAKE, given))[0]), key=lambda delivery: delivery.id)
+    return sorted(map(_delivery, run_together(conn, (_TAKE, given))[0]), key=lambda delivery: delivery.id)
 
 
 _TAKE = """

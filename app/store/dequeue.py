@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.task import Task
-from app.store.engine import together
+from app.store.engine import run_together
 from app.store.tables import Row, requirement_sets, tasks
 from app.store.tasks import task_of
 
@@ -46,7 +46,7 @@ def for_hosts(conn: Connection, sets: Iterable[int], most: int, off: Iterable[st
     Tasks that other transactions hold are skipped, and tasks of repositories that are switched `off` (`forge id`).
     """
     given = {"sets": list(sets), "deep": most, "most": most, "held": [], "off": list(off)}
-    return [task_of(row) for row in together(conn, (_OF_SETS["http_pull", True], given))[0]]
+    return [task_of(row) for row in run_together(conn, (_OF_SETS["http_pull", True], given))[0]]
 
 
 # --- agents ----------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def search(conn: Connection, wanted: Search, off: Sequence[str] = ()) -> Found:
     repositories that are switched `off` (`forge id`).
     """
     given = wanted._asdict() | {"off": list(off)}
-    seen, found = together(conn, (_SEEN, given), (_NEAR[wanted.most > 1, bool(off)], given))
+    seen, found = run_together(conn, (_SEEN, given), (_NEAR[wanted.most > 1, bool(off)], given))
     if not seen:
         return Found(None, None, 0, [], [], False)
     told, heads = found[0], [row for row in found if row["id"] is not None]
@@ -98,7 +98,7 @@ def further(
     sets = _sets_met_by(conn, capabilities)
     for deep in DEEP if sets else ():
         given = {"sets": sets, "deep": max(deep, most), "most": most, "held": held, "off": list(off)}
-        more, waits = together(conn, (_OF_SETS["ssh_cli", bool(off)], given), (_ANY[bool(off)], given))
+        more, waits = run_together(conn, (_OF_SETS["ssh_cli", bool(off)], given), (_ANY[bool(off)], given))
         if more or not waits[0]["waits"]:
             return more
     return []
@@ -106,7 +106,7 @@ def further(
 
 def with_texts(conn: Connection, run_ids: list[int]) -> list[Row]:
     """The tasks of these runs, in the form and order of `search`."""
-    return together(conn, (_OF_RUNS, {"runs": run_ids}))[0]
+    return run_together(conn, (_OF_RUNS, {"runs": run_ids}))[0]
 
 
 def _sets_met_by(conn: Connection, capabilities: Iterable[str]) -> list[int]:

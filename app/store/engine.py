@@ -55,13 +55,13 @@ def _has_not_ended(driver: "psycopg.Connection[Any]", *_: Any) -> None:
         raise sa.exc.DisconnectionError(str(gone)) from gone
 
 
-def reading(engine: Engine) -> Connection:
+def reading_connection(engine: Engine) -> Connection:
     """A connection for what only looks: each question sees what is committed when it is asked, and none pays for the
     two trips by which a transaction begins and ends. To be used as a context."""
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def together(conn: Connection, *statements: Statement) -> list[list[Row]]:
+def run_together(conn: Connection, *statements: Statement) -> list[list[Row]]:
     """What these statements give, one after the other, in one trip to the server instead of one for each: where many
     small questions are asked, the way costs more than the answers. Within the transaction of `conn`."""
     driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
@@ -80,9 +80,9 @@ def _has_rows(cursor: "psycopg.Cursor[dict[str, Any]]") -> bool:
     return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
-def only(conn: Connection, sql: str, **given: Any) -> Row | None:
+def fetch_one(conn: Connection, sql: str, **given: Any) -> Row | None:
     """The first row that a statement gives, None where it gives none: for the questions that every request asks."""
-    found = together(conn, (sql, given))[0]
+    found = run_together(conn, (sql, given))[0]
     return found[0] if found else None
 
 
@@ -102,7 +102,7 @@ def as_jsonb(value: Any) -> str:
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
-def tell(conn: Connection, line: Announcement) -> None:
+def announce_later(conn: Connection, line: Announcement) -> None:
     """Have `line` announced if and when this transaction commits."""
     conn.info.setdefault(_PENDING, []).append(line)
 

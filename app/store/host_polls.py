@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from app.store import runs as run_rows
-from app.store.engine import together
+from app.store.engine import run_together
 from app.store.tables import Row, host_polls, runs
 
 HOLD = timedelta(seconds=10)  # a host stays held for this long after its worker died
@@ -17,7 +17,7 @@ _HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == host_polls.c.host_id, runs.
 
 
 def _has_something_to_say(at: datetime) -> sa.ColumnElement[bool]:
-    unheard = sa.exists().where(runs.c.host_id == host_polls.c.host_id, *run_rows.unheard(at))
+    unheard = sa.exists().where(runs.c.host_id == host_polls.c.host_id, *run_rows.awaiting_result(at))
     return sa.or_(_HAS_OPEN_RUNS, unheard)
 
 
@@ -79,7 +79,7 @@ def answered(conn: Connection, holder: str, at: datetime, every: tuple[float, fl
         "news": [one.news for one in seen],
         "disk": [one.disk_free for one in seen],
     }
-    together(conn, (_ANSWERED, given))
+    run_together(conn, (_ANSWERED, given))
 
 
 _ANSWERED = """

@@ -24,7 +24,7 @@ _HOSTS = sa.select(hosts, _jumps.c.hostname.label("jump_hostname"), _jumps.c.rea
 
 def all_hosts(conn: Connection) -> list[Host]:
     """Every host by id, with its slots and how many of them are taken."""
-    taken = runs.taken_slots(conn)
+    taken = runs.count_by_slot(conn)
     of_host: dict[str, list[Slots]] = {}
     for row in conn.execute(sa.select(slots).order_by(slots.c.agent_type)):
         used = taken.get((row.host_id, row.agent_type), 0)
@@ -98,7 +98,7 @@ def quarantine(conn: Connection, host_id: str, why: str, at: datetime, keep: tim
     values = {"fitness": Fitness.QUARANTINED, "why": why, "since": at, "probing_until": None}
     if conn.execute(sa.update(hosts).where(*ours).values(values)).rowcount != 1:
         return False
-    runs.keep_on_host(conn, host_id, at + keep)
+    runs.extend_leases_on_host(conn, host_id, at + keep)
     return True
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.run import Run
-from app.store.engine import UNHURRIED, Statement, together
+from app.store.engine import UNHURRIED, Statement, run_together
 from app.store.tables import logs
 
 PIECE, ROW = 1 << 20, 1 << 18
@@ -39,13 +39,13 @@ def append(
     write does not wait for the disk: if the database loses it, bytes and size together, it is fetched again. Of a
     stream longer than `keep` bytes the first and the last half stay, at their offsets.
     """
-    size = int(together(conn, *([UNHURRIED] if from_host else ()), (_SIZE[stream], {"run": run_id}))[-1][0]["size"])
+    size = int(run_together(conn, *([UNHURRIED] if from_host else ()), (_SIZE[stream], {"run": run_id}))[-1][0]["size"])
     begin = max(size, offset) if from_host else size
     news = data[begin - offset :] if offset <= begin else b""
     end = begin + len(news)
     if end > size:
         grown = _GROWN[stream], {"run": run_id, "size": end}
-        together(conn, grown, *_rows(run_id, stream, begin, news))
+        run_together(conn, grown, *_rows(run_id, stream, begin, news))
         if keep and end > keep:
             _leave_out(conn, run_id, stream, keep // 2, end - keep // 2)
     return Piece(begin, news)
@@ -77,7 +77,7 @@ def piece(conn: Connection, run_id: int, stream: str, offset: int = 0, most: int
     If the piece begins later than `offset`, the bytes between were dropped.
     """
     begin, data = offset, bytearray()
-    for row in together(conn, (_PIECE, {"run": run_id, "stream": stream, "offset": offset, "most": most}))[0]:
+    for row in run_together(conn, (_PIECE, {"run": run_id, "stream": stream, "offset": offset, "most": most}))[0]:
         if not data:
             begin = max(offset, row["offset"])
         elif row["offset"] > begin + len(data):

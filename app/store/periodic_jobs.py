@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.store.tables import periodic_jobs
 
 
-def ran(conn: Connection, name: str, at: datetime) -> timedelta | None:
+def record_run(conn: Connection, name: str, at: datetime) -> timedelta | None:
     """Note that the round `name` runs at `at`; returns how long ago it ran before, None the first time."""
     before = conn.execute(
         sa.select(periodic_jobs.c.ran_at).where(periodic_jobs.c.name == name).with_for_update()
@@ -20,12 +20,12 @@ def ran(conn: Connection, name: str, at: datetime) -> timedelta | None:
     return at - before if before else None
 
 
-def last(conn: Connection, name: str) -> datetime | None:
+def last_run(conn: Connection, name: str) -> datetime | None:
     """When the round `name` ran last; None if it never did."""
     return conn.execute(sa.select(periodic_jobs.c.ran_at).where(periodic_jobs.c.name == name)).scalar()
 
 
-def last_of(conn: Connection, prefix: str) -> dict[str, datetime]:
+def last_runs(conn: Connection, prefix: str) -> dict[str, datetime]:
     """When each of the rounds whose names begin so ran last."""
     rows = conn.execute(sa.select(periodic_jobs).where(periodic_jobs.c.name.startswith(prefix, autoescape=True)))
     return {row.name: row.ran_at for row in rows}

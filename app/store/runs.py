@@ -14,7 +14,7 @@ from app.domain.quota import today
 from app.domain.run import Run
 from app.domain.task import State, Task
 from app.store import tasks as tasks_
-from app.store.engine import UNHURRIED, as_jsonb, only, together
+from app.store.engine import UNHURRIED, as_jsonb, fetch_one, run_together
 from app.store.tables import Row, host_polls, runs, tasks
 
 _ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
@@ -34,30 +34,30 @@ def run_of(row: Row) -> Run:
 
 
 def get(conn: Connection, task_pk: int, number: int) -> Run | None:
-    row = only(conn, _ONE, task=task_pk, number=number)
+    row = fetch_one(conn, _ONE, task=task_pk, number=number)
     return run_of(row) if row else None
 
 
 def with_task(conn: Connection, task_pk: int, number: int) -> tuple[Run | None, Task]:
     """A run and its task as they are now, in one trip. Raises Refused(unknown)."""
     given = {"task": task_pk, "number": number}
-    found, of = together(conn, (_ONE, given), (tasks_.BY_KEY, {"id": task_pk}))
-    return next(map(run_of, found), None), tasks_.known(of, f"There is no task {task_pk}.")
+    found, of = run_together(conn, (_ONE, given), (tasks_.BY_KEY, {"id": task_pk}))
+    return next(map(run_of, found), None), tasks_.require(of, f"There is no task {task_pk}.")
 
 
 def of_task_id(conn: Connection, task_id: str) -> tuple[list[Run], Task]:
     """The task that people call `task_id` and all its runs, in one trip. Raises Refused(unknown)."""
-    found, of = together(conn, (_OF_TASK_ID, {"id": task_id}), (tasks_.BY_ITS_ID, {"id": task_id}))
-    return [run_of(row) for row in found], tasks_.known(of, tasks_.NONE_SUCH.format(task_id))
+    found, of = run_together(conn, (_OF_TASK_ID, {"id": task_id}), (tasks_.BY_ITS_ID, {"id": task_id}))
+    return [run_of(row) for row in found], tasks_.require(of, tasks_.NONE_SUCH.format(task_id))
 
 
-def named(conn: Connection, name: str) -> Run | None:
+def find_by_name(conn: Connection, name: str) -> Run | None:
     row = conn.execute(sa.select(runs).where(runs.c.name == name)).mappings().first()
     return run_of(row) if row else None
 
 
 def of_task(conn: Connection, task_pk: int) -> list[Run]:
-    rows = together(conn, ("SELECT * FROM runs WHERE task_pk = %(task)s ORDER BY number", {"task": task_pk}))
+    rows = run_together(conn, ("SELECT * FROM runs WHERE task_pk = %(task)s ORDER BY number", {"task": task_pk}))
     return [run_of(row) for row in rows[0]]
 
 
@@ -67,7 +67,7 @@ def open_on_host(conn: Connection, host_id: str) -> list[Run]:
     return [run_of(row) for row in conn.execute(query).mappings()]
 
 
-def to_hear_on_hosts(conn: Connection, host_ids: Sequence[str], at: datetime) -> dict[str, list[Run]]:
+def to_poll(conn: Connection, host_ids: Sequence[str], at: datetime) -> dict[str, list[Run]]:
     """By host: the runs there that have not ended, and the expired ones whose result is still missing.
 
     There may be thousands a second, so only the columns are read that a poll needs: `end`, `result`, `outcome`,
@@ -75,7 +75,7 @@ def to_hear_on_hosts(conn: Connection, host_ids: Sequence[str], at: datetime) ->
     """
     found: dict[str, list[Run]] = {host_id: [] for host_id in host_ids}
     given = {"hosts": list(host_ids), "since": at - UNHEARD}
-    for row in together(conn, (_TO_HEAR, given))[0] if host_ids else ():
+    for row in run_together(conn, (_TO_HEAR, given))[0] if host_ids else ():
         found[row["host_id"]].append(Run(**row))
     return found
 
@@ -93,14 +93,14 @@ ORDER BY id
 """  # noqa: S608 - names of our own columns
 
 
-def unheard(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+def awaiting_result(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     """Runs on hosts that were given up without hearing how they ended, not too long ago: the rest of their log is
     wanted when the host is back."""
     nothing = (runs.c.result.is_(None), runs.c.released_at.is_(None), runs.c.host_id.is_not(None))
     return (runs.c.end == "expired", *nothing, runs.c.ended_at >= at - UNHEARD)
 
 
-def heard_late(conn: Connection, run_id: int, result: Any) -> None:
+def record_late_result(conn: Connection, run_id: int, result: Any) -> None:
     """How a run ended that had been given up before. Its log is here whole."""
     given_up = (runs.c.id == run_id, runs.c.end == "expired", runs.c.result.is_(None))
     conn.execute(sa.update(runs).where(*given_up).values(result=result))
@@ -117,13 +117,13 @@ def acknowledge(conn: Connection, run_id: int) -> None:
     _update(conn, run_id, acknowledged=True)
 
 
-def noted(
+def record_progress(
     conn: Connection, run_id: int, message: str | None, progress: Any, at: datetime, unhurried: bool = False
 ) -> None:
     """What the runner says of how far it is; `unhurried` where it is told again, should the database lose it. Of what
     it used, what was told on earlier days is kept apart."""
     given = {"run": run_id, "message": message, "progress": as_jsonb(progress), "day": today(at).date()}
-    together(conn, *([UNHURRIED] if unhurried else []), (_NOTED, given))
+    run_together(conn, *([UNHURRIED] if unhurried else []), (_NOTED, given))
 
 
 _NOTED = """
@@ -133,7 +133,7 @@ WHERE id = %(run)s AND ended_at IS NULL
 """
 
 
-def taken_slots(conn: Connection) -> dict[tuple[str, str], int]:
+def count_by_slot(conn: Connection) -> dict[tuple[str, str], int]:
     """How many runs each (host, kind of CLI) has now."""
     query = (
         sa.select(runs.c.host_id, runs.c.agent_type, sa.func.count())
@@ -148,21 +148,21 @@ def hosts_with_runs() -> sa.Select[tuple[str]]:
     return sa.select(runs.c.host_id).where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
 
 
-def started(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
+def mark_started(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
     _update(conn, run_id, started_at=at, seen_at=at, deadline=deadline)
 
 
-def beat(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
+def renew_lease(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
     """The run was seen alive: its lease runs until `deadline`."""
-    beat_all(conn, [run_id], at, deadline)
+    renew_leases(conn, [run_id], at, deadline)
 
 
-def beat_all(
+def renew_leases(
     conn: Connection, run_ids: Iterable[int], at: datetime, deadline: datetime, unless_since: datetime | None = None
 ) -> None:
     """These were seen alive. One that was seen since a moment that is near enough is not written again."""
     given = {"ids": list(run_ids), "at": at, "deadline": deadline, "since": unless_since}
-    together(conn, (_BEAT, given))
+    run_together(conn, (_BEAT, given))
 
 
 _BEAT = """
@@ -173,33 +173,33 @@ RETURNING id
 """
 
 
-def wait_until(conn: Connection, run_id: int, deadline: datetime) -> bool:
+def extend_lease(conn: Connection, run_id: int, deadline: datetime) -> bool:
     """A start is about to be asked for: whatever becomes of whoever asks, the run is not given up before `deadline`.
     False when it has ended."""
     later = sa.func.greatest(runs.c.deadline, deadline)
     return _update(conn, run_id, deadline=later)
 
 
-def keep_on_host(conn: Connection, host_id: str, deadline: datetime) -> None:
+def extend_leases_on_host(conn: Connection, host_id: str, deadline: datetime) -> None:
     """The host may not be asked: none of the runs that were begun there is given up before `deadline`."""
     begun = (runs.c.host_id == host_id, runs.c.ended_at.is_(None), runs.c.started_at.is_not(None))
     conn.execute(sa.update(runs).where(*begun).values(deadline=sa.func.greatest(runs.c.deadline, deadline)))
 
 
-def wait_no_longer(conn: Connection, run_id: int, deadline: datetime) -> None:
+def restore_lease(conn: Connection, run_id: int, deadline: datetime) -> None:
     """The start surely was not carried out: the deadline of before holds again."""
     not_begun = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.started_at.is_(None))
     conn.execute(sa.update(runs).where(*not_begun).values(deadline=deadline))
 
 
-def ended(
+def end(
     conn: Connection, run_id: int, at: datetime, end: str,
     result: Any = None, outcome: Any = None, session: str | None = None,
 ) -> bool:  # fmt: skip
     """Write down the end of a run and what came of it; False when it had ended before."""
     given = {"id": run_id, "at": at, "end": end, "session": session, "day": today(at).date()}
     told = {"result": result and as_jsonb(result), "outcome": outcome and as_jsonb(outcome)}
-    return bool(together(conn, (_END, given | told))[0])
+    return bool(run_together(conn, (_END, given | told))[0])
 
 
 _END = """
@@ -213,25 +213,25 @@ WHERE id = %(id)s AND ended_at IS NULL RETURNING id
 """
 
 
-def checked(conn: Connection, run_id: int, checks: list[Any]) -> None:
+def record_checks(conn: Connection, run_id: int, checks: list[Any]) -> None:
     """How the checks of a run ended, told after its end; what was told before stands."""
     untold = (runs.c.id == run_id, sa.func.jsonb_array_length(runs.c.result["checks"]) == 0)
     told = runs.c.result.op("||")(sa.cast({"checks": checks, "validation": checks}, JSONB))
     conn.execute(sa.update(runs).where(*untold).values(result=told))
 
 
-def keep_session(conn: Connection, run_id: int, session: str | None) -> None:
+def set_session(conn: Connection, run_id: int, session: str | None) -> None:
     _update(conn, run_id, session=session)
 
 
-def expired(conn: Connection, run_id: int, at: datetime) -> bool:
+def expire(conn: Connection, run_id: int, at: datetime) -> bool:
     """End a run whose lease is over; False when it was renewed or ended meanwhile."""
     believed = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.deadline <= at)
     values = {"ended_at": at, "end": "expired", "deadline": None}
     return conn.execute(sa.update(runs).where(*believed).values(**values)).rowcount == 1
 
 
-def silent(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Run]:
+def with_expired_lease(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Run]:
     """Runs whose lease is over. A started run on a host is silent only if somebody has looked at the host since."""
     looked = sa.exists().where(host_polls.c.host_id == runs.c.host_id, host_polls.c.tried_at >= at - LOOKED_AT)
     over = [runs.c.deadline <= at, runs.c.ended_at.is_(None)]
@@ -266,7 +266,7 @@ def kept_on_hosts(conn: Connection, most: int = 500) -> list[KeptRun]:
     return [KeptRun(run_of(row), State(row["state"]), row["moved_at"]) for row in rows]
 
 
-def released(conn: Connection, run_id: int, at: datetime, saved: str | None) -> None:
+def mark_released(conn: Connection, run_id: int, at: datetime, saved: str | None) -> None:
     """The host keeps nothing of the run any more; work that was nowhere else is at `saved`."""
     conn.execute(sa.update(runs).where(runs.c.id == run_id).values(released_at=at, saved=saved))
 

@@ -16,7 +16,7 @@ from app.domain.lifecycle import FIRST_OUTBOX, Decision, Fact, FactKind, OutboxK
 from app.domain.run import run_name
 from app.domain.task import LIVE, Mode, Priority, State, Task
 from app.store import engine
-from app.store.engine import as_jsonb, together
+from app.store.engine import as_jsonb, run_together
 from app.store.tables import Row, events, outbox, requirement_sets, runs, tasks
 
 SWAPS = 20  # how often a row may have been moved under our hands before we say so
@@ -54,7 +54,7 @@ def record_locked(conn: Connection, moves: Sequence[tuple[Task, Fact]], at: date
     return [step.decision.task for step in steps]
 
 
-def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | None = None) -> Task:
+def create(conn: Connection, asked: dict[str, Any], at: datetime, key: str | None = None) -> Task:
     """Create a task from the REQUESTED fact `asked` (names of Task's fields; in a NUMBERED one `{n}` stands for its
     number). The task of that id, or of that issue, is returned as it is where there is one already."""
     id_ = conn.execute(sa.select(sa.func.nextval(sa.func.pg_get_serial_sequence("tasks", "id")))).scalar_one()
@@ -63,7 +63,7 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
     task = new_task(id_, asked, at)
     made = conn.execute(insert(tasks).values(**row_of(task)).on_conflict_do_nothing().returning(tasks.c.id)).first()
     if made is None:  # an issue may have got its task meanwhile, under the name that was free then
-        of_it = of_issue(conn, task.forge, task.repository_id or 0, task.issue_number or 0) if task.forge else None
+        of_it = find_by_issue(conn, task.forge, task.repository_id or 0, task.issue_number or 0) if task.forge else None
         return of_it or find(conn, task.task_id)
     line = _event(task, None, Fact(FactKind.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
@@ -75,15 +75,15 @@ def request(conn: Connection, asked: dict[str, Any], at: datetime, key: str | No
 
 def load(conn: Connection, id_: int) -> Task:
     """The task with the key `id_`. Raises Refused(unknown)."""
-    return known(together(conn, (BY_KEY, {"id": id_}))[0], f"There is no task {id_}.")
+    return require(run_together(conn, (BY_KEY, {"id": id_}))[0], f"There is no task {id_}.")
 
 
 def find(conn: Connection, task_id: str) -> Task:
     """The task that people call `task_id`. Raises Refused(unknown)."""
-    return known(together(conn, (BY_ITS_ID, {"id": task_id}))[0], NONE_SUCH.format(task_id))
+    return require(run_together(conn, (BY_ITS_ID, {"id": task_id}))[0], NONE_SUCH.format(task_id))
 
 
-def known(rows: Sequence[Row], or_else: str) -> Task:
+def require(rows: Sequence[Row], or_else: str) -> Task:
     """The task of the one row. Raises Refused(unknown) with the sentence where there is none."""
     if not rows:
         raise Refused(Kind.UNKNOWN, or_else)
@@ -95,14 +95,14 @@ def exists(conn: Connection, task_id: str) -> bool:
     return bool(conn.execute(sa.select(sa.exists().where(tasks.c.task_id == task_id))).scalar())
 
 
-def of_issue(conn: Connection, forge: str, repository_id: int, number: int) -> Task | None:
+def find_by_issue(conn: Connection, forge: str, repository_id: int, number: int) -> Task | None:
     """The task of an issue, if one was ever made."""
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, tasks.c.issue_number == number)
     row = conn.execute(sa.select(tasks).where(*where)).mappings().first()
     return task_of(row) if row else None
 
 
-def of_pull(conn: Connection, forge: str, repository_id: int, number: int, branch: str = "") -> Task | None:
+def find_by_pull(conn: Connection, forge: str, repository_id: int, number: int, branch: str = "") -> Task | None:
     """The task whose pull request has this number, or whose branch is its head."""
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id)
     either = sa.or_(tasks.c.pr_number == number, tasks.c.branch == branch)
@@ -110,7 +110,9 @@ def of_pull(conn: Connection, forge: str, repository_id: int, number: int, branc
     return task_of(row) if row else None
 
 
-def of_branch(conn: Connection, forge: str, repository_id: int, branch: str | None, head: str | None) -> Task | None:
+def find_by_branch(
+    conn: Connection, forge: str, repository_id: int, branch: str | None, head: str | None
+) -> Task | None:
     """The task that works on this branch, or that offered this commit for review."""
     if branch is None and head is None:
         return None
@@ -120,7 +122,7 @@ def of_branch(conn: Connection, forge: str, repository_id: int, branch: str | No
     return task_of(row) if row else None
 
 
-def everything(conn: Connection) -> list[Task]:
+def all_tasks(conn: Connection) -> list[Task]:
     return [task_of(row) for row in conn.execute(sa.select(tasks).order_by(tasks.c.id)).mappings()]
 
 
@@ -205,7 +207,7 @@ def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
         "runs_": [_new_run(conn, step, at) for step in steps if step.decision.task.run > step.before.run],
         "outbox_": [_outbox_entry(step.decision.task, kind, at) for step in steps for kind in step.decision.outbox],
     }
-    rows = together(conn, (_WRITE % len(steps), {name: as_jsonb(rows) for name, rows in given.items()}))[0]
+    rows = run_together(conn, (_WRITE % len(steps), {name: as_jsonb(rows) for name, rows in given.items()}))[0]
     moved = [row["id"] for row in rows]
     for step, line in zip(steps, events_, strict=True):
         if step.before.id in moved:
@@ -248,7 +250,7 @@ def _event(task: Task, source: State | None, fact: Fact, at: datetime) -> dict[s
 def _tell(conn: Connection, task: Task, line: dict[str, Any]) -> None:
     """Have the event announced after its commit; `for_agents` says that a waiting agent may take the task now."""
     for_agents = task.ready and task.mode is not Mode.SSH_CLI
-    engine.tell(conn, line | {"task_id": task.task_id, "number": task.run, "for_agents": for_agents})
+    engine.announce_later(conn, line | {"task_id": task.task_id, "number": task.run, "for_agents": for_agents})
 
 
 def _outbox_entry(task: Task, kind: OutboxKind, at: datetime) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from app.domain.failures import REFUSALS
 from app.domain.quota import FIRST_PAUSE, REFUSED_PAUSE, UNITS, Amount, opens_at, today
 from app.domain.run import MOST, Run
 from app.domain.task import State, Task
-from app.store.engine import together
+from app.store.engine import run_together
 from app.store.tables import Row, allowances, credentials, rules, runs, tasks
 
 
-def close(
+def close_credential(
     conn: Connection, name: str, resets_at: str | None, why: str, at: datetime, refused: bool = False
 ) -> datetime:
     """Close a credential whose limit a run met, or whose login was `refused`. Returns the moment at which it opens.
@@ -34,12 +34,12 @@ def close(
     return until
 
 
-def open_(conn: Connection, names: Sequence[str], since: datetime | None = None) -> list[str]:
+def reopen_credentials(conn: Connection, names: Sequence[str], since: datetime | None = None) -> list[str]:
     """Open credentials again: a run that began at `since` succeeded with them, or an operator says so.
 
     Returns the names of those that were closed. A run that began before the reset proves nothing: they stay closed.
     """
-    return [row["name"] for row in together(conn, (_OPEN, {"names": list(names), "since": since}))[0]]
+    return [row["name"] for row in run_together(conn, (_OPEN, {"names": list(names), "since": since}))[0]]
 
 
 _OPEN = """
@@ -50,7 +50,7 @@ RETURNING name
 """
 
 
-def warn(conn: Connection, name: str, warning: str, at: datetime) -> None:
+def record_warning(conn: Connection, name: str, warning: str, at: datetime) -> None:
     """Store a CLI's warning that a limit is near."""
     told = insert(credentials).values(name=name, warning=warning[:500], reported_at=at)
     conn.execute(
@@ -91,7 +91,7 @@ def used(conn: Connection, task: Task, run_id: int, at: datetime) -> dict[str, A
     }
 
 
-def allow(conn: Connection, task_pk: int, more: Amount) -> Amount:
+def add_allowance(conn: Connection, task_pk: int, more: Amount) -> Amount:
     """Add to the budget of a task; returns the sum of all additions."""
     given = {unit: getattr(more, unit) for unit in UNITS}
     statement = insert(allowances).values(task_pk=task_pk, **given)

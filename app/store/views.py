@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from app.domain.errors import Kind, Refused
 from app.domain.event import Event
 from app.domain.task import Priority, State
-from app.store.engine import together
+from app.store.engine import run_together
 from app.store.events import event_of
 from app.store.tables import Row, receipts, requirement_sets, runs, task_details, tasks
 
@@ -40,7 +40,7 @@ _ITS_EVENTS = _ITS.format(table="events", more="", order="seq")
 def task(conn: Connection, task_id: str, with_events: bool = True) -> Json | None:
     """One task as the contract shows it, with `events` and `runs`; None when there is none."""
     asked = {"id": task_id}
-    rows, runs_, entries, *told = together(
+    rows, runs_, entries, *told = run_together(
         conn, (_ONE, asked), (_ITS_RUNS, asked), (_ITS_OUTBOX, asked), *([(_ITS_EVENTS, asked)] if with_events else [])
     )
     if not rows:

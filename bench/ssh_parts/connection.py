@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from app.cli.demo.stage import Stage
 from app.domain.host import Machine
 from app.store import hosts
-from app.store.engine import only, reading
+from app.store.engine import fetch_one, reading_connection
 from app.store.tables import runs
 from bench.figures import figure
 from tests import sshd as servers_of_ssh
@@ -77,7 +77,7 @@ def _stored(set_: Stage) -> float:
     """How long the workers take for as much output of a run, from the moment when the first of it is in the database,
     in milliseconds."""
     task_id, size = create_task(set_, "much", "much"), BULK_MB << 20
-    with reading(set_.fleet.engine) as conn:
+    with reading_connection(set_.fleet.engine) as conn:
         while not (have := _stored_of(conn, task_id)):
             time.sleep(0.005)
         began, first = time.monotonic(), have
@@ -90,7 +90,7 @@ def _stored(set_: Stage) -> float:
 def _stored_of(conn: sa.Connection, task_id: str) -> int:
     """Asked so that the question costs next to nothing: it is asked on the cores that are measured."""
     asked = "SELECT r.stdout_size FROM runs r JOIN tasks t ON t.id = r.task_pk WHERE t.task_id = %(task)s"
-    return int((only(conn, asked, task=task_id) or {"stdout_size": 0})["stdout_size"])
+    return int((fetch_one(conn, asked, task=task_id) or {"stdout_size": 0})["stdout_size"])
 
 
 def kept_ssh(sshd: Sshd) -> list[str]:

@@ -85,7 +85,7 @@ class TestRegistry:
         answer = agent.post("/agents/deregister")
         assert sorted(answer.get_json()["requeued"]) == ["acme/widgets#1", "acme/widgets#2"]
         with fleet.engine.begin() as conn:
-            assert [(t.state, t.ready, t.retry_count) for t in tasks.everything(conn)] == [(State.CREATED, True, 0)] * 2
+            assert [(t.state, t.ready, t.retry_count) for t in tasks.all_tasks(conn)] == [(State.CREATED, True, 0)] * 2
         assert_error(agent.post("/agents/heartbeat"), 404, "unknown", "register")
         assert register(client, token=agent.token).status_code == 200
 

@@ -93,7 +93,7 @@ class TestDequeue:
         assert len(got) == len(set(got)) == 20 - placed.result()
         with fleet.engine.begin() as conn:
             assert conn.execute(sa.select(sa.func.count()).select_from(runs)).scalar() == 20
-            modes = [task.mode for task in tasks.everything(conn)]
+            modes = [task.mode for task in tasks.all_tasks(conn)]
             assert modes.count(Mode.HTTP_PULL) == len(got)
             assert differences(fleet) == (20, [])
 

@@ -225,7 +225,7 @@ class TestAtTheSameTime:
         number, task = taken(shop, agent)
         engine = shop.fleet.engine
         with ThreadPoolExecutor(1) as pool, engine.connect() as clockwork:
-            assert runs.expired(clockwork, shop.run(number).id, clock() + timedelta(hours=1))
+            assert runs.expire(clockwork, shop.run(number).id, clock() + timedelta(hours=1))
             answer = pool.submit(agent.say, task, "complete", status="failed", error="No.")
             until_somebody_waits_for_a_lock(engine)
             clockwork.commit()

@@ -18,8 +18,8 @@ def announced(engine: Engine) -> list[str]:
 
 def hang_up(engine: Engine) -> None:
     with engine.begin() as conn:
-        ours.tell(conn, {"what": "started"})
-        ours.together(conn, (HANG_UP, {}), ("SELECT 1", {}))
+        ours.announce_later(conn, {"what": "started"})
+        ours.run_together(conn, (HANG_UP, {}), ("SELECT 1", {}))
 
 
 def test_a_server_that_hangs_up_within_a_transaction_is_told_as_that(engine: Engine) -> None:
@@ -28,7 +28,7 @@ def test_a_server_that_hangs_up_within_a_transaction_is_told_as_that(engine: Eng
         hang_up(engine)
     assert told == []
     with engine.begin() as conn:
-        assert ours.only(conn, "SELECT 1 AS one") == {"one": 1}
+        assert ours.fetch_one(conn, "SELECT 1 AS one") == {"one": 1}
 
 
 def pid(conn: Connection) -> int:
@@ -49,8 +49,8 @@ def test_a_connection_that_ended_while_nobody_used_it_is_replaced_before_it_is_u
 
 
 def test_whoever_only_reads_begins_no_transaction_and_leaves_none(engine: Engine) -> None:
-    with ours.reading(engine) as conn:
-        ours.together(conn, ("SELECT 1 AS one", {}), ("SELECT 2 AS two", {}))
+    with ours.reading_connection(engine) as conn:
+        ours.run_together(conn, ("SELECT 1 AS one", {}), ("SELECT 2 AS two", {}))
         raw = conn.connection.driver_connection
         assert raw is not None
         assert raw.info.transaction_status.name == "IDLE"
@@ -58,4 +58,4 @@ def test_whoever_only_reads_begins_no_transaction_and_leaves_none(engine: Engine
         conn.execute(sa.text("CREATE TABLE passing (x int)"))
         conn.rollback()
     with engine.begin() as conn:
-        assert ours.only(conn, "SELECT to_regclass('passing') AS it") == {"it": None}
+        assert ours.fetch_one(conn, "SELECT to_regclass('passing') AS it") == {"it": None}

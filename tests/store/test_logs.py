@@ -95,7 +95,7 @@ def test_a_piece_from_anywhere_is_what_is_kept_from_there_up_to_the_next_gap(
 
 def test_both_ends_of_a_long_log_can_be_had_alone(conn: Connection, run_id: int) -> None:
     logs.append(conn, run_id, "stdout", 0, b"a" * 50 + b"b" * 100 + b"c" * 50)
-    run = runs.named(conn, run_name(conn, run_id))
+    run = runs.find_by_name(conn, run_name(conn, run_id))
     assert run is not None
     assert logs.ends(conn, run, "stdout", 10, 20) == b"a" * 10 + b"\n[... 170 bytes left out ...]\n" + b"c" * 20
     assert logs.ends(conn, run, "stdout") == b"a" * 50 + b"b" * 100 + b"c" * 50

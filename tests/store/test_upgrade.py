@@ -57,7 +57,7 @@ def workshop(forge: FakeForge, make_fleet: Callable[..., Fleet]) -> Workshop:
 
 def test_each_task_is_what_its_old_events_say(fleet: Fleet, conn: Connection) -> None:
     assert differences(fleet) == (ISSUES, [])
-    assert {task.state for task in tasks.everything(conn)} == set(State)
+    assert {task.state for task in tasks.all_tasks(conn)} == set(State)
 
 
 def test_an_old_event_that_rerouted_a_task_is_understood(conn: Connection) -> None:

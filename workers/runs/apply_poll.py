@@ -72,7 +72,7 @@ def _apply_expired(fleet: Fleet, run: Run, status: RunStatus, offsets: dict[str,
     result: Mapping[str, object] | None = status.result if status.is_known else UNKNOWN_RUN
     if result and not status.has_more:
         with fleet.engine.begin() as conn:
-            runs.heard_late(conn, run.id, fleet.mask.json(dict(result)))
+            runs.record_late_result(conn, run.id, fleet.mask.json(dict(result)))
         log.info("the end of an expired run arrived", run=run.name, end=result.get("end"))
 
 

@@ -96,7 +96,7 @@ def _release(worker: Worker, machine: Machine, run: Run, is_last: bool) -> bool:
         log.warning("a run could not be released", run=run.name, host=machine.host_id, why=str(why))
         return False
     with fleet.engine.begin() as conn:
-        runs.released(conn, run.id, fleet.clock(), answer.get("saved"))
+        runs.mark_released(conn, run.id, fleet.clock(), answer.get("saved"))
     log.info("released", run=run.name, host=machine.host_id, saved=answer.get("saved"))
     return True
 

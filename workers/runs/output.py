@@ -17,7 +17,7 @@ from app.services.dispatch import budgets
 from app.services.dispatch import credentials as limits
 from app.store import fleet_config, hosts, logs, runs
 from app.store.logs import Piece
-from app.store.usage import session_usage, warn
+from app.store.usage import record_warning, session_usage
 from workers.readers import OutputReader
 from workers.worker import Worker
 
@@ -136,11 +136,11 @@ def _save(fleet: Fleet, run: Run, reader: OutputReader, progress: Progress) -> N
     session = command_line.valid_session(now["session_id"])
     is_new, is_warned = session != before.get("session_id"), now["warning"] != before.get("warning")
     with fleet.engine.begin() as conn:
-        runs.noted(conn, run.id, now["message"], now, fleet.clock(), unhurried=not (is_new or is_warned))
+        runs.record_progress(conn, run.id, now["message"], now, fleet.clock(), unhurried=not (is_new or is_warned))
         if session and is_new:
-            runs.keep_session(conn, run.id, session)
+            runs.set_session(conn, run.id, session)
         if now["warning"] and is_warned:
-            warn(conn, limits.credential_of(conn, run), now["warning"], fleet.clock())
+            record_warning(conn, limits.credential_of(conn, run), now["warning"], fleet.clock())
     reader.saved = now
 
 

@@ -67,7 +67,7 @@ def _take_due(worker: Worker) -> list[Visit]:
             host_polls.renew(conn, threads.holder, threads.polls, at)
         if not taken:
             return []
-        machines, open_runs = hosts.machines(conn, taken), runs.to_hear_on_hosts(conn, list(taken), at)
+        machines, open_runs = hosts.machines(conn, taken), runs.to_poll(conn, list(taken), at)
         budgeted = budgets.any_declared(conn)
     return [Visit(name, machines.get(name), open_runs[name], failing, budgeted) for name, failing in taken.items()]
 

@@ -16,7 +16,7 @@ from app.ports import Fleet
 from app.services.dispatch import budgets, credentials, git_flow, prompts, start_order
 from app.services.runs import report
 from app.store import agents, dequeue, runs, task_details, tasks, views
-from app.store.engine import reading
+from app.store.engine import reading_connection
 from app.store.tables import Row
 
 ShownTask = dict[str, object]  # a task with its lease, as the API shows it
@@ -240,7 +240,7 @@ def _task_as_json(conn: Connection, row: Row, task: Task, deadline: datetime | N
 
 def _end_over_budget(fleet: Fleet, agent_id: str) -> set[HeldLease]:
     """End the agent's runs whose budget is used up; returns their leases."""
-    with reading(fleet.engine) as conn:
+    with reading_connection(fleet.engine) as conn:
         going = runs.open_of_agent(conn, agent_id) if budgets.any_declared(conn) else []
         ours = [Held(tasks.load(conn, run.task_pk), run) for run in going if run.started_at]
     spent = [(held, why) for held in ours if (why := budgets.over_budget(fleet, held.run))]
@@ -256,10 +256,10 @@ def _renew(conn: Connection, fleet: Fleet, held: Held, named: Set[HeldLease] | N
     is_named = named is not None and HeldLease(task.task_id, run.number) in named
     deadline = run.deadline
     if not is_current:
-        runs.ended(conn, run.id, at, "stopped")
+        runs.end(conn, run.id, at, "stopped")
     elif task.state is not State.ASSIGNED and (is_named or (named is None and run.started_at)):
         deadline = lease_end(fleet, at)
-        (runs.beat if run.started_at else runs.started)(conn, run.id, at, deadline)
+        (runs.renew_lease if run.started_at else runs.mark_started)(conn, run.id, at, deadline)
     return TaskUpdate(
         task.task_id,
         run.number,

@@ -149,7 +149,7 @@ def _is_fixed(fleet: Fleet, token: str) -> bool:
 
 
 def _give_back(conn: Connection, fleet: Fleet, run: Run) -> str | None:
-    runs.ended(conn, run.id, fleet.clock(), "given_back")
+    runs.end(conn, run.id, fleet.clock(), "given_back")
     try:
         return tasks.record(conn, run.task_pk, Fact(FactKind.GIVEN_BACK, run=run.number), fleet.clock()).task_id
     except Refused:  # the task went on without this run

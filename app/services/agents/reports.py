@@ -18,7 +18,7 @@ from app.services.agents.leases import Held
 from app.services.outbox.open_pull_request import mark_checked
 from app.services.runs import report
 from app.store import runs, task_details
-from app.store.engine import reading
+from app.store.engine import reading_connection
 
 
 def running(fleet: Fleet, agent_id: str, told: StatusReport) -> Held:
@@ -26,7 +26,7 @@ def running(fleet: Fleet, agent_id: str, told: StatusReport) -> Held:
 
     Raises Refused.
     """
-    with reading(fleet.engine) as conn:
+    with reading_connection(fleet.engine) as conn:
         held = leases.owned(conn, agent_id, told.task_id, told.lease)
     if held.run.ended_at is None:
         report.record_progress(fleet, held.run, told.message, told.progress)
@@ -43,7 +43,7 @@ def log(fleet: Fleet, agent_id: str, piece: LogUpload) -> tuple[int, bool]:
 
     Raises Refused.
     """
-    with reading(fleet.engine) as conn:
+    with reading_connection(fleet.engine) as conn:
         held = leases.owned(conn, agent_id, piece.task_id, piece.lease)
     size = report.log(fleet, held.run, piece.stream, piece.offset, piece.data).end
     return size, piece.offset > size
@@ -55,7 +55,7 @@ def complete(fleet: Fleet, agent_id: str, receipt: AgentReceipt) -> Held:
     The same receipt again changes nothing, except that it may add checks. Raises Refused; `invalid` names a claim that
     does not hold.
     """
-    with reading(fleet.engine) as conn:
+    with reading_connection(fleet.engine) as conn:
         held = leases.owned(conn, agent_id, receipt.task_id, receipt.lease)
     if held.run.ended_at:
         return _add_checks(fleet, _check_is_repeated(held, receipt), receipt)
@@ -107,7 +107,7 @@ def _add_checks(fleet: Fleet, held: Held, receipt: AgentReceipt) -> Held:
         raise Refused(Kind.INVALID, f"checks: {failed!r} failed, so the pull request stays as it is.")
     checks = list(receipt.checks)
     with fleet.engine.begin() as conn:
-        runs.checked(conn, held.run.id, checks)
+        runs.record_checks(conn, held.run.id, checks)
     mark_checked(fleet, held.task)
     return Held(held.task, replace(held.run, result={**(held.run.result or {}), "checks": checks}))
 

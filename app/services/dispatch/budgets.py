@@ -59,7 +59,7 @@ def raise_budget(fleet: Fleet, task_id: str, more: Amount) -> Task:
     """Raise the budget of a task by `more`; a task that is parked for its budget continues. Raises Refused."""
     with fleet.engine.begin() as conn:
         task = tasks.find(conn, task_id)
-        usage.allow(conn, task.id, more)
+        usage.add_allowance(conn, task.id, more)
         task = tasks.record(conn, task.id, Fact(FactKind.RAISED, vars(more)), fleet.clock())
     fleet.nudge.soon()
     return task

@@ -100,7 +100,7 @@ def closed_credentials(conn: Connection, at: datetime) -> ClosedCredentials:
 def _in_use(conn: Connection, credentials: Mapping[str, str]) -> set[str]:
     """The credentials that open runs use, on any host and on each host."""
     going = [
-        (credentials.get(kind, kind), host_id) for (host_id, kind), count in runs.taken_slots(conn).items() if count
+        (credentials.get(kind, kind), host_id) for (host_id, kind), count in runs.count_by_slot(conn).items() if count
     ]
     return {name for name, _ in going} | {login_on_host(name, host_id) for name, host_id in going}
 
@@ -125,9 +125,9 @@ def apply_outcome(conn: Connection, run: Run, outcome: Outcome, fact: Fact, at: 
     """
     name = credential_of(conn, run)
     if outcome.warning:
-        usage.warn(conn, name, outcome.warning, at)
+        usage.record_warning(conn, name, outcome.warning, at)
     if outcome.verdict is Verdict.SUCCEEDED:
-        usage.open_(conn, [name, login_on_host(name, run.host_id or "")], since=run.assigned_at)
+        usage.reopen_credentials(conn, [name, login_on_host(name, run.host_id or "")], since=run.assigned_at)
     reason = fact.detail.get("reason")
     refused = fact.kind is FactKind.FAILED and reason in REFUSALS and bool(run.host_id)
     if not refused and not (fact.kind is FactKind.LIMIT_REACHED and reason == "limit"):
@@ -136,7 +136,7 @@ def apply_outcome(conn: Connection, run: Run, outcome: Outcome, fact: Fact, at: 
     why = f"{outcome.failure}: {outcome.error or ''}"
     if refused:
         log.error("the login of a CLI was refused", credential=closed, host=run.host_id, why=why[:500])
-    until = usage.close(conn, closed, outcome.resets_at, why, at, refused)
+    until = usage.close_credential(conn, closed, outcome.resets_at, why, at, refused)
     continues_at = at if _can_continue_elsewhere(conn, run, at) else until
     return replace(fact, kind=FactKind.LIMIT_REACHED, detail={**fact.detail, "until": continues_at.isoformat()})
 
@@ -184,7 +184,7 @@ def reopen(fleet: Fleet, name: str) -> bool:
     with fleet.engine.begin() as conn:
         names = [row["name"] for row in usage.all_credentials(conn)]
         mine = [one for one in names if one == name or (not host_id and one.startswith(f"{name}@"))]
-        opened = usage.open_(conn, mine)
+        opened = usage.reopen_credentials(conn, mine)
         for task in usage.parked_for(conn, _clis_of(conn, credential), host_id or None) if opened else ():
             with suppress(Refused):  # it moved meanwhile
                 tasks.record(conn, task, Fact(FactKind.DUE), fleet.clock())

@@ -75,7 +75,7 @@ def order(fleet: Fleet, entry: OutboxEntry) -> Order | None:
         template, overrides = fleet_config.cli_declaration(conn, cli, rule, host)
         of_task = runs.of_task(conn, task.id)
         session, text, fresh = compose_prompts(conn, task, run, details, of_task)
-        runs.keep_session(conn, run.id, session)
+        runs.set_session(conn, run.id, session)
     return Order(
         run=run,
         host=host,

@@ -29,7 +29,9 @@ def queue_from_delivery(fleet: Fleet, forge_name: str, hint: Hint, comment: NewC
         return
     where = (forge_name, hint.repository_id, hint.number)
     with fleet.engine.begin() as conn:
-        task = tasks.of_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.of_issue(conn, *where)
+        task = (
+            tasks.find_by_pull(conn, *where, hint.branch or "") if hint.is_pull else tasks.find_by_issue(conn, *where)
+        )
         if task is None and fleet_config.rule_for(conn, forge_name, hint.full_name) is None:
             return
         request = CommandRequest(
@@ -120,7 +122,7 @@ def _find_task(fleet: Fleet, forge: Forge, command: QueuedCommand) -> Task | Non
 def _stored_task(fleet: Fleet, command: QueuedCommand, branch: str = "") -> Task | None:
     where = (command.forge, command.repository_id, command.number)
     with fleet.engine.begin() as conn:
-        return tasks.of_pull(conn, *where, branch) if command.is_pull else tasks.of_issue(conn, *where)
+        return tasks.find_by_pull(conn, *where, branch) if command.is_pull else tasks.find_by_issue(conn, *where)
 
 
 def _mark_done(fleet: Fleet, command: QueuedCommand, answer: command_handlers.Answer) -> None:

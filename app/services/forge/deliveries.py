@@ -211,8 +211,8 @@ def _task_of(fleet: Fleet, forge_name: str, hint: Hint, received_at: datetime) -
     where = (forge_name, hint.repository_id)
     with fleet.engine.begin() as conn:
         if hint.number:
-            return tasks.of_pull(conn, *where, hint.number, hint.branch or "")
-        task = tasks.of_branch(conn, *where, hint.branch, hint.sha)
+            return tasks.find_by_pull(conn, *where, hint.number, hint.branch or "")
+        task = tasks.find_by_branch(conn, *where, hint.branch, hint.sha)
         if task:
             task_details.touch(conn, task.id, received_at)
         return task

@@ -248,7 +248,7 @@ def _check_queues(fleet: Fleet, forges: list[ForgeRecord]) -> Iterator[Finding]:
     with fleet.engine.begin() as conn:
         received = deliveries.last_received(conn)
         waiting = [one for one in deliveries.list_deliveries(conn, deliveries.WAITING) if one.tries > MANY_TRIES]
-        given_up, refused = outbox.count_given_up(conn), periodic_jobs.last(conn, deliveries.REFUSED)
+        given_up, refused = outbox.count_given_up(conn), periodic_jobs.last_run(conn, deliveries.REFUSED)
     newest = max(received.values(), default=None)
     if refused and (newest is None or refused > newest or fleet.clock() - refused < RECENT):
         yield Finding(  # unsure, since any sender who knows our address can cause it

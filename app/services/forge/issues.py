@@ -21,7 +21,7 @@ def sync_issue(fleet: Fleet, forge_name: str, full_name: str, repository_id: int
     forge = fleet.forges(forge_name)
     with fleet.engine.begin() as conn:
         rule = fleet_config.rule_for(conn, forge_name, full_name)
-        task = tasks.of_issue(conn, forge_name, repository_id, number)
+        task = tasks.find_by_issue(conn, forge_name, repository_id, number)
     if task is None and rule is not None and not rule.enabled:
         return f"{full_name} is switched off: enabled = false in fleet.toml"
     if rule is None and task is None:
@@ -165,13 +165,13 @@ def _create(
     settings: Settings,
     requester: Requester | None,
 ) -> Task:
-    known = tasks.of_issue(conn, forge.name, repository.id, issue.number)
+    known = tasks.find_by_issue(conn, forge.name, repository.id, issue.number)
     if known is not None:
         return known
     text = issue_text.make_text(issue, settings)
     task_id = _free_task_id(conn, forge, repository, issue.number)
     needs = matching.required(issue.labels)
-    task = tasks.request(conn, {
+    task = tasks.create(conn, {
         "task_id": task_id, "mode": Mode.UNDECIDED, "priority": int(priority_of(issue.labels)),
         "requirement_set_id": tasks.requirement_set(conn, needs, settings.cli), "forge": forge.name,
         "repository_id": repository.id, "issue_number": issue.number,

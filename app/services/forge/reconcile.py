@@ -55,7 +55,7 @@ def _repositories_in_order(fleet: Fleet) -> list[tuple[str, str]]:
         if rule.is_pattern and not has_wildcard(owner):
             _try(_discover, fleet, rule, owner)
     with fleet.engine.begin() as conn:
-        last = periodic_jobs.last_of(conn, JOB)
+        last = periodic_jobs.last_runs(conn, JOB)
         known, busy = repositories.all_repositories(conn), tasks.busy_repositories(conn)
     named = [(rule.forge, rule.name) for rule in rules if not rule.is_pattern]
     fitting = [(one.forge, one.full_name) for one in known if _is_ours(one, rules, busy)]
@@ -178,7 +178,7 @@ def _sync_other_pull(fleet: Fleet, forge: Forge, repository: Repository, number:
     pull = forge.pull(repository.full_name, number)
     if pull and pull.branch:
         with fleet.engine.begin() as conn:
-            task = tasks.of_branch(conn, forge.name, repository.id, pull.branch, None)
+            task = tasks.find_by_branch(conn, forge.name, repository.id, pull.branch, None)
         if task:
             pull_requests.sync_pull(fleet, task, repository.full_name, number)
 

@@ -29,7 +29,7 @@ def expire_and_wake(fleet: Fleet) -> int:
     """
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        gap = periodic_jobs.ran(conn, EXPIRY, at)
+        gap = periodic_jobs.record_run(conn, EXPIRY, at)
         if gap and gap > max(AWAY_AFTER, timedelta(seconds=3 * fleet.config.scan_secs)):
             runs.extend_leases(conn, gap, on_hosts=True)
     return _expire(fleet, at) + _wake(fleet, at)
@@ -38,20 +38,20 @@ def expire_and_wake(fleet: Fleet) -> int:
 def record_web_alive(fleet: Fleet) -> None:
     """Record that a web process is up. If none was for a while, the leases of agents are extended by that time."""
     with fleet.engine.begin() as conn:
-        gap = periodic_jobs.ran(conn, WEB, fleet.clock())
+        gap = periodic_jobs.record_run(conn, WEB, fleet.clock())
         if gap and gap > AWAY_AFTER / 2:
             runs.extend_leases(conn, gap, on_hosts=False)
 
 
 def _is_web_down(conn: Connection, at: datetime) -> bool:
     """True if there were web processes and there are none now: then an agent's silence says nothing."""
-    alive_at = periodic_jobs.last(conn, WEB)
+    alive_at = periodic_jobs.last_run(conn, WEB)
     return alive_at is not None and at - alive_at > AWAY_AFTER / 2
 
 
 def _expire(fleet: Fleet, at: datetime) -> int:
     with fleet.engine.begin() as conn:
-        silent = runs.silent(conn, at, on_hosts_only=_is_web_down(conn, at))
+        silent = runs.with_expired_lease(conn, at, on_hosts_only=_is_web_down(conn, at))
     return sum(_expire_run(fleet, run, at) for run in silent)
 
 
@@ -68,7 +68,7 @@ def _expire_run(fleet: Fleet, run: Run, at: datetime) -> bool:
     if saved:
         return report.ended(fleet, run, saved, Outcome(Verdict.UNKNOWN))
     with fleet.engine.begin() as conn:
-        if runs.expired(conn, run.id, at):
+        if runs.expire(conn, run.id, at):
             why = {"why": _describe_silence(conn, run)}
             _record(conn, run.task_pk, Fact(FactKind.EXPIRED, why, run=run.number), at, newest=run.number)
     return True

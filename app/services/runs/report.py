@@ -28,7 +28,7 @@ def started(fleet: Fleet, run: Run) -> None:
     """The run's process exists: its lease begins. A report of an older run changes only that run's row."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        runs.started(conn, run.id, at, at + _lease(fleet, run))
+        runs.mark_started(conn, run.id, at, at + _lease(fleet, run))
         if run.host_id:  # the worker that sent the start may have died before the answer
             outbox.done_for_run(conn, run.task_pk, run.number, OutboxKind.START, at)
     _record_now(fleet, run, Fact(FactKind.STARTED, run=run.number))
@@ -38,7 +38,7 @@ def renew_lease(fleet: Fleet, run: Run) -> None:
     """The run is alive: renew its lease."""
     at = fleet.clock()
     with fleet.engine.begin() as conn:
-        runs.beat(conn, run.id, at, at + _lease(fleet, run))
+        runs.renew_lease(conn, run.id, at, at + _lease(fleet, run))
 
 
 def record_poll(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: float) -> None:
@@ -51,7 +51,7 @@ def record_poll(fleet: Fleet, holder: str, seen: Sequence[Answered], slowest: fl
     alive = [run_id for one in seen for run_id in one.alive]
     with fleet.engine.begin() as conn:
         if alive:
-            runs.beat_all(conn, alive, at, at + lease, unless_since=at - min(lease / 20, SEEN))
+            runs.renew_leases(conn, alive, at, at + lease, unless_since=at - min(lease / 20, SEEN))
         host_polls.answered(conn, holder, at, (fleet.config.look_secs, slowest), seen)
 
 
@@ -61,7 +61,7 @@ def may_start(fleet: Fleet, run: Run) -> bool:
     Its lease begins, so that no other run is begun until the host has had time to come back.
     """
     with fleet.engine.begin() as conn:
-        return runs.wait_until(conn, run.id, run.assigned_at + _lease(fleet, run))
+        return runs.extend_lease(conn, run.id, run.assigned_at + _lease(fleet, run))
 
 
 def restore_deadline(fleet: Fleet, run: Run) -> None:
@@ -71,7 +71,7 @@ def restore_deadline(fleet: Fleet, run: Run) -> None:
     """
     confirm = run.assigned_at + timedelta(seconds=fleet.config.confirm_secs)
     with fleet.engine.begin() as conn:
-        runs.wait_no_longer(conn, run.id, run.deadline or confirm)
+        runs.restore_lease(conn, run.id, run.deadline or confirm)
 
 
 def log(
@@ -102,7 +102,7 @@ def ended(fleet: Fleet, run: Run, result: Mapping[str, Any], outcome: Outcome, b
         session = {"session": outcome.session_id} if outcome.session_id else {}
         masked |= _cli_version(conn, run)
         kept = fleet.mask.json(outcome.kept())
-        if not runs.ended(conn, run.id, at, str(result.get("end")), result=masked, outcome=kept, **session):
+        if not runs.end(conn, run.id, at, str(result.get("end")), result=masked, outcome=kept, **session):
             return False
         if result.get("lfs") and run.host_id:
             repositories.mark_lfs(conn, task.forge, task.repository_id)
@@ -116,7 +116,7 @@ def failed(fleet: Fleet, run: Run, reason: str, why: str, transient: bool) -> No
     """The run could not be started."""
     detail = {"reason": reason, "why": fleet.mask.text(why)[:2000], "transient": transient}
     with fleet.engine.begin() as conn:
-        runs.ended(conn, run.id, fleet.clock(), reason)
+        runs.end(conn, run.id, fleet.clock(), reason)
         _record(conn, fleet, run, Fact(FactKind.FAILED, detail, run=run.number))
     fleet.nudge.soon()
 
@@ -125,7 +125,7 @@ def parked(fleet: Fleet, run: Run, spent: Spent) -> None:
     """The run is not started: its budget is used up, or its credential is closed."""
     detail = {"reason": spent.reason, "why": spent.why, "until": spent.until and spent.until.isoformat()}
     with fleet.engine.begin() as conn:
-        runs.ended(conn, run.id, fleet.clock(), spent.reason)
+        runs.end(conn, run.id, fleet.clock(), spent.reason)
         _record(conn, fleet, run, Fact(FactKind.LIMIT_REACHED, detail, run=run.number))
     fleet.nudge.soon()
 
@@ -134,7 +134,7 @@ def record_progress(fleet: Fleet, run: Run, message: str | None, progress: objec
     """Record an agent's progress and renew the lease, or end the run if its budget is used up."""
     words = fleet.mask.text(message or "")[:2000] or None
     with fleet.engine.begin() as conn:
-        runs.noted(conn, run.id, words, fleet.mask.json(_progress(run.progress, progress)), fleet.clock())
+        runs.record_progress(conn, run.id, words, fleet.mask.json(_progress(run.progress, progress)), fleet.clock())
         has_budgets = budgets.any_declared(conn)
     spent = budgets.over_budget(fleet, run) if has_budgets else None
     if spent:

@@ -48,4 +48,4 @@ def ends(fleet: Fleet, task: Task, result: Mapping[str, Any], outcome: Outcome) 
 
 def states(fleet: Fleet) -> list[str]:
     with fleet.engine.begin() as conn:
-        return sorted(task.state for task in tasks.everything(conn))
+        return sorted(task.state for task in tasks.all_tasks(conn))

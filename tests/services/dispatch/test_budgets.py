@@ -47,7 +47,7 @@ class TestABudget:
 
     def use(self, fleet: Fleet, run: Run, **usage: Any) -> None:
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run.id, None, {"usage": usage}, fleet.clock())
+            runs.record_progress(conn, run.id, None, {"usage": usage}, fleet.clock())
 
     def test_in_tokens_is_judged_while_the_run_goes(self, fleet: Fleet, going: Any) -> None:
         _, run = going(run={"tokens": 1000})
@@ -60,7 +60,7 @@ class TestABudget:
     def test_counts_no_nonsense(self, fleet: Fleet, going: Any, told: Any) -> None:
         _, run = going(run={"tokens": 1000})
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run.id, None, told, fleet.clock())
+            runs.record_progress(conn, run.id, None, told, fleet.clock())
         assert budgets.over_budget(fleet, run) is None
 
     def test_in_minutes_needs_no_word_of_the_cli(self, fleet: Fleet, going: Any, clock: FakeClock) -> None:
@@ -145,7 +145,7 @@ class TestADay:
 
     def use(self, fleet: Fleet, run: Run, tokens: int) -> Spent | None:
         with fleet.engine.begin() as conn:
-            runs.noted(conn, run.id, None, {"usage": {"input_tokens": tokens}}, fleet.clock())
+            runs.record_progress(conn, run.id, None, {"usage": {"input_tokens": tokens}}, fleet.clock())
         return budgets.over_budget(fleet, run)
 
     def used(self, fleet: Fleet, run: Run) -> tuple[float, float]:
@@ -220,7 +220,7 @@ class TestADay:
         with fleet.engine.begin() as conn:
             conn.execute(sa.update(run_rows).values(deadline=clock()))
             clock.pass_(1)
-            assert runs.expired(conn, run.id, clock())
+            assert runs.expire(conn, run.id, clock())
         assert self.used(fleet, run) == (900, 900)
 
 

@@ -149,14 +149,14 @@ class TestARefusedLogin:
         expiry.expire_and_wake(fleet)
         assert placement.place_waiting(fleet) == 1 and placement.place_waiting(fleet) == 0
         with fleet.engine.begin() as conn:
-            (trial,) = [task for task in tasks.everything(conn) if task.state is State.ASSIGNED]
+            (trial,) = [task for task in tasks.all_tasks(conn) if task.state is State.ASSIGNED]
         again = ends(fleet, trial, LIMITED, self.refused())
         assert again.due_at == clock() + timedelta(minutes=10) and placement.place_waiting(fleet) == 0
         clock.pass_(601)
         expiry.expire_and_wake(fleet)
         placement.place_waiting(fleet)
         with fleet.engine.begin() as conn:
-            (trial,) = [task for task in tasks.everything(conn) if task.state is State.ASSIGNED]
+            (trial,) = [task for task in tasks.all_tasks(conn) if task.state is State.ASSIGNED]
         ends(fleet, trial, a_result(pushed=True, head="a"), Outcome(Verdict.SUCCEEDED))
         assert placement.place_waiting(fleet) == 2
 

@@ -99,7 +99,7 @@ def test_a_repository_that_keeps_files_in_lfs_goes_where_git_lfs_is_once_a_run_h
     assert placement.place_waiting(fleet) == 2
     with fleet.engine.begin() as conn:
         placed = {
-            one.task_id: one.host_id for one in tasks.everything(conn) if one.host_id and one.state is State.ASSIGNED
+            one.task_id: one.host_id for one in tasks.all_tasks(conn) if one.host_id and one.state is State.ASSIGNED
         }
         waits = tasks.load(conn, second.id)
         assert placed == {"acme/widgets#1": "b", "acme/gears#3": "a"}, "it holds up nobody"

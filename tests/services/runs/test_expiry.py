@@ -132,5 +132,5 @@ def test_a_lease_that_is_renewed_while_the_clock_is_looked_at_is_not_ended(fleet
     before = clock() + timedelta(seconds=310)
     report.renew_lease(fleet, run)
     with fleet.engine.begin() as conn:
-        assert not runs.expired(conn, run.id, clock() + timedelta(seconds=299))
-        assert runs.expired(conn, run.id, before)
+        assert not runs.expire(conn, run.id, clock() + timedelta(seconds=299))
+        assert runs.expire(conn, run.id, before)

@@ -214,7 +214,7 @@ class TestDrain:
         with fleet.engine.begin() as conn:
             for one in (task, second):
                 run = runs.get(conn, one.id, 1)
-                assert run is not None and runs.ended(conn, run.id, clock(), "finished")
+                assert run is not None and runs.end(conn, run.id, clock(), "finished")
         host_health.take_due(fleet)
         assert host(fleet).fitness is Fitness.DRAINED
         host_health.set_fitness(fleet, "host-1", Fitness.UNKNOWN, None)

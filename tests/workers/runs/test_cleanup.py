@@ -85,7 +85,7 @@ def test_a_run_whose_end_was_never_seen_is_cancelled_before_its_release(host: Ca
 
 def expire(here: LocalHost, task: int) -> None:
     with here.fleet.engine.begin() as conn:
-        assert runs.ended(conn, here.run(task).id, here.fleet.clock(), "expired")
+        assert runs.end(conn, here.run(task).id, here.fleet.clock(), "expired")
 
 
 def test_one_worker_cleans_up_in_an_interval(host: Callable[..., LocalHost]) -> None:
