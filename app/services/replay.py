@@ -1,4 +1,4 @@
-"""Rebuilds every task from its events and says where the table differs."""
+"""Rebuilds every task from its events and lists the differences to the tasks table."""
 
 from itertools import groupby
 from typing import Any
@@ -9,9 +9,9 @@ from app.store import events, tasks
 
 
 def differences(fleet: Fleet) -> tuple[int, list[str]]:
-    """How many tasks there are, and a line for each whose row is not what its events amount to.
+    """How many tasks there are, and a line for each task whose row differs from its events.
 
-    Row and events are read in one snapshot, so that work may go on meanwhile.
+    Rows and events are read in one snapshot, so other processes may go on.
     """
     count, lines = 0, []
     with fleet.engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
@@ -22,7 +22,7 @@ def differences(fleet: Fleet) -> tuple[int, list[str]]:
             try:
                 replayed = tasks.replayed(list(told))
             except Refused as refusal:
-                lines.append(f"{row.task_id} cannot be told again by the rules of this version: {refusal}")
+                lines.append(f"{row.task_id} cannot be replayed by the rules of this version: {refusal}")
                 continue
             lines += _differing(tasks.row_of(row), tasks.row_of(replayed))
     lines += [f"{task.task_id} has no events" for task in rows.values()]

@@ -1,4 +1,4 @@
-"""The connection to Postgres: one engine a process, short transactions, and events announced after their commit."""
+"""Connects to Postgres: one engine a process, several statements in one round trip, announcements after a commit."""
 
 import json
 import re
@@ -18,8 +18,7 @@ from app.store.tables import Row
 Announcement = Mapping[str, Any]  # an event by the names of its columns, with more about its task
 Announce = Callable[[Announcement], None]
 Statement = tuple[str, Mapping[str, Any]]  # SQL as psycopg takes it, and what goes in
-# Do not wait for this transaction to be on the disk: if the database dies within the next moment, all of it is as if it
-# had never been. What is committed after it makes sure of it too.
+# This transaction does not wait for the disk. A database that crashes within the next moment loses all of it.
 UNHURRIED: Statement = ("SELECT set_config('synchronous_commit', 'off', true)", {})
 _DIALECT: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 _PENDING = "announcements"
@@ -27,8 +26,11 @@ _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def connect(url: str, size: int = 8) -> Engine:
-    """An engine for `url`. A connection that the server has closed while it lay in the pool is noticed before it is
-    used, and without a trip: it has something to say though nothing was asked."""
+    """An engine for `url`.
+
+    A pooled connection that the server has closed is noticed before it is used, without a round trip: its socket has
+    data to read although no statement runs.
+    """
     engine = sa.create_engine(
         url,
         pool_size=size,
@@ -44,7 +46,7 @@ def connect(url: str, size: int = 8) -> Engine:
 
 
 def _has_not_ended(driver: "psycopg.Connection[Any]", *_: Any) -> None:
-    """Raises DisconnectionError, for which the pool makes a new one."""
+    """Raises DisconnectionError, for which the pool opens a new connection."""
     try:
         ear = select.poll()
         ear.register(driver.fileno(), select.POLLIN)
@@ -56,14 +58,16 @@ def _has_not_ended(driver: "psycopg.Connection[Any]", *_: Any) -> None:
 
 
 def reading_connection(engine: Engine) -> Connection:
-    """A connection for what only looks: each question sees what is committed when it is asked, and none pays for the
-    two trips by which a transaction begins and ends. To be used as a context."""
+    """A connection for reading only, as a context. Each statement sees what is committed when it runs; the two round
+    trips that begin and end a transaction are saved."""
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def run_together(conn: Connection, *statements: Statement) -> list[list[Row]]:
-    """What these statements give, one after the other, in one trip to the server instead of one for each: where many
-    small questions are asked, the way costs more than the answers. Within the transaction of `conn`."""
+    """Run these statements within the transaction of `conn`, in one round trip; returns the rows of each.
+
+    For many small statements the round trip costs more than the work.
+    """
     driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
     try:
         with driver.pipeline() if len(statements) > 1 else nullcontext():
@@ -76,12 +80,12 @@ def run_together(conn: Connection, *statements: Statement) -> list[list[Row]]:
 
 
 def _has_rows(cursor: "psycopg.Cursor[dict[str, Any]]") -> bool:
-    """Without a description of each column, which takes longer to make than most answers."""
+    """Asks libpq itself: to describe each column takes longer than most statements."""
     return cursor.pgresult is not None and cursor.pgresult.nfields > 0
 
 
 def fetch_one(conn: Connection, sql: str, **given: Any) -> Row | None:
-    """The first row that a statement gives, None where it gives none: for the questions that every request asks."""
+    """The first row of a statement, or None."""
     found = run_together(conn, (sql, given))[0]
     return found[0] if found else None
 
@@ -91,24 +95,24 @@ def _on(driver: "psycopg.Connection[Any]") -> "psycopg.Cursor[dict[str, Any]]":
 
 
 def _as_ours(error: psycopg.Error) -> Exception:
-    """The driver's error as SQLAlchemy's, which everybody above knows."""
+    """The driver's error as SQLAlchemy's, which callers handle."""
     found = sa.exc.DBAPIError.instance(None, None, error, psycopg.Error, dialect=_DIALECT)
     return found if isinstance(found, Exception) else error
 
 
 def as_jsonb(value: Any) -> str:
-    """JSON as Postgres takes it: NUL and half characters, which jsonb refuses, are replaced; NaN raises ValueError."""
+    """JSON for jsonb: NUL and lone surrogates, which jsonb refuses, are replaced. Raises ValueError for NaN."""
     text = json.dumps(value, default=str, ensure_ascii=False, allow_nan=False).encode(errors="replace").decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 def announce_later(conn: Connection, line: Announcement) -> None:
-    """Have `line` announced if and when this transaction commits."""
+    """Announce `line` when this transaction commits."""
     conn.info.setdefault(_PENDING, []).append(line)
 
 
 def announce_after_commit(engine: Engine, announce: Announce) -> None:
-    """Have `announce` called with each event once its transaction is committed."""
+    """Call `announce` with each line after the commit of its transaction."""
 
     @event.listens_for(engine, "commit")
     def committed(conn: Connection) -> None:

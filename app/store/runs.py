@@ -1,4 +1,4 @@
-"""Runs as rows: leases, ends, and what hosts still keep of them. A run's end is recorded once."""
+"""Runs as rows: leases, progress, ends, and which runs their hosts still keep. A run's end is recorded once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -21,8 +21,8 @@ _ONE = "SELECT * FROM runs WHERE task_pk = %(task)s AND number = %(number)s"
 _OF_TASK_ID = """
 SELECT runs.* FROM runs JOIN tasks ON tasks.id = runs.task_pk WHERE tasks.task_id = %(id)s ORDER BY number
 """
-UNHEARD = timedelta(days=7)  # how long the rest of a log is waited for
-LOOKED_AT = timedelta(seconds=60)  # a host at which nobody looked for longer has had no chance to speak
+RESULT_AWAITED = timedelta(days=7)  # how long polls still ask for the result of an expired run
+POLLED_WITHIN = timedelta(seconds=60)  # a run may only expire on a host that was polled within this time
 
 
 _COLUMNS = tuple(field.name for field in fields(Run))
@@ -39,14 +39,14 @@ def get(conn: Connection, task_pk: int, number: int) -> Run | None:
 
 
 def with_task(conn: Connection, task_pk: int, number: int) -> tuple[Run | None, Task]:
-    """A run and its task as they are now, in one trip. Raises Refused(unknown)."""
+    """A run and its task, in one round trip. Raises Refused(unknown)."""
     given = {"task": task_pk, "number": number}
     found, of = run_together(conn, (_ONE, given), (tasks_.BY_KEY, {"id": task_pk}))
     return next(map(run_of, found), None), tasks_.require(of, f"There is no task {task_pk}.")
 
 
 def of_task_id(conn: Connection, task_id: str) -> tuple[list[Run], Task]:
-    """The task that people call `task_id` and all its runs, in one trip. Raises Refused(unknown)."""
+    """The runs of the task with this task_id, and the task, in one round trip. Raises Refused(unknown)."""
     found, of = run_together(conn, (_OF_TASK_ID, {"id": task_id}), (tasks_.BY_ITS_ID, {"id": task_id}))
     return [run_of(row) for row in found], tasks_.require(of, tasks_.NONE_SUCH.format(task_id))
 
@@ -62,7 +62,7 @@ def of_task(conn: Connection, task_pk: int) -> list[Run]:
 
 
 def open_on_host(conn: Connection, host_id: str) -> list[Run]:
-    """Every run on a host that has not ended as far as we know."""
+    """The runs on a host that have not ended, as far as we know."""
     query = sa.select(runs).where(runs.c.host_id == host_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
     return [run_of(row) for row in conn.execute(query).mappings()]
 
@@ -74,19 +74,19 @@ def to_poll(conn: Connection, host_ids: Sequence[str], at: datetime) -> dict[str
     `progress` and the rest have their defaults, whatever the table holds.
     """
     found: dict[str, list[Run]] = {host_id: [] for host_id in host_ids}
-    given = {"hosts": list(host_ids), "since": at - UNHEARD}
-    for row in run_together(conn, (_TO_HEAR, given))[0] if host_ids else ():
+    given = {"hosts": list(host_ids), "since": at - RESULT_AWAITED}
+    for row in run_together(conn, (_TO_POLL, given))[0] if host_ids else ():
         found[row["host_id"]].append(Run(**row))
     return found
 
 
-_LOOKED_AT = """
+_POLL_COLUMNS = """
 id, task_pk, number, name, host_id, agent_type, session, assigned_at, started_at, ended_at, deadline,
 stdout_size, stderr_size"""
-_TO_HEAR = f"""
-SELECT {_LOOKED_AT} FROM runs WHERE host_id = ANY(CAST(%(hosts)s AS text[])) AND ended_at IS NULL
+_TO_POLL = f"""
+SELECT {_POLL_COLUMNS} FROM runs WHERE host_id = ANY(CAST(%(hosts)s AS text[])) AND ended_at IS NULL
 UNION ALL
-SELECT {_LOOKED_AT} FROM runs
+SELECT {_POLL_COLUMNS} FROM runs
 WHERE host_id = ANY(CAST(%(hosts)s AS text[])) AND "end" = 'expired' AND result IS NULL AND released_at IS NULL
   AND ended_at >= %(since)s
 ORDER BY id
@@ -94,39 +94,40 @@ ORDER BY id
 
 
 def awaiting_result(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    """Runs on hosts that were given up without hearing how they ended, not too long ago: the rest of their log is
-    wanted when the host is back."""
+    """The condition for expired runs on hosts whose result and last log are still wanted when the host is back."""
     nothing = (runs.c.result.is_(None), runs.c.released_at.is_(None), runs.c.host_id.is_not(None))
-    return (runs.c.end == "expired", *nothing, runs.c.ended_at >= at - UNHEARD)
+    return (runs.c.end == "expired", *nothing, runs.c.ended_at >= at - RESULT_AWAITED)
 
 
 def record_late_result(conn: Connection, run_id: int, result: Any) -> None:
-    """How a run ended that had been given up before. Its log is here whole."""
+    """Store the result of a run that had expired. Its whole log must be stored before."""
     given_up = (runs.c.id == run_id, runs.c.end == "expired", runs.c.result.is_(None))
     conn.execute(sa.update(runs).where(*given_up).values(result=result))
 
 
 def open_of_agent(conn: Connection, agent_id: str) -> list[Run]:
-    """Every run of an agent that has not ended as far as we know."""
+    """The runs of an agent that have not ended, as far as we know."""
     query = sa.select(runs).where(runs.c.agent_id == agent_id, runs.c.ended_at.is_(None)).order_by(runs.c.id)
     return [run_of(row) for row in conn.execute(query).mappings()]
 
 
 def acknowledge(conn: Connection, run_id: int) -> None:
-    """Its agent has heard of the run."""
+    """The agent has received the run."""
     _update(conn, run_id, acknowledged=True)
 
 
 def record_progress(
     conn: Connection, run_id: int, message: str | None, progress: Any, at: datetime, unhurried: bool = False
 ) -> None:
-    """What the runner says of how far it is; `unhurried` where it is told again, should the database lose it. Of what
-    it used, what was told on earlier days is kept apart."""
+    """Store the newest progress. The usage that was reported on earlier days is kept in `usage_before`.
+
+    With `unhurried` the commit does not wait for the disk: a lost report is sent again.
+    """
     given = {"run": run_id, "message": message, "progress": as_jsonb(progress), "day": today(at).date()}
-    run_together(conn, *([UNHURRIED] if unhurried else []), (_NOTED, given))
+    run_together(conn, *([UNHURRIED] if unhurried else []), (_PROGRESS, given))
 
 
-_NOTED = """
+_PROGRESS = """
 UPDATE runs SET message = %(message)s, progress = CAST(%(progress)s AS jsonb), usage_day = %(day)s,
     usage_before = CASE WHEN usage_day = %(day)s THEN usage_before ELSE progress -> 'usage' END
 WHERE id = %(run)s AND ended_at IS NULL
@@ -134,7 +135,7 @@ WHERE id = %(run)s AND ended_at IS NULL
 
 
 def count_by_slot(conn: Connection) -> dict[tuple[str, str], int]:
-    """How many runs each (host, kind of CLI) has now."""
+    """How many open runs each (host, kind of CLI) has."""
     query = (
         sa.select(runs.c.host_id, runs.c.agent_type, sa.func.count())
         .where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
@@ -144,7 +145,7 @@ def count_by_slot(conn: Connection) -> dict[tuple[str, str], int]:
 
 
 def hosts_with_runs() -> sa.Select[tuple[str]]:
-    """The hosts that have runs which have not ended as far as we know, for a statement to ask for."""
+    """A query for the hosts with open runs."""
     return sa.select(runs.c.host_id).where(runs.c.ended_at.is_(None), runs.c.host_id.is_not(None))
 
 
@@ -153,19 +154,19 @@ def mark_started(conn: Connection, run_id: int, at: datetime, deadline: datetime
 
 
 def renew_lease(conn: Connection, run_id: int, at: datetime, deadline: datetime) -> None:
-    """The run was seen alive: its lease runs until `deadline`."""
+    """The run is alive: its lease lasts until `deadline`."""
     renew_leases(conn, [run_id], at, deadline)
 
 
 def renew_leases(
     conn: Connection, run_ids: Iterable[int], at: datetime, deadline: datetime, unless_since: datetime | None = None
 ) -> None:
-    """These were seen alive. One that was seen since a moment that is near enough is not written again."""
+    """These runs are alive. A run that was seen after `unless_since` is not written again."""
     given = {"ids": list(run_ids), "at": at, "deadline": deadline, "since": unless_since}
-    run_together(conn, (_BEAT, given))
+    run_together(conn, (_RENEW, given))
 
 
-_BEAT = """
+_RENEW = """
 UPDATE runs SET seen_at = %(at)s, deadline = %(deadline)s
 WHERE id = ANY(CAST(%(ids)s AS bigint[])) AND ended_at IS NULL
   AND (seen_at > CAST(%(since)s AS timestamptz) AND seen_at <= %(at)s) IS NOT TRUE
@@ -174,20 +175,19 @@ RETURNING id
 
 
 def extend_lease(conn: Connection, run_id: int, deadline: datetime) -> bool:
-    """A start is about to be asked for: whatever becomes of whoever asks, the run is not given up before `deadline`.
-    False when it has ended."""
+    """Before a start is requested: the run does not expire before `deadline`. False when it has ended."""
     later = sa.func.greatest(runs.c.deadline, deadline)
     return _update(conn, run_id, deadline=later)
 
 
 def extend_leases_on_host(conn: Connection, host_id: str, deadline: datetime) -> None:
-    """The host may not be asked: none of the runs that were begun there is given up before `deadline`."""
+    """The host is in quarantine: its started runs do not expire before `deadline`."""
     begun = (runs.c.host_id == host_id, runs.c.ended_at.is_(None), runs.c.started_at.is_not(None))
     conn.execute(sa.update(runs).where(*begun).values(deadline=sa.func.greatest(runs.c.deadline, deadline)))
 
 
 def restore_lease(conn: Connection, run_id: int, deadline: datetime) -> None:
-    """The start surely was not carried out: the deadline of before holds again."""
+    """The start was certainly not performed: the former deadline applies again."""
     not_begun = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.started_at.is_(None))
     conn.execute(sa.update(runs).where(*not_begun).values(deadline=deadline))
 
@@ -196,7 +196,7 @@ def end(
     conn: Connection, run_id: int, at: datetime, end: str,
     result: Any = None, outcome: Any = None, session: str | None = None,
 ) -> bool:  # fmt: skip
-    """Write down the end of a run and what came of it; False when it had ended before."""
+    """Record the end of a run with its result and outcome; False when it had ended before."""
     given = {"id": run_id, "at": at, "end": end, "session": session, "day": today(at).date()}
     told = {"result": result and as_jsonb(result), "outcome": outcome and as_jsonb(outcome)}
     return bool(run_together(conn, (_END, given | told))[0])
@@ -214,7 +214,7 @@ WHERE id = %(id)s AND ended_at IS NULL RETURNING id
 
 
 def record_checks(conn: Connection, run_id: int, checks: list[Any]) -> None:
-    """How the checks of a run ended, told after its end; what was told before stands."""
+    """Record how the checks of an ended run went. Checks that were reported before stand."""
     untold = (runs.c.id == run_id, sa.func.jsonb_array_length(runs.c.result["checks"]) == 0)
     told = runs.c.result.op("||")(sa.cast({"checks": checks, "validation": checks}, JSONB))
     conn.execute(sa.update(runs).where(*untold).values(result=told))
@@ -225,17 +225,17 @@ def set_session(conn: Connection, run_id: int, session: str | None) -> None:
 
 
 def expire(conn: Connection, run_id: int, at: datetime) -> bool:
-    """End a run whose lease is over; False when it was renewed or ended meanwhile."""
+    """End a run whose lease has expired; False when it was renewed or ended meanwhile."""
     believed = (runs.c.id == run_id, runs.c.ended_at.is_(None), runs.c.deadline <= at)
     values = {"ended_at": at, "end": "expired", "deadline": None}
     return conn.execute(sa.update(runs).where(*believed).values(**values)).rowcount == 1
 
 
 def with_expired_lease(conn: Connection, at: datetime, on_hosts_only: bool, most: int = 200) -> list[Run]:
-    """Runs whose lease is over. A started run on a host is silent only if somebody has looked at the host since."""
-    looked = sa.exists().where(host_polls.c.host_id == runs.c.host_id, host_polls.c.tried_at >= at - LOOKED_AT)
+    """Open runs whose lease has expired. A started run on a host counts only if the host was polled recently."""
+    polled = sa.exists().where(host_polls.c.host_id == runs.c.host_id, host_polls.c.tried_at >= at - POLLED_WITHIN)
     over = [runs.c.deadline <= at, runs.c.ended_at.is_(None)]
-    over.append(sa.or_(runs.c.host_id.is_(None), runs.c.started_at.is_(None), looked))
+    over.append(sa.or_(runs.c.host_id.is_(None), runs.c.started_at.is_(None), polled))
     if on_hosts_only:
         over.append(runs.c.host_id.is_not(None))
     query = sa.select(runs).where(*over).order_by(runs.c.deadline).limit(most)
@@ -243,7 +243,7 @@ def with_expired_lease(conn: Connection, at: datetime, on_hosts_only: bool, most
 
 
 def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
-    """We were away for `gap`: nobody loses a lease for having been unable to reach us, or to be reached."""
+    """The control plane was away for `gap`: extend all leases on hosts, or of agents, by it; returns how many."""
     theirs = runs.c.host_id.is_not(None) if on_hosts else runs.c.agent_id.is_not(None)
     open_ = (theirs, runs.c.ended_at.is_(None), runs.c.deadline.is_not(None))
     return conn.execute(sa.update(runs).where(*open_).values(deadline=runs.c.deadline + gap)).rowcount
@@ -258,7 +258,7 @@ class KeptRun(NamedTuple):
 
 
 def kept_on_hosts(conn: Connection, most: int = 500) -> list[KeptRun]:
-    """Runs that ended and whose task has ended, oldest first, of which their host still keeps folder or worktree."""
+    """Ended runs of ended tasks whose folder or worktree the host still keeps, oldest first."""
     over = (runs.c.host_id.is_not(None), runs.c.ended_at.is_not(None), runs.c.released_at.is_(None))
     of_ended = sa.and_(tasks.c.id == runs.c.task_pk, tasks.c.state.in_(FINAL_STATES))
     query = sa.select(runs, tasks.c.state, tasks.c.moved_at).join(tasks, of_ended).where(*over)
@@ -267,7 +267,7 @@ def kept_on_hosts(conn: Connection, most: int = 500) -> list[KeptRun]:
 
 
 def mark_released(conn: Connection, run_id: int, at: datetime, saved: str | None) -> None:
-    """The host keeps nothing of the run any more; work that was nowhere else is at `saved`."""
+    """The host has deleted the run. Work that was nowhere else was pushed to the ref `saved`."""
     conn.execute(sa.update(runs).where(runs.c.id == run_id).values(released_at=at, saved=saved))
 
 

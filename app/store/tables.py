@@ -1,4 +1,5 @@
-"""The tables. Hot rows are narrow; texts stand beside them; events are append-only by trigger."""
+"""Defines the tables. Rows that change often are narrow, long texts have tables of their own, and triggers keep events
+append-only."""
 
 from collections.abc import Mapping
 from typing import Any

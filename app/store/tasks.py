@@ -1,4 +1,4 @@
-"""The one door: a task moves here, with its event and its outbox entries in the same transaction, or not at all."""
+"""Records facts: the only writer of a task's state, of its events and of its new outbox entries."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -19,7 +19,7 @@ from app.store import engine
 from app.store.engine import as_jsonb, run_together
 from app.store.tables import Row, events, outbox, requirement_sets, runs, tasks
 
-SWAPS = 20  # how often a row may have been moved under our hands before we say so
+MOST_SWAPS = 20  # tries of a compare-and-swap before the caller is told to try again
 NUMBERED = "api#{n}"
 BY_KEY = "SELECT * FROM tasks WHERE id = %(id)s"
 BY_ITS_ID = "SELECT * FROM tasks WHERE task_id = %(id)s"
@@ -28,13 +28,13 @@ COLUMNS = tuple(field.name for field in fields(Task))
 
 
 def record(conn: Connection, id_: int, fact: Fact, at: datetime, believed: Task | None = None) -> Task:
-    """Move task `id_` by `fact` at `at`: compare-and-swap the row, write the event and the outbox entries. A caller
-    that has just read the task passes it as `believed`.
+    """Apply `fact` to a task at the moment `at`: swap the row, write the event and the outbox entries, or nothing.
 
-    A fact whose key was recorded before, and one that says what is known already, change nothing. Returns the
-    task as it is now. Raises Refused: `unknown`, `stale` (an older run speaks), `invalid` (no such move).
+    Returns the task after it. A fact whose key was recorded before changes nothing, nor does one of a quiet row of the
+    table. A caller that has just read the task passes it as `believed`. Raises Refused: `unknown`, `stale` for a report
+    of an older run, `invalid` when no row of the table applies.
     """
-    for _ in range(SWAPS):
+    for _ in range(MOST_SWAPS):
         task, believed = believed or load(conn, id_), None
         if fact.key and _was_recorded(conn, id_, fact.key):
             return task
@@ -43,33 +43,36 @@ def record(conn: Connection, id_: int, fact: Fact, at: datetime, believed: Task 
             return task
         if _write(conn, [_Step(task, fact, decision)], at):
             return decision.task
-    raise Refused(Kind.UNAVAILABLE, f"{task.task_id} is being moved by others; try again.")
+    raise Refused(Kind.UNAVAILABLE, f"{task.task_id} is being changed by others; try again.")
 
 
 def record_locked(conn: Connection, moves: Sequence[tuple[Task, Fact]], at: datetime) -> list[Task]:
-    """Move tasks whose rows this transaction has locked, all in one statement; returns them as they are now."""
+    """Apply facts to tasks whose rows this transaction has locked, in one statement; returns the tasks after it."""
     steps = [_Step(task, fact, decide(task, fact, at)) for task, fact in moves]
     if len(_write(conn, steps, at)) != len(steps):
-        raise Refused(Kind.UNAVAILABLE, "A task was moved by others while it was held; try again.")
+        raise Refused(Kind.UNAVAILABLE, "A task was changed by others while it was locked; try again.")
     return [step.decision.task for step in steps]
 
 
 def create(conn: Connection, asked: dict[str, Any], at: datetime, key: str | None = None) -> Task:
-    """Create a task from the REQUESTED fact `asked` (names of Task's fields; in a NUMBERED one `{n}` stands for its
-    number). The task of that id, or of that issue, is returned as it is where there is one already."""
+    """Create a task from the detail of a REQUESTED fact, which has the names of Task's fields.
+
+    In a task_id of NUMBERED, and in its branch, `{n}` becomes the task's key. If there is a task with this task_id or
+    of this issue already, it is returned unchanged.
+    """
     id_ = conn.execute(sa.select(sa.func.nextval(sa.func.pg_get_serial_sequence("tasks", "id")))).scalar_one()
     if asked["task_id"] == NUMBERED:
         asked = asked | {name: asked[name] and asked[name].replace("{n}", str(id_)) for name in ("task_id", "branch")}
     task = new_task(id_, asked, at)
     made = conn.execute(insert(tasks).values(**row_of(task)).on_conflict_do_nothing().returning(tasks.c.id)).first()
-    if made is None:  # an issue may have got its task meanwhile, under the name that was free then
+    if made is None:  # the issue may have got a task meanwhile, with another task_id
         of_it = find_by_issue(conn, task.forge, task.repository_id or 0, task.issue_number or 0) if task.forge else None
         return of_it or find(conn, task.task_id)
     line = _event(task, None, Fact(FactKind.REQUESTED, asked, key=key), at)
     conn.execute(sa.insert(events).values(**line))
     if task.issue_number is not None:
         conn.execute(sa.insert(outbox), [_outbox_entry(task, kind, at) for kind in FIRST_OUTBOX])
-    _tell(conn, task, line)
+    _announce(conn, task, line)
     return task
 
 
@@ -79,24 +82,24 @@ def load(conn: Connection, id_: int) -> Task:
 
 
 def find(conn: Connection, task_id: str) -> Task:
-    """The task that people call `task_id`. Raises Refused(unknown)."""
+    """The task with this task_id, such as acme/widgets#12. Raises Refused(unknown)."""
     return require(run_together(conn, (BY_ITS_ID, {"id": task_id}))[0], NONE_SUCH.format(task_id))
 
 
 def require(rows: Sequence[Row], or_else: str) -> Task:
-    """The task of the one row. Raises Refused(unknown) with the sentence where there is none."""
+    """The task of the only row. Raises Refused(unknown) with the sentence `or_else` when there is none."""
     if not rows:
         raise Refused(Kind.UNKNOWN, or_else)
     return task_of(rows[0])
 
 
 def exists(conn: Connection, task_id: str) -> bool:
-    """Whether any task is called so."""
+    """Whether there is a task with this task_id."""
     return bool(conn.execute(sa.select(sa.exists().where(tasks.c.task_id == task_id))).scalar())
 
 
 def find_by_issue(conn: Connection, forge: str, repository_id: int, number: int) -> Task | None:
-    """The task of an issue, if one was ever made."""
+    """The task of an issue."""
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, tasks.c.issue_number == number)
     row = conn.execute(sa.select(tasks).where(*where)).mappings().first()
     return task_of(row) if row else None
@@ -113,7 +116,7 @@ def find_by_pull(conn: Connection, forge: str, repository_id: int, number: int, 
 def find_by_branch(
     conn: Connection, forge: str, repository_id: int, branch: str | None, head: str | None
 ) -> Task | None:
-    """The task that works on this branch, or that offered this commit for review."""
+    """The newest task with this branch; without a branch, the one whose pull request has this commit as its head."""
     if branch is None and head is None:
         return None
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id)
@@ -127,14 +130,14 @@ def all_tasks(conn: Connection) -> list[Task]:
 
 
 def due(conn: Connection, at: datetime, most: int = 200) -> list[Task]:
-    """Tasks about which the clock has something to say, in one order: two rounds at once must not lock crosswise."""
+    """Tasks whose `due_at` has come. Always in the same order, so that two processes cannot deadlock."""
     query = sa.select(tasks).where(tasks.c.due_at <= at).order_by(tasks.c.due_at, tasks.c.id).limit(most)
     return [task_of(row) for row in conn.execute(query).mappings()]
 
 
 def unfinished(conn: Connection, forge: str, repository_id: int, most: int = 1000) -> list[Task]:
-    """The tasks of a repository that the forge may still move: live ones, and those that ended without a merge
-    in the last week; live ones first, and those that moved last."""
+    """The tasks of a repository that the forge may still change: live ones first, then those that ended without a merge
+    in the last 7 days; in both groups the newest change first."""
     recent = tasks.c.moved_at > sa.func.now() - sa.text("interval '7 days'")
     open_ = sa.or_(tasks.c.state.in_(LIVE), sa.and_(tasks.c.state != State.COMPLETED, recent))
     where = (tasks.c.forge == forge, tasks.c.repository_id == repository_id, open_)
@@ -143,14 +146,14 @@ def unfinished(conn: Connection, forge: str, repository_id: int, most: int = 100
 
 
 def busy_repositories(conn: Connection) -> set[tuple[str, int]]:
-    """The repositories, by forge and number, that have tasks which have not ended."""
+    """The repositories with live tasks, as (forge, repository id)."""
     live = (tasks.c.state.in_(LIVE), tasks.c.repository_id.is_not(None))
     rows = conn.execute(sa.select(tasks.c.forge, tasks.c.repository_id).where(*live).distinct())
     return {(row.forge, row.repository_id) for row in rows}
 
 
 def requirement_set(conn: Connection, names: tuple[str, ...], cli: str | None = None) -> int:
-    """The number of a distinct set of requirements: capabilities, and the kind of CLI that hosts shall use, if any."""
+    """The id of a set of requirements: capabilities, and the kind of CLI that a host must use, if any."""
     known = sa.select(requirement_sets.c.id).where(
         requirement_sets.c.names == list(names), requirement_sets.c.cli == (cli or "")
     )
@@ -190,7 +193,7 @@ def _was_recorded(conn: Connection, id_: int, key: str) -> bool:
 
 
 class _Step(NamedTuple):
-    """A task, the fact that moves it, and what the table of moves makes of both."""
+    """A task, a fact, and what the table of transitions makes of them."""
 
     before: Task
     fact: Fact
@@ -198,8 +201,10 @@ class _Step(NamedTuple):
 
 
 def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
-    """Swap the rows; write the events, the new runs and the outbox entries; all in one statement. Returns the keys of
-    the tasks that were still as believed. Of the others nothing is written."""
+    """Swap the rows; write the events, the new runs and the outbox entries, all in one statement.
+
+    Returns the keys of the tasks that were still as believed. Nothing is written for the others.
+    """
     events_ = [_event(step.decision.task, step.before.state, step.fact, at) for step in steps]
     given = {
         "rows": [row_of(step.decision.task) for step in steps],
@@ -211,7 +216,7 @@ def _write(conn: Connection, steps: Sequence[_Step], at: datetime) -> list[int]:
     moved = [row["id"] for row in rows]
     for step, line in zip(steps, events_, strict=True):
         if step.before.id in moved:
-            _tell(conn, step.decision.task, line)
+            _announce(conn, step.decision.task, line)
     return moved
 
 
@@ -247,8 +252,8 @@ def _event(task: Task, source: State | None, fact: Fact, at: datetime) -> dict[s
     }  # fmt: skip
 
 
-def _tell(conn: Connection, task: Task, line: dict[str, Any]) -> None:
-    """Have the event announced after its commit; `for_agents` says that a waiting agent may take the task now."""
+def _announce(conn: Connection, task: Task, line: dict[str, Any]) -> None:
+    """Announce the event after its commit. `for_agents`: a waiting agent may take the task now."""
     for_agents = task.ready and task.mode is not Mode.SSH_CLI
     engine.announce_later(conn, line | {"task_id": task.task_id, "number": task.run, "for_agents": for_agents})
 

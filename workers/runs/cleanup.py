@@ -103,7 +103,7 @@ def _release(worker: Worker, machine: Machine, run: Run, is_last: bool) -> bool:
 
 def _is_log_awaited(fleet: Fleet, run: Run) -> bool:
     """True while polls still collect the log of an expired run."""
-    return run.end == "expired" and run.ended_at is not None and run.ended_at >= fleet.clock() - runs.UNHEARD
+    return run.end == "expired" and run.ended_at is not None and run.ended_at >= fleet.clock() - runs.RESULT_AWAITED
 
 
 def _release_request(fleet: Fleet, run: Run, worktree: bool) -> ReleaseRequest:
