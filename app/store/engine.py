@@ -48,9 +48,9 @@ def connect(url: str, size: int = 8) -> Engine:
 def _has_not_ended(driver: "psycopg.Connection[Any]", *_: Any) -> None:
     """Raises DisconnectionError, for which the pool opens a new connection."""
     try:
-        ear = select.poll()
-        ear.register(driver.fileno(), select.POLLIN)
-        if ear.poll(0):
+        poller = select.poll()
+        poller.register(driver.fileno(), select.POLLIN)
+        if poller.poll(0):
             driver.execute("")
             driver.rollback()
     except (psycopg.Error, OSError) as gone:

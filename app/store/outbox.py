@@ -35,7 +35,7 @@ def done(conn: Connection, id_: int, at: datetime) -> None:
 
 
 def done_for_run(conn: Connection, task_pk: int, run: int, kind: OutboxKind, at: datetime) -> None:
-    """The effect of an entry was seen, whoever caused it: mark it done without waiting for its holder."""
+    """The effect of an entry was seen: mark it done without waiting for its holder."""
     entries = (outbox.c.task_pk == task_pk, outbox.c.run == run, outbox.c.kind == kind, outbox.c.done_at.is_(None))
     conn.execute(sa.update(outbox).where(*entries).values(done_at=at, held_until=None, error=None))
 
