@@ -35,9 +35,11 @@ class WorkQueue:
         columns = self.table.c
         free = sa.or_(columns.held_until.is_(None), columns.held_until <= at)
         chosen = sa.select(columns.id).where(*open_, columns.due_at <= at, free).order_by(order).limit(most)
+        # A plain subquery may run again for each row of the update, and then take more than `most`.
+        once = chosen.with_for_update(skip_locked=True).cte("chosen").prefix_with("MATERIALIZED")
         hold = (
             sa.update(self.table)
-            .where(columns.id.in_(chosen.with_for_update(skip_locked=True)))
+            .where(columns.id.in_(sa.select(once.c.id)))
             .values(held_until=at + self.hold, tries=columns.tries + 1)
         )
         return sorted(conn.execute(hold.returning(self.table)).mappings(), key=lambda row: int(row[order.name]))
