@@ -155,7 +155,7 @@ def _search(set_: Stand, sets: int, case: str) -> tuple[int, float]:
         with set_.fleet.engine.connect() as conn:
             began = time.monotonic()
             if not dequeue.search(conn, asking).heads:
-                dequeue.further(conn, can, 1, [])
+                dequeue.search_deeper(conn, can, 1, [])
             times.append((time.monotonic() - began) * 1000)
             conn.rollback()
     return pages, quantile(times, 0.5)

@@ -1,4 +1,4 @@
-"""Defines a task and its state. Only `lifecycle.decide` changes them."""
+"""Defines a task and its states: lifecycle.decide computes the next state, store.tasks.record writes it."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -88,7 +88,7 @@ def search(conn: Connection, wanted: Search, off: Sequence[str] = ()) -> Found:
     return Found(seen[0], told["answer"], told["open"], told["assigned"] or [], heads, told["some_are_off"])
 
 
-def further(
+def search_deeper(
     conn: Connection, capabilities: list[str], most: int, held: list[int], off: Sequence[str] = ()
 ) -> list[Row]:
     """Up to `most` more tasks, locked, from the queues of all sets that these capabilities meet.

@@ -1,4 +1,4 @@
-"""Outbox entries as rows: taken and held, marked done, postponed, given up. The back-off is QUEUE's."""
+"""Stores outbox entries, and queues them: take, finish, postpone, give up."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta

@@ -243,7 +243,7 @@ def with_expired_lease(conn: Connection, at: datetime, on_hosts_only: bool, most
 
 
 def extend_leases(conn: Connection, gap: timedelta, on_hosts: bool) -> int:
-    """The control plane was away for `gap`: extend all leases on hosts, or of agents, by it; returns how many."""
+    """The control plane was down for `gap`: extend all leases on hosts, or of agents, by it; returns how many."""
     theirs = runs.c.host_id.is_not(None) if on_hosts else runs.c.agent_id.is_not(None)
     open_ = (theirs, runs.c.ended_at.is_(None), runs.c.deadline.is_not(None))
     return conn.execute(sa.update(runs).where(*open_).values(deadline=runs.c.deadline + gap)).rowcount

@@ -1,4 +1,7 @@
-"""Records facts: the only writer of a task's state, of its events and of its new outbox entries."""
+"""Writes tasks: the only place that changes a task's row.
+
+The event and the outbox entries of a change are written in the same transaction.
+"""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""The read side: tasks as the contract names them, with their events, runs and outbox."""
+"""Reads tasks with their events, runs and outbox entries, in the API's names."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime

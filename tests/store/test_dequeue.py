@@ -91,7 +91,7 @@ def test_the_order_holds_whatever_plan_is_chosen(
                 if query:
                     got = query(link, backlog.asking(most=most)).heads
                 else:
-                    got = dequeue.further(link, backlog.can(backlog.ALL, 5), most, [])
+                    got = dequeue.search_deeper(link, backlog.can(backlog.ALL, 5), most, [])
                 assert [row["id"] for row in got] == wanted[:most], (settings, query)
                 link.rollback()
 
@@ -111,9 +111,9 @@ def test_work_behind_what_others_hold_is_found(conn: psycopg.Connection[Any], en
     backlog.enlist(conn, "other", capabilities=backlog.can(backlog.ALL, 5))
     with engine.connect() as first, engine.connect() as second:
         held = dequeue.search(first, backlog.asking(most=50)).heads
-        held += dequeue.further(first, backlog.can(backlog.ALL, 5), 100, [row["id"] for row in held])
+        held += dequeue.search_deeper(first, backlog.can(backlog.ALL, 5), 100, [row["id"] for row in held])
         assert dequeue.search(second, backlog.asking("other")).heads == []
-        assert dequeue.further(second, backlog.can(backlog.ALL, 5), 1, []) != []
+        assert dequeue.search_deeper(second, backlog.can(backlog.ALL, 5), 1, []) != []
 
 
 def test_many_who_ask_at_once_get_each_row_once(conn: psycopg.Connection[Any], engine: Engine) -> None:

@@ -198,7 +198,7 @@ def _take(
     room = min(search.most, agent["max_concurrency"] - found.open)
     rows = list(found.heads)
     if len(rows) < room:
-        rows += dequeue.further(conn, can, room - len(rows), [row["id"] for row in rows], off)
+        rows += dequeue.search_deeper(conn, can, room - len(rows), [row["id"] for row in rows], off)
     at = fleet.clock()  # after the open runs were counted: in the history, no slot is used twice
     until = at + timedelta(seconds=fleet.config.confirm_secs)
     detail = {"agent_id": agent["agent_id"], "agent_type": agent["agent_type"], "until": until.isoformat()}
