@@ -23,7 +23,7 @@ CALLED = [
     "list_commands", "get_command", "format_commands",  # click
     "missing_host_key",  # paramiko
     "create_app", "request_class", "merge_slashes", "strict_slashes", "DEFAULT_VALIDATION_STATUS", "ARGUMENTS_PARSER",
-    "ERROR_SCHEMA", "_raw_load_json",  # gunicorn, Flask, flask-smorest
+    "ERROR_SCHEMA", "_raw_load_json",  # gunicorn, Flask
     "QuietScheduler", "adjust",  # Celery's beat
     "Token",  # in annotations that are strings
     "trouble",  # part of the progress that becomes JSON

@@ -88,8 +88,9 @@ def _play(stage: Stage, say: Callable[[str], None]) -> None:
 
     def wait_for(status: str, openings: int) -> None:
         def is_reached() -> bool:
-            teller.tell_events(task_id)
-            return _has_reached(_task(stage, task_id), status, openings)
+            reached = _has_reached(_task(stage, task_id), status, openings)
+            teller.tell_events(task_id)  # after the state was read, so that what led to it is told before what follows
+            return reached
 
         _wait(stage, f"the task in {status}", is_reached)
 
