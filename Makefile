@@ -4,11 +4,12 @@ PY = .venv/bin/python
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed 's/: *##/\t/'
 check: lint test ## everything that must hold before a commit
-lint: .venv/installed-requirements-dev.lock ## ruff, mypy --strict, import contracts, unused code
+lint: .venv/installed-requirements-dev.lock ## ruff, mypy --strict, import contracts, unused code, figures
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PY) -m tools.dead_code
+	$(PY) -m tools.metrics >/dev/null || $(PY) -m tools.metrics --where
 metrics:         ## lengths, types, old words, depth of imports; make metrics WHERE=--where lists each place
 	$(PY) -m tools.metrics $(WHERE)
 test:            ## every test

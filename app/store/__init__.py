@@ -1,1 +1,1 @@
-"""How it is remembered: the only floor with SQL. Tasks move through one door, `tasks.record`."""
+"""The database: the only package with SQL. `tasks.record` is the only writer of a task's state."""

@@ -51,11 +51,6 @@ def of_task_id(conn: Connection, task_id: str) -> tuple[list[Run], Task]:
     return [run_of(row) for row in found], tasks_.require(of, tasks_.NONE_SUCH.format(task_id))
 
 
-def find_by_name(conn: Connection, name: str) -> Run | None:
-    row = conn.execute(sa.select(runs).where(runs.c.name == name)).mappings().first()
-    return run_of(row) if row else None
-
-
 def of_task(conn: Connection, task_pk: int) -> list[Run]:
     rows = run_together(conn, ("SELECT * FROM runs WHERE task_pk = %(task)s ORDER BY number", {"task": task_pk}))
     return [run_of(row) for row in rows[0]]

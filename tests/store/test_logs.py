@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.domain.lifecycle import Fact, FactKind
+from app.domain.run import Run
 from app.store import logs, runs, tasks
 from app.store.tables import logs as log_rows
 from app.store.tables import runs as rows
@@ -95,11 +96,10 @@ def test_a_piece_from_anywhere_is_what_is_kept_from_there_up_to_the_next_gap(
 
 def test_both_ends_of_a_long_log_can_be_had_alone(conn: Connection, run_id: int) -> None:
     logs.append(conn, run_id, "stdout", 0, b"a" * 50 + b"b" * 100 + b"c" * 50)
-    run = runs.find_by_name(conn, run_name(conn, run_id))
-    assert run is not None
+    run = run_of(conn, run_id)
     assert logs.ends(conn, run, "stdout", 10, 20) == b"a" * 10 + b"\n[... 170 bytes left out ...]\n" + b"c" * 20
     assert logs.ends(conn, run, "stdout") == b"a" * 50 + b"b" * 100 + b"c" * 50
 
 
-def run_name(conn: Connection, run_id: int) -> str:
-    return str(conn.execute(sa.select(rows.c.name).where(rows.c.id == run_id)).scalar_one())
+def run_of(conn: Connection, run_id: int) -> Run:
+    return runs.run_of(conn.execute(sa.select(rows).where(rows.c.id == run_id)).mappings().one())

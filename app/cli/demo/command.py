@@ -89,7 +89,7 @@ def _play(stage: Stage, say: Callable[[str], None]) -> None:
     def wait_for(status: str, openings: int) -> None:
         def is_reached() -> bool:
             reached = _has_reached(_task(stage, task_id), status, openings)
-            teller.tell_events(task_id)  # after the state was read, so that what led to it is told before what follows
+            teller.tell_events(task_id)  # after the state was read: its events come first
             return reached
 
         _wait(stage, f"the task in {status}", is_reached)

@@ -1,9 +1,9 @@
 """Leases of agents: grants them with tasks, renews them at heartbeats, and says when an agent must stop."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -13,6 +13,7 @@ from app.domain.lifecycle import Fact, FactKind
 from app.domain.run import Run, run_name
 from app.domain.task import LIVE, WORKING, Mode, State, Task
 from app.ports import Fleet
+from app.services.agents.task_updates import Feedback, TaskUpdate
 from app.services.dispatch import budgets, credentials, git_flow, prompts, start_order
 from app.services.runs import report
 from app.store import agents, dequeue, runs, task_details, tasks, views
@@ -51,41 +52,6 @@ class HeldLease(NamedTuple):
 
     task_id: str
     lease: int
-
-
-class ReviewComment(TypedDict):
-    """A comment of a review on a line of a file."""
-
-    path: str
-    line: int | None
-    text: str
-
-
-class Feedback(TypedDict):
-    """The review that a run must answer. `prompt` is complete; `push` says how to push, None without a repository."""
-
-    kind: FactKind
-    by: str
-    text: str
-    comments: list[ReviewComment]
-    prompt: str
-    push: Mapping[str, object] | None
-
-
-@dataclass(frozen=True)
-class TaskUpdate:
-    """What an agent is told about a task that it holds or names."""
-
-    task_id: str
-    lease: int
-    status: State | None
-    stop: bool
-    lease_expires_at: datetime | None = None
-    feedback: Feedback | None = None
-
-    def as_json(self) -> dict[str, object]:
-        shown = vars(self) | {"lease_expires_at": views.moment(self.lease_expires_at)}
-        return {name: value for name, value in shown.items() if name != "feedback" or value is not None}
 
 
 @dataclass(frozen=True)

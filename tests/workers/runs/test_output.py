@@ -49,7 +49,7 @@ def print_(fleet: Fleet, run: Run, data: bytes, offset: int, stream: str = "stdo
 
 def now(fleet: Fleet, run: Run) -> Run:
     with fleet.engine.begin() as conn:
-        found = runs.find_by_name(conn, run.name)
+        found = runs.get(conn, run.task_pk, run.number)
     assert found is not None
     return found
 
