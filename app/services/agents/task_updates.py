@@ -1,4 +1,4 @@
-"""Defines what an agent is told about a task: stop, renewed lease, review to answer."""
+"""Defines the update of a task that an agent receives: stop, renewed lease, review to answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Feedback(TypedDict):
 
 @dataclass(frozen=True)
 class TaskUpdate:
-    """What an agent is told about a task that it holds or names."""
+    """The answer to an agent about one task that it holds or names."""
 
     task_id: str
     lease: int

@@ -238,6 +238,6 @@ def _conflict_round(fleet: Fleet, task: Task, pull: Pull) -> Fact:
 
 
 def _start_deadline(fleet: Fleet, task: Task) -> datetime:
-    """When a round must have started. A host is told at once, an agent at its next heartbeat."""
+    """When a round must have started: hosts start at once, agents learn of it with their next heartbeat."""
     secs = fleet.config.confirm_secs if task.host_id else fleet.config.offline_after_secs
     return fleet.clock() + timedelta(seconds=secs)
