@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.store import runs as run_rows
 from app.store.engine import run_together
 from app.store.tables import Row, host_polls, runs
+from app.store.work_queue import lock_once
 
 HOLD = timedelta(seconds=10)  # a host stays held for this long after its worker died
 _HAS_OPEN_RUNS = sa.exists().where(runs.c.host_id == host_polls.c.host_id, runs.c.ended_at.is_(None))
@@ -33,9 +34,12 @@ def take(conn: Connection, holder: str, at: datetime, most: int, failing: bool =
         .where(host_polls.c.next_at <= at, free, kind, _has_something_to_say(at))
         .order_by(host_polls.c.next_at)
         .limit(most)
-        .with_for_update(skip_locked=True)
     )
-    taken = sa.update(host_polls).where(host_polls.c.host_id.in_(due)).values(holder=holder, held_until=at + HOLD)
+    taken = (
+        sa.update(host_polls)
+        .where(host_polls.c.host_id.in_(lock_once(due)))
+        .values(holder=holder, held_until=at + HOLD)
+    )
     return list(conn.execute(taken.returning(host_polls.c.host_id)).scalars())
 
 

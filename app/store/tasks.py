@@ -22,7 +22,7 @@ from app.store import engine
 from app.store.engine import as_jsonb, run_together
 from app.store.tables import Row, events, outbox, requirement_sets, runs, tasks
 
-MOST_SWAPS = 20  # tries of a compare-and-swap before the caller is told to try again
+MOST_SWAPS = 20  # tries of a compare-and-swap; then the caller must try again
 NUMBERED = "api#{n}"
 BY_KEY = "SELECT * FROM tasks WHERE id = %(id)s"
 BY_ITS_ID = "SELECT * FROM tasks WHERE task_id = %(id)s"

@@ -35,11 +35,9 @@ class WorkQueue:
         columns = self.table.c
         free = sa.or_(columns.held_until.is_(None), columns.held_until <= at)
         chosen = sa.select(columns.id).where(*open_, columns.due_at <= at, free).order_by(order).limit(most)
-        # A plain subquery may run again for each row of the update, and then take more than `most`.
-        once = chosen.with_for_update(skip_locked=True).cte("chosen").prefix_with("MATERIALIZED")
         hold = (
             sa.update(self.table)
-            .where(columns.id.in_(sa.select(once.c.id)))
+            .where(columns.id.in_(lock_once(chosen)))
             .values(held_until=at + self.hold, tries=columns.tries + 1)
         )
         return sorted(conn.execute(hold.returning(self.table)).mappings(), key=lambda row: int(row[order.name]))
@@ -59,3 +57,13 @@ class WorkQueue:
     def back_off(self, tries: int) -> timedelta:
         doubled: timedelta = FIRST_WAIT * 2 ** min(tries, MOST_DOUBLINGS)
         return min(doubled, self.longest_wait)
+
+
+def lock_once(keys: sa.Select[Any]) -> sa.Select[Any]:
+    """These keys, for the IN of an UPDATE: their rows are locked, and rows that another process locks are skipped.
+
+    The CTE is materialized, since a plain subquery may run again for each row of the update and then pick more rows
+    than its LIMIT.
+    """
+    chosen = keys.with_for_update(skip_locked=True).cte("chosen").prefix_with("MATERIALIZED")
+    return sa.select(chosen)

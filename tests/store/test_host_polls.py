@@ -36,6 +36,13 @@ def test_two_who_ask_at_once_get_different_hosts(engine: Engine) -> None:
     assert len(taken) == len(set(taken)) >= 10
 
 
+def test_no_plan_of_postgres_gives_more_hosts_than_asked_for(conn: Connection) -> None:
+    with_runs(conn, 6)
+    for plan in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+        conn.exec_driver_sql(f"SET LOCAL enable_{plan} = off")
+    assert [len(host_polls.take(conn, name, AT, most=2)) for name in "abcd"] == [2, 2, 2, 0]
+
+
 def test_a_host_is_held_until_its_look_ends_or_its_holder_is_gone(conn: Connection) -> None:
     with_runs(conn, 1)
     assert host_polls.take(conn, "a", AT, most=5) == ["h0"]

@@ -40,6 +40,14 @@ def test_two_who_take_at_once_take_different_rows(engine: Engine) -> None:
     assert mine.task_pk != theirs.task_pk
 
 
+def test_no_plan_of_postgres_gives_more_rows_than_asked_for(conn: Connection) -> None:
+    for number in range(4):
+        a_stored_task(conn, f"acme/widgets#{number}")
+    for plan in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+        conn.exec_driver_sql(f"SET LOCAL enable_{plan} = off")
+    assert [len(outbox.take(conn, COMMENT, AT, most=3)) for _ in range(3)] == [3, 1, 0]
+
+
 @pytest.mark.parametrize(("wait", "secs"), [(None, 2), (90.0, 90)], ids=["back-off", "as the other side says"])
 def test_a_postponed_row_is_taken_when_its_wait_is_over(conn: Connection, wait: float | None, secs: int) -> None:
     a_stored_task(conn)
