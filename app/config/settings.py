@@ -72,8 +72,8 @@ def read(environ: Mapping[str, str]) -> Config:
     """The settings in `environ`. Raises ConfigError."""
     variables = _Variables(environ)
     home = Path(variables.text("FLEET_HOME", str(default_home(environ, os.geteuid() == 0)))).expanduser().absolute()
-    port = variables.number("PORT", 9090, int, 0, 65535)
-    database, redis = variables.text("DATABASE_URL", ""), variables.text("REDIS_URL", "")
+    port, database = variables.number("PORT", 9090, int, 0, 65535), variables.text("DATABASE_URL", "")
+    redis = variables.text("REDIS_URL", "")
     config = Config(
         home=home,
         bind=variables.text("FLEET_BIND", "127.0.0.1"),
@@ -106,7 +106,11 @@ def read(environ: Mapping[str, str]) -> Config:
         review_quiet_secs=variables.number("FLEET_REVIEW_QUIET_SECS", 10.0, float, 0, 3600),
         keep_deliveries_days=variables.number("FLEET_KEEP_DELIVERIES_DAYS", 30, int, 1, 3650),
     )
-    if faults := variables.faults + _contradictions(config):
+    return _without_faults(config, variables.faults + _contradictions(config))
+
+
+def _without_faults(config: Config, faults: list[str]) -> Config:
+    if faults:
         raise ConfigError(faults)
     return config
 

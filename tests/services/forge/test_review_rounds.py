@@ -1,4 +1,4 @@
-"""Reviews become rounds: which ones count, what the agent is told, and when a round begins."""
+"""Reviews become rounds: which ones count, what the prompt says, and when a round begins."""
 
 import pytest
 

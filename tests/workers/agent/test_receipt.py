@@ -38,7 +38,7 @@ DONE = Outcome(Verdict.SUCCEEDED, "Done.", "s-1", Usage(1200, 200, 90))
 
 
 def test_where_there_is_no_branch_none_is_claimed() -> None:
-    """A push to `refs/for/` leaves no branch behind, and the server is told so by the commit alone."""
+    """A push to `refs/for/` leaves no branch behind, so the receipt names the commit alone."""
     push = {"ref": "refs/for/main", "options": ["topic=task/12-fix"], "fetch": "refs/pull/13/head"}
     known = {"clone_url": "https://x/y.git", "default_branch": "main"}
     held, runs = a_held_task(push=push, repository=known), LocalRuns(Path("/nowhere"), "a1", CliTemplate(), None)
